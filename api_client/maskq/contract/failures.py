@@ -1,0 +1,36 @@
+"""Why a job did not give a mask: a stable code for programs, a sentence for people."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class FailureCode(StrEnum):
+    """Stable: a code is never renamed. Branch on these, not on the text of a message."""
+
+    INVALID_IMAGE = "invalid_image"  # not an image, damaged, or a format that is not accepted
+    IMAGE_TOO_LARGE = "image_too_large"  # more bytes or pixels than the worker accepts
+    INVALID_REQUEST = "invalid_request"  # a field is unknown, missing or of the wrong type
+    NOT_FOUND = "not_found"  # no such object or bucket, or no such job
+    ACCESS_DENIED = "access_denied"  # the store refused the credentials or the action
+    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside MASKQ_ALLOWED_BUCKETS
+    SOURCE_CHANGED = "source_changed"  # the input object changed between two attempts
+    UNKNOWN_MODEL = "unknown_model"  # no worker has ever served a model of this name
+    QUEUE_FULL = "queue_full"  # MASKQ_MAX_QUEUED jobs wait already
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"  # same key, other request
+    EXPIRED = "expired"  # not started within its queue_ttl_s
+    CANCELED = "canceled"  # by the caller
+    WORKER_LOST = "worker_lost"  # its process died under it max_attempts times, running alone
+    TIMEOUT = "timeout"  # did not end within its run_timeout_s
+    OUT_OF_MEMORY = "out_of_memory"  # does not fit the device even when run alone
+    STORE_UNAVAILABLE = "store_unavailable"  # Redis or S3 could not be reached
+    INTERNAL = "internal"  # a fault of ours; the worker's log has the traceback
+
+
+class JobFailure(BaseModel):
+    """Why a job ended without a result, as it stands in the record and in the event."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: FailureCode
+    message: str  # one sentence: what happened, with which input, and what to do

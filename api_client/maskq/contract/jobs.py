@@ -1,0 +1,138 @@
+"""A job: what is asked for, what is known about it, and what comes out.
+
+            submit                claim                 finish
+    (none) ────────► queued ────────────────► running ────────► succeeded | failed
+                      │  ▲                     │  │
+                      │  └── release, lost ────┘  │
+                      ├──► expired                └──► canceled, failed (timeout, worker_lost)
+                      └──► canceled
+
+Terminal states never change. A retry is 'queued again'.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from maskq.contract.failures import JobFailure
+from maskq.contract.places import S3Place
+
+MAX_METADATA_BYTES: Final = 4096
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"  # waits for a worker, or for its back-off to pass
+    RUNNING = "running"  # a worker holds its lease
+    SUCCEEDED = "succeeded"  # the result is in the store and named in the record
+    FAILED = "failed"  # the record's error says why
+    CANCELED = "canceled"  # by the caller, before its commit
+    EXPIRED = "expired"  # not started within its queue_ttl_s
+
+
+TERMINAL: Final = frozenset(
+    {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED}
+)
+
+
+class Priority(StrEnum):
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Output(StrEnum):
+    MASK = "mask"  # palette PNG, pixel = class id, at the image's own upright size
+    OVERLAY = "overlay"  # the image with the mask's colours over it, JPEG
+    STATS = "stats"  # pixels and share per class, JSON, also inside the record
+    LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
+
+
+def _image_place(uri: str) -> str:
+    return str(S3Place.parse(uri))
+
+
+def _prefix_place(uri: str) -> str:
+    return str(S3Place.parse(uri, key_required=False))
+
+
+class SegmentRequest(BaseModel):
+    """What a caller asks for. Unknown fields are refused: a misspelled option is never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_uri: Annotated[str, AfterValidator(_image_place)]  # s3://bucket/key
+    model: str | None = Field(default=None, min_length=1, max_length=200)  # None: the only one served
+    outputs: frozenset[Output] = Field(default=frozenset({Output.MASK}), min_length=1)
+    priority: Priority = Priority.NORMAL
+    # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
+    output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)  # the caller's own, returned untouched
+    queue_ttl_s: float | None = Field(default=None, gt=0)  # expires if not started by then
+    run_timeout_s: float | None = Field(default=None, gt=0)  # fails `timeout` if not ended by then
+    max_attempts: int | None = Field(default=None, ge=1, le=100)  # charged attempts
+
+    def wire(self) -> str:
+        """The request as JSON, without what was left at its default."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+class ClassStats(BaseModel):
+    """How much of the image one class covers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: int  # class id, 0-based, as in the mask
+    label: str
+    pixels: int
+    share: float  # of all pixels, 0..1
+
+
+class JobResult(BaseModel):
+    """What a succeeded job left in the store; the manifest `result.json` holds the same."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    width: int  # px, of the upright image and so of the mask
+    height: int  # px
+    model: str  # served name
+    model_revision: str | None = None  # commit or content hash of the checkpoint
+    backend: str = "transformers"
+    outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places
+    labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of the classes present
+    stats: list[ClassStats] = Field(default_factory=list)  # largest share first
+    source_etag: str | None = None
+    notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
+    timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
+
+
+class JobRecord(BaseModel):
+    """One job as the ledger knows it. Times are milliseconds since the epoch, by Redis' clock."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    status: JobStatus
+    model: str
+    priority: Priority
+    request: SegmentRequest
+    attempt: int = 0  # the fence: rises with every claim
+    charges: int = 0  # attempts that count against max_attempts
+    max_attempts: int
+    created_ms: int
+    started_ms: int | None = None  # of the latest attempt
+    ended_ms: int | None = None
+    not_before_ms: int | None = None  # backs off until then
+    batch_id: str | None = None
+    result: JobResult | None = None  # only when succeeded
+    error: JobFailure | None = None  # why it ended, or why the last attempt was given back
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+    def public(self) -> dict[str, Any]:
+        """The record as plain JSON values, without what is not set."""
+        return self.model_dump(mode="json", exclude_none=True)

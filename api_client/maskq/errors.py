@@ -1,0 +1,87 @@
+"""Everything the client raises.
+
+MaskqError
+├── JobFailed             the job ended without a result (.job, .code, .message)
+├── WaitTimeout           the job did not end in the time given; it goes on
+├── JobNotFound           no record under this id: never submitted, or past its retention
+├── QueueFull             MASKQ_MAX_QUEUED jobs wait already; submit again later
+├── InvalidRequest        a field is unknown, missing or of the wrong type
+├── IdempotencyConflict   this idempotency key was used for another request
+├── UnknownModel          no worker has ever served a model of this name
+├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
+└── EventsLost            events between the cursor and now were trimmed away
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from maskq.contract.failures import FailureCode
+
+if TYPE_CHECKING:
+    from maskq.contract import JobRecord
+
+
+class MaskqError(Exception):
+    """Base of all; `code` is stable, the text is for people."""
+
+    code: FailureCode = FailureCode.INTERNAL
+
+
+class JobFailed(MaskqError):
+    """Raised by `wait` and `segment` when the job ended without a result."""
+
+    def __init__(self, record: JobRecord, job: Any = None) -> None:
+        self.record = record
+        self.job = job
+        self.code = record.error.code if record.error else FailureCode.INTERNAL
+        self.message = record.error.message if record.error else record.status.value
+        super().__init__(f"job {record.id} {record.status.value} ({self.code}): {self.message}")
+
+
+class WaitTimeout(MaskqError, TimeoutError):
+    """Raised by `wait` when its time is up. The job is not touched."""
+
+    code = FailureCode.TIMEOUT
+
+
+class JobNotFound(MaskqError, LookupError):
+    """Raised for an id without a record. An unknown id is an error, never 'pending'."""
+
+    code = FailureCode.NOT_FOUND
+
+
+class QueueFull(MaskqError):
+    """Raised by `submit` when MASKQ_MAX_QUEUED jobs of the model wait already."""
+
+    code = FailureCode.QUEUE_FULL
+
+
+class InvalidRequest(MaskqError, ValueError):
+    """Raised by `submit` before anything is stored."""
+
+    code = FailureCode.INVALID_REQUEST
+
+
+class IdempotencyConflict(MaskqError):
+    """Raised by `submit` when the key belongs to a request that differs."""
+
+    code = FailureCode.IDEMPOTENCY_CONFLICT
+
+
+class UnknownModel(MaskqError, LookupError):
+    """Raised by `submit` for a model that no worker has ever served; the text lists those known."""
+
+    code = FailureCode.UNKNOWN_MODEL
+
+
+class StoreUnavailable(MaskqError, ConnectionError):
+    """Raised when Redis or S3 cannot be reached, or refuses what was asked."""
+
+    code = FailureCode.STORE_UNAVAILABLE
+
+
+class EventsLost(MaskqError):
+    """Raised by `events` when the cursor was trimmed away or lies ahead of the stream."""
+
+    code = FailureCode.NOT_FOUND

@@ -1,0 +1,33 @@
+"""What can go wrong inside one job. Only a TransientError is tried again.
+
+JobError                  .code, .message: what the record will say
+├── TransientError        may pass by itself: given back with a back-off
+│                         (`charged`: whether the attempt counts against max_attempts)
+└── PermanentError        will not pass: the job fails at once
+"""
+
+from maskq.contract import FailureCode, JobFailure
+
+
+class JobError(Exception):
+    """Carries a stable code and one sentence: what happened, with which input, what to do."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def failure(self) -> JobFailure:
+        return JobFailure(code=self.code, message=self.message)
+
+
+class TransientError(JobError):
+    """Tried again after a back-off. An outage of a store is never charged to the job."""
+
+    def __init__(self, code: FailureCode, message: str, *, charged: bool = True) -> None:
+        super().__init__(code, message)
+        self.charged = charged
+
+
+class PermanentError(JobError):
+    """Not tried again."""

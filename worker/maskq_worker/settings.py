@@ -1,0 +1,37 @@
+"""What a worker reads from the environment beyond what it shares with the client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from maskq.settings import Settings
+
+
+class WorkerSettings(Settings):
+    """One worker process: one model on one device."""
+
+    model: str | None = "Intel/dpt-large-ade"
+    model_revision: str | None = None  # a commit of the hub; None: what `maskq weights pull` recorded
+    device: str = "auto"  # auto | cpu | cuda; the GPU itself is chosen by CUDA_VISIBLE_DEVICES
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    backend: Literal["auto", "transformers"] = "auto"  # transformers: the reference path
+    max_batch_size: int = Field(default=8, ge=1, le=256)
+    concurrency: int = Field(default=8, ge=1, le=256)  # jobs in flight in this process
+    lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
+    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_image_pixels: int = Field(default=100_000_000, ge=1)
+    # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
+    allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    health_file: Path | None = None  # touched every second while the worker is well
+
+    @field_validator("allowed_buckets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(part.strip() for part in value.split(",") if part.strip())
+        return value
