@@ -50,6 +50,11 @@ class JobNotFound(MaskqError, LookupError):
 
     code = FailureCode.NOT_FOUND
 
+    def __init__(self, subject: str, *, kind: str = "job") -> None:
+        super().__init__(
+            f"there is no {kind} {subject}: never submitted here, or past its retention"
+        )
+
 
 class QueueFull(MaskqError):
     """Raised by `submit` when MASKQ_MAX_QUEUED jobs of the model wait already."""

@@ -64,7 +64,9 @@ class SegmentRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_uri: Annotated[str, AfterValidator(_image_place)]  # s3://bucket/key
-    model: str | None = Field(default=None, min_length=1, max_length=200)  # None: the only one served
+    model: str | None = Field(
+        default=None, min_length=1, max_length=200
+    )  # None: the only one served
     outputs: frozenset[Output] = Field(default=frozenset({Output.MASK}), min_length=1)
     priority: Priority = Priority.NORMAL
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.

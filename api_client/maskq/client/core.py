@@ -1,0 +1,368 @@
+"""Client and AsyncClient: submit, get, list, segment, events. Every operation is written once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
+
+from pydantic import ValidationError
+
+from maskq.client.flow import (
+    AsyncDriver,
+    Blocking,
+    BlockingDriver,
+    Flow,
+    Many,
+    RunsAsync,
+    RunsBlocking,
+    operation,
+)
+from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, JobCore
+from maskq.client.objects import Objects, read_image
+from maskq.client.result import AsyncResult, Result
+from maskq.contract import Event, JobRecord, JobStatus, Output, Priority, SegmentRequest
+from maskq.contract.ids import new_id
+from maskq.contract.places import S3Place
+from maskq.errors import (
+    EventsLost,
+    IdempotencyConflict,
+    InvalidRequest,
+    JobNotFound,
+    QueueFull,
+    UnknownModel,
+)
+from maskq.ledger import AsyncLedger, Ledger, calls
+from maskq.ledger.calls import SubmitOutcome, Submitted
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from maskq.settings import Settings
+
+    ImageSource = str | Path | bytes | PIL.Image.Image
+
+JobT = TypeVar("JobT", bound=JobCore[Any])
+BatchT = TypeVar("BatchT")
+
+_CHUNK = 500  # jobs a round trip
+_UPLOADS = 8  # at a time
+_EVENT_BLOCK_MS = 2000  # below the socket's timeout
+
+
+class Options(TypedDict, total=False):
+    """What may be asked for beside the image; SegmentRequest says what each means."""
+
+    model: str | None
+    outputs: set[str] | frozenset[str] | Iterable[Output]
+    priority: Priority | str
+    output_prefix: str | None
+    metadata: dict[str, str]
+    queue_ttl: float | None
+    run_timeout: float | None
+    max_attempts: int | None
+
+
+_RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
+
+
+class ClientCore(Generic[JobT, BatchT]):
+    """Everything a caller can do; `Client` does it, `AsyncClient` has it awaited."""
+
+    _driver: Any
+    _job_type: Callable[..., JobT]
+    _batch_type: Callable[..., BatchT]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.key_prefix = settings.key_prefix
+        self.objects = Objects(settings.s3_endpoint_url)
+        self._limits = calls.Limits(
+            default_model=settings.model,
+            max_queued=settings.max_queued,
+            max_attempts=settings.max_attempts,
+            queue_ttl_s=settings.queue_ttl_s,
+            run_timeout_s=settings.run_timeout_s,
+            retention_s=settings.retention_s,
+        )
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """A client from MASKQ_* variables; S3 credentials come by the AWS chain."""
+        from maskq.settings import Settings
+
+        return cls(Settings.load(**overrides))
+
+    @operation
+    def submit(
+        self, image: ImageSource, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> Flow[JobT]:
+        """Ask for one image to be segmented; returns when the job is safe in the ledger.
+
+        `image`: a path, bytes, a PIL image (uploaded first), or 's3://bucket/key'. Submitting again
+        with the same `idempotency_key` returns the first job. Raises InvalidRequest, UnknownModel,
+        QueueFull, IdempotencyConflict, StoreUnavailable.
+        """
+        job_id = new_id()
+        request, upload = self._prepare(job_id, image, options)
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = calls.Idempotency(
+                key=idempotency_key, fingerprint=_fingerprint(request, upload)
+            )
+            known = yield calls.known_under(self.key_prefix, idempotency_key)
+            if known and known[1] == idempotency.fingerprint:
+                return self._job(known[0])
+        if upload:
+            yield Blocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
+        answer = yield calls.submit(
+            self.key_prefix, job_id, request, self._limits, idempotency=idempotency
+        )
+        if upload and answer.job_id != job_id:
+            yield Blocking(lambda: self.objects.delete(S3Place.parse(request.image_uri)))
+        _refuse(answer, request, idempotency_key)
+        return self._job(answer.job_id)
+
+    @operation
+    def submit_many(
+        self, images: Iterable[ImageSource], **options: Unpack[Options]
+    ) -> Flow[BatchT]:
+        """Ask for many at once: one handle, one completion event. All are accepted or none is."""
+        sources = list(images)
+        if not sources:
+            raise InvalidRequest("submit_many got no images")
+        place = calls.BatchPlace(batch_id=new_id(), total=len(sources))
+        numbered = iter([(new_id(), source) for source in sources])
+        accepted: list[str] = []
+        while chunk := list(islice(numbered, _CHUNK)):
+            requests = yield Blocking(partial(self._upload_all, chunk, options))
+            answers = yield Many(
+                [
+                    calls.submit(self.key_prefix, job_id, request, self._limits, batch=place)
+                    for (job_id, _), request in zip(chunk, requests, strict=True)
+                ]
+            )
+            for answer, request in zip(answers, requests, strict=True):
+                if answer.outcome is SubmitOutcome.ACCEPTED:
+                    accepted.append(answer.job_id)
+                    continue
+                # Half a batch would never complete: take back what was accepted, then say why.
+                yield Many([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
+                _refuse(answer, request, None)
+        return self._batch_type(self, place.batch_id, [self._job(job_id) for job_id in accepted])
+
+    @operation
+    def get(self, job_id: str) -> Flow[JobT]:
+        """The job of this id. Raises JobNotFound: an unknown id is an error, never 'pending'."""
+        (job,) = yield from self._jobs_by_id([job_id])
+        if job.record is None:
+            raise JobNotFound(job_id)
+        return job
+
+    @operation
+    def list(
+        self, *, status: JobStatus | str | None = None, limit: int = 100, cursor: str = ""
+    ) -> Flow[calls.Page]:
+        """One page of records, newest first; go on with `cursor=page.cursor` while it is not ''."""
+        try:
+            wanted = JobStatus(status) if status is not None else None
+        except ValueError:
+            names = ", ".join(JobStatus)
+            raise InvalidRequest(f"{status!r} is no job status; there are {names}") from None
+        page: calls.Page = yield calls.jobs(
+            self.key_prefix, status=wanted, limit=limit, cursor=cursor
+        )
+        return page
+
+    def _job(self, job_id: str, record: JobRecord | None = None) -> JobT:
+        return type(self)._job_type(self, record, job_id)
+
+    def _jobs_by_id(self, job_ids: Sequence[str]) -> Flow[Sequence[JobT]]:
+        records = yield Many([calls.get(self.key_prefix, job_id) for job_id in job_ids])
+        return [self._job(i, record) for i, record in zip(job_ids, records, strict=True)]
+
+    def _prepare(
+        self, job_id: str, image: ImageSource, options: Options
+    ) -> tuple[SegmentRequest, tuple[bytes, str] | None]:
+        """The request, and the body and content type to upload, if the image is not in S3 yet."""
+        if isinstance(image, str) and image.startswith("s3://"):
+            return _request(image, options), None
+        upload = read_image(image)
+        prefix = S3Place(self.settings.s3_bucket, self.settings.output_prefix)
+        return _request(str(prefix / job_id / "input"), options), upload
+
+    def _upload_all(
+        self, chunk: Sequence[tuple[str, ImageSource]], options: Options
+    ) -> Sequence[SegmentRequest]:
+        def one(numbered: tuple[str, ImageSource]) -> SegmentRequest:
+            request, upload = self._prepare(*numbered, options)
+            if upload:
+                self.objects.put(S3Place.parse(request.image_uri), *upload)
+            return request
+
+        with ThreadPoolExecutor(_UPLOADS) as pool:
+            return [*pool.map(one, chunk)]
+
+    def _cursor_now(self, since: str | None) -> Flow[str]:
+        """Where to start reading. Raises EventsLost where the cursor cannot be honoured."""
+        ends: calls.StreamEnds = yield calls.stream_ends(self.key_prefix)
+        if since is None:
+            return ends.last
+        if since == "0":
+            return since
+        try:
+            at, trimmed, last = _order(since), _order(ends.trimmed), _order(ends.last)
+        except ValueError:
+            raise InvalidRequest(f"{since!r} is no cursor; take one from an event") from None
+        if at < trimmed:
+            raise EventsLost(f"events after {since} were trimmed away; list() the jobs to catch up")
+        if at > last:
+            raise EventsLost(f"{since} lies ahead of the stream, whose last event is {ends.last}")
+        return since
+
+    def _read_events(self, cursor: str, block_s: float) -> Flow[Sequence[Event]]:
+        block_ms = max(1, min(_EVENT_BLOCK_MS, int(block_s * 1000)))
+        events: Sequence[Event] = yield calls.read_events(
+            self.key_prefix, cursor, block_ms=block_ms
+        )
+        return events
+
+
+def _order(cursor: str) -> tuple[int, int]:
+    milliseconds, _, sequence = cursor.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _request(image_uri: str, options: Options) -> SegmentRequest:
+    fields = {_RENAMED.get(name, name): value for name, value in options.items()}
+    try:
+        return SegmentRequest.model_validate({"image_uri": image_uri, **fields})
+    except ValidationError as error:
+        raise InvalidRequest(_mistakes(error)) from None
+
+
+def _mistakes(error: ValidationError) -> str:
+    """One sentence for every mistake, naming the field."""
+    shown = {value: name for name, value in _RENAMED.items()}
+    lines = []
+    for mistake in error.errors(include_url=False):
+        place = ".".join(str(part) for part in mistake["loc"])
+        lines.append(f"{shown.get(place, place)}: {mistake['msg']} (got {mistake['input']!r})")
+    return "; ".join(lines)
+
+
+def _fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
+    """What makes two requests the same: the options, and the image's bytes or its place."""
+    source = hashlib.sha256(upload[0]).hexdigest() if upload else request.image_uri
+    rest = request.model_dump_json(exclude={"image_uri"})
+    return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
+
+
+def _refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | None) -> None:
+    """Raise what a submission that was not accepted means for its caller."""
+    match answer.outcome:
+        case SubmitOutcome.FULL:
+            raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")
+        case SubmitOutcome.CONFLICT:
+            raise IdempotencyConflict(
+                f"idempotency key {idempotency_key!r} was used for another request, "
+                f"job {answer.job_id}; take a new key"
+            )
+        case SubmitOutcome.UNKNOWN_MODEL:
+            raise UnknownModel(_unknown_model(request.model, answer.known))
+
+
+def _unknown_model(model: str | None, known: Sequence[str]) -> str:
+    if not known:
+        return "no worker has served any model here yet; start one with `maskq worker`"
+    if model is None:
+        return f"several models are served, choose one with model=: {', '.join(known)}"
+    return f"no worker has ever served model {model!r}; known are: {', '.join(known)}"
+
+
+class Client(ClientCore[Job, Batch], RunsBlocking):
+    """Submits and polls jobs. Thread-safe; close it, or use it in a `with` block."""
+
+    _job_type = Job
+    _batch_type = Batch
+    _driver: BlockingDriver
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._driver = BlockingDriver(Ledger(settings.redis_url.get_secret_value()))
+
+    def segment(
+        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+    ) -> Result:
+        """Submit and wait."""
+        return self.submit(image, **options).wait(timeout)
+
+    def events(self, since: str | None = None, *, idle: float | None = None) -> Iterator[Event]:
+        """Events as they come: after the cursor `since`, '0' for all that are kept, None for from now.
+
+        Ends when none came for `idle` seconds (None: never). Raises EventsLost.
+        """
+        cursor = self._driver.drive(self._cursor_now(since))
+        waited = 0.0
+        while idle is None or waited < idle:
+            block_s = _EVENT_BLOCK_MS / 1000 if idle is None else idle - waited
+            batch = self._driver.drive(self._read_events(cursor, block_s))
+            waited = 0.0 if batch else waited + min(block_s, _EVENT_BLOCK_MS / 1000)
+            for event in batch:
+                cursor = event.cursor
+                yield event
+
+    def close(self) -> None:
+        self._driver.ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
+    """The same, awaited. One per event loop; close it, or use it in an `async with` block."""
+
+    _job_type = AsyncJob
+    _batch_type = AsyncBatch
+    _driver: AsyncDriver
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._driver = AsyncDriver(AsyncLedger(settings.redis_url.get_secret_value()))
+
+    async def segment(
+        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+    ) -> AsyncResult:
+        """Submit and wait."""
+        job = await self.submit(image, **options)
+        return await job.wait(timeout)
+
+    async def events(
+        self, since: str | None = None, *, idle: float | None = None
+    ) -> AsyncIterator[Event]:
+        """Events as they come; see Client.events."""
+        cursor = await self._driver.drive(self._cursor_now(since))
+        waited = 0.0
+        while idle is None or waited < idle:
+            block_s = _EVENT_BLOCK_MS / 1000 if idle is None else idle - waited
+            batch = await self._driver.drive(self._read_events(cursor, block_s))
+            waited = 0.0 if batch else waited + min(block_s, _EVENT_BLOCK_MS / 1000)
+            for event in batch:
+                cursor = event.cursor
+                yield event
+
+    async def close(self) -> None:
+        await self._driver.ledger.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

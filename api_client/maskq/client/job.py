@@ -1,0 +1,189 @@
+"""A handle on one job, and one on a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from maskq.client.flow import Flow, RunsAsync, RunsBlocking, Until, operation
+from maskq.client.result import AsyncResult, Result
+from maskq.contract import TERMINAL, JobRecord, JobStatus
+from maskq.errors import JobFailed, JobNotFound, WaitTimeout
+from maskq.ledger import calls, keys
+
+if TYPE_CHECKING:
+    from maskq.client.core import ClientCore
+
+ResultT = TypeVar("ResultT")
+JobT = TypeVar("JobT", bound="JobCore[Any]")
+
+DEFAULT_WAIT_S = 600.0
+
+
+class JobCore(Generic[ResultT]):
+    """What is known of a job since the last look (`record`), and how to look, wait and cancel."""
+
+    _result_type: Callable[..., ResultT]
+
+    def __init__(self, client: ClientCore[Any, Any], record: JobRecord | None, job_id: str) -> None:
+        self._client = client
+        self._driver: Any = client._driver
+        self._record = record
+        self.id = job_id
+
+    @property
+    def record(self) -> JobRecord | None:
+        """As of the last look; None before the first (`refresh`)."""
+        return self._record
+
+    @property
+    def status(self) -> JobStatus:
+        """As of the last look."""
+        return self._record.status if self._record else JobStatus.QUEUED
+
+    @operation
+    def refresh(self) -> Flow[JobRecord]:
+        """Look again; returns the record. Raises JobNotFound past its retention."""
+        self._record = yield from self._look()
+        return self._record
+
+    @operation
+    def done(self) -> Flow[bool]:
+        """Whether the job has ended, one way or the other."""
+        if not self._record or not self._record.ended:
+            self._record = yield from self._look()
+        return self._record.ended
+
+    @operation
+    def cancel(self) -> Flow[bool]:
+        """Take the job back, queued or running. False: it had ended otherwise before."""
+        status = yield calls.cancel(self._client.key_prefix, self.id)
+        if status is None:
+            raise JobNotFound(self.id)
+        self._record = yield from self._look()
+        return bool(status is JobStatus.CANCELED)
+
+    @operation
+    def wait(self, timeout: float | None = DEFAULT_WAIT_S) -> Flow[ResultT]:
+        """The result, the moment the job ends.
+
+        Raises JobFailed if it ended without one, WaitTimeout after `timeout` seconds (None: waits for
+        as long as the job takes), JobNotFound if there is no such job.
+        """
+        prefix = self._client.key_prefix
+        record: JobRecord | None = yield Until(
+            keys.wake(prefix, self.id),
+            calls.get(prefix, self.id),
+            lambda record: record is None or record.ended,
+            timeout,
+        )
+        if record is None:
+            raise JobNotFound(self.id)
+        self._record = record
+        if record.status not in TERMINAL:
+            raise WaitTimeout(_still(record, timeout))
+        return self.result()
+
+    def result(self) -> ResultT:
+        """The result as of the last look. Raises JobFailed if the job ended without one."""
+        if self._record and self._record.ended and self._record.result is None:
+            raise JobFailed(self._record, self)
+        if not self._record or self._record.result is None:
+            raise WaitTimeout(f"job {self.id} is {self.status.value}; wait() for its result")
+        return type(self)._result_type(self._record, self._client.objects, self._driver)
+
+    def _look(self) -> Flow[JobRecord]:
+        record: JobRecord | None = yield calls.get(self._client.key_prefix, self.id)
+        if record is None:
+            raise JobNotFound(self.id)
+        return record
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}: {self.status.value}>"
+
+
+def _still(record: JobRecord, timeout: float | None) -> str:
+    text = f"job {record.id} is still {record.status.value} after {timeout:g} s; it goes on"
+    if record.status is JobStatus.QUEUED:
+        return f"{text} (is a worker for model {record.model!r} running?)"
+    return text
+
+
+class Job(JobCore[Result], RunsBlocking):
+    """A handle on one job."""
+
+    _result_type = Result
+
+
+class AsyncJob(JobCore[AsyncResult], RunsAsync):
+    """A handle on one job; what talks to the service is awaited."""
+
+    _result_type = AsyncResult
+
+
+class BatchCore(Generic[JobT]):
+    """Jobs submitted together: one handle, one completion event."""
+
+    def __init__(self, client: ClientCore[JobT, Any], batch_id: str, jobs: Sequence[JobT]) -> None:
+        self._client = client
+        self._driver: Any = client._driver
+        self.id = batch_id
+        self.jobs = list(jobs)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    @operation
+    def progress(self) -> Flow[calls.BatchProgress]:
+        """How many of its jobs have ended, and how."""
+        return (yield from self._progress(0, lambda _: True, 0))
+
+    def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
+        """The jobs that ended after the first `seen` ones; waits for at least one."""
+        progress = yield from self._progress(seen, lambda p: p is None or bool(p.ended), timeout)
+        if not progress.ended:
+            raise WaitTimeout(
+                f"{len(self.jobs) - seen} of {len(self.jobs)} jobs of batch {self.id} have not ended "
+                f"after {timeout:g} s; they go on"
+            )
+        return (yield from self._client._jobs_by_id(progress.ended))
+
+    def _progress(
+        self, seen: int, ready: Callable[[Any], bool], timeout: float | None
+    ) -> Flow[calls.BatchProgress]:
+        prefix = self._client.key_prefix
+        call = calls.batch_progress(prefix, self.id, seen)
+        progress: calls.BatchProgress | None = yield Until(
+            keys.wake(prefix, self.id), call, ready, timeout
+        )
+        if progress is None:
+            raise JobNotFound(self.id, kind="batch")
+        return progress
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}: {len(self.jobs)} jobs>"
+
+
+class Batch(BatchCore[Job], RunsBlocking):
+    """Jobs submitted together."""
+
+    def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> Iterator[Job]:
+        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
+        seen = 0
+        while seen < len(self.jobs):
+            ended = self._client._driver.drive(self._ended_since(seen, timeout))
+            seen += len(ended)
+            yield from ended
+
+
+class AsyncBatch(BatchCore[AsyncJob], RunsAsync):
+    """Jobs submitted together; what talks to the service is awaited."""
+
+    async def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> AsyncIterator[AsyncJob]:
+        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
+        seen = 0
+        while seen < len(self.jobs):
+            ended = await self._client._driver.drive(self._ended_since(seen, timeout))
+            seen += len(ended)
+            for job in ended:
+                yield job

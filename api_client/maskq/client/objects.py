@@ -1,0 +1,87 @@
+"""The caller's side of the object store: upload inputs, read results."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskq import s3
+from maskq.contract.places import S3Place
+from maskq.errors import InvalidRequest, StoreUnavailable
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+class Objects:
+    """Connects at the first use; safe to share between threads."""
+
+    def __init__(self, endpoint_url: str | None) -> None:
+        self._endpoint_url = endpoint_url
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def put(self, place: S3Place, body: bytes, content_type: str) -> None:
+        with _typed_errors(place):
+            self._connected().put_object(
+                Bucket=place.bucket, Key=place.key, Body=body, ContentType=content_type
+            )
+
+    def get(self, place: S3Place) -> bytes:
+        with _typed_errors(place):
+            answer = self._connected().get_object(Bucket=place.bucket, Key=place.key)
+            return bytes(answer["Body"].read())
+
+    def delete(self, place: S3Place) -> None:
+        with _typed_errors(place):
+            self._connected().delete_object(Bucket=place.bucket, Key=place.key)
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = s3.connect(self._endpoint_url)
+            return self._client
+
+
+@contextmanager
+def _typed_errors(place: S3Place) -> Iterator[None]:
+    try:
+        with s3.typed_errors(place):
+            yield
+    except s3.StoreError as error:
+        raised = StoreUnavailable(str(error))
+        raised.code = error.code
+        raise raised from error
+
+
+_TYPES = {
+    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp",
+    ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".gif": "image/gif",
+    ".avif": "image/avif",
+}  # fmt: skip
+
+
+def read_image(image: str | Path | bytes | PIL.Image.Image) -> tuple[bytes, str]:
+    """The bytes to upload and their content type. Raises InvalidRequest for what is no image source."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image), "application/octet-stream"
+    if isinstance(image, str | Path):
+        path = Path(image)
+        try:
+            return path.read_bytes(), _TYPES.get(path.suffix.lower(), "application/octet-stream")
+        except OSError as error:
+            raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
+    if hasattr(image, "save"):
+        buffer = io.BytesIO()
+        lossless = (
+            image if image.mode in ("RGB", "RGBA", "L", "P", "1", "I;16") else image.convert("RGB")
+        )
+        lossless.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue(), "image/png"
+    raise InvalidRequest(
+        f"cannot submit {type(image).__name__}; give a path, bytes, a PIL image or 's3://bucket/key'"
+    )

@@ -1,0 +1,317 @@
+"""Everything the ledger can be asked, as values: what to send and how to read the answer.
+
+A call does no I/O, so the blocking and the async executor (executor.py) share every one of them.
+Each may be sent twice, as after a lost connection: same token, same answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from maskq.contract import Event, JobFailure, JobRecord, JobResult, JobStatus, SegmentRequest
+from maskq.ledger import keys
+from maskq.ledger.records import pairs, parse_record
+from maskq.ledger.scripts import Script, script
+
+T = TypeVar("T")
+Argument = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One round trip: a script with its arguments, or (script None) a plain command."""
+
+    script: Script | None
+    args: tuple[Argument, ...]
+    parse: Callable[[Any], T]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+# --- submit -----------------------------------------------------------------------------------------
+
+
+class SubmitOutcome(StrEnum):
+    ACCEPTED = "accepted"  # a new job
+    EXISTS = "exists"  # this id, or this idempotency key with the same request, is known
+    CONFLICT = "conflict"  # the idempotency key belongs to another request
+    FULL = "full"  # max_queued jobs of the model wait already
+    UNKNOWN_MODEL = "unknown_model"  # `known` lists those that are
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    outcome: SubmitOutcome
+    job_id: str  # of the job that stands, which is another's for EXISTS and CONFLICT
+    known: tuple[str, ...] = ()  # models, for UNKNOWN_MODEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a deployment grants a job that does not ask for something else."""
+
+    default_model: str | None = None
+    max_queued: int = 100_000  # per model; 0: no limit
+    max_attempts: int = 3
+    queue_ttl_s: float = 86_400.0
+    run_timeout_s: float = 600.0
+    retention_s: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    key: str
+    fingerprint: str  # of the request: the same key with another one is a conflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlace:
+    batch_id: str
+    total: int  # jobs in the batch; its event comes when as many have ended
+
+
+def submit(
+    prefix: str,
+    job_id: str,
+    request: SegmentRequest,
+    limits: Limits,
+    *,
+    idempotency: Idempotency | None = None,
+    batch: BatchPlace | None = None,
+    celery_head: str = "",
+) -> Call[Submitted]:
+    """A new job, its place in the queue, its message and its event in one transaction."""
+
+    def parse(answer: Sequence[str]) -> Submitted:
+        outcome = SubmitOutcome(answer[0])
+        if outcome is SubmitOutcome.UNKNOWN_MODEL:
+            return Submitted(outcome, job_id, tuple(answer[1:]))
+        return Submitted(outcome, job_id if outcome is SubmitOutcome.FULL else answer[1])
+
+    args = (
+        prefix,
+        job_id,
+        request.wire(),
+        request.model or "",
+        request.priority.value,
+        limits.default_model or "",
+        limits.max_queued,
+        request.max_attempts or limits.max_attempts,
+        _ms(request.queue_ttl_s or limits.queue_ttl_s),
+        _ms(request.run_timeout_s or limits.run_timeout_s),
+        _ms(limits.retention_s),
+        idempotency.key if idempotency else "",
+        idempotency.fingerprint if idempotency else "",
+        batch.batch_id if batch else "",
+        batch.total if batch else 0,
+        celery_head,
+    )
+    return Call(script("submit"), args, parse)
+
+
+def known_under(prefix: str, idempotency_key: str) -> Call[tuple[str, str] | None]:
+    """Id and fingerprint of the job submitted under a key, to spare a replay its upload."""
+
+    def parse(answer: Sequence[str | None]) -> tuple[str, str] | None:
+        job_id, fingerprint = answer
+        return (job_id, fingerprint) if job_id and fingerprint else None
+
+    name = keys.idempotency(prefix, idempotency_key)
+    return Call(None, ("HMGET", name, "id", "fingerprint"), parse)
+
+
+# --- a worker's calls ---------------------------------------------------------------------------------
+
+
+class ClaimOutcome(StrEnum):
+    CLAIMED = "claimed"
+    UNKNOWN = "unknown"  # no such record: deleted, or a message of somebody else's making
+    ENDED = "ended"  # canceled meanwhile, or a second message of a job that is done
+    HELD = "held"  # runs elsewhere
+    EARLY = "early"  # backs off; the sweeper sends it when its time has come
+    EXPIRED = "expired"  # just now: its queue_ttl_s passed before this message was read
+    ALONE = "alone"  # claim again with exclusive=True once nothing else runs in this process
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    outcome: ClaimOutcome
+    record: JobRecord | None = None  # only when claimed
+
+
+def claim(
+    prefix: str, job_id: str, token: str, *, owner: str, lease_s: float, exclusive: bool = False
+) -> Call[Claimed]:
+    """Take a queued job under a fresh token. `exclusive`: this process runs nothing else meanwhile."""
+
+    def parse(answer: Sequence[str]) -> Claimed:
+        outcome = ClaimOutcome(answer[0])
+        if outcome is not ClaimOutcome.CLAIMED:
+            return Claimed(outcome)
+        return Claimed(outcome, parse_record(pairs(answer[1:])))
+
+    args = (prefix, job_id, token, owner, _ms(lease_s), int(exclusive))
+    return Call(script("claim"), args, parse)
+
+
+def renew(prefix: str, held: Mapping[str, str], lease_s: float) -> Call[frozenset[str]]:
+    """Renew the leases of `held` (job id → token); the tokens no longer held come back."""
+    flat = [part for item in held.items() for part in item]
+    return Call(script("renew"), (prefix, _ms(lease_s), *flat), frozenset)
+
+
+def _is_done(answer: str) -> bool:
+    return answer == "done"
+
+
+def succeed(prefix: str, job_id: str, token: str, result: JobResult) -> Call[bool]:
+    """End a job with its result. False: the token does not hold it any more."""
+    payload = result.model_dump_json(exclude_defaults=True)
+    args = (prefix, job_id, token, JobStatus.SUCCEEDED.value, payload)
+    return Call(script("finish"), args, _is_done)
+
+
+def fail(prefix: str, job_id: str, token: str, error: JobFailure) -> Call[bool]:
+    """End a job with its reason. False: the token does not hold it any more."""
+    args = (prefix, job_id, token, JobStatus.FAILED.value, error.model_dump_json())
+    return Call(script("finish"), args, _is_done)
+
+
+class ReleaseOutcome(StrEnum):
+    QUEUED = "queued"
+    FAILED = "failed"  # that was its last charge
+    LOST = "lost"  # the token does not hold it any more
+
+
+def release(
+    prefix: str, job_id: str, token: str, error: JobFailure, *, charged: bool, delay_s: float
+) -> Call[ReleaseOutcome]:
+    """Give a job back, to run again after `delay_s`."""
+    args = (prefix, job_id, token, int(charged), _ms(delay_s), error.model_dump_json())
+    return Call(script("release"), args, ReleaseOutcome)
+
+
+def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:
+    """Make a model known for good: submit refuses names that no worker ever served."""
+    args = ("HSET", keys.models(prefix), name, json.dumps(about))
+    return Call(None, args, lambda _: None)
+
+
+def answered(prefix: str, job_id: str) -> Call[None]:
+    """A raw Celery caller has its result; the sweeper need not remind."""
+    return Call(None, ("ZREM", keys.answers(prefix), job_id), lambda _: None)
+
+
+# --- the sweeper's ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    swept: int  # 0: another sweeper did the work a moment ago
+    reaped: int  # leases that ran out
+    due: int  # deadlines that passed
+    sent: int  # back-offs that passed
+    sent_again: int  # messages that were lost
+    answered_again: int  # Celery callers reminded
+
+
+def sweep(prefix: str, *, lease_s: float, run_id: str, cap: int = 200) -> Call[Swept]:
+    """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
+    args = (prefix, _ms(lease_s), cap, run_id)
+    return Call(script("sweep"), args, lambda answer: Swept(*map(int, answer)))
+
+
+# --- a caller's ---------------------------------------------------------------------------------------
+
+
+def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
+    """The record, or None where there is none."""
+    args = ("HGETALL", keys.record(prefix, job_id))
+    return Call(None, args, lambda answer: parse_record(pairs(answer)) if answer else None)
+
+
+def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
+    """Take a job back; the status it now has (an ended job keeps its own), None if unknown."""
+    return Call(
+        script("cancel"),
+        (prefix, job_id),
+        lambda answer: None if answer == "unknown" else JobStatus(answer),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    records: tuple[JobRecord, ...]  # newest first
+    cursor: str  # '' when that was the last page
+
+
+def jobs(prefix: str, *, status: JobStatus | None, limit: int, cursor: str = "") -> Call[Page]:
+    """One page of records, newest first."""
+
+    def parse(answer: Sequence[Any]) -> Page:
+        return Page(tuple(parse_record(pairs(flat)) for flat in answer[1:]), answer[0])
+
+    return Call(script("jobs"), (prefix, status.value if status else "", limit, cursor), parse)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    total: int
+    counts: dict[JobStatus, int]  # terminal states only
+    ended: tuple[str, ...]  # job ids since the cursor, in the order in which they ended
+
+
+def batch_progress(prefix: str, batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
+    """How far a batch is; `seen` is how many of its ended jobs the caller has had already."""
+
+    def parse(answer: Sequence[Any]) -> BatchProgress | None:
+        if not answer:
+            return None
+        fields = pairs(answer[0])
+        counts = {s: int(fields[s.value]) for s in JobStatus if s.value in fields}
+        return BatchProgress(int(fields["total"]), counts, tuple(answer[1:]))
+
+    return Call(script("batch"), (prefix, batch_id, seen), parse)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnds:
+    """Which events are kept: tells a cursor that lost some from one that did not."""
+
+    last: str  # cursor of the last event ever written, '0-0' when there was none
+    trimmed: str  # cursor of the last event that was trimmed away, '0-0' when none was
+
+
+def stream_ends(prefix: str) -> Call[StreamEnds]:
+    """The ends of the event stream."""
+    return Call(script("stream"), (prefix,), lambda answer: StreamEnds(*answer))
+
+
+def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:
+    """Events after `cursor`, waiting up to `block_ms` for the first."""
+
+    def parse(answer: Any) -> list[Event]:
+        streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
+        entries = [entry for stream in streams for entry in _entries(stream)]
+        return [
+            Event.model_validate_json(pairs(fields)["event"]).model_copy(
+                update={"cursor": entry_id}
+            )
+            for entry_id, fields in entries
+        ]
+
+    args: tuple[Argument, ...] = ("XREAD", "COUNT", count, "BLOCK", block_ms)
+    return Call(None, (*args, "STREAMS", keys.events(prefix), cursor), parse)
+
+
+def _entries(stream: Any) -> list[tuple[str, Any]]:
+    """Entries as (id, fields): redis-py nests them once more when it answers with a mapping."""
+    if stream and isinstance(stream[0], list) and stream[0] and isinstance(stream[0][0], tuple):
+        return [entry for part in stream for entry in part]
+    return list(stream)

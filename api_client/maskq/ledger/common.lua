@@ -1,0 +1,180 @@
+-- Shared by every script; put in front of each by scripts.py.
+-- ARGV[1] is the deployment's key prefix. Keys are derived in the scripts: the broker's lists are not
+-- hash-tagged either, so Redis Cluster is out for both (docs/architecture.md).
+local prefix = ARGV[1]
+
+local function key(...)
+  return prefix .. ':' .. table.concat({...}, ':')
+end
+
+local function record_key(id)
+  return key('job', id)
+end
+
+-- Milliseconds since the epoch, by Redis' clock: the only clock that any rule compares.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function iso_time(ms)
+  local days = math.floor(ms / 86400000)
+  local rest = ms - days * 86400000
+  -- Civil date from days (proleptic Gregorian): redis' Lua has no os.date.
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524)
+    - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
+    math.floor(rest / 3600000), math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60,
+    rest % 1000)
+end
+
+local function integer(value)
+  return string.format('%.0f', value)
+end
+
+local EVENTS_KEPT = 100000
+
+-- One CloudEvent onto the stream. `data` is JSON text, so that what the worker wrote is not re-encoded.
+local function emit(kind, subject, id, data)
+  local body = '{"specversion":"1.0","id":' .. cjson.encode(id)
+    .. ',"source":' .. cjson.encode('maskq/' .. prefix)
+    .. ',"type":' .. cjson.encode('maskq.' .. kind)
+    .. ',"subject":' .. cjson.encode(subject)
+    .. ',"time":"' .. iso_time(now)
+    .. '","datacontenttype":"application/json","data":' .. data .. '}'
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', body)
+end
+
+local function emit_job(id, state, attempt, extra)
+  local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
+    .. '","attempt":' .. attempt .. (extra or '') .. '}'
+  -- A state that can come again needs the attempt in its event's id; a terminal one comes once.
+  local unique = id .. ':' .. state
+  if state == 'queued' or state == 'running' then unique = unique .. ':' .. attempt end
+  emit('job.' .. state, id, unique, data)
+end
+
+-- The message 'look at job X', laid out as kombu's Redis transport does (message.py says why it is written here).
+local function message(id, queue, sequence)
+  return '{"body":' .. cjson.encode('[[' .. cjson.encode(id)
+      .. '],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]')
+    .. ',"content-encoding":"utf-8","content-type":"application/json","headers":{"lang":"py",'
+    .. '"task":"maskq.run","id":' .. cjson.encode(id) .. ',"root_id":' .. cjson.encode(id)
+    .. ',"parent_id":null,"group":null,"shadow":null,"eta":null,"expires":null,"retries":0,'
+    .. '"timelimit":[null,null],"argsrepr":"","kwargsrepr":"","origin":"maskq","ignore_result":true}'
+    .. ',"properties":{"correlation_id":' .. cjson.encode(id)
+    .. ',"reply_to":"","delivery_mode":2,"priority":0,"body_encoding":"utf-8","delivery_info":'
+    .. '{"exchange":"","routing_key":' .. cjson.encode(queue)
+    .. '},"delivery_tag":' .. cjson.encode(id .. ':' .. sequence) .. '}}'
+end
+
+-- Put the job's message on its queue, and note after which others it went.
+local function send(id, queue)
+  local sequence = redis.call('HINCRBY', key('queue', queue), 'sequence', 1)
+  redis.call('ZADD', key('sent', queue), sequence, id)
+  redis.call('LPUSH', queue, message(id, queue, sequence))
+end
+
+-- Back to (or first time into) queued. With a delay it waits without a message until the sweeper sends it.
+local function enqueue(id, queue, attempt, delay_ms, deadline_ms)
+  redis.call('HSET', record_key(id), 'status', 'queued')
+  if delay_ms > 0 then
+    redis.call('HSET', record_key(id), 'not_before_ms', integer(now + delay_ms))
+    redis.call('ZADD', key('waiting', queue), now + delay_ms, id)
+  else
+    redis.call('HDEL', record_key(id), 'not_before_ms')
+    send(id, queue)
+  end
+  redis.call('ZADD', key('deadlines'), deadline_ms, id)
+  emit_job(id, 'queued', attempt)
+end
+
+-- A raw Celery caller is answered by its own message, sent again: its task then finds the ended record.
+local function send_answer(id)
+  local head = redis.call('HGET', record_key(id), 'celery_head')
+  if not head then return end
+  local sequence = redis.call('INCR', key('answer-sequence'))
+  redis.call('LPUSH', prefix, head .. cjson.encode(id .. ':answer:' .. sequence) .. '}}')
+  redis.call('ZADD', key('answers'), now, id)
+end
+
+local function count_in_batch(id, batch, state)
+  if not batch then return end
+  local batch_key = key('batch', batch)
+  redis.call('RPUSH', key('batch', batch, 'ended'), id)
+  redis.call('HINCRBY', batch_key, state, 1)
+  local ended = redis.call('HINCRBY', batch_key, 'ended', 1)
+  local total = tonumber(redis.call('HGET', batch_key, 'total'))
+  redis.call('PUBLISH', key('wake', batch), id)
+  if ended ~= total then return end
+  redis.call('HSET', batch_key, 'ended_ms', integer(now))
+  local data = {}
+  for _, name in ipairs({'succeeded', 'failed', 'canceled', 'expired'}) do
+    data[#data + 1] = '"' .. name .. '":' .. (redis.call('HGET', batch_key, name) or '0')
+  end
+  emit('batch.completed', batch, batch .. ':completed',
+    '{"batch_id":' .. cjson.encode(batch) .. ',"total":' .. total .. ','
+    .. table.concat(data, ',') .. '}')
+end
+
+-- The one way into a terminal state: record, sets, event, batch and wake-up in this transaction.
+-- `field` is 'result' or 'error' and `payload` its JSON, or both nil.
+local function end_job(id, state, field, payload)
+  local record = record_key(id)
+  local known = redis.call('HMGET', record, 'queue', 'attempt', 'batch_id', 'retention_ms', 'request')
+  local queue, attempt, batch, retention = known[1], known[2], known[3], tonumber(known[4])
+  redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
+  redis.call('HDEL', record, 'not_before_ms')
+  if field == 'result' then redis.call('HDEL', record, 'error') end
+  if field then redis.call('HSET', record, field, payload) end
+  redis.call('ZREM', key('leases'), id)
+  redis.call('ZREM', key('deadlines'), id)
+  redis.call('ZREM', key('sent', queue), id)
+  redis.call('ZREM', key('waiting', queue), id)
+  redis.call('ZADD', key('ended'), now, id)
+  local metadata = cjson.decode(known[5])['metadata']
+  local extra = ',"batch_id":' .. (batch and cjson.encode(batch) or 'null')
+  if metadata and next(metadata) then extra = extra .. ',"metadata":' .. cjson.encode(metadata) end
+  if field then extra = extra .. ',"' .. field .. '":' .. payload end
+  emit_job(id, state, attempt, extra)
+  count_in_batch(id, batch, state)
+  send_answer(id)
+  redis.call('PEXPIRE', record, integer(retention))
+  redis.call('PUBLISH', key('wake', id), state)
+end
+
+local function failure(code, text)
+  return cjson.encode({code = code, message = text})
+end
+
+-- A queued job whose queue_ttl_s has passed.
+local function expire_queued(id)
+  end_job(id, 'expired', 'error',
+    failure('expired', 'no worker started it within its queue_ttl_s; submit it again'))
+end
+
+-- Take a running job from its holder. `release.lua` and `sweep.lua` decide what becomes of it.
+local function unhold(id)
+  redis.call('ZREM', key('leases'), id)
+  redis.call('HSET', record_key(id), 'token', '')
+end
+
+-- After a charge: another try, or the end.
+local function retry_or_fail(id, charge, delay_ms, error_json)
+  local known = redis.call('HMGET', record_key(id), 'queue', 'attempt', 'max_attempts', 'queue_deadline_ms')
+  local charges = redis.call('HINCRBY', record_key(id), 'charges', charge)
+  redis.call('HSET', record_key(id), 'error', error_json)
+  if charges >= tonumber(known[3]) then
+    end_job(id, 'failed', 'error', error_json)
+    return 'failed'
+  end
+  unhold(id)
+  enqueue(id, known[1], known[2], delay_ms, known[4])
+  return 'queued'
+end

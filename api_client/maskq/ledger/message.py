@@ -1,0 +1,54 @@
+"""The messages Celery's workers read, without a Celery producer.
+
+The scripts LPUSH 'look at job X' in the transaction that queues job X, so that no crash can fall
+between the two, a client needs no Celery, and an async client no async kombu. What they write is what
+kombu's Redis transport writes (message protocol 2, a JSON body, `body_encoding: utf-8` instead of
+base64); tests/integration/test_message.py holds it against Celery's own producer.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from maskq.ledger import keys
+
+# What Celery's tracer needs of the caller's message to answer it: result, callbacks, chain and chord.
+_HEADERS = (
+    "id", "root_id", "parent_id", "group", "group_index", "ignore_result",
+    "replaced_task_nesting", "stamped_headers", "stamps",
+)  # fmt: skip
+_EMBED = ("callbacks", "errbacks", "chain", "chord")
+
+
+def celery_head(caller: dict[str, Any], args: list[Any], prefix: str) -> str:
+    """The caller's own message as JSON, cut off just before the value of its delivery tag.
+
+    Kept in the record; the finishing transaction appends a fresh tag and sends it, and the task that
+    receives it finds the ended record and answers. `caller` is the task's request context.
+    """
+    headers = {name: caller.get(name) for name in _HEADERS} | {
+        "lang": "py",
+        "task": keys.TASK_SEGMENT,
+        "retries": 0,
+        "timelimit": [None, None],
+        "argsrepr": "",
+        "kwargsrepr": "",
+        "origin": "maskq",
+    }
+    message = {
+        "body": json.dumps([args, {}, {name: caller.get(name) for name in _EMBED}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": {
+            "correlation_id": caller.get("correlation_id") or caller["id"],
+            "reply_to": caller.get("reply_to") or "",
+            "delivery_mode": 2,
+            "priority": 0,
+            "body_encoding": "utf-8",
+            "delivery_info": {"exchange": "", "routing_key": keys.intake(prefix)},
+            "delivery_tag": "",
+        },
+    }
+    return json.dumps(message, separators=(",", ":")).removesuffix('""}}')

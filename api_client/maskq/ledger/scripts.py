@@ -1,0 +1,29 @@
+"""The transitions as Lua scripts: `common.lua` in front of each, loaded from beside this file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+# At its memory limit Redis refuses scripts unless they say otherwise. Only a new job may be refused:
+# what runs must be able to end, and what ended to be seen.
+_ALLOWED_WHEN_FULL = "#!lua flags=allow-oom\n"
+_REFUSED_WHEN_FULL = "#!lua\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    text: str = field(repr=False)
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    head = _REFUSED_WHEN_FULL if name == "submit" else _ALLOWED_WHEN_FULL
+    # One line each between the parts would shift line numbers in Redis' error messages: none is added.
+    text = head + (_HERE / "common.lua").read_text() + (_HERE / f"{name}.lua").read_text()
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

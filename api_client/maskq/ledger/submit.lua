@@ -1,0 +1,60 @@
+-- A new job: record, place in the queue, message and event, or the reason why not.
+-- ARGV: prefix, id, request, model or '', priority, default model or '', max_queued, max_attempts,
+--       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
+--       batch total, celery_head or ''
+-- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'unknown_model', names…}
+local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local idempotency_key, fingerprint, batch = ARGV[12], ARGV[13], ARGV[14]
+
+-- Sent twice (an answer was lost on the way): the same answer.
+if redis.call('EXISTS', record_key(id)) == 1 then return {'exists', id} end
+
+if idempotency_key ~= '' then
+  local known = redis.call('HMGET', key('idempotency', idempotency_key), 'id', 'fingerprint')
+  if known[1] and redis.call('EXISTS', record_key(known[1])) == 1 then
+    if known[2] ~= fingerprint then return {'conflict', known[1]} end
+    return {'exists', known[1]}
+  end
+end
+
+local served = redis.call('HKEYS', key('models'))
+if model == '' then model = ARGV[6] end
+if model == '' and #served == 1 then model = served[1] end
+if model == '' or redis.call('HEXISTS', key('models'), model) == 0 then
+  table.sort(served)
+  return {'unknown_model', unpack(served)}
+end
+
+local max_queued = tonumber(ARGV[7])
+if max_queued > 0 then
+  local count = 0
+  for _, level in ipairs({'high', 'normal', 'low'}) do
+    local queue = prefix .. '.' .. model .. '.' .. level
+    count = count + redis.call('ZCARD', key('sent', queue)) + redis.call('ZCARD', key('waiting', queue))
+  end
+  if count >= max_queued then return {'full', tostring(count)} end
+end
+
+local queue = prefix .. '.' .. model .. '.' .. priority
+local deadline = integer(now + tonumber(ARGV[9]))
+redis.call('HSET', record_key(id), 'id', id, 'status', 'queued', 'model', model, 'priority', priority,
+  'queue', queue, 'request', request, 'attempt', 0, 'charges', 0, 'max_attempts', ARGV[8],
+  'created_ms', integer(now), 'queue_deadline_ms', deadline, 'run_timeout_ms', ARGV[10],
+  'retention_ms', ARGV[11])
+if batch ~= '' then
+  redis.call('HSET', record_key(id), 'batch_id', batch)
+  redis.call('HSETNX', key('batch', batch), 'total', ARGV[15])
+  for _, name in ipairs({key('batch', batch), key('batch', batch, 'ended')}) do
+    redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))
+  end
+end
+if ARGV[16] ~= '' then redis.call('HSET', record_key(id), 'celery_head', ARGV[16]) end
+if idempotency_key ~= '' then
+  local name = key('idempotency', idempotency_key)
+  redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
+  redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))
+end
+redis.call('SADD', key('queues'), queue)
+redis.call('ZADD', key('created'), now, id)
+enqueue(id, queue, 0, 0, deadline)
+return {'accepted', id}
