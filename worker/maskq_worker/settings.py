@@ -15,12 +15,15 @@ class WorkerSettings(Settings):
     """One worker process: one model on one device."""
 
     model: str | None = "Intel/dpt-large-ade"
-    model_revision: str | None = None  # a commit of the hub; None: what `maskq weights pull` recorded
+    model_revision: str | None = (
+        None  # a commit of the hub; None: what `maskq weights pull` recorded
+    )
     device: str = "auto"  # auto | cpu | cuda; the GPU itself is chosen by CUDA_VISIBLE_DEVICES
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     backend: Literal["auto", "transformers"] = "auto"  # transformers: the reference path
-    max_batch_size: int = Field(default=8, ge=1, le=256)
-    concurrency: int = Field(default=8, ge=1, le=256)  # jobs in flight in this process
+    # Left open, both follow the device: sizes.py.
+    max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
+    concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
     lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)

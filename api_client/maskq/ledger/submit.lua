@@ -18,8 +18,14 @@ if idempotency_key ~= '' then
 end
 
 local served = redis.call('HKEYS', key('models'))
-if model == '' then model = ARGV[6] end
-if model == '' and #served == 1 then model = served[1] end
+if model == '' then
+  -- The deployment's default may be a place on a worker's disk, which nobody serves by that name.
+  if redis.call('HEXISTS', key('models'), ARGV[6]) == 1 then
+    model = ARGV[6]
+  elseif #served == 1 then
+    model = served[1]
+  end
+end
 if model == '' or redis.call('HEXISTS', key('models'), model) == 0 then
   table.sort(served)
   return {'unknown_model', unpack(served)}

@@ -1,0 +1,36 @@
+# One image for every role; the command chooses (worker by default). torch's wheels carry CUDA, so no
+# CUDA base image is needed: the host's driver and its container toolkit are enough.
+#   docker build -t maskq .                                   worker, GPU
+#   docker build --build-arg TORCH=torch==2.13.0 \
+#                --build-arg TORCH_INDEX=URL -t maskq:cpu .   worker, CPU wheels from the index you name
+FROM python:3.11-slim-bookworm AS build
+ARG TORCH=torch
+ARG TORCH_INDEX=
+WORKDIR /src
+RUN python -m venv /opt/maskq
+RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check \
+      ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
+COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY api_client api_client
+COPY worker worker
+COPY standalone standalone
+RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[worker]'
+
+FROM python:3.11-slim-bookworm
+RUN useradd --create-home --uid 10001 maskq && install -d -o maskq -g maskq /var/cache/maskq
+COPY --from=build /opt/maskq /opt/maskq
+# The root file system may be read-only: what is written goes to the weights' volume and to /tmp.
+ENV PATH=/opt/maskq/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    XDG_CACHE_HOME=/var/cache/maskq \
+    HF_HOME=/var/cache/maskq/huggingface \
+    HF_HUB_OFFLINE=1 \
+    MASKQ_HEALTH_FILE=/tmp/maskq-healthy
+USER maskq
+VOLUME /var/cache/maskq
+# Healthy: the main loop touched the file within the last ten seconds.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=120s --retries=3 \
+    CMD test -n "$(find /tmp/maskq-healthy -newermt '-10 seconds' 2>/dev/null)"
+STOPSIGNAL SIGTERM
+CMD ["maskq", "worker"]

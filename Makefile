@@ -1,0 +1,57 @@
+# Everything installs into .venv, which then holds .venv/bin/maskq.
+#   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
+#   make check   lint, types, import rules                       make bench   latency at light load
+#   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Where there is a GPU, pyproject.toml's torch is right. Where there is none, this release is installed
+# first, so that no CUDA build is pulled in. If your index offers a CUDA build under it too, name one
+# with CPU wheels: make demo TORCH_INDEX=URL
+TORCH_CPU   ?= torch==2.13.0
+TORCH_INDEX ?=
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
+ARGS ?=
+
+.PHONY: demo test check bench compose-test train clean
+
+demo: $(VENV)/.standalone
+	$(BIN)/maskq demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.light_load $(ARGS)
+
+compose-test:
+	deploy/compose-test.sh
+
+train: $(VENV)/.standalone
+	$(BIN)/python -m maskq_standalone.demo.train $(ARGS)
+
+$(VENV)/.torch:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "maskq needs Python 3.11 or newer; name one with make PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch: $(if $(HAS_GPU),as in pyproject.toml,$(TORCH_CPU)))" >&2
+	$(if $(HAS_GPU),,$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH_CPU)')
+	@touch $@
+
+$(VENV)/.standalone: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable '.[standalone]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.standalone
+
+clean:
+	rm -rf $(VENV) demo-output

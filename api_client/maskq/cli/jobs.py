@@ -1,0 +1,170 @@
+"""submit, status, wait, cancel, list, events: what a caller does, from a shell.
+
+`--json` prints one JSON document on stdout (`events`: one a line); progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from maskq.client.core import Client
+from maskq.client.job import DEFAULT_WAIT_S, Job
+from maskq.contract import JobRecord
+from maskq.errors import InvalidRequest, JobFailed, MaskqError
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
+Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
+JobId = Annotated[str, typer.Argument(help="as `submit` printed it")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, status, wait, cancel, list_jobs, events):
+        app.command("list" if command is list_jobs else command.__name__)(command)
+
+
+def submit(
+    images: Annotated[list[str], typer.Argument(help="files or s3://bucket/key")],
+    output: Annotated[
+        list[str] | None, typer.Option(help="mask, overlay, stats, logits; may be repeated")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="one of those served")] = None,
+    priority: Annotated[str, typer.Option(help="high, normal or low")] = "normal",
+    output_prefix: Annotated[str | None, typer.Option(help="s3://bucket/prefix")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="the same key: the same job")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until all have ended")] = False,
+    timeout: Timeout = DEFAULT_WAIT_S,
+    as_json: Json = False,
+) -> None:
+    """Submit images; prints the ids of their jobs."""
+    options: dict[str, Any] = {
+        "outputs": frozenset(output or ["mask"]),
+        "model": model,
+        "priority": priority,
+        "output_prefix": output_prefix,
+        "metadata": dict(_pair(entry) for entry in metadata or []),
+    }
+    with Client.from_env() as client:
+        if idempotency_key and len(images) > 1:
+            raise InvalidRequest("--idempotency-key names one job; submit one image with it")
+        if len(images) == 1:
+            jobs = [client.submit(images[0], idempotency_key=idempotency_key, **options)]
+        else:
+            jobs = client.submit_many(images, **options).jobs
+        if wait:
+            _wait_for(jobs, timeout, as_json)
+        elif as_json:
+            typer.echo(json.dumps([{"id": job.id} for job in jobs]))
+        else:
+            for job in jobs:
+                typer.echo(job.id)
+
+
+def status(job_id: JobId, as_json: Json = False) -> None:
+    """What is known of a job."""
+    with Client.from_env() as client:
+        _show([client.get(job_id).refresh()], as_json)
+
+
+def wait(
+    job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")],
+    timeout: Timeout = DEFAULT_WAIT_S,
+    as_json: Json = False,
+) -> None:
+    """Wait until jobs have ended; exit 0 only if all succeeded."""
+    with Client.from_env() as client:
+        _wait_for([client.get(job_id) for job_id in job_ids], timeout, as_json)
+
+
+def cancel(job_id: JobId) -> None:
+    """Take a job back, queued or running; exit 1 if it had ended before."""
+    with Client.from_env() as client:
+        job = client.get(job_id)
+        if not job.cancel():
+            raise MaskqError(f"job {job_id} had {job.status.value} already")
+        typer.echo(f"{job_id} canceled")
+
+
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="queued, running, succeeded, …")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    cursor: Annotated[str, typer.Option(help="where the last page ended")] = "",
+    as_json: Json = False,
+) -> None:
+    """Jobs, newest first."""
+    with Client.from_env() as client:
+        page = client.list(status=status, limit=limit, cursor=cursor)
+    if as_json:
+        typer.echo(json.dumps({"jobs": [r.public() for r in page.records], "cursor": page.cursor}))
+        return
+    _show(page.records, as_json)
+    if page.cursor:
+        print(f"more: --cursor {page.cursor}", file=sys.stderr)
+
+
+def events(
+    since: Annotated[
+        str | None, typer.Option(help="a cursor; 0: all that are kept; left out: from now")
+    ] = None,
+    idle: Annotated[
+        float | None, typer.Option(help="end after so many seconds without one")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one CloudEvent a line")] = False,
+) -> None:
+    """Events as they come."""
+    with Client.from_env() as client:
+        for event in client.events(since=since, idle=idle):
+            if as_json:
+                typer.echo(event.model_dump_json())
+            else:
+                typer.echo(
+                    f"{event.cursor}  {event.time:%H:%M:%S.%f}  {event.type}  {event.subject}"
+                )
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals:
+        raise InvalidRequest(f"--metadata {entry!r} is not NAME=VALUE")
+    return name, value
+
+
+def _wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
+    failed = 0
+    for number, job in enumerate(jobs, 1):
+        try:
+            job.wait(timeout)
+        except JobFailed as error:
+            failed += 1
+            print(f"maskq: {error}", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(jobs)} ended", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    _show([job.record for job in jobs if job.record], as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show(records: Sequence[JobRecord], as_json: bool) -> None:
+    if as_json:
+        documents = [record.public() for record in records]
+        typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
+        return
+    for record in records:
+        typer.echo(_line(record))
+
+
+def _line(record: JobRecord) -> str:
+    line = f"{record.id}  {record.status.value:<9}"
+    if record.result:
+        places = " ".join(record.result.outputs.values())
+        return f"{line}  {record.result.width}x{record.result.height}  {places}"
+    if record.error:
+        return f"{line}  {record.error.code}: {record.error.message}"
+    return line

@@ -1,0 +1,46 @@
+"""`maskq up` and `maskq demo`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands; the client's command line calls it where we are installed."""
+    app.command()(up)
+    app.command()(demo)
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=0, help="worker processes")] = 1,
+    model: Annotated[str, typer.Option(help="demo, a hub id, or a directory")] = "demo",
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="keeps the data; left out: a temporary one")
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(help="gets the MASKQ_ settings when all is ready")
+    ] = None,
+) -> None:
+    """Redis, an S3 server and workers on this machine, until SIGTERM or Ctrl-C."""
+    from maskq_standalone.up import run
+
+    raise typer.Exit(run(directory=directory, workers=workers, model=model, env_file=env_file))
+
+
+def demo(
+    photos: Annotated[list[Path] | None, typer.Argument(help="your own photographs")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="draws other scenes")] = 1,
+    scenes: Annotated[int, typer.Option(min=1, max=1000, help="how many scenes to draw")] = 8,
+    model: Annotated[str, typer.Option(help="demo, a hub id, or a directory")] = "demo",
+    workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
+    out: Annotated[Path, typer.Option(help="where the pictures go")] = Path("demo-output"),
+) -> None:
+    """The main job on an embedded Redis and S3: drawn scenes and photographs, segmented by a worker."""
+    from maskq_standalone.showcase import run
+
+    raise typer.Exit(
+        run(photos=photos or [], seed=seed, scenes=scenes, model=model, workers=workers, out=out)
+    )

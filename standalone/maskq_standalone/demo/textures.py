@@ -1,0 +1,89 @@
+"""Noise and colour for the drawn scenes: cached periodic tiles, cut and sampled per scene."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Field = NDArray[np.float32]
+
+TILE = 1024
+
+
+@lru_cache(maxsize=4)
+def tile(roughness: float) -> Field:
+    """A periodic (TILE, TILE) noise with mean 0 and deviation 1; spectrum 1/f**roughness.
+
+    Drawn once from a fixed seed: scenes differ by where they cut it, which costs one resize
+    instead of a sum of octaves.
+    """
+    rng = np.random.default_rng(20_240_501)
+    frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None, :])
+    frequency[0, 0] = 1.0
+    spectrum = np.fft.rfft2(rng.standard_normal((TILE, TILE))) / frequency**roughness
+    spectrum[0, 0] = 0.0
+    noise = np.fft.irfft2(spectrum, s=(TILE, TILE))
+    return (noise / noise.std()).astype(np.float32)
+
+
+def noise(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    span: tuple[float, float],
+    roughness: float = 1.6,
+) -> Field:
+    """A (height, width) cut of the tile covering `span` = (rows, columns) of its texels.
+
+    The span is fixed by the caller and not by the size, so a scene looks the same at any size.
+    """
+    rows, cols = max(int(span[0]), 2), max(int(span[1]), 2)
+    top, left = rng.integers(0, TILE, 2)
+    cut = np.take(tile(roughness), np.arange(top, top + rows), axis=0, mode="wrap")
+    cut = np.take(cut, np.arange(left, left + cols), axis=1, mode="wrap")
+    height, width = shape
+    image = Image.fromarray(np.ascontiguousarray(cut))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def sample(
+    rows: NDArray[np.floating], cols: NDArray[np.floating], roughness: float = 1.0
+) -> Field:
+    """The tile read at (rows, cols) texels, wrapped around; the nearest texel is enough here."""
+    row = rows.astype(np.int32) & (TILE - 1)
+    col = cols.astype(np.int32) & (TILE - 1)
+    return tile(roughness)[row, col]
+
+
+def skyline(rng: np.random.Generator, columns: Field, octaves: int = 6, decay: float = 0.5) -> Field:
+    """A 1-D ridge in about -1..1 over `columns` (any unit): octaves of smooth value noise."""
+    total = np.zeros_like(columns)
+    amplitude, frequency = 1.0, 1.0
+    for _ in range(octaves):
+        values = rng.uniform(-1, 1, 256).astype(np.float32)
+        position = columns * frequency + 64.0
+        base = np.floor(position).astype(np.int32)
+        part = position - base
+        part = part * part * (3 - 2 * part)
+        total += amplitude * (
+            values[base & 255] * (1 - part) + values[(base + 1) & 255] * part
+        )
+        amplitude *= decay
+        frequency *= 2.0
+    return total
+
+
+def hsv(hue: float, saturation: float, value: float) -> Field:
+    """An RGB colour in 0..1; the hue wraps around."""
+    return np.array(
+        colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), value), dtype=np.float32
+    )
+
+
+def rgb(red: float, green: float, blue: float) -> Field:
+    """An RGB colour in 0..1 from 0..255."""
+    return np.array([red, green, blue], dtype=np.float32) / 255.0

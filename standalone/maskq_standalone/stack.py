@@ -1,0 +1,347 @@
+"""The whole service on one machine: Redis, S3 and workers as child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from maskq_standalone import redis_server
+from maskq_standalone.children import Child, ChildError, Stopped, explain
+from maskq_standalone.directory import Credentials, Lock
+from maskq_standalone.redis_server import RedisServer
+from maskq_standalone.restarts import Restarts
+from maskq_standalone.s3_server import S3Server
+from maskq_standalone.server import Server
+from maskq_standalone.workers import (
+    COMMAND,
+    DRAIN_S,
+    SETTINGS_WRONG,
+    Worker,
+    gpu_environments,
+)
+
+Report = Callable[[str], None]
+# Set by the stack itself, so not taken from the environment it was started in.
+OWN = ("MASKQ_REDIS_URL", "MASKQ_S3_ENDPOINT_URL", "MASKQ_S3_BUCKET", "MASKQ_HEALTH_FILE")
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+def silent(line: str) -> None:
+    """Report nothing: the default within a program."""
+
+
+class Stack:
+    """A context manager: up and ready inside, all ended after.
+
+    Use it from the main thread, or from one that outlives it (see tether.py). It restarts nothing
+    by itself: whoever wants that calls `check` again and again, as `maskq up` does.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        workers: int = 1,
+        model: str = "demo",
+        env: Mapping[str, str] | None = None,
+        log_level: str | None = None,
+        bucket: str = "maskq",
+        redis_binary: str | Path | None = None,
+        pinned: bool = False,
+        worker_command: Sequence[str] | None = None,
+        drain_s: float = DRAIN_S,
+        report: Report = silent,
+    ) -> None:
+        """Nothing starts yet.
+
+        directory: where data, credentials and logs stay; None: a temporary one, removed at stop.
+        env: further settings, for workers and in `environment`; over MASKQ_ variables of this
+        process, which count as well, so that clients and workers agree.
+        redis_binary, pinned: see redis_server.find. worker_command: instead of the real worker.
+        drain_s: how long a worker may finish its jobs when the stack stops.
+        report: takes one line for each thing that became ready, died or came back.
+        """
+        self._temporary = directory is None
+        self._given_directory = directory
+        self._workers_wanted = workers
+        level = {"MASKQ_LOG_LEVEL": log_level} if log_level else {}
+        self._env = _inherited() | {"MASKQ_MODEL": model} | level | dict(env or {})
+        self._bucket = bucket
+        self._redis_binary = redis_binary
+        self._pinned = pinned
+        self._worker_command = tuple(worker_command or COMMAND)
+        self._drain_s = drain_s
+        self._report = report
+        self._stop_requests = 0
+        self._lock: Lock | None = None
+        self._servers: list[Server] = []
+        self._numbered = 0  # workers made so far
+        self._gpus: list[dict[str, str]] | None = None  # looked up for the first worker
+        self.workers: list[Worker] = []
+
+    # Before it is started there is nothing to see; these fail loudly then.
+    directory: Path
+    redis: RedisServer
+    s3: S3Server
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What clients and workers need to find this stack."""
+        return (
+            {
+                "MASKQ_REDIS_URL": self.redis.url,
+                "MASKQ_S3_ENDPOINT_URL": self.s3.endpoint_url,
+                "MASKQ_S3_BUCKET": self._bucket,
+            }
+            | self.s3.environment
+            | _no_proxy()
+            | self._env
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all and wait until it is ready.
+
+        Raises ChildError with one line, Stopped after `request_stop`; nothing is left then.
+        """
+        try:
+            self._open_directory()
+            self._start_servers()
+            self.start_workers(self._workers_wanted)
+        except ChildError:
+            self._temporary = False  # its logs are wanted: the error names one
+            self.stop()
+            raise
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_worker(self, env: Mapping[str, str] | None = None) -> Worker:
+        """One worker more, ready when this returns; `env` is laid over `environment`."""
+        return self.start_workers(1, env)[0]
+
+    def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
+        """`count` workers more, side by side. Raises ChildError with the first one's own words."""
+        new = [self._new_worker(env or {}) for _ in range(count)]
+        try:
+            for worker in new:
+                worker.start()
+            for worker in new:
+                worker.wait_ready(cancelled=self.stopping)
+                self._announce(worker)
+        except BaseException:
+            for worker in new:
+                worker.child.kill()
+                self.workers.remove(worker)
+            raise
+        return new
+
+    def request_stop(self) -> None:
+        """For a signal handler: the first call makes every wait give up with Stopped, a further one
+        makes `stop` kill instead of waiting."""
+        self._stop_requests += 1
+
+    def stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self._stop_requests > 0
+
+    def stop(self) -> None:
+        """Workers, then S3, then Redis, each by SIGTERM and, past its time, SIGKILL. Idempotent.
+
+        A KeyboardInterrupt on the way kills what is left at once, and is raised again.
+        """
+        try:
+            self._stop_workers()
+            for server in reversed(self._servers):
+                server.stop(hurry=self._hurry)
+        except BaseException:
+            self._kill_all()
+            raise
+        finally:
+            self._close_directory()
+
+    def check(self) -> None:
+        """Look after the children once: report what died, restart what is due. Never raises for a
+        child. Redis and S3 come back on their ports; a worker is not waited for."""
+        for server in self._servers:
+            with contextlib.suppress(Stopped):
+                self._check_server(server)
+        for worker in self.workers:
+            self._check_worker(worker)
+
+    def kill_redis(self) -> None:
+        """SIGKILL, as a crash would."""
+        self.redis.kill()
+
+    def restart_redis(self) -> None:
+        """On the same port and data. Raises ChildError."""
+        self.redis.restart(self.stopping)
+
+    def kill_s3(self) -> None:
+        """SIGKILL, as a crash would."""
+        self.s3.kill()
+
+    def restart_s3(self) -> None:
+        """On the same port and data. Raises ChildError."""
+        self.s3.restart(self.stopping)
+
+    def _hurry(self) -> bool:
+        return self._stop_requests > 1
+
+    def _open_directory(self) -> None:
+        try:
+            if self._given_directory is None:
+                self.directory = Path(tempfile.mkdtemp(prefix="maskq-"))
+            else:
+                self.directory = self._given_directory.absolute()
+                self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ChildError(explain(error)) from None
+        self._lock = Lock(self.directory)
+        self._lock.acquire()
+
+    def _close_directory(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+            if self._temporary:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _start_servers(self) -> None:
+        """Both side by side; from one thread, for the tether's sake."""
+        credentials = Credentials.of(self.directory)
+        logs = self.directory / "logs"
+        self.redis = RedisServer(
+            self.directory / "redis",
+            password=credentials.redis_password,
+            binary=redis_server.find(self._redis_binary, pinned=self._pinned),
+            log=logs / "redis.log",
+            keep_open=self._held(),
+        )
+        self.s3 = S3Server(
+            self.directory / "s3",
+            access_key_id=credentials.s3_access_key_id,
+            secret_access_key=credentials.s3_secret_access_key,
+            bucket=self._bucket,
+            log=logs / "s3.log",
+            keep_open=self._held(),
+        )
+        self._servers = [self.redis, self.s3]
+        for server in self._servers:
+            server.spawn()
+        for server in self._servers:
+            server.wait_ready(self.stopping)
+            self._announce(server)
+
+    def _held(self) -> list[int]:
+        return [self._lock.fd] if self._lock is not None else []
+
+    def _new_worker(self, env: Mapping[str, str]) -> Worker:
+        """Workers take turns at the GPUs there are."""
+        if self._gpus is None:
+            self._gpus = gpu_environments()
+        gpu = self._gpus[self._numbered % len(self._gpus)] if self._gpus else {}
+        self._numbered += 1
+        worker = Worker(
+            self._numbered,
+            self.directory,
+            gpu | self.environment | dict(env),
+            command=self._worker_command,
+            keep_open=self._held(),
+        )
+        self.workers.append(worker)
+        return worker
+
+    def _announce(self, what: Server | Worker, again: str = "") -> None:
+        took = f"{what.ready_after_s:.2f} s"
+        if isinstance(what, Server):
+            self._report(f"{what.name} ready{again} on {what.address} ({what.describe()}), {took}")
+        else:
+            what.announced = True
+            self._report(f"{what.name} ready{again} (process {what.pid}), {took}")
+
+    def _check_server(self, server: Server) -> None:
+        if server.child.alive:
+            return
+        if not server.restarts.scheduled:
+            self._report_death(server.name, server.child, server.restarts)
+        if server.restarts.due:
+            try:
+                server.restart(self.stopping)
+            except ChildError as error:
+                self._report(f"{error}; again in {server.restarts.ended():g} s")
+            else:
+                self._announce(server, " again")
+
+    def _check_worker(self, worker: Worker) -> None:
+        if worker.child.alive:
+            if not worker.announced and worker.is_ready():
+                self._announce(worker, " again")
+        elif worker.given_up:
+            pass
+        elif worker.child.returncode == SETTINGS_WRONG:
+            worker.given_up = True
+            self._report(f"{worker.name} {worker.child.ending()}; it stays down")
+        elif not worker.restarts.scheduled:
+            self._report_death(worker.name, worker.child, worker.restarts)
+        elif worker.restarts.due:
+            try:
+                worker.start()
+            except ChildError as error:
+                self._report(f"{error}; again in {worker.restarts.ended():g} s")
+
+    def _report_death(self, name: str, child: Child, restarts: Restarts) -> None:
+        ending, wait_s = child.ending(), restarts.ended()
+        self._report(f"{name} {ending}; restarting it" + (f" in {wait_s:g} s" if wait_s else ""))
+
+    def _stop_workers(self) -> None:
+        for worker in self.workers:  # they drain side by side
+            worker.child.terminate()
+        deadline = time.monotonic() + self._drain_s
+        for worker in self.workers:
+            left_s = max(0.0, deadline - time.monotonic())
+            _wait_ended(worker.child, left_s, self._hurry)
+
+    def _kill_all(self) -> None:
+        for child in [worker.child for worker in self.workers]:
+            child.kill()
+        for server in self._servers:
+            server.kill()
+
+
+def _wait_ended(child: Child, grace_s: float, hurry: Callable[[], bool]) -> None:
+    """The rest of `Child.stop` for a child that has had its SIGTERM: a second one means 'at once'
+    to some programs."""
+    deadline = time.monotonic() + grace_s
+    while child.alive and time.monotonic() < deadline and not hurry():
+        time.sleep(0.01)
+    child.kill()
+
+
+def _inherited() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MASKQ_") and not name.startswith("MASKQ_STACK_") and name not in OWN
+    }
+
+
+def _no_proxy() -> dict[str, str]:
+    """Where a proxy is set, clients would ask it for 127.0.0.1."""
+    if not any(os.environ.get(name) for name in PROXIES):
+        return {}
+    hosts = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]
+    value = ",".join(host for host in hosts if host)
+    return {"NO_PROXY": value, "no_proxy": value}

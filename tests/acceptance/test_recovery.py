@@ -1,0 +1,97 @@
+"""Workers come and go; jobs do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from acceptance.conftest import LEASE_S
+from PIL import Image
+
+from maskq import Client, Job, JobStatus
+from maskq_standalone.demo.scenes import draw
+from maskq_standalone.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def large() -> Image.Image:
+    """Takes a worker a few seconds: time enough to kill it in the middle."""
+    return draw(11, size=(640, 480)).image.resize((6000, 4500))
+
+
+def wait_until_running(job: Job, *, within_s: float = 30.0) -> None:
+    end = time.monotonic() + within_s
+    while job.refresh().status is not JobStatus.RUNNING:
+        assert time.monotonic() < end, job
+        time.sleep(0.01)
+
+
+def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
+    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+) -> None:
+    # Given a job in the hands of the only worker
+    victim = fresh_stack.start_worker()
+    job = fresh_client.submit(large)
+    wait_until_running(job)
+    other = fresh_stack.start_worker()
+
+    # When that worker is killed
+    os.kill(victim.pid, signal.SIGKILL)
+    killed = time.monotonic()
+
+    # Then another one starts the job in time, and it ends well, uncharged
+    end = killed + LEASE_S + 5
+    while job.refresh().attempt < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    job.wait(timeout=60)
+    record = job.refresh()
+    assert (record.status, record.attempt, record.charges) == (JobStatus.SUCCEEDED, 2, 0)
+    assert other.pid != victim.pid
+
+
+def test_sigterm_lets_what_runs_end_and_exits_0(
+    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+) -> None:
+    # Given a job in mid-run
+    worker = fresh_stack.start_worker()
+    job = fresh_client.submit(large)
+    wait_until_running(job)
+
+    # When the worker is told to stop
+    os.kill(worker.pid, signal.SIGTERM)
+
+    # Then it ends the job in its first attempt, and itself with exit code 0
+    assert worker.child.wait(60) == 0
+    record = job.refresh()
+    assert (record.status, record.attempt) == (JobStatus.SUCCEEDED, 1)
+
+
+def test_a_canceled_job_leaves_nothing_behind(
+    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+) -> None:
+    # Given a running job
+    fresh_stack.start_worker()
+    job = fresh_client.submit(large)
+    wait_until_running(job)
+
+    # When it is canceled
+    assert job.cancel() is True
+
+    # Then its record says so for good, the worker goes on, and no result is in the store
+    after = fresh_client.submit(draw(3, size=(320, 240)).image)
+    after.wait(timeout=60)
+    assert job.refresh().status is JobStatus.CANCELED
+    import boto3
+
+    s3 = boto3.client("s3", endpoint_url=fresh_client.settings.s3_endpoint_url)
+    end = time.monotonic() + 15
+    while True:
+        listed = s3.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/").get("Contents", [])
+        names = [entry["Key"].rpartition("/")[2] for entry in listed]
+        if names == ["input"]:
+            return
+        assert time.monotonic() < end, names
+        time.sleep(0.2)

@@ -1,0 +1,31 @@
+"""The settings that lead to the test servers, set as a user sets them: in the environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from maskq_standalone.redis_server import RedisServer
+    from maskq_standalone.s3_server import S3Server
+
+
+@pytest.fixture
+def environment(
+    redis_server: RedisServer,
+    s3_server: S3Server,
+    key_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, str]:
+    """MASKQ_ and AWS_ variables, in place while the test runs; also given, for child processes."""
+    variables = {
+        "MASKQ_REDIS_URL": redis_server.url,
+        "MASKQ_S3_ENDPOINT_URL": s3_server.endpoint_url,
+        "MASKQ_S3_BUCKET": s3_server.bucket,
+        "MASKQ_KEY_PREFIX": key_prefix,
+        "MASKQ_OUTPUT_PREFIX": key_prefix,
+    } | s3_server.environment
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables

@@ -1,0 +1,69 @@
+"""`python -m maskq_worker`: one worker process, one model, one device. `maskq worker` starts these."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import warnings
+
+from celery.platforms import SecurityWarning
+
+from maskq.errors import MaskqError
+from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import sizes
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+def _end_with(parent: int) -> None:
+    """Be told to stop when the supervisor dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we could say so
+        sys.exit(1)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m maskq_worker", description=__doc__)
+    arguments.add_argument("--parent", type=int, help="the process to end with")
+    if parent := arguments.parse_args().parent:
+        _end_with(parent)
+    try:
+        settings = WorkerSettings.load()
+    except MaskqError as error:
+        print(f"maskq worker: {error}", file=sys.stderr)
+        return 78
+    logging.basicConfig(level=settings.log_level, format=_FORMAT, stream=sys.stderr)
+    # One line a job is ours to write; Celery's own two say nothing more.
+    for name in ("celery.app.trace", "celery.worker.strategy"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of pickle, which is not accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+
+    from maskq_worker.celery_app import make_app
+    from maskq_worker.model.checkpoint import served_name
+
+    wanted = sizes(settings, cuda=settings.device.startswith("cuda"))
+    app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
+    app.settings, app.sizes = settings, wanted
+    worker = app.Worker(
+        hostname=f"maskq-{os.getpid()}@%h",
+        loglevel=settings.log_level,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Micro-batching: one thread owns the model and takes, whenever it is free, what is ready.
+
+No timer: an item never waits for company, and under load batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class BatcherClosed(RuntimeError):
+    """The batcher takes no items, or was closed before it ran this one."""
+
+
+class MicroBatcher(Generic[In, Out]):
+    """Runs items in batches of 1 to `max_batch_size`, first come first served.
+
+    run: takes a batch, returns one result or exception per item, in order. If it raises for
+        several items, each is run again alone, so that an error stays with the item that caused it.
+    initialise: called first in the thread that will call `run`; what it raises, `start` raises.
+    on_batch: called in that thread with the size of each batch before it runs.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[In]], Sequence[Out | Exception]],
+        *,
+        max_batch_size: int,
+        name: str,
+        initialise: Callable[[], None] | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size is {max_batch_size}; expected 1 or more")
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._initialise = initialise
+        self._on_batch = on_batch
+        self._waiting: deque[tuple[In, Future[Out]]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._busy_since: float | None = None
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; returns when it is ready for items. Raises what `initialise` raises."""
+        if self._closed:
+            raise BatcherClosed(f"{self._thread.name} was closed before it started")
+        self._thread.start()
+        self._ready.result()
+
+    def submit(self, item: In) -> Future[Out]:
+        """Queue an item. Its future can be cancelled until its batch begins."""
+        future: Future[Out] = Future()
+        with self._changed:
+            if self._closed or not self._thread.is_alive():
+                raise BatcherClosed(f"{self._thread.name} is not running")
+            self._waiting.append((item, future))
+            self._changed.notify()
+        return future
+
+    def busy_since(self) -> float | None:
+        """When the run in progress began, by time.monotonic(); None while idle."""
+        return self._busy_since
+
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
+        """Take no more items, and wait up to `timeout_s` (None: as long as needed) for the thread.
+
+        drain: whether items that wait are still run. Those that are not run by then fail with
+        BatcherClosed. May be called more than once, and by the thread itself.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if not drain:
+            self._fail_waiting()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        self._fail_waiting()
+
+    def _main(self) -> None:
+        try:
+            if not self._became_ready():
+                return
+            while self._step():
+                pass
+        finally:  # however the thread ends, nobody may wait for it for ever
+            self._closed = True
+            self._fail_waiting()
+
+    def _became_ready(self) -> bool:
+        try:
+            if self._initialise:
+                self._initialise()
+        except BaseException as error:  # noqa: BLE001 - raised by start()
+            self._closed = True
+            self._ready.set_exception(error)
+            return False
+        self._ready.set_result(None)
+        return True
+
+    def _step(self) -> bool:
+        """Run the next batch; False when closed and empty.
+
+        A function of its own, so that a batch's arrays are freed before the thread waits again.
+        """
+        batch = self._take()
+        if batch is None:
+            return False
+        try:
+            if batch:
+                self._run_batch(batch)
+        except BaseException:  # SystemExit and the like end the thread, but not without a word
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(BatcherClosed(f"{self._thread.name} died"))
+            raise
+        return True
+
+    def _take(self) -> list[tuple[In, Future[Out]]] | None:
+        """What is ready, at most a batch; it may be empty. None when closed and nothing waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            batch: list[tuple[In, Future[Out]]] = []
+            while self._waiting and len(batch) < self._max_batch_size:
+                item, future = self._waiting.popleft()
+                if future.set_running_or_notify_cancel():
+                    batch.append((item, future))
+            return batch
+
+    def _run_batch(self, batch: list[tuple[In, Future[Out]]]) -> None:
+        try:
+            results = self._results([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - goes to the item's own future
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            logger.warning("a batch of %d failed (%r); each runs alone", len(batch), error)
+            for entry in batch:
+                self._run_batch([entry])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _results(self, items: list[In]) -> Sequence[Out | Exception]:
+        self._report(len(items))
+        self._busy_since = time.monotonic()
+        try:
+            results = self._run(items)
+        finally:
+            self._busy_since = None
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(items)} items gave {len(results)} results")
+        return results
+
+    def _report(self, size: int) -> None:
+        if self._on_batch is None:
+            return
+        try:
+            self._on_batch(size)
+        except Exception:
+            logger.exception("on_batch failed; the batch goes on")
+
+    def _fail_waiting(self) -> None:
+        with self._changed:
+            waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(BatcherClosed(f"{self._thread.name} was closed first"))

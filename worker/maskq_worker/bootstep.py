@@ -1,0 +1,145 @@
+"""Before anything is consumed the model is loaded, tested and warm; after the last message, a drain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps, signals
+
+from maskq.errors import MaskqError
+from maskq.ledger import Ledger, calls
+from maskq_worker.batcher import MicroBatcher
+from maskq_worker.leases import Leases, Sweeper
+from maskq_worker.model import ModelError, ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.object_store import ObjectStore
+from maskq_worker.pipeline import Pipeline
+from maskq_worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+EX_CONFIG = 78  # sysexits.h: restarting will not help
+_DRAIN_S = 30.0
+_REGISTER_EVERY_S = 30.0
+
+
+class ModelStep(bootsteps.StartStopStep):
+    """Started before the consumer, stopped after it: what is held then is finished or released."""
+
+    requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._worker = worker
+        self._settings: WorkerSettings = worker.app.settings
+
+    def start(self, worker: Any) -> None:
+        try:
+            self._start(worker)
+        except (ModelError, MaskqError) as error:
+            print(f"maskq worker: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(EX_CONFIG) from error
+
+    def _start(self, worker: Any) -> None:
+        settings = self._settings
+        began = time.monotonic()
+        self._ledger = Ledger(settings.redis_url.get_secret_value())
+        prefix = settings.key_prefix
+        # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
+        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s)
+        self._sweeper.start()
+        self._leases = Leases(self._ledger, prefix, settings.lease_s)
+        self._leases.start()
+        self._segmenter: Segmenter = load_segmenter(settings)
+        self._batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+            self._segmenter.run,
+            max_batch_size=worker.app.sizes.max_batch_size,
+            name="maskq-model",
+            initialise=self._make_ready,
+        )
+        self._batcher.start()
+        worker.app.pipeline = Pipeline(
+            settings,
+            ledger=self._ledger,
+            store=ObjectStore(
+                settings.s3_endpoint_url,
+                allowed_buckets=settings.allowed_buckets,
+                connections=worker.app.sizes.concurrency + 2,
+            ),
+            segmenter=self._segmenter,
+            batcher=self._batcher,
+            leases=self._leases,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+        )
+        self._register()
+        signals.worker_ready.connect(self._on_ready, weak=False)
+        info = self._segmenter.info
+        logger.info(
+            "%s on %s (%s, %s) ready after %.1f s",
+            info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
+        )  # fmt: skip
+
+    def _make_ready(self) -> None:
+        """In the thread that owns the model."""
+        self._segmenter.self_test()
+        self._segmenter.warm_up()
+
+    def _register(self) -> None:
+        info = self._segmenter.info
+        about = {"revision": info.revision, "labels": len(info.labels), "backend": info.backend}
+        self._ledger.run(calls.register_model(self._settings.key_prefix, info.name, about))
+
+    def _on_ready(self, **_: Any) -> None:
+        timer = self._worker.timer
+        timer.call_repeatedly(_REGISTER_EVERY_S, self._register_quietly)
+        if self._settings.health_file:
+            self._touch(self._settings.health_file)
+            timer.call_repeatedly(1.0, self._touch, (self._settings.health_file,))
+
+    def _register_quietly(self) -> None:
+        """Again and again: a Redis that lost its data must learn the model from whoever lives."""
+        threading.Thread(target=_ignoring_outages, args=(self._register,), daemon=True).start()
+
+    def _touch(self, health_file: Path) -> None:
+        """From the main loop: a fresh file proves that it turns."""
+        health_file.touch()
+
+    def stop(self, worker: Any) -> None:
+        end = time.monotonic() + _DRAIN_S
+        while self._leases.holding() and time.monotonic() < end:
+            time.sleep(0.05)
+        self._release_rest()
+        self._batcher.close()
+        self._leases.stop()
+        self._sweeper.stop()
+        self._segmenter.close()
+        self._ledger.close()
+        if self._settings.health_file:
+            self._settings.health_file.unlink(missing_ok=True)
+
+    def _release_rest(self) -> None:
+        """What did not end within the drain's limit starts elsewhere at once, uncharged."""
+        from maskq.contract import FailureCode, JobFailure
+
+        reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
+        for held in self._leases.holding():
+            held.lost.set()
+            self._ledger.run(
+                calls.release(
+                    self._settings.key_prefix, held.job_id, held.token, reason,
+                    charged=False, delay_s=0,
+                )
+            )  # fmt: skip
+
+
+def _ignoring_outages(work: Any) -> None:
+    try:
+        work()
+    except MaskqError as error:
+        logger.warning("%s", error)

@@ -1,0 +1,40 @@
+"""Celery's Redis transport, made to survive what anybody may push on a queue.
+
+As shipped, one message that is not JSON ends the worker's main loop. Here it is put aside on
+`{key_prefix}:refused` (the last 100 are kept for a look) and the next one is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 100
+_SHOWN = 200  # characters of a refused message in the log
+
+
+class Channel(redis.Channel):
+    refused_key = "maskq:refused"
+
+    from_transport_options = (*redis.Channel.from_transport_options, "refused_key")
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            return bool(super()._brpop_read(**options))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # What BRPOP gave is gone from the list; a decoding error still holds its text.
+            text = str(getattr(error, "doc", error))
+            logger.error("refused a message that no Celery producer wrote: %.*s", _SHOWN, text)
+            with self.conn_or_acquire() as client:
+                client.lpush(self.refused_key, text)
+                client.ltrim(self.refused_key, 0, _KEPT - 1)
+            raise Empty from error
+
+
+class Transport(redis.Transport):
+    Channel = Channel

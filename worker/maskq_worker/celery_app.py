@@ -1,0 +1,63 @@
+"""The Celery app: settings and nothing else. docs/architecture.md says why each is as it is."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu import Queue
+
+from maskq.ledger import keys
+from maskq_worker.settings import WorkerSettings
+
+_RESULT_EXPIRES_S = 3600  # only raw Celery callers have results here; the record is the truth
+_VISIBILITY_S = 600
+
+
+def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> Celery:
+    """An app that consumes the intake and the queues of one model."""
+    from maskq_worker.bootstep import ModelStep  # it imports the tasks, which bind to an app
+
+    url = settings.redis_url.get_secret_value()
+    prefix = settings.key_prefix
+    app = Celery("maskq", set_as_current=False, include=["maskq_worker.tasks"])
+    names = [keys.intake(prefix), *keys.queues(prefix, model_name)]
+    app.conf.update(
+        broker_url=url,
+        broker_transport="maskq_worker.broker:Transport",
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # the default gives up after 100 and exits
+        broker_transport_options={
+            "socket_timeout": 5,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+            "visibility_timeout": _VISIBILITY_S,
+            "priority_steps": [0],
+            "queue_order_strategy": "round_robin",
+            # Own keys: the shortest visibility timeout among all apps of a database wins otherwise.
+            "unacked_key": f"{prefix}:unacked",
+            "unacked_index_key": f"{prefix}:unacked_index",
+            "unacked_mutex_key": f"{prefix}:unacked_mutex",
+            "refused_key": f"{prefix}:refused",
+        },
+        result_backend=url,
+        result_expires=_RESULT_EXPIRES_S,
+        # Nothing is acknowledged: a message that dies with its worker is sent again by the ledger, and
+        # keeping a copy in `unacked` would cost two round trips a job to protect it a second time.
+        task_queues=[Queue(name, routing_key=name, no_ack=True) for name in names],
+        task_default_queue=keys.intake(prefix),
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,  # what is taken off the list is run at once
+        worker_concurrency=concurrency,
+        worker_pool="threads",  # a fork cannot share a model that lives on a GPU
+        worker_enable_remote_control=False,  # a broadcast could shut workers down
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_proc_alive_timeout=600.0,
+    )
+    app.steps["worker"].add(ModelStep)
+    return app

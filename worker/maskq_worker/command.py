@@ -1,0 +1,72 @@
+"""`maskq worker` and `maskq weights`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands; the client's command line calls it where we are installed."""
+    app.command()(worker)
+    app.add_typer(weights, name="weights")
+
+
+def worker(
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            help="all, or indices and uuids: 0,1 or MIG-…; left out: all there are, or CPU"
+        ),
+    ] = None,
+    processes_per_gpu: Annotated[int, typer.Option(min=1, help="processes that share a GPU")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="processes on a machine without GPU")] = 1,
+    model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
+) -> None:
+    """Serve one model: one process per GPU, each seeing exactly one."""
+    from maskq_worker.gpus import choose, environment, inventory
+    from maskq_worker.settings import WorkerSettings
+    from maskq_worker.supervisor import Slot, Supervisor
+
+    WorkerSettings.load()  # a mistake is told here, once, not by every child
+    extra = {"MASKQ_MODEL": model} if model else {}
+    chosen = choose(gpus, inventory())
+    if chosen:
+        slots = [
+            Slot(f"worker {number} on {gpu.uuid}", {**environment(gpu), **extra})
+            for gpu in chosen
+            for number in range(processes_per_gpu)
+        ]
+    else:
+        slots = [Slot(f"worker {number} on the CPU", extra) for number in range(processes)]
+    raise typer.Exit(Supervisor(slots).run())
+
+
+weights = typer.Typer(no_args_is_help=True, help="The checkpoints workers load.")
+
+
+@weights.callback()
+def _weights() -> None:
+    """The checkpoints workers load."""
+
+
+@weights.command()
+def pull(
+    model: Annotated[str, typer.Argument(help="a hub id")] = "Intel/dpt-large-ade",
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Fetch a checkpoint, as safetensors, and record its commit and checksums."""
+    from maskq_worker.model.weights import pull as pull_weights
+
+    pulled = pull_weights(model, revision)
+    document = {
+        "model": pulled.model,
+        "revision": pulled.revision,
+        "directory": str(pulled.directory),
+    }
+    typer.echo(
+        json.dumps(document) if as_json else f"{pulled.model} {pulled.revision}\n{pulled.directory}"
+    )

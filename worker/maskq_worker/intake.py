@@ -1,0 +1,82 @@
+"""Raw Celery callers: `app.send_task("maskq.segment", args=[request])`, no code of ours on their side.
+
+The first message makes the record (its key is Celery's task id) and is forgotten. When the job ends,
+the finishing transaction sends the caller's own message again; it comes here, finds the ended record
+and answers, so that Celery itself stores the result and goes on with callbacks, chain and chord.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from celery.exceptions import Ignore
+from pydantic import ValidationError
+
+from maskq.contract import JobRecord, JobStatus, SegmentRequest
+from maskq.ledger import Ledger, calls
+from maskq.ledger.calls import SubmitOutcome
+from maskq.ledger.message import celery_head
+from maskq.settings import Settings
+
+_TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class SegmentRefused(Exception):
+    """What the caller's `.get()` raises: 'code: sentence'."""
+
+
+def answer(
+    ledger: Ledger, settings: Settings, caller: dict[str, Any], args: list[Any]
+) -> dict[str, Any]:
+    """The result of an ended job; raises SegmentRefused if it has none, Ignore while it goes on."""
+    task_id = caller["id"]
+    if not _TASK_ID.fullmatch(task_id):
+        raise SegmentRefused(f"invalid_request: {task_id!r} cannot be a job id")
+    record = ledger.run(calls.get(settings.key_prefix, task_id))
+    if record is None:
+        _accept(ledger, settings, caller, args)
+        raise Ignore
+    if not record.ended:
+        raise Ignore  # a second message of a job that runs, or waits, elsewhere
+    return _outcome(record)
+
+
+def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: list[Any]) -> None:
+    if len(args) != 1:
+        raise SegmentRefused("invalid_request: maskq.segment takes one argument, the request")
+    try:
+        request = SegmentRequest.model_validate(args[0])
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
+            for mistake in error.errors(include_url=False)
+        )
+        raise SegmentRefused(f"invalid_request: {mistakes}") from None
+    limits = calls.Limits(
+        default_model=None,
+        max_queued=settings.max_queued,
+        max_attempts=settings.max_attempts,
+        queue_ttl_s=settings.queue_ttl_s,
+        run_timeout_s=settings.run_timeout_s,
+        retention_s=settings.retention_s,
+    )
+    head = celery_head(caller, args, settings.key_prefix)
+    submitted = ledger.run(
+        calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head)
+    )
+    match submitted.outcome:
+        case SubmitOutcome.FULL:
+            raise SegmentRefused("queue_full: too many jobs wait already; send it again later")
+        case SubmitOutcome.UNKNOWN_MODEL:
+            known = ", ".join(submitted.known)
+            raise SegmentRefused(
+                f"unknown_model: {request.model!r} is not served; name one of: {known}"
+            )
+
+
+def _outcome(record: JobRecord) -> dict[str, Any]:
+    if record.status is JobStatus.SUCCEEDED and record.result:
+        return {"job_id": record.id, **record.result.model_dump(mode="json")}
+    reason = record.error
+    raise SegmentRefused(f"{reason.code}: {reason.message}" if reason else record.status.value)

@@ -1,0 +1,22 @@
+"""The model: from an RGB image to class scores and a mask. Knows no Celery, Redis or S3.
+
+Importing this package, or `maskq_worker.model.labels`, does not import torch; `load_segmenter` does.
+"""
+
+from maskq_worker.model.errors import ModelError
+from maskq_worker.model.segmenter import (
+    ModelInfo,
+    ModelInput,
+    ModelOutput,
+    Segmenter,
+    load_segmenter,
+)
+
+__all__ = [
+    "ModelError",
+    "ModelInfo",
+    "ModelInput",
+    "ModelOutput",
+    "Segmenter",
+    "load_segmenter",
+]

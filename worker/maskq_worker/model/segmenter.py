@@ -1,0 +1,228 @@
+"""The model as the rest of the worker sees it: prepare, run, test itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from maskq.contract import FailureCode, Output
+from maskq_worker.errors import PermanentError, TransientError
+from maskq_worker.model.checkpoint import Checkpoint, resolve
+from maskq_worker.model.errors import ModelError
+from maskq_worker.model.labels import read_labels
+from maskq_worker.sizes import sizes
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from maskq_worker.model.backends import Reference
+    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, as it is announced and stands in results."""
+
+    name: str  # hub id, `demo` or a folder's name
+    revision: str  # commit of the hub, else `sha256:…` of the weights
+    labels: tuple[str, ...]  # by class id
+    backend: str  # transformers | cpu | cuda
+    device: str  # cpu | cuda:0
+    dtype: str  # float32 | float16 | bfloat16
+    input_size: int  # px: the network takes squares of this side
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One image, ready for the network."""
+
+    pixels: NDArray[np.float32]  # (3, input_size, input_size), normalised
+    size: tuple[int, int]  # (H, W) px of the image, and so of its mask
+    logits: bool = False  # whether the caller wants the scores too
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What the network says about one image."""
+
+    mask: NDArray[Any]  # (H, W) class ids, uint8 up to 256 classes, else uint16
+    logits: NDArray[np.float32] | None  # (C, h, w) at the model's own size, if asked for
+    forward_ms: float  # of the whole batch that the image was in
+    mask_ms: float  # of this image
+
+
+class Segmenter:
+    """One model on one device. `prepare` is for any thread, the rest for the model's own."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        backend: Reference,
+        preprocessor: Preprocessor,
+        *,
+        max_batch_size: int,
+    ) -> None:
+        self._backend = backend
+        self._preprocessor = preprocessor
+        self._max_batch_size = max_batch_size
+        self.info = ModelInfo(
+            name=checkpoint.name,
+            revision=checkpoint.revision or f"sha256:{checkpoint.sha256}",
+            labels=read_labels(checkpoint.directory),
+            backend=backend.name,
+            device=str(backend.device),
+            dtype=str(backend.dtype).removeprefix("torch."),
+            input_size=preprocessor.side,
+        )
+
+    def prepare(
+        self, image: Image.Image, *, outputs: frozenset[Output] = frozenset()
+    ) -> ModelInput:
+        """image: RGB, upright, any size. outputs: what the job asks for."""
+        pixels = self._preprocessor(image)
+        return ModelInput(pixels, (image.height, image.width), Output.LOGITS in outputs)
+
+    def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+        """One forward for all; what goes wrong with one image's mask is returned in its place.
+
+        Raises TransientError `out_of_memory` if the forward does not fit the device.
+        """
+        began = time.perf_counter()
+        scores = self._forward(np.stack([item.pixels for item in batch]))
+        forward_ms = _ms_since(began)
+        return [
+            self._output(item, logits, forward_ms)
+            for item, logits in zip(batch, scores, strict=True)
+        ]
+
+    def warm_up(self) -> None:
+        """Run once as jobs will: on a GPU also with a full batch, which takes the memory it needs."""
+        blank = self.prepare(golden_image())
+        sizes = {1, self._max_batch_size} if self._backend.device.type == "cuda" else {1}
+        for size in sorted(sizes):
+            for output in self.run([blank] * size):
+                if isinstance(output, Exception):
+                    raise ModelError(f"{self.info.name} fails on a drawn image: {output}")
+
+    def self_test(self) -> None:
+        """Raises ModelError unless a drawn image gives sound scores and, twice, the right mask."""
+        item = self.prepare(golden_image())
+        first, second = (self._test_forward(item) for _ in range(2))
+        mask = self._backend.mask(first, item.size)
+        if not np.array_equal(mask, self._backend.mask(second, item.size)):
+            self._fail("gave two masks for one image")
+        from maskq_worker.model.backends import reference_mask
+        from maskq_worker.model.masks import untied_differences
+
+        expected = reference_mask(self._preprocessor.processor, first, item.size)
+        wrong = untied_differences(first, mask, expected)
+        if wrong:
+            self._fail(f"gave a mask that differs from transformers' own in {wrong} pixels")
+
+    def close(self) -> None:
+        """Give the device's memory back. No other method may be called after it."""
+        del self._backend
+        if self.info.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _forward(self, pixels: NDArray[np.float32]) -> torch.Tensor:
+        import torch
+
+        try:
+            return self._backend.forward(pixels)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise TransientError(
+                FailureCode.OUT_OF_MEMORY,
+                f"a batch of {len(pixels)} does not fit {self.info.device}: lower "
+                "MASKQ_MAX_BATCH_SIZE, or give the worker a GPU of its own",
+            ) from error
+
+    def _output(
+        self, item: ModelInput, logits: torch.Tensor, forward_ms: float
+    ) -> ModelOutput | Exception:
+        began = time.perf_counter()
+        try:
+            if not _finite(logits):
+                return PermanentError(
+                    FailureCode.INTERNAL,
+                    f"{self.info.name} gave scores that are no numbers for this image in "
+                    f"{self.info.dtype}: try MASKQ_DTYPE=float32",
+                )
+            mask = self._backend.mask(logits, item.size)
+            scores = logits.cpu().numpy().copy() if item.logits else None
+            return ModelOutput(mask, scores, forward_ms, _ms_since(began))
+        except Exception as error:  # noqa: BLE001 - returned in the image's place
+            return error
+
+    def _test_forward(self, item: ModelInput) -> torch.Tensor:
+        try:
+            logits = self._backend.forward(item.pixels[None])[0]
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{self.info.name} cannot take its own processor's images: {error}"
+            ) from error
+        if logits.ndim != 3 or len(logits) != len(self.info.labels):
+            self._fail(
+                f"gave scores of shape {tuple(logits.shape)} for {len(self.info.labels)} labels"
+            )
+        if not _finite(logits):
+            self._fail(f"gave scores that are no numbers in {self.info.dtype}")
+        return logits
+
+    def _fail(self, what: str) -> None:
+        raise ModelError(
+            f"{self.info.name} ({self.info.backend}, {self.info.device}) {what} in its self-test"
+        )
+
+
+def load_segmenter(settings: WorkerSettings) -> Segmenter:
+    """Find, load and check the model of the settings. Raises ModelError with what to do."""
+    if not settings.model:
+        raise ModelError("MASKQ_MODEL is not set: a hub id, a folder in the hub's layout or `demo`")
+    checkpoint = resolve(settings.model, settings.model_revision)
+    # Here, not above: the labels, and this module's types, must be there without torch.
+    from maskq_worker.model.backends import load_backend
+    from maskq_worker.model.preprocess import Preprocessor
+
+    preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
+    backend = load_backend(
+        checkpoint.directory,
+        preprocessor.processor,
+        backend=settings.backend,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+    batch = sizes(settings, cuda=backend.device.type == "cuda").max_batch_size
+    return Segmenter(checkpoint, backend, preprocessor, max_batch_size=batch)
+
+
+def golden_image() -> Image.Image:
+    """640x427 px, RGB, the same on every machine: a sky, a ground, a house, a sun."""
+    y, x = np.mgrid[0:427, 0:640]
+    sky = np.stack([90 + y // 4, 140 + y // 4, 230 - x // 16], axis=2)
+    ground = np.stack([60 + x // 16, 110 + (x ^ y) % 16, 40 + y // 8], axis=2)
+    image = Image.fromarray(np.where(y[..., None] < 240, sky, ground).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((180, 130, 380, 330), fill=(170, 90, 70))
+    draw.polygon([(160, 130), (280, 50), (400, 130)], fill=(90, 40, 40))
+    draw.ellipse((500, 30, 570, 100), fill=(250, 240, 150))
+    return image
+
+
+def _finite(logits: torch.Tensor) -> bool:
+    low, high = logits.aminmax()  # NaN passes through both
+    return bool((low.isfinite() & high.isfinite()).item())
+
+
+def _ms_since(began: float) -> float:
+    return (time.perf_counter() - began) * 1e3

@@ -1,0 +1,114 @@
+"""The worker's side of the object store: read inputs, write outputs, commit the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from maskq import s3
+from maskq.contract import FailureCode
+from maskq.contract.places import S3Place
+from maskq_worker.errors import PermanentError, TransientError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    body: bytes
+    etag: str | None
+
+
+class AlreadyThere(Exception):
+    """A create-only put found an object in its place."""
+
+
+class ObjectStore:
+    """One a process, shared by its threads, made after any fork."""
+
+    def __init__(
+        self, endpoint_url: str | None, *, allowed_buckets: Collection[str], connections: int
+    ) -> None:
+        self._client = s3.connect(endpoint_url, connections=connections)
+        self._allowed = frozenset(allowed_buckets)
+
+    def get(self, place: S3Place, *, max_bytes: int) -> StoredObject:
+        """Read an object. Its size is checked before its body is read."""
+        self._check(place)
+        with _typed_errors(place):
+            answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
+            size = answer["ContentLength"]
+            if size > max_bytes:
+                answer["Body"].close()
+                raise PermanentError(
+                    FailureCode.IMAGE_TOO_LARGE,
+                    f"{place} has {size} bytes; this worker takes {max_bytes} "
+                    f"(MASKQ_MAX_IMAGE_BYTES)",
+                )
+            return StoredObject(answer["Body"].read(), answer.get("ETag"))
+
+    def find(self, place: S3Place) -> bytes | None:
+        """Read a small object that may not be there."""
+        try:
+            with s3.typed_errors(place):
+                return bytes(
+                    self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
+                )
+        except s3.StoreError as error:
+            if error.code is FailureCode.NOT_FOUND:
+                return None
+            raise _job_error(error) from error
+
+    def put(self, place: S3Place, body: bytes, content_type: str) -> None:
+        self._check(place)
+        with _typed_errors(place):
+            self._client.put_object(
+                Bucket=place.bucket, Key=place.key, Body=body, ContentType=content_type
+            )
+
+    def create(self, place: S3Place, body: bytes, content_type: str) -> None:
+        """Write an object where there is none. Raises AlreadyThere."""
+        self._check(place)
+        try:
+            with s3.typed_errors(place):
+                self._client.put_object(
+                    Bucket=place.bucket,
+                    Key=place.key,
+                    Body=body,
+                    ContentType=content_type,
+                    IfNoneMatch="*",
+                )
+        except s3.StoreError as error:
+            if error.code is FailureCode.SOURCE_CHANGED:
+                raise AlreadyThere(str(place)) from error
+            raise _job_error(error) from error
+
+    def delete(self, place: S3Place) -> None:
+        with _typed_errors(place):
+            self._client.delete_object(Bucket=place.bucket, Key=place.key)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _check(self, place: S3Place) -> None:
+        if self._allowed and place.bucket not in self._allowed:
+            raise PermanentError(
+                FailureCode.BUCKET_NOT_ALLOWED,
+                f"bucket {place.bucket!r} is not among those this worker may use "
+                f"(MASKQ_ALLOWED_BUCKETS)",
+            )
+
+
+def _job_error(error: s3.StoreError) -> PermanentError | TransientError:
+    if error.code is FailureCode.STORE_UNAVAILABLE:
+        # An outage is not the job's fault: it waits inside its own time limit, uncharged.
+        return TransientError(error.code, str(error), charged=False)
+    return PermanentError(error.code, str(error))
+
+
+@contextmanager
+def _typed_errors(place: S3Place) -> Iterator[None]:
+    try:
+        with s3.typed_errors(place):
+            yield
+    except s3.StoreError as error:
+        raise _job_error(error) from error

@@ -1,0 +1,20 @@
+"""How much a process takes on, where the settings leave it open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskq_worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    max_batch_size: int  # images a forward
+    concurrency: int  # jobs in flight
+
+
+def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:
+    """A GPU wants large batches and two more being prepared; a CPU gains nothing from a batch."""
+    batch = settings.max_batch_size or (16 if cuda else 1)
+    ahead = 3 * batch if cuda else batch + 2
+    return Sizes(batch, settings.concurrency or ahead)

@@ -1,0 +1,30 @@
+"""The tasks Celery knows: parse, call, translate. What they do is in pipeline.py and intake.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task, shared_task
+
+from maskq.ledger import calls, keys
+from maskq_worker import intake
+
+
+@shared_task(name=keys.TASK_RUN, bind=True, ignore_result=True)
+def run(self: Task, job_id: str) -> None:
+    """Look at job X: run it, if it is there to be run."""
+    self.app.pipeline.run(job_id)
+
+
+class _Answered(Task):
+    """Tells the ledger once Celery has stored the result and sent what follows it."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, *_: Any) -> None:
+        self.app.pipeline.ledger.run(calls.answered(self.app.settings.key_prefix, task_id))
+
+
+@shared_task(name=keys.TASK_SEGMENT, bind=True, base=_Answered)
+def segment(self: Task, *args: Any) -> dict[str, Any]:
+    """Segment an image for a caller that knows only Celery."""
+    caller = dict(self.request.__dict__)
+    return intake.answer(self.app.pipeline.ledger, self.app.settings, caller, list(args))
