@@ -3,7 +3,8 @@
 #   docker build -t maskq .                                   worker, GPU
 #   docker build --build-arg TORCH=torch==2.13.0 \
 #                --build-arg TORCH_INDEX=URL -t maskq:cpu .   worker, CPU wheels from the index you name
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 ARG TORCH=torch
 ARG TORCH_INDEX=
 WORKDIR /src
@@ -16,7 +17,7 @@ COPY worker worker
 COPY standalone standalone
 RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[worker]'
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN useradd --create-home --uid 10001 maskq && install -d -o maskq -g maskq /var/cache/maskq
 COPY --from=build /opt/maskq /opt/maskq
 # The root file system may be read-only: what is written goes to the weights' volume and to /tmp.

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level", "health_file",
+    "stack_redis_server",
 }  # fmt: skip
 
 

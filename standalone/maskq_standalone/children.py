@@ -1,12 +1,11 @@
 """One child process: its command, its log, its ready check, its end. None outlives its parent.
 
 Three things hold the last sentence, each where the others cannot:
-- the tether (tether.py): the kernel sends the child SIGTERM when its parent dies (Linux);
+- the tether (tether.py): the kernel sends the child SIGTERM when its parent dies (on Linux, for
+  what the main thread starts: the signal is tied to the life of the thread that spawned);
 - the process group: whatever the child itself started is ended with it;
 - the guard, a shell that waits on a pipe from the parent: when the parent dies without a word
   (SIGKILL), it ends the child's whole group, on every Unix.
-
-Start children from the main thread, or from a thread that outlives them: see tether.py.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ LOG_BYTES = 10 * 2**20  # a log larger than this at start is moved to NAME.log.1
 FULL_BYTES = 2**20  # a disk with less than this free counts as full
 
 # The guard reads one line: a released guard goes quietly, the end of the file means that the
-# parent is gone. On Linux the tether has sent SIGTERM by then; elsewhere the guard does.
+# parent is gone. A tethered child has had its SIGTERM by then; to any other the guard sends it.
 GUARD = """
 read -r released && exit 0
 [ "$2" = tethered ] || kill -s TERM -- "-$1"
@@ -149,6 +149,11 @@ class Child:
     def stop(self, grace_s: float = 10.0, hurry: Callable[[], bool] = never) -> None:
         """SIGTERM, then SIGKILL to the group after `grace_s` or once `hurry` is true. Idempotent."""
         self.terminate()
+        self.wait_ended(grace_s, hurry)
+
+    def wait_ended(self, grace_s: float, hurry: Callable[[], bool] = never) -> None:
+        """`stop` without the SIGTERM, for a child that has had one: to some programs a second one
+        means 'at once'."""
         deadline = time.monotonic() + grace_s
         while self.alive and time.monotonic() < deadline and not hurry():
             time.sleep(POLL_S)
@@ -183,22 +188,22 @@ class Child:
             return ""
 
     def _spawn(self, executable: str, log: IO[bytes]) -> None:
-        tethered = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), executable]
+        tethered = _can_tether()
+        prefix = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
         self._process = subprocess.Popen(
-            tethered + self.command[1:],
+            (prefix if tethered else []) + [executable, *self.command[1:]],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=self._env,
             start_new_session=True,
         )
-        self._start_guard(self._process.pid)
+        self._start_guard(self._process.pid, "tethered" if tethered else "bare")
         assert self._process.stdin is not None  # noqa: S101 -- for the type checker
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(self._stdin)
 
-    def _start_guard(self, group: int) -> None:
-        how = "tethered" if sys.platform.startswith("linux") else "bare"
+    def _start_guard(self, group: int, how: str) -> None:
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD, "maskq-guard", str(group), how],
             stdin=subprocess.PIPE,
@@ -238,6 +243,11 @@ class Child:
             if shutil.disk_usage(self.log.parent).free < FULL_BYTES:
                 return f": no space left on the disk that holds {self.log.parent}"
         return ", without a word in its log"
+
+
+def _can_tether() -> bool:
+    on_linux = sys.platform.startswith("linux")
+    return on_linux and threading.current_thread() is threading.main_thread()
 
 
 def explain(error: OSError, about: Path | None = None) -> str:

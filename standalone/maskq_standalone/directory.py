@@ -82,8 +82,7 @@ class Lock:
                 directory = self.path.parent
                 raise ChildError(f"{directory} is in use: a stack runs on it (process {holder})")
             time.sleep(POLL_S)
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, str(os.getpid()).encode(), 0)
+        self._sign()
 
     def release(self) -> None:
         """The file stays: to remove it would let two stacks hold two files of one name."""
@@ -97,6 +96,14 @@ class Lock:
         except BlockingIOError:
             return False
         return True
+
+    def _sign(self) -> None:
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, str(os.getpid()).encode(), 0)
+        except OSError as error:  # a full disk shows here first
+            self.release()
+            raise ChildError(explain(error, self.path)) from None
 
     def _holder(self) -> int:
         with contextlib.suppress(ValueError, OSError):

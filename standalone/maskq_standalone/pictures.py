@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskq_standalone.demo.scenes import draw
+from maskq_standalone.demo.seeds import held_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def scenes(seed: int, count: int) -> list[Picture]:
     """`count` drawn scenes that training never saw; the same seed draws the same."""
     drawn = []
     for number in range(count):
-        scene = draw(seed * 1000 + number, size=_SIZES[number % len(_SIZES)])
+        scene = draw(held_out(seed, number), size=_SIZES[number % len(_SIZES)])
         drawn.append(Picture(f"scene-{seed}-{number}", scene.image, scene.mask))
     return drawn
 

@@ -4,24 +4,31 @@ On its own the emulator takes any secret for its configured key, takes the key `
 lets everybody on the machine, a web page in a browser included, empty it by POST /_ministack/reset.
 The door lets in what is signed for S3 with the configured key and secret, and nothing else.
 Form uploads pass to the emulator, which does check the signature of their policy.
+
+The emulator also answers 200 to a PUT whose bytes the disk did not take, and keeps them in memory
+until it ends: the door refuses writes before the disk is full.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-import ministack.app  # type: ignore[import-untyped]
-from ministack.core import sigv4  # type: ignore[import-untyped]
+import ministack.app
+from ministack.core import sigv4
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Any, Send], Awaitable[None]]
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+NO_SPACE = "ServiceUnavailable"
+RESERVE_BYTES = 16 * 2**20
 ONLY_V4 = ("AccessDenied", f"Only {ALGORITHM} signatures are accepted")
 SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"  # needs the body to be checked: not offered
 
@@ -29,8 +36,11 @@ SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"  # needs the body to be che
 class Door:
     """An ASGI application that refuses with S3's own words before the emulator sees a request."""
 
-    def __init__(self, app: App, access_key_id: str, secret_access_key: str) -> None:
+    def __init__(
+        self, app: App, access_key_id: str, secret_access_key: str, data_directory: str
+    ) -> None:
         self._app = app
+        self._data = data_directory
         self._key = access_key_id
         self._secret = secret_access_key
 
@@ -38,7 +48,7 @@ class Door:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = self._refusal(scope)
+            refusal = self._refusal(scope) or self._space_refusal(scope)
             if refusal is None:
                 await self._app(scope, receive, send)
             else:
@@ -97,6 +107,16 @@ class Door:
             return "InvalidAccessKeyId", "The access key is not the one of this server"
         return None
 
+    def _space_refusal(self, scope: Scope) -> tuple[str, str] | None:
+        """Of a write that would leave less than RESERVE_BYTES on the disk."""
+        if scope["method"] not in ("PUT", "POST"):
+            return None
+        length = _joined(scope["headers"]).get("content-length", "0")
+        needed = RESERVE_BYTES + (int(length) if length.isdigit() else 0)
+        if shutil.disk_usage(self._data).free >= needed:
+            return None
+        return NO_SPACE, f"No space left on the disk that holds {self._data}"
+
 
 def _joined(raw_headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
@@ -127,7 +147,8 @@ async def _refuse(send: Send, code: str, message: str) -> None:
         f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     )
     headers = [(b"content-type", b"application/xml")]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    status = HTTPStatus.SERVICE_UNAVAILABLE if code == NO_SPACE else HTTPStatus.FORBIDDEN
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
 
 
@@ -136,7 +157,7 @@ def main() -> None:
     sys.argv = ["ministack"]
     key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
     # ministack's main serves whatever its module calls `app`.
-    ministack.app.app = Door(ministack.app.app, key, secret)
+    ministack.app.app = Door(ministack.app.app, key, secret, os.environ["S3_DATA_DIR"])
     ministack.app.main()
 
 

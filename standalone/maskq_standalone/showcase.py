@@ -123,9 +123,8 @@ def _report(
         if picture.truth is not None:
             scored.append((picture.truth, np.asarray(result.mask())))
         _save(picture, result, model, out)
-    print(
-        f"\n{len(pairs) - failed} of {len(pairs)} succeeded in {seconds:.1f} s; pictures: {out.absolute()}"
-    )
+    print(f"\n{len(pairs) - failed} of {len(pairs)} succeeded in {seconds:.1f} s")
+    print(f"pictures: {out.absolute()}")
     if scored:
         print(f"mean IoU of the {len(scored)} drawn scenes: {mean_iou(scored):.3f}")
     return 1 if failed else 0

@@ -39,8 +39,8 @@ def silent(line: str) -> None:
 class Stack:
     """A context manager: up and ready inside, all ended after.
 
-    Use it from the main thread, or from one that outlives it (see tether.py). It restarts nothing
-    by itself: whoever wants that calls `check` again and again, as `maskq up` does.
+    It restarts nothing by itself: whoever wants that calls `check` again and again, as `maskq up`
+    does.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Stack:
 
         Raises ChildError with one line, Stopped after `request_stop`; nothing is left then.
         """
+        if self._lock is not None:
+            raise ChildError(f"the stack on {self.directory} runs already")
         try:
             self._open_directory()
             self._start_servers()
@@ -220,7 +222,7 @@ class Stack:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start_servers(self) -> None:
-        """Both side by side; from one thread, for the tether's sake."""
+        """Side by side, but from one thread: the tether holds only what the main thread starts."""
         credentials = Credentials.of(self.directory)
         logs = self.directory / "logs"
         self.redis = RedisServer(
@@ -312,22 +314,13 @@ class Stack:
         deadline = time.monotonic() + self._drain_s
         for worker in self.workers:
             left_s = max(0.0, deadline - time.monotonic())
-            _wait_ended(worker.child, left_s, self._hurry)
+            worker.child.wait_ended(left_s, self._hurry)
 
     def _kill_all(self) -> None:
-        for child in [worker.child for worker in self.workers]:
-            child.kill()
+        for worker in self.workers:
+            worker.child.kill()
         for server in self._servers:
             server.kill()
-
-
-def _wait_ended(child: Child, grace_s: float, hurry: Callable[[], bool]) -> None:
-    """The rest of `Child.stop` for a child that has had its SIGTERM: a second one means 'at once'
-    to some programs."""
-    deadline = time.monotonic() + grace_s
-    while child.alive and time.monotonic() < deadline and not hurry():
-        time.sleep(0.01)
-    child.kill()
 
 
 def _inherited() -> dict[str, str]:

@@ -6,10 +6,9 @@ Run by its path with `-I -S` (isolated, no site): a start of some 20 ms, and not
 environment is interpreted on the way. It stays the same process, so the pid that the parent knows
 is the command's. In place of `preexec_fn`, which may deadlock where threads exist.
 
-PR_SET_PDEATHSIG fires when the *thread* that spawned the process ends, not the process: spawn from
-the main thread, or from one that outlives its children. It survives exec, but not fork: what the
-command itself starts is the guard's business (children.py). Linux only; elsewhere the guard alone
-ends what is left.
+PR_SET_PDEATHSIG fires when the *thread* that spawned the process ends, not the process: use it for
+what the main thread starts. It survives exec, but not fork: what the command itself starts is the
+guard's business (children.py), and so is everything where there is no Linux.
 """
 
 from __future__ import annotations

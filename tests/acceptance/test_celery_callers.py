@@ -30,7 +30,8 @@ def count(result):
 def main(what, image):
     segment = signature("maskq.segment", args=[{"image_uri": image}], queue="maskq", app=app)
     if what == "get":
-        result = app.send_task("maskq.segment", args=[{"image_uri": image}], queue="maskq").get(timeout=60)
+        args = [{"image_uri": image}]
+        result = app.send_task("maskq.segment", args=args, queue="maskq").get(timeout=60)
         print(result["width"], result["height"], result["outputs"]["mask"].startswith("s3://"))
     if what == "chain":
         print(chain(segment, count.s().set(queue="shop")).apply_async().get(timeout=90))

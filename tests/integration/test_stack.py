@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from redis.retry import Retry
 from maskq_standalone import ports, up
 from maskq_standalone.children import Child, ChildError
 from maskq_standalone.redis_server import RedisBinary, RedisServer, find
+from maskq_standalone.s3_process import Door
 from maskq_standalone.s3_server import S3Server
 from maskq_standalone.stack import Stack
 
@@ -209,6 +212,23 @@ class TestS3:
     def test_refuses_the_unsigned(self, stack: Stack, method: str, path: str) -> None:
         assert urllib3.request(method, stack.s3.endpoint_url + path).status == 403
 
+    def test_refuses_a_write_that_the_disk_cannot_take(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sent: list[dict[str, object]] = []
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        monkeypatch.setattr("maskq_standalone.s3_process.RESERVE_BYTES", 2**60)
+        form = [(b"content-type", b"multipart/form-data; boundary=x")]
+        scope = {"type": "http", "method": "POST", "path": "/maskq", "query_string": b""}
+        scope["headers"] = form
+        door = Door(None, "key", "secret", str(tmp_path))
+        asyncio.run(door(scope, None, send))
+        assert sent[0]["status"] == 503
+        assert b"No space left on the disk" in sent[1]["body"]
+
 
 class TestDirectory:
     def test_survives_stop_and_start(self, tmp_path: Path) -> None:
@@ -376,6 +396,15 @@ class TestChild:
             child.stop(grace_s=1.0)
         assert eventually(lambda: not alive(pids))
         child.stop()  # a second time is no error
+
+    def test_outlives_the_thread_that_started_it(self, tmp_path: Path) -> None:
+        child = Child("sleep", ["sleep", "600"], log=tmp_path / "log")
+        thread = threading.Thread(target=child.start)
+        thread.start()
+        thread.join()
+        time.sleep(0.2)
+        assert child.alive
+        child.kill()
 
     def test_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:
         command = ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]

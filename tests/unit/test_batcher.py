@@ -229,7 +229,9 @@ def test_close_drains_or_fails_what_waits(
         assert [future.result(0) for future in waiting] == [2, 4]
 
 
-def test_close_gives_up_on_a_model_that_hangs(model: Model, batcher: MicroBatcher[int, int]) -> None:
+def test_close_gives_up_on_a_model_that_hangs(
+    model: Model, batcher: MicroBatcher[int, int]
+) -> None:
     model.hold()
     batcher.submit(0)
     model.wait_entered()
@@ -259,6 +261,7 @@ def test_the_end_of_the_thread_leaves_nobody_waiting(batch_size: int) -> None:
     for future in futures:
         with pytest.raises(BatcherClosed):
             future.result(WAIT_S)
+    batcher.close(timeout_s=WAIT_S)  # so that the thread ends within this test
 
 
 def test_busy_since_tells_how_long_the_run_has_lasted(

@@ -21,7 +21,7 @@ _SHOWN = 200  # characters of a refused message in the log
 class Channel(redis.Channel):
     refused_key = "maskq:refused"
 
-    from_transport_options = (*redis.Channel.from_transport_options, "refused_key")
+    from_transport_options = (*redis.Channel.from_transport_options, "refused_key")  # type: ignore[assignment]
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

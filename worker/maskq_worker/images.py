@@ -15,6 +15,7 @@ from maskq.contract import FailureCode
 from maskq_worker.errors import JobError, PermanentError, TransientError
 
 # An allow-list is the main defence: Pillow's rarer decoders are where its security fixes go.
+# JPEG includes MPO, the JPEGs with a second picture in them that many phones write.
 FORMATS: Final = (
     "JPEG",
     "PNG",
@@ -132,9 +133,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _decoded(source: Image.Image) -> Decoded:
-    rotated = (
-        _orientation(source) in _UPRIGHT
-    )  # asked before loading: TIFF is turned while it loads
+    rotated = _orientation(source) in _UPRIGHT  # asked first: TIFF is turned while it loads
     source.load()
     image, converted = _rgb(source)
     turn = _UPRIGHT.get(_orientation(source))

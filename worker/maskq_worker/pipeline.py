@@ -18,6 +18,7 @@ from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, T
 from maskq_worker import images, outputs
+from maskq_worker.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.gate import Gate
 from maskq_worker.leases import Held, Leases, Lost
@@ -94,6 +95,8 @@ class Pipeline:
                 self._discard(record, held)
             except JobError as error:
                 self._give_up(record, held, error)
+            except BatcherClosed:
+                self._give_up(record, held, _stopping())
             except MemoryError:
                 message = "the worker ran out of memory on this image"
                 self._give_up(record, held, PermanentError(FailureCode.OUT_OF_MEMORY, message))
@@ -145,7 +148,6 @@ class Pipeline:
             model_revision=self._segmenter.info.revision,
             backend=self._segmenter.info.backend,
             outputs=places,
-            labels={entry.id: entry.label for entry in stats},
             stats=stats,
             source_etag=stored.etag,
             notes=list(decoded.notes),
@@ -249,7 +251,11 @@ class Stopwatch:
         self.milliseconds[name] = round((time.perf_counter() - start) * 1000, 2)
 
 
+def _stopping() -> TransientError:
+    return TransientError(FailureCode.WORKER_LOST, "its worker was told to stop", charged=False)
+
+
 def backoff_s(attempt: int) -> float:
     """Seconds before attempt + 1: doubles, with jitter, so that a crowd does not come back at once."""
     first, longest = _BACKOFF_S
-    return min(longest, first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    return min(longest, first * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)

@@ -12,10 +12,11 @@ Terminal states never change. A retry is 'queued again'.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.places import S3Place
@@ -58,6 +59,21 @@ def _prefix_place(uri: str) -> str:
     return str(S3Place.parse(uri, key_required=False))
 
 
+def _small(metadata: dict[str, str]) -> dict[str, str]:
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}")
+    return metadata
+
+
+# Infinity has no place in JSON: leave the field out to get the deployment's own limit.
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+# In order on the wire: a set's own differs between processes, and fingerprints are taken of the JSON.
+Outputs = Annotated[frozenset[Output], PlainSerializer(sorted, when_used="json")]
+
+
 class SegmentRequest(BaseModel):
     """What a caller asks for. Unknown fields are refused: a misspelled option is never ignored."""
 
@@ -67,13 +83,14 @@ class SegmentRequest(BaseModel):
     model: str | None = Field(
         default=None, min_length=1, max_length=200
     )  # None: the only one served
-    outputs: frozenset[Output] = Field(default=frozenset({Output.MASK}), min_length=1)
+    outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
     priority: Priority = Priority.NORMAL
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)  # the caller's own, returned untouched
-    queue_ttl_s: float | None = Field(default=None, gt=0)  # expires if not started by then
-    run_timeout_s: float | None = Field(default=None, gt=0)  # fails `timeout` if not ended by then
+    # The caller's own, returned untouched; at most MAX_METADATA_BYTES as JSON.
+    metadata: Annotated[dict[str, str], AfterValidator(_small)] = Field(default_factory=dict)
+    queue_ttl_s: Seconds | None = None  # expires if not started by then
+    run_timeout_s: Seconds | None = None  # fails `timeout` if not ended by then
     max_attempts: int | None = Field(default=None, ge=1, le=100)  # charged attempts
 
     def wire(self) -> str:
@@ -103,11 +120,15 @@ class JobResult(BaseModel):
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
     outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places
-    labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of the classes present
     stats: list[ClassStats] = Field(default_factory=list)  # largest share first
     source_etag: str | None = None
     notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
     timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Class id → label, of the classes present."""
+        return {entry.id: entry.label for entry in self.stats}
 
 
 class JobRecord(BaseModel):

@@ -30,8 +30,13 @@ class Call(Generic[T]):
     parse: Callable[[Any], T]
 
 
+# A century stands for 'never'. More than Redis takes as a time to live would stop a script half-way,
+# and what it had written by then stays.
+_LONGEST_S = 100 * 366 * 86_400.0
+
+
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    return round(min(seconds, _LONGEST_S) * 1000)
 
 
 # --- submit -----------------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ class StreamEnds:
     """Which events are kept: tells a cursor that lost some from one that did not."""
 
     last: str  # cursor of the last event ever written, '0-0' when there was none
-    trimmed: str  # cursor of the last event that was trimmed away, '0-0' when none was
+    trimmed: str  # just before the first event kept, '0-0' when none was trimmed away
 
 
 def stream_ends(prefix: str) -> Call[StreamEnds]:

@@ -4,14 +4,18 @@
 local id, token, owner, exclusive = ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local record = record_key(id)
 local known = redis.call('HMGET', record, 'status', 'token', 'queue', 'not_before_ms',
-  'queue_deadline_ms', 'run_timeout_ms', 'alone')
+  'queue_deadline_ms', 'run_timeout_ms', 'alone', 'messages')
 local status, queue = known[1], known[3]
 if not status then return {'unknown'} end
 
--- Whatever was sent before this job has left the list too: sweep.lua finds lost messages by it.
+-- Whatever was sent before this job has left the list too: sweep.lua finds lost messages by it. Not when
+-- the job was sent more than once: an old message may have come back while the latest is still behind a
+-- backlog, and the whole backlog would count as passed.
 local sequence = tonumber(redis.call('ZSCORE', key('sent', queue), id) or 0)
 local passed = tonumber(redis.call('HGET', key('queue', queue), 'passed') or 0)
-if sequence > passed then redis.call('HSET', key('queue', queue), 'passed', integer(sequence)) end
+if sequence > passed and known[8] == '1' then
+  redis.call('HSET', key('queue', queue), 'passed', integer(sequence))
+end
 
 if status == 'running' then
   if known[2] ~= token then return {'held'} end  -- sent twice falls through to the same answer

@@ -78,6 +78,7 @@ end
 local function send(id, queue)
   local sequence = redis.call('HINCRBY', key('queue', queue), 'sequence', 1)
   redis.call('ZADD', key('sent', queue), sequence, id)
+  redis.call('HINCRBY', record_key(id), 'messages', 1)
   redis.call('LPUSH', queue, message(id, queue, sequence))
 end
 
@@ -106,8 +107,11 @@ end
 
 local function count_in_batch(id, batch, state)
   if not batch then return end
-  local batch_key = key('batch', batch)
-  redis.call('RPUSH', key('batch', batch, 'ended'), id)
+  local batch_key, list_key = key('batch', batch), key('batch', batch, 'ended')
+  local left_ms = redis.call('PTTL', batch_key)
+  if left_ms < 0 then return end  -- past its own retention: counting would bring it back, without an end
+  redis.call('RPUSH', list_key, id)
+  redis.call('PEXPIRE', list_key, left_ms)
   redis.call('HINCRBY', batch_key, state, 1)
   local ended = redis.call('HINCRBY', batch_key, 'ended', 1)
   local total = tonumber(redis.call('HGET', batch_key, 'total'))
@@ -156,7 +160,7 @@ end
 -- A queued job whose queue_ttl_s has passed.
 local function expire_queued(id)
   end_job(id, 'expired', 'error',
-    failure('expired', 'no worker started it within its queue_ttl_s; submit it again'))
+    failure('expired', 'it was not running when its queue_ttl_s ended; submit it again'))
 end
 
 -- Take a running job from its holder. `release.lua` and `sweep.lua` decide what becomes of it.
@@ -170,11 +174,11 @@ local function retry_or_fail(id, charge, delay_ms, error_json)
   local known = redis.call('HMGET', record_key(id), 'queue', 'attempt', 'max_attempts', 'queue_deadline_ms')
   local charges = redis.call('HINCRBY', record_key(id), 'charges', charge)
   redis.call('HSET', record_key(id), 'error', error_json)
+  unhold(id)  -- at the end too: a `finish` of this holder must not pass for one sent twice
   if charges >= tonumber(known[3]) then
     end_job(id, 'failed', 'error', error_json)
     return 'failed'
   end
-  unhold(id)
   enqueue(id, known[1], known[2], delay_ms, known[4])
   return 'queued'
 end

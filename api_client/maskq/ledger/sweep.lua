@@ -3,15 +3,19 @@
 -- ARGV: prefix, lease_ms, cap, redis run id
 -- → {swept (0 | 1), reaped, timed out or expired, sent after back-off, sent again, answers sent again}
 local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
+-- Sweepers come by every second. A gap that short is no outage even where half a lease is shorter, or
+-- every sweep would extend all leases and none would ever run out.
+local OUTAGE_MS = 2500
 local lease_ms, cap, run_id = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local state = key('sweeper')
 local last = redis.call('HMGET', state, 'swept_ms', 'run_id')
 local gap = now - tonumber(last[1] or 0)
+if gap < 0 then gap = now end  -- Redis' clock was set back: the same as a long gap, or sweeps would stop
 if gap < MIN_GAP_MS and last[2] == run_id then return {0, 0, 0, 0, 0, 0} end
 redis.call('HSET', state, 'swept_ms', integer(now), 'run_id', run_id)
 
 -- Redis was away, or every sweeper was: the holders could not renew either. One lease of grace, once.
-if gap > lease_ms / 2 or last[2] ~= run_id then
+if gap > math.max(lease_ms / 2, OUTAGE_MS) or last[2] ~= run_id then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', integer(now + lease_ms))) do
     redis.call('ZADD', key('leases'), now + lease_ms, id)
   end
@@ -55,7 +59,8 @@ local function lost_messages(queue)
   local known = redis.call('HMGET', name, 'sequence', 'passed', 'mark', 'marked_ms')
   local passed = tonumber(known[2] or 0)
   if redis.call('LLEN', queue) == 0 then passed = tonumber(known[1] or 0) end
-  if now - tonumber(known[4] or 0) < GRACE_MS then return {} end
+  local age = now - tonumber(known[4] or 0)
+  if age >= 0 and age < GRACE_MS then return {} end
   -- What had left the list by the last mark has had GRACE_MS to be claimed; on the first look, nothing.
   local gone = redis.call('ZRANGEBYSCORE', key('sent', queue), '-inf', known[3] or 0, 'LIMIT', 0, cap)
   redis.call('HSET', name, 'mark', integer(passed), 'marked_ms', integer(now))

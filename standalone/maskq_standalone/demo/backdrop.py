@@ -72,8 +72,9 @@ def _ridge(
     colour = base * 0.62 * (weather.shade * 0.62 + (weather.light - weather.shade * 0.62) * lit)
     if snowy:
         snow = np.clip((0.075 + 0.022 * folds - below) * 60, 0, 1)[..., None]
-        colour += (np.float32(0.95) * (weather.shade + (weather.light - weather.shade) * lit)
-                   - colour) * snow
+        colour += (
+            np.float32(0.95) * (weather.shade + (weather.light - weather.shade) * lit) - colour
+        ) * snow
     haze = (0.55 - 0.4 * near) + 0.25 * np.clip(below / max(height, 0.05), 0, 1)
     mist = weather.horizon * 0.6 + weather.zenith * 0.4
     colour += (mist - colour) * haze[..., None]

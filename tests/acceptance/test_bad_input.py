@@ -1,0 +1,153 @@
+"""Whatever is asked for, its caller gets a typed error with a code, and the next job is done."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import boto3
+import pytest
+import redis
+from acceptance.test_nominal import png
+from PIL import Image
+
+from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel
+from maskq_standalone.demo.scenes import draw
+from maskq_standalone.ports import free_port
+from maskq_standalone.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def scene() -> Image.Image:
+    return draw(77, size=(320, 240)).image
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def header_of_a_huge_png() -> bytes:
+    """60000 x 60000 px by its header, a few bytes by its size: must not be decoded to be refused."""
+    body = bytearray(png(Image.new("L", (8, 8))))
+    body[16:24] = (60_000).to_bytes(4, "big") * 2
+    import zlib
+
+    body[29:33] = zlib.crc32(bytes(body[12:29])).to_bytes(4, "big")
+    return bytes(body)
+
+
+@pytest.fixture
+def served_after(client: Client, scene: Image.Image) -> Iterator[None]:
+    """The worker goes on with the next job."""
+    yield
+    assert client.segment(scene, timeout=60).size == scene.size
+
+
+BAD = {
+    "not an image": (b"hello, is this an image?", FailureCode.INVALID_IMAGE),
+    "no bytes": (b"", FailureCode.INVALID_IMAGE),
+    "truncated": (jpeg(draw(77, size=(320, 240)).image)[:4000], FailureCode.INVALID_IMAGE),
+    "too many pixels": (header_of_a_huge_png(), FailureCode.IMAGE_TOO_LARGE),
+    "too many bytes": (b"\xff\xd8\xff" + bytes(70 * 2**20), FailureCode.IMAGE_TOO_LARGE),
+    "missing key": ("s3://maskq/there/is/none.jpg", FailureCode.NOT_FOUND),
+    "missing bucket": ("s3://no-such-bucket-here/x.jpg", FailureCode.NOT_FOUND),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+@pytest.mark.usefixtures("served_after")
+def test_a_bad_image_fails_its_job_alone(what: str, client: Client) -> None:
+    source, code = BAD[what]
+    job = client.submit(source)
+    with pytest.raises(JobFailed) as raised:
+        job.wait(timeout=60)
+    assert raised.value.code == code
+    assert raised.value.job is job
+    record = job.refresh()
+    assert record.attempt == 1  # nothing of this passes by itself
+    assert record.result is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"outputs": {"masks"}}, "outputs"),
+        ({"outputs": set()}, "outputs"),
+        ({"priority": "urgent"}, "priority"),
+        ({"colour": "red"}, "colour"),
+        ({"queue_ttl": -1}, "queue_ttl"),
+        ({"metadata": {"a": 1}}, "metadata"),
+        ({"output_prefix": "elsewhere"}, "output_prefix"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_stored(
+    options: dict[str, object], named: str, client: Client
+) -> None:
+    with pytest.raises(InvalidRequest, match=named):
+        client.submit("s3://maskq/x.png", **options)
+
+
+@pytest.mark.parametrize("source", [3.5, None, "there/is/no/such/file.jpg", "s3://bucket-alone"])
+def test_what_is_no_image_source_is_refused(source: object, client: Client) -> None:
+    with pytest.raises(InvalidRequest):
+        client.submit(source)
+
+
+def test_an_unknown_model_is_refused_with_those_known(client: Client) -> None:
+    with pytest.raises(UnknownModel, match=r"'sam'.*demo"):
+        client.submit("s3://maskq/x.png", model="sam")
+
+
+@pytest.mark.usefixtures("served_after")
+def test_messages_that_are_none_do_not_stop_the_worker(client: Client, stack: Stack) -> None:
+    with redis.Redis.from_url(stack.redis.url) as raw:
+        for rubbish in ("not json", "{}", "[1, 2", '"text"', "17", "null", '{"body": 5}'):
+            raw.lpush("maskq.demo.normal", rubbish)
+            raw.lpush("maskq", rubbish)
+
+
+def test_wrong_credentials_are_told_at_submit(
+    client: Client, scene: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANOBODY")
+    with Client(client.settings) as stranger, pytest.raises(StoreUnavailable) as raised:
+        stranger.submit(scene)
+    assert raised.value.code is FailureCode.ACCESS_DENIED
+
+
+def test_stores_that_cannot_be_reached_are_told_at_submit(
+    client: Client, scene: Image.Image
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    no_redis = client.settings.model_copy(update={"redis_url": _secret(f"redis://{nowhere}/0")})
+    with Client(no_redis) as lost, pytest.raises(StoreUnavailable, match=nowhere):
+        lost.submit("s3://maskq/x.png")
+    no_s3 = client.settings.model_copy(update={"s3_endpoint_url": f"http://{nowhere}"})
+    with Client(no_s3) as lost, pytest.raises(StoreUnavailable, match="MASKQ_S3_ENDPOINT_URL"):
+        lost.submit(scene)
+
+
+def _secret(url: str) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(url)
+
+
+def test_a_bucket_that_is_not_allowed_is_refused(
+    fresh_stack: Stack, fresh_client: Client, scene: Image.Image
+) -> None:
+    # Given a worker that may use one bucket, and an image in another
+    fresh_stack.start_worker(env={"MASKQ_ALLOWED_BUCKETS": "maskq"})
+    s3 = boto3.client("s3", endpoint_url=fresh_client.settings.s3_endpoint_url)
+    s3.create_bucket(Bucket="private")
+    s3.put_object(Bucket="private", Key="x.png", Body=png(scene))
+
+    # Then neither its images nor a place in it can be had
+    with pytest.raises(JobFailed) as read:
+        fresh_client.submit("s3://private/x.png").wait(timeout=60)
+    with pytest.raises(JobFailed) as written:
+        fresh_client.submit(scene, output_prefix="s3://private/out").wait(timeout=60)
+    assert read.value.code == written.value.code == FailureCode.BUCKET_NOT_ALLOWED
+    assert fresh_client.segment(scene, timeout=60).size == scene.size

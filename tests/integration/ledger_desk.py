@@ -1,0 +1,256 @@
+"""One deployment's ledger in the hands of a test: its calls, a look into Redis, a hand on the clock.
+
+Redis' clock decides every rule and cannot be set, so a test that needs time to pass moves the stored
+times into the past instead (`lease_runs_out`, `backoff_passes`, `marks_age`, …).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, SegmentRequest
+from maskq.contract.ids import new_id, new_token
+from maskq.ledger import Ledger, calls, keys
+from maskq.ledger.calls import Claimed, Limits, ReleaseOutcome, Submitted, Swept
+
+MODEL = "demo"
+RUN_ID = "run-1"
+LEASE_S = 10.0
+RESULT = JobResult(width=4, height=3, model=MODEL, outputs={"mask": "s3://out/1/mask.png"})
+BROKEN = JobFailure(code=FailureCode.INVALID_IMAGE, message="not an image")
+AWAY = JobFailure(code=FailureCode.STORE_UNAVAILABLE, message="S3 is away")
+NOTHING_SWEPT = Swept(1, 0, 0, 0, 0, 0)
+
+
+class Desk:
+    """Calls with defaults; every name in Redis spelled here once more, as the documentation has it."""
+
+    def __init__(self, ledger: Ledger, prefix: str, *, model: str | None = MODEL) -> None:
+        self.ledger = ledger
+        self.prefix = prefix
+        self.redis: redis.Redis = ledger.redis
+        self.queue = f"{prefix}.{MODEL}.normal"
+        if model:
+            self.serve(model)
+
+    # --- calls ----------------------------------------------------------------------------------------
+
+    def serve(self, model: str) -> None:
+        self.ledger.run(calls.register_model(self.prefix, model, {"revision": "1"}))
+
+    def try_submit(
+        self,
+        job_id: str | None = None,
+        *,
+        limits: Limits | None = None,
+        idempotency: calls.Idempotency | None = None,
+        batch: calls.BatchPlace | None = None,
+        celery_head: str = "",
+        **request: Any,
+    ) -> Submitted:
+        asked = SegmentRequest.model_validate({"image_uri": "s3://photos/a.png", **request})
+        call = calls.submit(
+            self.prefix,
+            job_id or new_id(),
+            asked,
+            limits or Limits(),
+            idempotency=idempotency,
+            batch=batch,
+            celery_head=celery_head,
+        )
+        return self.ledger.run(call)
+
+    def submit(self, job_id: str | None = None, **options: Any) -> str:
+        submitted = self.try_submit(job_id, **options)
+        assert submitted.outcome is calls.SubmitOutcome.ACCEPTED
+        return submitted.job_id
+
+    def try_claim(
+        self, job_id: str, token: str, *, lease_s: float = LEASE_S, exclusive: bool = False
+    ) -> Claimed:
+        call = calls.claim(
+            self.prefix, job_id, token, owner="worker-1", lease_s=lease_s, exclusive=exclusive
+        )
+        return self.ledger.run(call)
+
+    def claim(self, job_id: str, **options: Any) -> str:
+        """The token of a claim that must succeed."""
+        token = new_token()
+        claimed = self.try_claim(job_id, token, **options)
+        assert claimed.outcome is calls.ClaimOutcome.CLAIMED
+        return token
+
+    def claimed_job(self, *, exclusive: bool = False, **options: Any) -> tuple[str, str]:
+        job_id = self.submit(**options)
+        self.pop()
+        return job_id, self.claim(job_id, exclusive=exclusive)
+
+    def renew(self, held: dict[str, str], lease_s: float = LEASE_S) -> frozenset[str]:
+        return self.ledger.run(calls.renew(self.prefix, held, lease_s))
+
+    def succeed(self, job_id: str, token: str, result: JobResult = RESULT) -> bool:
+        return self.ledger.run(calls.succeed(self.prefix, job_id, token, result))
+
+    def fail(self, job_id: str, token: str, error: JobFailure = BROKEN) -> bool:
+        return self.ledger.run(calls.fail(self.prefix, job_id, token, error))
+
+    def release(
+        self,
+        job_id: str,
+        token: str,
+        error: JobFailure = AWAY,
+        *,
+        charged: bool = True,
+        delay_s: float = 0.0,
+    ) -> ReleaseOutcome:
+        call = calls.release(self.prefix, job_id, token, error, charged=charged, delay_s=delay_s)
+        return self.ledger.run(call)
+
+    def cancel(self, job_id: str) -> calls.JobStatus | None:
+        return self.ledger.run(calls.cancel(self.prefix, job_id))
+
+    def sweep(
+        self,
+        *,
+        after_ms: int | None = 1000,
+        cap: int = 200,
+        lease_s: float = LEASE_S,
+        run_id: str = RUN_ID,
+    ) -> Swept:
+        """One sweep, `after_ms` since the last one of the same Redis run (None: as it stands)."""
+        if after_ms is not None:
+            last = {"swept_ms": self.now_ms() - after_ms, "run_id": RUN_ID}
+            self.redis.hset(self.key("sweeper"), mapping=last)
+        return self.ledger.run(calls.sweep(self.prefix, lease_s=lease_s, run_id=run_id, cap=cap))
+
+    # --- looks ----------------------------------------------------------------------------------------
+
+    def key(self, *parts: str) -> str:
+        return ":".join((self.prefix, *parts))
+
+    def now_ms(self) -> int:
+        seconds, microseconds = self.redis.time()
+        return seconds * 1000 + microseconds // 1000
+
+    def record(self, job_id: str) -> JobRecord:
+        record = self.ledger.run(calls.get(self.prefix, job_id))
+        assert record is not None
+        return record
+
+    def raw(self, job_id: str) -> dict[str, str]:
+        return self.redis.hgetall(keys.record(self.prefix, job_id))
+
+    def messages(self, queue: str | None = None) -> list[dict[str, Any]]:
+        """What waits on a list, the next one to be taken first."""
+        return [json.loads(text) for text in self.redis.lrange(queue or self.queue, 0, -1)[::-1]]
+
+    def waiting_ids(self, queue: str | None = None) -> list[str]:
+        """Jobs that the list's messages name, the next one first."""
+        return [json.loads(one["body"])[0][0] for one in self.messages(queue)]
+
+    def pop(self, queue: str | None = None) -> str | None:
+        """Take a message as a worker does; the job it names."""
+        text = self.redis.rpop(queue or self.queue)
+        return json.loads(json.loads(text)["body"])[0][0] if text else None
+
+    def places(self, job_id: str) -> set[str]:
+        """Names of the sorted sets that list the job, `created` aside."""
+        queue = self.raw(job_id).get("queue", self.queue)
+        names = {
+            "sent": self.key("sent", queue),
+            "waiting": self.key("waiting", queue),
+            "leases": self.key("leases"),
+            "deadlines": self.key("deadlines"),
+            "ended": self.key("ended"),
+        }
+        return {name for name, key in names.items() if self.redis.zscore(key, job_id) is not None}
+
+    def score(self, job_id: str, *name: str) -> float | None:
+        return self.redis.zscore(self.key(*name), job_id)
+
+    def events(self, subject: str | None = None) -> list[dict[str, Any]]:
+        entries = self.redis.xrange(self.key("events"))
+        found = [json.loads(fields["event"]) for _, fields in entries]
+        return [event for event in found if subject in (None, event["subject"])]
+
+    def kinds(self, subject: str) -> list[str]:
+        return [event["type"] for event in self.events(subject)]
+
+    def everything(self) -> dict[str, Any]:
+        """Every key of the deployment with its value: two equal ones, and nothing was written."""
+        return {name: self._value(name) for name in sorted(self.key_names())}
+
+    def key_names(self) -> Iterator[str]:
+        return itertools.chain(
+            self.redis.scan_iter(f"{self.prefix}:*", count=1000),
+            self.redis.scan_iter(f"{self.prefix}.*", count=1000),
+            (name for name in [self.prefix] if self.redis.exists(name)),
+        )
+
+    def _value(self, name: str) -> Any:
+        match self.redis.type(name):
+            case "hash":
+                return self.redis.hgetall(name)
+            case "zset":
+                return self.redis.zrange(name, 0, -1, withscores=True)
+            case "list":
+                return self.redis.lrange(name, 0, -1)
+            case "set":
+                return sorted(self.redis.smembers(name))
+            case "stream":
+                return self.redis.xrange(name)
+            case _:
+                return self.redis.get(name)
+
+    # --- a hand on the clock --------------------------------------------------------------------------
+
+    def lease_runs_out(self, job_id: str) -> None:
+        self._past(job_id, "leases")
+
+    def time_is_up(self, job_id: str) -> None:
+        """The job's queue_ttl_s has passed, or its run_timeout_s while it runs."""
+        self._past(job_id, "deadlines")
+        if self.raw(job_id)["status"] == "queued":
+            self.redis.hset(
+                keys.record(self.prefix, job_id), "queue_deadline_ms", self.now_ms() - 1
+            )
+
+    def backoff_passes(self, job_id: str) -> None:
+        self._past(job_id, "waiting", self.raw(job_id)["queue"])
+        name = keys.record(self.prefix, job_id)
+        if self.redis.hexists(name, "not_before_ms"):
+            self.redis.hset(name, "not_before_ms", self.now_ms() - 1)
+
+    def _past(self, job_id: str, *name: str) -> None:
+        self.redis.zadd(self.key(*name), {job_id: self.now_ms() - 1}, xx=True)
+
+    def marks_age(self, by_ms: int = 5000) -> None:
+        """Whatever the sweeper noted about lost messages, it noted so much earlier."""
+        for queue in self.redis.smembers(self.key("queues")):
+            name = self.key("queue", queue)
+            if self.redis.hexists(name, "marked_ms"):
+                self.redis.hincrby(name, "marked_ms", -by_ms)
+
+    def settle(self) -> Swept:
+        """Two sweeps with the grace time before each: whatever counts as lost by now is sent again."""
+        self.marks_age()
+        first = self.sweep()
+        self.marks_age()
+        second = self.sweep()
+        return Swept(*(getattr(first, f) + getattr(second, f) for f in Swept.__slots__))
+
+
+@pytest.fixture
+def desk(redis_url: str, key_prefix: str) -> Iterator[Desk]:
+    """A deployment of its own on the shared server, where one model is served."""
+    ledger = Ledger(redis_url)
+    try:
+        yield Desk(ledger, key_prefix)
+    finally:
+        ledger.close()

@@ -1,0 +1,89 @@
+"""The executors: blocking and async, the same answers and the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from maskq.contract import JobStatus
+from maskq.contract.ids import new_id
+from maskq.errors import StoreUnavailable
+from maskq.ledger import AsyncLedger, Ledger, calls
+
+from . import ledger_desk
+from .ledger_desk import Desk
+
+desk = ledger_desk.desk
+
+
+def in_a_loop(url: str, work: Callable[[AsyncLedger], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        ledger = AsyncLedger(url)
+        try:
+            return await work(ledger)
+        finally:
+            await ledger.close()
+
+    return asyncio.run(main())
+
+
+def test_a_server_that_forgot_its_scripts_is_taught_again(desk: Desk, redis_url: str) -> None:
+    """As after a restart or a failover."""
+    first, second = desk.submit(), desk.submit()
+    both = [calls.cancel(desk.prefix, first), calls.cancel(desk.prefix, second)]
+    for ask in (
+        lambda: [desk.ledger.run(call) for call in both],
+        lambda: desk.ledger.run_many(both),
+        lambda: in_a_loop(redis_url, lambda ledger: ledger.run_many(both)),
+    ):
+        desk.redis.script_flush()
+        assert ask() == [JobStatus.CANCELED] * 2
+    desk.redis.script_flush()
+    assert in_a_loop(redis_url, lambda ledger: ledger.run(both[0])) is JobStatus.CANCELED
+
+
+def test_answers_of_many_calls_come_in_order(desk: Desk, redis_url: str) -> None:
+    known, unknown = desk.submit(), new_id()
+    asked = [calls.get(desk.prefix, one) for one in (known, unknown, known)]
+    records = desk.ledger.run_many(asked)
+    assert [record and record.id for record in records] == [known, None, known]
+    assert in_a_loop(redis_url, lambda ledger: ledger.run_many(asked)) == records
+    assert desk.ledger.run_many([]) == []
+
+
+def test_the_run_id_tells_one_run_of_the_server(desk: Desk) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", desk.ledger.run_id())
+    assert desk.ledger.run_id() == desk.ledger.run_id()
+
+
+@pytest.mark.parametrize("wrong", ["password", "port"])
+def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: str) -> None:
+    # Given
+    secret = "swordfish"
+    place = redis_url.rpartition("@")[2] if wrong == "password" else "127.0.0.1:1/0"
+    url = f"redis://:{secret}@{place}"
+    call = calls.get("maskq", "1")
+    # When
+    ledger = Ledger(url)
+    with pytest.raises(StoreUnavailable) as blocking:
+        ledger.run(call)
+    ledger.close()
+    with pytest.raises(StoreUnavailable) as awaited:
+        in_a_loop(url, lambda ledger: ledger.run(call))
+    # Then
+    for raised in (blocking, awaited):
+        assert place in str(raised.value)
+        assert "MASKQ_REDIS_URL" in str(raised.value)
+        assert secret not in str(raised.value)
+
+
+def test_a_key_of_another_kind_is_an_error_with_redis_own_words(desk: Desk) -> None:
+    desk.redis.set(desk.key("job", "odd"), "not a hash")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        desk.ledger.run(calls.get(desk.prefix, "odd"))
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        desk.try_claim("odd", "t")

@@ -1,0 +1,89 @@
+"""At Redis' memory limit new jobs are refused; what runs ends, and what ended is seen."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from maskq.contract import JobStatus
+from maskq.contract.ids import new_id
+from maskq.errors import QueueFull
+from maskq.ledger import Ledger, calls
+from maskq.ledger.calls import ReleaseOutcome
+from maskq_standalone.redis_server import RedisServer, find
+
+from . import ledger_desk
+from .ledger_desk import Desk
+
+
+@pytest.fixture
+def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[Desk]:
+    """On a server of its own: the limit would hit every other test."""
+    server = RedisServer(
+        tmp_path_factory.mktemp("full"), password=secrets.token_urlsafe(), binary=find(pinned=True)
+    )
+    try:
+        server.start()
+        ledger = Ledger(server.url)
+        yield Desk(ledger, key_prefix)
+        ledger.close()
+    finally:
+        server.stop()
+
+
+def fill(desk: Desk) -> None:
+    assert desk.redis.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    desk.redis.config_set("maxmemory", 1)
+
+
+def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
+    desk = own_desk
+    # Given jobs in every state, more than any script has been loaded for
+    jobs = {n: desk.claimed_job() for n in ("succeeds", "fails", "released", "delayed", "kept")}
+    queued, unwanted = desk.submit(), desk.submit()
+    jobs |= {name: desk.claimed_job() for name in ("swept", "timed out")}
+    desk.lease_runs_out(jobs["swept"][0])
+    desk.time_is_up(jobs["timed out"][0])
+    last = {"swept_ms": desk.now_ms() - 1000, "run_id": ledger_desk.RUN_ID}
+    desk.redis.hset(desk.key("sweeper"), mapping=last)
+    before = {name for name in desk.key_names() if ":job:" in name}
+    # When
+    fill(desk)
+    # Then
+    refused = new_id()
+    with pytest.raises(QueueFull, match="memory limit"):
+        desk.submit(refused)
+    with pytest.raises(QueueFull, match="memory limit"):
+        desk.ledger.run_many([_submit_call(desk), _submit_call(desk)])
+    assert {name for name in desk.key_names() if ":job:" in name} == before
+    # And everything else goes on
+    assert desk.succeed(*jobs["succeeds"])
+    assert desk.fail(*jobs["fails"])
+    assert desk.release(*jobs["released"]) is ReleaseOutcome.QUEUED
+    assert desk.release(*jobs["delayed"], delay_s=60) is ReleaseOutcome.QUEUED
+    assert desk.renew(dict([jobs["kept"]])) == frozenset()
+    token = desk.claim(queued)
+    assert desk.cancel(unwanted) is JobStatus.CANCELED
+    swept = desk.sweep(after_ms=None)
+    assert (swept.swept, swept.reaped, swept.due) == (1, 1, 1)
+    assert desk.succeed(queued, token)
+    assert desk.record(jobs["timed out"][0]).status is JobStatus.FAILED
+    page = desk.ledger.run(calls.jobs(desk.prefix, status=None, limit=10))
+    assert len(page.records) == 9
+    assert desk.ledger.run(calls.stream_ends(desk.prefix)).last != "0-0"
+    assert desk.ledger.run(calls.batch_progress(desk.prefix, "none")) is None
+
+
+def _submit_call(desk: Desk) -> calls.Call[calls.Submitted]:
+    request = ledger_desk.SegmentRequest(image_uri="s3://photos/a.png")
+    return calls.submit(desk.prefix, new_id(), request, calls.Limits())
+
+
+def test_submissions_are_accepted_again_once_there_is_memory(own_desk: Desk) -> None:
+    fill(own_desk)
+    with pytest.raises(QueueFull):
+        own_desk.submit()
+    own_desk.redis.config_set("maxmemory", 0)
+    assert own_desk.submit()

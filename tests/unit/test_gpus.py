@@ -1,0 +1,51 @@
+"""Which process gets which GPU, with a made-up inventory."""
+
+from __future__ import annotations
+
+import pytest
+
+from maskq import InvalidRequest
+from maskq_worker.gpus import choose, environment, parse
+
+LISTING = """\
+GPU 0: NVIDIA H200 (UUID: GPU-aaaa)
+GPU 1: NVIDIA H200 (UUID: GPU-bbbb)
+"""
+SLICED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
+  MIG 3g.20gb     Device  0: (UUID: MIG-1111)
+  MIG 3g.20gb     Device  1: (UUID: MIG-2222)
+"""
+
+
+@pytest.mark.parametrize(
+    ("listing", "wanted", "uuids"),
+    [
+        (LISTING, "all", ["GPU-aaaa", "GPU-bbbb"]),
+        (LISTING, None, ["GPU-aaaa", "GPU-bbbb"]),
+        (LISTING, "1", ["GPU-bbbb"]),
+        (LISTING, "1,0", ["GPU-bbbb", "GPU-aaaa"]),
+        (LISTING, "GPU-aaaa", ["GPU-aaaa"]),
+        (SLICED, "all", ["MIG-1111", "MIG-2222"]),
+        (SLICED, "MIG-2222", ["MIG-2222"]),
+        ("", None, []),
+    ],
+)
+def test_what_is_asked_for_is_what_is_taken(
+    listing: str, wanted: str | None, uuids: list[str]
+) -> None:
+    assert [gpu.uuid for gpu in choose(wanted, parse(listing))] == uuids
+
+
+@pytest.mark.parametrize(
+    ("listing", "wanted"), [("", "all"), ("", "0"), (LISTING, "2"), (LISTING, "MIG-x")]
+)
+def test_a_gpu_that_is_absent_is_an_error_never_the_cpu(listing: str, wanted: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"--gpus"):
+        choose(wanted, parse(listing))
+
+
+def test_a_process_sees_its_gpu_and_nothing_else() -> None:
+    (gpu,) = choose("1", parse(LISTING))
+    assert environment(gpu)["CUDA_VISIBLE_DEVICES"] == "GPU-bbbb"
+    assert environment(gpu)["MASKQ_DEVICE"] == "cuda"

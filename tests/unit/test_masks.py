@@ -1,0 +1,136 @@
+"""The mask at the image's own size equals interpolate + argmax, but for ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from maskq_worker.model.masks import TIE, _taps, untied_differences, upsampled_argmax
+
+
+def reference(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    scores = interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    return scores.argmax(dim=0).numpy()
+
+
+def assert_same_but_for_ties(logits: torch.Tensor, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """Wherever the masks differ, the two classes are within 1e-5 of the largest score."""
+    expected = reference(logits, size)
+    y, x = np.nonzero(mask != expected)
+    exact = interpolate(logits[None].double(), size=size, mode="bilinear", align_corners=False)[0]
+    gaps = (exact[mask[y, x].astype(int), y, x] - exact[expected[y, x], y, x]).abs()
+    assert len(y) < 1e-3 * mask.size
+    assert (gaps < 1e-5 * logits.abs().max()).all()
+
+
+def noise(classes: int, height: int, width: int, scale: float = 10.0) -> torch.Tensor:
+    """Every cell is a border between regions: the hardest case."""
+    generator = torch.Generator().manual_seed(classes * 1000 + height + width)
+    return torch.randn(classes, height, width, generator=generator) * scale
+
+
+def regions(classes: int, side: int) -> torch.Tensor:
+    """Large areas of one class, as in photographs."""
+    return interpolate(noise(classes, 5, 5)[None], size=(side, side), mode="bicubic")[0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "source", "target"),
+    [
+        (150, (24, 24), (101, 67)),  # up, by no whole number
+        (150, (24, 24), (24, 24)),  # as it is
+        (150, (48, 48), (17, 31)),  # down
+        (7, (20, 20), (90, 9)),  # up and down
+        (7, (480, 480), (1999, 3)),  # far enough for float32 coordinates to be rounded
+        (7, (480, 480), (3, 2003)),
+        (2, (33, 17), (250, 350)),
+        (5, (1, 1), (9, 7)),  # a single score
+        (5, (1, 8), (40, 1)),  # one row, one column
+        (5, (8, 1), (1, 40)),
+        (5, (2, 3), (1, 1)),
+        (1, (4, 4), (8, 8)),  # a single class
+        (256, (6, 6), (19, 23)),
+    ],
+)
+def test_the_mask_is_the_references(
+    classes: int, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    logits = noise(classes, *source)
+    mask = upsampled_argmax(logits, target)
+    assert (mask.dtype, mask.shape) == (np.uint8, target)
+    assert_same_but_for_ties(logits, mask, target)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    # From 33 the coordinate falls on whole positions, where rounding decides which is the first.
+    [(33, 13), (33, 209), (33, 33), (480, 4000), (480, 7), (1, 5), (2, 5), (3, 1)],
+)
+def test_the_weights_are_interpolates_own(source: int, target: int) -> None:
+    signal = noise(1, 1, source)[0]
+    taps = _taps(source, target, torch.device("cpu"))
+    ours = taps.first_weight * signal[0, taps.first] + taps.second_weight * signal[0, taps.second]
+    expected = interpolate(signal[None], size=target, mode="linear", align_corners=False)[0, 0]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    whole = taps.first_weight + taps.second_weight
+    torch.testing.assert_close(whole, torch.ones(target), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("target", [(40, 60), (167, 231), (640, 427)])
+def test_large_regions_too(target: tuple[int, int]) -> None:
+    logits = regions(150, 60)
+    mask = upsampled_argmax(logits, target)
+    assert len(np.unique(mask)) > 5
+    assert_same_but_for_ties(logits, mask, target)
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 4096, 100_000])
+def test_bands_and_portions_leave_no_seams(budget_bytes: int) -> None:
+    logits, target = noise(9, 12, 12), (50, 41)
+    mask = upsampled_argmax(logits, target, budget_bytes=budget_bytes)
+    assert np.array_equal(mask, upsampled_argmax(logits, target))
+
+
+def test_more_than_256_classes_need_16_bits() -> None:
+    logits = noise(300, 8, 8)
+    mask = upsampled_argmax(logits, (30, 21))
+    assert mask.dtype == np.uint16
+    assert mask.max() > 255
+    assert_same_but_for_ties(logits, mask, (30, 21))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_are_taken_as_float32(dtype: torch.dtype) -> None:
+    logits = noise(9, 12, 12).to(dtype)
+    assert np.array_equal(
+        upsampled_argmax(logits, (50, 41)), upsampled_argmax(logits.float(), (50, 41))
+    )
+
+
+def test_memory_stays_near_the_budget() -> None:
+    """150 classes at 600x800 would be 288 MB at once; no tensor may come near that."""
+    logits, largest = regions(150, 24), 0
+
+    class Sizes(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.nbytes)
+            return result
+
+    with Sizes():
+        upsampled_argmax(logits, (600, 800), budget_bytes=2**20)
+    assert largest <= 2**20
+
+
+def test_differences_are_counted_unless_tied() -> None:
+    logits = torch.zeros(3, 1, 4)
+    logits[0] = 1.0
+    logits[1] = torch.tensor([1.0, 1.0 - TIE / 2, 1.0 - 2 * TIE, 0.0])
+    ours, other = np.zeros((1, 4), np.uint8), np.ones((1, 4), np.uint8)
+    assert untied_differences(logits, ours, ours) == 0
+    assert untied_differences(logits, ours, other) == 2
+    assert untied_differences(logits, ours, other.T) == 4  # of another shape: all differ
