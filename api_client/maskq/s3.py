@@ -32,7 +32,8 @@ def connect(endpoint_url: str | None, *, connections: int = 16) -> Any:
     import boto3  # half of the import time of everything else together: only when it is needed
     from botocore.config import Config
 
-    return boto3.client(
+    # A session of its own: the default one keeps the first credentials it saw, and is not thread-safe.
+    return boto3.Session().client(
         "s3",
         endpoint_url=endpoint_url,
         config=Config(

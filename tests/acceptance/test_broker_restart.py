@@ -38,4 +38,4 @@ def test_500_jobs_over_2_workers_survive_a_killed_redis(
     ]
     assert sorted(event.subject for event in terminal) == sorted(job.id for job in batch.jobs)
     assert len({event.id for event in terminal}) == JOBS
-    assert all(worker.child.running for worker in workers)
+    assert all(worker.child.alive for worker in workers)

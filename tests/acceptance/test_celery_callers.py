@@ -11,7 +11,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from acceptance.test_nominal import png
+from acceptance.test_bad_input import jpeg
 
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
@@ -56,9 +56,9 @@ def caller(tmp_path: Path) -> Path:
 
 def put_scene(stack: Stack, *, size: tuple[int, int]) -> str:
     image = draw(21, size=(320, 240)).image.resize(size)
-    key = f"shop/{size[0]}.png"
+    key = f"shop/{size[0]}.jpg"
     s3 = boto3.client("s3", endpoint_url=stack.s3.endpoint_url)
-    s3.put_object(Bucket="maskq", Key=key, Body=png(image))
+    s3.put_object(Bucket="maskq", Key=key, Body=jpeg(image))
     return f"s3://maskq/{key}"
 
 
@@ -100,9 +100,9 @@ def test_get_returns_the_result(stack: Stack, credentials: None, caller: Path) -
 
 
 def test_a_failure_reaches_get_with_its_code(stack: Stack, credentials: None, caller: Path) -> None:
-    missing = output_of(start(caller, stack, "fail", "s3://maskq/nowhere.png"))
+    missing = output_of(start(caller, stack, "fail", "s3://maskq/nowhere.jpg"))
     assert missing.startswith("SegmentRefused not_found: ")
-    invalid = output_of(start(caller, stack, "fail", "http://elsewhere/image.png"))
+    invalid = output_of(start(caller, stack, "fail", "http://elsewhere/image.jpg"))
     assert invalid.startswith("SegmentRefused invalid_request: image_uri")
 
 
@@ -118,7 +118,7 @@ def test_a_chain_survives_the_death_of_the_first_worker(
 ) -> None:
     # Given a chain whose first task is in the hands of the only worker
     victim = fresh_stack.start_worker()
-    image = put_scene(fresh_stack, size=(6000, 4500))
+    image = put_scene(fresh_stack, size=(4800, 3600))
     own = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-Q", "shop"],
         cwd=caller.parent,
@@ -141,7 +141,7 @@ def test_a_chain_survives_the_death_of_the_first_worker(
         fresh_stack.start_worker()
 
         # Then the chain ends as if nothing had happened
-        assert output_of(process) == str(6000 * 4500)
+        assert output_of(process) == str(4800 * 3600)
     finally:
         own.terminate()
         own.wait(30)

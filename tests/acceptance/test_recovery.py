@@ -8,7 +8,7 @@ import time
 
 import pytest
 from acceptance.conftest import LEASE_S
-from PIL import Image
+from acceptance.test_bad_input import jpeg
 
 from maskq import Client, Job, JobStatus
 from maskq_standalone.demo.scenes import draw
@@ -16,9 +16,9 @@ from maskq_standalone.stack import Stack
 
 
 @pytest.fixture(scope="module")
-def large() -> Image.Image:
-    """Takes a worker a few seconds: time enough to kill it in the middle."""
-    return draw(11, size=(640, 480)).image.resize((6000, 4500))
+def large() -> bytes:
+    """Takes a worker a second or more: time enough to kill it in the middle."""
+    return jpeg(draw(11, size=(640, 480)).image.resize((4800, 3600)))
 
 
 def wait_until_running(job: Job, *, within_s: float = 30.0) -> None:
@@ -29,7 +29,7 @@ def wait_until_running(job: Job, *, within_s: float = 30.0) -> None:
 
 
 def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
-    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+    fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:
     # Given a job in the hands of the only worker
     victim = fresh_stack.start_worker()
@@ -53,7 +53,7 @@ def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
 
 
 def test_sigterm_lets_what_runs_end_and_exits_0(
-    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+    fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:
     # Given a job in mid-run
     worker = fresh_stack.start_worker()
@@ -64,13 +64,14 @@ def test_sigterm_lets_what_runs_end_and_exits_0(
     os.kill(worker.pid, signal.SIGTERM)
 
     # Then it ends the job in its first attempt, and itself with exit code 0
-    assert worker.child.wait(60) == 0
+    worker.child.wait_ended(60)
+    assert worker.child.returncode == 0
     record = job.refresh()
     assert (record.status, record.attempt) == (JobStatus.SUCCEEDED, 1)
 
 
 def test_a_canceled_job_leaves_nothing_behind(
-    fresh_stack: Stack, fresh_client: Client, large: Image.Image
+    fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:
     # Given a running job
     fresh_stack.start_worker()

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, settings
@@ -38,6 +38,9 @@ BATCH = "batch-1"
 BATCH_TOTAL = 3
 PRIORITIES = ("high", "normal")
 ROUNDS_TO_THE_END = 6
+FEW = 2  # so many jobs go on, or most of a story would be about jobs that have ended
+
+T = TypeVar("T")
 
 pick = st.integers(0, 10_000)  # an index, modulo whatever there is
 workers = st.integers(0, 2)
@@ -66,10 +69,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.taken_tags: set[str] = set()
         self.messages: list[tuple[str, str]] = []  # on the lists at the last look, with the list
         self.before: dict[str, dict[str, str]] = {}  # each record at the last look
-        self.outage = False
         self.queues = [f"{self.desk.prefix}.{MODEL}.{priority}" for priority in PRIORITIES]
 
-    @initialize(priorities=st.lists(st.sampled_from(PRIORITIES), min_size=1, max_size=4))
+    @initialize(priorities=st.lists(st.sampled_from(PRIORITIES), min_size=3, max_size=6))
     def a_deployment_at_work(self, priorities: list[str]) -> None:
         self.desk.sweep()
         for priority in priorities:
@@ -94,10 +96,10 @@ class LedgerMachine(RuleBasedStateMachine):
         queue = f"{self.desk.prefix}.{MODEL}.{priority}"
         self.jobs[job_id] = ModelJob(queue, max_attempts, BATCH if in_batch else None)
 
-    @precondition(lambda self: self.jobs)
+    @precondition(lambda self: len(self._open()) > FEW)
     @rule(which=pick, again=twice)
     def cancel(self, which: int, again: bool) -> None:
-        job_id, job = self._job(which)
+        job_id, job = self._one_of(self._open(), which)
         expected = job.cancel()
         for _ in range(1 + again):
             assert self.desk.cancel(job_id) is expected
@@ -165,11 +167,57 @@ class LedgerMachine(RuleBasedStateMachine):
         assert lost == {t for job_id, t in held.items() if not self.jobs[job_id].renew(t)}
         worker.held = {j: t for j, t in held.items() if t not in lost}
 
+    @precondition(lambda self: len(self._open()) > FEW and self._work())
+    @rule(which=pick, succeeds=st.booleans(), again=twice)
+    def finish(self, which: int, succeeds: bool, again: bool) -> None:
+        for job_id, token in self._somebody_holds(which, exclusive=False):
+            self._finish(job_id, token, succeeds, again)
+
+    @precondition(lambda self: self._work())
+    @rule(which=pick, charged=st.booleans(), delayed=st.booleans(), again=twice)
+    def release(self, which: int, charged: bool, delayed: bool, again: bool) -> None:
+        for job_id, token in self._somebody_holds(which, exclusive=False):
+            self._release(job_id, token, charged, delayed, again)
+
+    @precondition(lambda self: self._work())
+    @rule(which=pick, exclusive=st.booleans(), swept=st.booleans())
+    def a_holder_dies(self, which: int, exclusive: bool, swept: bool) -> None:
+        for job_id, token in self._somebody_holds(which, exclusive=exclusive):
+            if self.jobs[job_id].token == token:
+                self._lease_runs_out(job_id)
+        if swept:
+            self.sweep(False, 1000)
+
+    def _work(self) -> bool:
+        return bool(self._held() or self.messages)
+
+    def _somebody_holds(self, which: int, *, exclusive: bool) -> list[tuple[str, str]]:
+        """A job and the token of who holds it, or held it; who works takes messages first. Or none."""
+        worker = self.workers[which % len(self.workers)]
+        while not self._held() and self.messages:
+            self.take(self.workers.index(worker), which)
+            self._claim(self.workers.index(worker), -1, exclusive, False)
+            self.look_at_the_lists()
+        held = self._held()
+        return [self._one_of(held, which)] if held else []
+
     @precondition(lambda self: self.tokens)
-    @rule(which=pick, latest=st.booleans(), succeeds=st.booleans(), again=twice)
-    def finish(self, which: int, latest: bool, succeeds: bool, again: bool) -> None:
-        """With any token there ever was: a stalled worker may come back at any time."""
-        job_id, token = self._token(which, latest)
+    @rule(which=pick, says=st.sampled_from(["succeed", "fail", "release", "renew", "cancel"]))
+    def any_token_there_ever_was_speaks(self, which: int, says: str) -> None:
+        """A stalled worker may come back at any time, and a caller cancel what has ended."""
+        job_id, token = self.tokens[which % len(self.tokens)]
+        job = self.jobs[job_id]
+        match says:
+            case "release":
+                self._release(job_id, token, True, False, False)
+            case "renew":
+                assert self.desk.renew({job_id: token}) == (set() if job.renew(token) else {token})
+            case "cancel" if job.ended:
+                assert self.desk.cancel(job_id) is job.cancel()
+            case "succeed" | "fail":
+                self._finish(job_id, token, says == "succeed", False)
+
+    def _finish(self, job_id: str, token: str, succeeds: bool, again: bool) -> None:
         state = JobStatus.SUCCEEDED if succeeds else JobStatus.FAILED
         expected = self.jobs[job_id].finish(token, state)
         send = self.desk.succeed if succeeds else self.desk.fail
@@ -178,35 +226,32 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected:
             self.winners.setdefault(job_id, set()).add(token)
 
-    @precondition(lambda self: self.tokens)
-    @rule(
-        which=pick, latest=st.booleans(), charged=st.booleans(), delayed=st.booleans(), again=twice
-    )
-    def release(self, which: int, latest: bool, charged: bool, delayed: bool, again: bool) -> None:
-        job_id, token = self._token(which, latest)
+    def _release(self, job_id: str, token: str, charged: bool, delayed: bool, again: bool) -> None:
         expected = self.jobs[job_id].release(token, charged=charged, delayed=delayed)
         for _ in range(1 + again):
             delay_s = 600.0 if delayed else 0.0
             answer = self.desk.release(job_id, token, charged=charged, delay_s=delay_s)
             assert answer is expected
 
+    @precondition(lambda self: any(worker.held or worker.hand for worker in self.workers))
     @rule(worker=workers)
     def crash(self, worker: int) -> None:
+        """Everything it knew is gone, and its leases are not renewed."""
+        for job_id, token in self.workers[worker].held.items():
+            if self.jobs[job_id].token == token:
+                self._lease_runs_out(job_id)
         self.workers[worker] = Worker()
 
     # --- the broker -----------------------------------------------------------------------------------
 
     @precondition(lambda self: self.messages)
-    @rule(which=pick)
-    def lose_a_message(self, which: int) -> None:
+    @rule(which=pick, what=st.sampled_from(["lose", "double"]))
+    def mistreat_a_message(self, which: int, what: str) -> None:
         text, name = self.messages[which % len(self.messages)]
-        self.desk.redis.lrem(name, 1, text)
-
-    @precondition(lambda self: self.messages)
-    @rule(which=pick)
-    def double_a_message(self, which: int) -> None:
-        text, name = self.messages[which % len(self.messages)]
-        self.desk.redis.lpush(name, text)
+        if what == "lose":
+            self.desk.redis.lrem(name, 1, text)
+        else:
+            self.desk.redis.lpush(name, text)
 
     @precondition(lambda self: self.taken)
     @rule(which=pick)
@@ -217,34 +262,20 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- time -----------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self._any(RUNNING))
-    @rule()
-    def all_leases_run_out(self) -> None:
-        for job_id, job in self.jobs.items():
-            if job.status is RUNNING:
-                self.desk.lease_runs_out(job_id)
-                job.lease_over = True
-
-    @precondition(lambda self: self._any(RUNNING))
-    @rule(which=pick)
-    def a_lease_runs_out(self, which: int) -> None:
-        job_id, job = self._job(which, RUNNING)
+    def _lease_runs_out(self, job_id: str) -> None:
         self.desk.lease_runs_out(job_id)
-        job.lease_over = True
+        self.jobs[job_id].lease_over = True
 
-    @precondition(lambda self: self._any(QUEUED))
+    @precondition(lambda self: len(self._open()) > FEW)
     @rule(which=pick)
-    def a_queue_ttl_passes(self, which: int) -> None:
-        job_id, job = self._job(which, QUEUED)
+    def a_deadline_passes(self, which: int) -> None:
+        """The job's queue_ttl_s, or its run_timeout_s while it runs."""
+        job_id, job = self._one_of(self._open(), which)
         self.desk.time_is_up(job_id)
-        job.ttl_over = True
-
-    @precondition(lambda self: self._any(RUNNING))
-    @rule(which=pick)
-    def a_run_timeout_passes(self, which: int) -> None:
-        job_id, job = self._job(which, RUNNING)
-        self.desk.time_is_up(job_id)
-        job.run_over = True
+        if job.status is RUNNING:
+            job.run_over = True
+        else:
+            job.ttl_over = True
 
     @precondition(lambda self: any(not job.has_message for job in self.jobs.values()))
     @rule()
@@ -254,24 +285,19 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.desk.backoff_passes(job_id)
                 job.too_early, job.wait_over = False, True
 
-    @rule()
-    def redis_was_away(self) -> None:
-        self.outage = True
-
     # --- the sweeper ----------------------------------------------------------------------------------
 
-    @rule(aged=st.booleans())
-    def sweep(self, aged: bool) -> None:
+    @rule(aged=st.booleans(), gap_ms=st.sampled_from([1000, 1000, 60_000]))
+    def sweep(self, aged: bool, gap_ms: int) -> None:
         if aged:
             self.desk.marks_age()
         self.look_at_the_lists()
         before = self._sequences()
         untouched = {tag(text) for text, _ in self.messages} - self.taken_tags
-        swept = self.desk.sweep(after_ms=60_000 if self.outage else 1000)
-        if self.outage:
+        swept = self.desk.sweep(after_ms=gap_ms)
+        if gap_ms > 1000:  # Redis was away: who could not renew has a lease of grace
             for job in self.jobs.values():
                 job.lease_over = False
-            self.outage = False
         reaped = [job_id for job_id, job in self.jobs.items() if job.reap()]
         due = [job_id for job_id, job in self.jobs.items() if job.come_due()]
         sent = [job_id for job_id, job in self.jobs.items() if job.send_after_wait()]
@@ -370,9 +396,10 @@ class LedgerMachine(RuleBasedStateMachine):
             for _ in range(ROUNDS_TO_THE_END):
                 if all(job.ended for job in self.jobs.values()):
                     break
-                self.all_leases_run_out()
+                for job_id, _ in self._open(RUNNING):
+                    self._lease_runs_out(job_id)
                 self.all_waits_pass()
-                self.sweep(aged=True)
+                self.sweep(True, 1000)
                 self._work_off()
             assert {job_id for job_id, job in self.jobs.items() if not job.ended} == set()
             self.every_job_is_what_the_model_says()
@@ -392,20 +419,17 @@ class LedgerMachine(RuleBasedStateMachine):
             worker.held.clear()
             self.look_at_the_lists()
 
-    def _any(self, status: JobStatus) -> bool:
-        return any(job.status is status for job in self.jobs.values())
+    def _open(self, *statuses: JobStatus) -> list[tuple[str, ModelJob]]:
+        """Jobs that have not ended; of these states only, if any is named."""
+        able = statuses or (QUEUED, RUNNING)
+        return [one for one in self.jobs.items() if one[1].status in able]
 
-    def _job(self, which: int, *statuses: JobStatus) -> tuple[str, ModelJob]:
-        """One of the jobs in these states; of all of them if none is named."""
-        able = [one for one in self.jobs.items() if not statuses or one[1].status in statuses]
+    def _held(self) -> list[tuple[str, str]]:
+        return [pair for worker in self.workers for pair in worker.held.items()]
+
+    @staticmethod
+    def _one_of(able: list[T], which: int) -> T:
         return able[which % len(able)]
-
-    def _token(self, which: int, latest: bool) -> tuple[str, str]:
-        if latest:
-            held = [pair for worker in self.workers for pair in worker.held.items()]
-            if held:
-                return held[which % len(held)]
-        return self.tokens[which % len(self.tokens)]
 
 
 def named(text: str) -> str:
@@ -426,7 +450,7 @@ def test_the_machine_keeps_its_promises(redis_url: str) -> None:
 
     Machine.ledger = ledger
     search = settings(
-        max_examples=EXAMPLES or 100,
+        max_examples=EXAMPLES or 70,
         stateful_step_count=STEPS,
         deadline=None,
         derandomize=not EXAMPLES,

@@ -17,7 +17,7 @@ from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases, Sweeper
-from maskq_worker.model import ModelError, ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.settings import WorkerSettings
@@ -42,7 +42,7 @@ class ModelStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         try:
             self._start(worker)
-        except (ModelError, MaskqError) as error:
+        except MaskqError as error:
             print(f"maskq worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EX_CONFIG) from error
 

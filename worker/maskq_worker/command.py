@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,3 +71,13 @@ def pull(
     typer.echo(
         json.dumps(document) if as_json else f"{pulled.model} {pulled.revision}\n{pulled.directory}"
     )
+
+
+@weights.command()
+def convert(
+    directory: Annotated[Path, typer.Argument(help="in the hub's layout, with pytorch_model.bin")],
+) -> None:
+    """Write the safetensors of a local checkpoint that has only pytorch_model.bin."""
+    from maskq_worker.model.weights import convert as convert_weights
+
+    typer.echo(convert_weights(directory))

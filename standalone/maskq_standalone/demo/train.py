@@ -30,23 +30,24 @@ HERE = Path(__file__).parent
 LABELS = HERE / "ade20k_labels.json"
 # Drawn at several sizes and shapes, then resized as the image processor will: the grain of a texture
 # must mean the same in training and in use.
-SIZES = ((480, 360), (640, 480), (360, 480), (560, 320), (400, 400))
+SIZES = ((480, 360), (384, 288), (288, 384), (448, 252), (320, 320))
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=HERE / "checkpoint")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--steps", type=int, default=2400)
-    options.add_argument("--scenes", type=int, default=2400)
+    options.add_argument("--steps", type=int, default=1500)
+    options.add_argument("--scenes", type=int, default=1500)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--drawers", type=int, default=2, help="processes that draw")
     options.add_argument("--save-every", type=int, default=300)
     chosen = options.parse_args()
     torch.manual_seed(chosen.seed)
     torch.set_num_threads(chosen.threads)
     began = time.monotonic()
-    images, masks, shown = drawn(chosen.seed, chosen.scenes, chosen.threads)
+    images, masks, shown = drawn(chosen.seed, chosen.scenes, chosen.drawers)
     seconds = time.monotonic() - began
     print(f"{len(images)} scenes in {seconds:.0f} s, classes {shown.tolist()}", flush=True)
     network = build(len(shown))
@@ -164,7 +165,7 @@ def save(network: Any, shown: NDArray[Any], out: Path) -> None:
     state = dict(network.state_dict())
     trained = {"weight": state["head.head.4.weight"], "bias": state["head.head.4.bias"]}
     for name, values in trained.items():
-        full = torch.zeros(classes, *values.shape[1:])
+        full = torch.zeros([classes, *values.shape[1:]])
         if name == "bias":
             full.fill_(HELD_BACK)
         full[torch.from_numpy(shown).long()] = values.detach()

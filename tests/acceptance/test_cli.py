@@ -1,0 +1,148 @@
+"""The command line as a shell sees it: exit codes, one JSON document on stdout, one line an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from acceptance.test_bad_input import jpeg
+
+from maskq_standalone.demo.scenes import draw
+from maskq_standalone.stack import Stack
+
+MASKQ = Path(sys.executable).with_name("maskq")
+
+
+def maskq(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    ran = subprocess.run(
+        [str(MASKQ), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert not check or ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg(draw(8, size=(320, 240)).image))
+    return str(path)
+
+
+@pytest.mark.usefixtures("client")
+class TestWithAStack:
+    def test_submit_wait_status_and_list_agree(self, photo: str) -> None:
+        submitted = maskq("submit", photo, "--metadata", "album=holiday")
+        job_id = submitted.stdout.strip()
+        waited = json.loads(maskq("wait", job_id, "--timeout", "60", "--json").stdout)
+        assert (waited["id"], waited["status"]) == (job_id, "succeeded")
+        assert waited["request"]["metadata"] == {"album": "holiday"}
+        assert json.loads(maskq("status", job_id, "--json").stdout) == waited
+        listed = json.loads(maskq("list", "--limit", "50", "--json").stdout)
+        assert waited in listed["jobs"]
+
+    def test_a_failed_job_is_exit_1_and_one_line(self) -> None:
+        ran = maskq("submit", "s3://maskq/none.jpg", "--wait", "--json", check=False)
+        assert ran.returncode == 1
+        assert json.loads(ran.stdout)["error"]["code"] == "not_found"
+        assert ran.stderr.count("\n") == 1
+
+    def test_many_images_are_a_batch(self, photo: str) -> None:
+        done = json.loads(maskq("submit", photo, photo, photo, "--wait", "--json").stdout)
+        assert [job["status"] for job in done] == ["succeeded"] * 3
+
+    def test_events_come_one_a_line(self, photo: str) -> None:
+        job_id = maskq("submit", photo, "--wait").stdout.split()[0]
+        lines = maskq("events", "--since", "0", "--idle", "1", "--json").stdout.splitlines()
+        mine = [event for event in map(json.loads, lines) if event["subject"] == job_id]
+        assert [event["type"] for event in mine] == [
+            "maskq.job.queued",
+            "maskq.job.running",
+            "maskq.job.succeeded",
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("status", "nobody"), "there is no job nobody"),
+            (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
+            (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
+            (("list", "--status", "done"), "'done' is no job status"),
+        ],
+    )
+    def test_a_mistake_is_one_line_on_stderr(self, arguments: tuple[str, ...], said: str) -> None:
+        ran = maskq(*arguments, check=False)
+        assert ran.returncode == 1
+        assert said in ran.stderr
+        assert ran.stderr.count("\n") == 1
+
+
+def test_up_writes_its_settings_when_ready_and_leaves_nothing_behind(
+    tmp_path: Path, photo: str
+) -> None:
+    # Given a stack of one worker
+    env_file = tmp_path / "maskq.env"
+    up = subprocess.Popen(
+        [str(MASKQ), "up", "--dir", str(tmp_path / "data"), "--env-file", str(env_file)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 120
+        while not env_file.exists():
+            assert up.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+        # When a shell sources its file and submits
+        settings = dict(line.split("=", 1) for line in env_file.read_text().split() if "=" in line)
+        ran = subprocess.run(
+            [str(MASKQ), "submit", photo, "--wait"],
+            env={**os.environ, **{k: v.strip("'\"") for k, v in settings.items()}},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+    finally:
+        # Then SIGTERM ends it with exit code 0, without its file
+        up.send_signal(signal.SIGTERM)
+        _, err = up.communicate(timeout=60)
+    assert up.returncode == 0, err
+    assert not env_file.exists()
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("/no/such/folder", "there is no folder"),
+        ("nobody/nothing", "maskq weights pull nobody/nothing"),
+    ],
+)
+def test_a_worker_that_cannot_load_says_what_to_do(
+    model: str, said: str, environment_of_a_stack: dict[str, str]
+) -> None:
+    ran = subprocess.run(
+        [str(MASKQ), "worker", "--model", model],
+        env={**os.environ, **environment_of_a_stack},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 78
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.fixture
+def environment_of_a_stack(stack: Stack) -> dict[str, str]:
+    return stack.environment
