@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-import boto3
 import pytest
 import redis
 from acceptance.test_nominal import png
 from PIL import Image
 
-from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel
+from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel, s3
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
@@ -140,9 +139,9 @@ def test_a_bucket_that_is_not_allowed_is_refused(
 ) -> None:
     # Given a worker that may use one bucket, and an image in another
     fresh_stack.start_worker(env={"MASKQ_ALLOWED_BUCKETS": "maskq"})
-    s3 = boto3.client("s3", endpoint_url=fresh_client.settings.s3_endpoint_url)
-    s3.create_bucket(Bucket="private")
-    s3.put_object(Bucket="private", Key="x.png", Body=png(scene))
+    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store.create_bucket(Bucket="private")
+    store.put_object(Bucket="private", Key="x.png", Body=png(scene))
 
     # Then neither its images nor a place in it can be had
     with pytest.raises(JobFailed) as read:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import pytest
 from acceptance.test_bad_input import jpeg
 
+from maskq import Client, JobStatus, s3
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
@@ -57,8 +59,8 @@ def caller(tmp_path: Path) -> Path:
 def put_scene(stack: Stack, *, size: tuple[int, int]) -> str:
     image = draw(21, size=(320, 240)).image.resize(size)
     key = f"shop/{size[0]}.jpg"
-    s3 = boto3.client("s3", endpoint_url=stack.s3.endpoint_url)
-    s3.put_object(Bucket="maskq", Key=key, Body=jpeg(image))
+    store = s3.connect(stack.s3.endpoint_url)
+    store.put_object(Bucket="maskq", Key=key, Body=jpeg(image))
     return f"s3://maskq/{key}"
 
 
@@ -78,20 +80,21 @@ def output_of(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
-@pytest.fixture
-def own_worker(caller: Path, stack: Stack, tmp_path: Path):
+@contextmanager
+def own_worker(caller: Path, stack: Stack) -> Iterator[None]:
     """The caller's own Celery worker, for the task that follows in the chain."""
-    command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-Q", "shop"]
     process = subprocess.Popen(
-        [*command, "--loglevel", "WARNING"],
+        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-Q", "shop"],
         cwd=caller.parent,
         env={**os.environ, "URL": stack.redis.url},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    yield process
-    process.terminate()
-    process.wait(30)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_get_returns_the_result(stack: Stack, credentials: None, caller: Path) -> None:
@@ -107,41 +110,29 @@ def test_a_failure_reaches_get_with_its_code(stack: Stack, credentials: None, ca
 
 
 def test_a_chain_goes_on_with_the_caller_s_own_task(
-    stack: Stack, credentials: None, caller: Path, own_worker: object
+    stack: Stack, credentials: None, caller: Path
 ) -> None:
     image = put_scene(stack, size=(320, 240))
-    assert output_of(start(caller, stack, "chain", image)) == str(320 * 240)
+    with own_worker(caller, stack):
+        assert output_of(start(caller, stack, "chain", image)) == str(320 * 240)
 
 
 def test_a_chain_survives_the_death_of_the_first_worker(
-    fresh_stack: Stack, credentials: None, caller: Path
+    fresh_stack: Stack, fresh_client: Client, caller: Path
 ) -> None:
     # Given a chain whose first task is in the hands of the only worker
     victim = fresh_stack.start_worker()
     image = put_scene(fresh_stack, size=(4800, 3600))
-    own = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-Q", "shop"],
-        cwd=caller.parent,
-        env={**os.environ, "URL": fresh_stack.redis.url},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        process = start(caller, fresh_stack, "chain", image)
-        from maskq import Client, JobStatus
-
-        with Client.from_env() as client:
-            end = time.monotonic() + 60
-            while not client.list(status=JobStatus.RUNNING).records:
-                assert time.monotonic() < end
-                time.sleep(0.02)
+    with own_worker(caller, fresh_stack):
+        chain = start(caller, fresh_stack, "chain", image)
+        end = time.monotonic() + 60
+        while not fresh_client.list(status=JobStatus.RUNNING).records:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
         # When that worker is killed and another one comes
         os.kill(victim.pid, signal.SIGKILL)
         fresh_stack.start_worker()
 
         # Then the chain ends as if nothing had happened
-        assert output_of(process) == str(4800 * 3600)
-    finally:
-        own.terminate()
-        own.wait(30)
+        assert output_of(chain) == str(4800 * 3600)

@@ -7,12 +7,11 @@ import io
 import json
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 from PIL import Image
 
-from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout
+from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout, s3
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
@@ -44,7 +43,7 @@ def test_an_image_is_taken_from_wherever_it_is(
             image = scene
         case "s3":
             key = "tests/a photo with späces.png"
-            boto3.client("s3", endpoint_url=client.settings.s3_endpoint_url).put_object(
+            s3.connect(client.settings.s3_endpoint_url).put_object(
                 Bucket="maskq", Key=key, Body=body
             )
             image = f"s3://maskq/{key}"

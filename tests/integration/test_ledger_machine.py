@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -456,7 +456,6 @@ def test_the_machine_keeps_its_promises(redis_url: str) -> None:
         derandomize=not EXAMPLES,
         database=None,
         suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.normal,
         phases=[Phase.generate, Phase.shrink],
     )
     try:

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from maskq.contract import JobStatus
+from maskq.contract import JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.errors import QueueFull
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import ReleaseOutcome
 from maskq_standalone.redis_server import RedisServer, find
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from .ledger_desk import RUN_ID, Desk
 
 
 @pytest.fixture
@@ -40,13 +39,13 @@ def fill(desk: Desk) -> None:
 
 def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
     desk = own_desk
-    # Given jobs in every state, more than any script has been loaded for
+    # Given jobs in every state; the server has not been given most of the scripts yet
     jobs = {n: desk.claimed_job() for n in ("succeeds", "fails", "released", "delayed", "kept")}
     queued, unwanted = desk.submit(), desk.submit()
     jobs |= {name: desk.claimed_job() for name in ("swept", "timed out")}
     desk.lease_runs_out(jobs["swept"][0])
     desk.time_is_up(jobs["timed out"][0])
-    last = {"swept_ms": desk.now_ms() - 1000, "run_id": ledger_desk.RUN_ID}
+    last = {"swept_ms": desk.now_ms() - 1000, "run_id": RUN_ID}
     desk.redis.hset(desk.key("sweeper"), mapping=last)
     before = {name for name in desk.key_names() if ":job:" in name}
     # When
@@ -77,7 +76,7 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
 
 
 def _submit_call(desk: Desk) -> calls.Call[calls.Submitted]:
-    request = ledger_desk.SegmentRequest(image_uri="s3://photos/a.png")
+    request = SegmentRequest(image_uri="s3://photos/a.png")
     return calls.submit(desk.prefix, new_id(), request, calls.Limits())
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from maskq.contract import JobStatus, Priority
 from maskq.contract.ids import new_id
-from maskq.ledger import calls
+from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import BatchPlace, Idempotency, Limits, SubmitOutcome
 
 from . import ledger_desk
@@ -165,7 +165,7 @@ def test_a_default_nobody_serves_is_refused_where_there_is_a_choice(desk: Desk) 
 
 
 def test_where_no_model_was_ever_served_nothing_is_known(redis_url: str, key_prefix: str) -> None:
-    ledger = ledger_desk.Ledger(redis_url)
+    ledger = Ledger(redis_url)
     try:
         refused = Desk(ledger, key_prefix, model=None).try_submit()
     finally:

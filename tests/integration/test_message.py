@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord
+from celery import Celery, chain
 from celery.app.task import Context
 from celery.app.trace import build_tracer
+from celery.canvas import Signature
 from celery.worker.request import Request
 from kombu.message import Message
 from kombu.simple import SimpleQueue
@@ -207,17 +208,20 @@ def test_ids_of_any_letters_survive(desk: Desk, app: Celery, strange: str) -> No
 # --- the answer to a Celery caller --------------------------------------------------------------------
 
 
-def _next(app: Celery, name: str) -> Any:
+def _next(app: Celery, name: str) -> Signature:
     return app.signature(name, args=[1], kwargs={"k": "ü"}, queue=f"{name}-queue")
 
 
-CALLERS = {
+# How a caller may ask, and with what to follow. A chord's header task is sent with its body, as here.
+CALLERS: dict[str, Callable[[Celery, Signature], Any]] = {
     "plain": lambda app, first: first.apply_async(task_id=TASK_ID),
     "callbacks": lambda app, first: first.apply_async(
         task_id=TASK_ID, link=[_next(app, "ok"), _next(app, "ok2")], link_error=_next(app, "bad")
     ),
     "chain": lambda app, first: chain(first, _next(app, "then"), _next(app, "last")).apply_async(),
-    "chord": lambda app, first: chord([first], app=app)(_next(app, "body")),
+    "chord": lambda app, first: first.set(chord=_next(app, "body"), group_id="g-1").apply_async(
+        task_id=TASK_ID
+    ),
 }
 
 
@@ -226,11 +230,7 @@ def received(request: pytest.FixtureRequest, app: Celery, desk: Desk) -> Request
     """A caller's message as the worker has it: by Celery's producer, through Redis, by kombu."""
     app.conf.result_backend = "cache+memory://"
     first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=desk.prefix)
-    if request.param == "chord":  # its counter is the backend's; the message is what counts here
-        body = _next(app, "body")
-        first.set(chord=body, group_id="g-1").apply_async(task_id=TASK_ID)
-    else:
-        CALLERS[request.param](app, first)
+    CALLERS[request.param](app, first)
 
     @app.task(name=keys.TASK_SEGMENT, bind=True, shared=False)
     def segment(self: Any, *args: Any) -> Any: ...

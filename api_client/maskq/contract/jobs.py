@@ -147,6 +147,7 @@ class JobRecord(BaseModel):
     created_ms: int
     started_ms: int | None = None  # of the latest attempt
     ended_ms: int | None = None
+    owner: str | None = None  # host:pid of the worker that has, or last had, it
     not_before_ms: int | None = None  # backs off until then
     batch_id: str | None = None
     result: JobResult | None = None  # only when succeeded

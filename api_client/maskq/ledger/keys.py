@@ -10,6 +10,7 @@
 {p}:deadlines            zset   jobs not ended, by when they expire or time out
 {p}:created, {p}:ended   zset   all records; those ended
 {p}:answers              zset   ended jobs whose Celery caller is not answered yet
+{p}:answer-sequence      number of answers sent: their messages differ by it
 {p}:batch:{id}[:ended]   hash, list   counts; ids in the order in which they ended
 {p}:idempotency:{key}    hash   id and fingerprint of the request
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it

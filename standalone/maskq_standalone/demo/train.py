@@ -172,6 +172,7 @@ def save(network: Any, shown: NDArray[Any], out: Path) -> None:
         state[f"head.head.4.{name}"] = full
     whole.load_state_dict(state)
     whole.half().save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # it is written 0600: no wheel or container could share it
     DPTImageProcessorPil(
         size={"height": SIDE, "width": SIDE},
         keep_aspect_ratio=False,
