@@ -92,7 +92,7 @@ class Desk:
         return job_id, self.claim(job_id, exclusive=exclusive)
 
     def renew(self, held: dict[str, str], lease_s: float = LEASE_S) -> frozenset[str]:
-        return self.ledger.run(calls.renew(self.prefix, held, lease_s))
+        return self.ledger.run(calls.renew(self.prefix, held.items(), lease_s))
 
     def succeed(self, job_id: str, token: str, result: JobResult = RESULT) -> bool:
         return self.ledger.run(calls.succeed(self.prefix, job_id, token, result))

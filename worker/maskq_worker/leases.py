@@ -69,8 +69,9 @@ class Leases:
         held = self.holding()
         if not held:
             return
-        tokens = {one.job_id: one.token for one in held}
-        lost = self._ledger.run(calls.renew(self._prefix, tokens, self._lease_s))
+        # Pairs: for a moment a process may hold a job's old and its new token.
+        pairs = [(one.job_id, one.token) for one in held]
+        lost = self._ledger.run(calls.renew(self._prefix, pairs, self._lease_s))
         for one in held:
             if one.token in lost:
                 logger.info("job %s is no longer this worker's: its work stops here", one.job_id)

@@ -7,7 +7,7 @@ Each may be sent twice, as after a lost connection: same token, same answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -165,9 +165,9 @@ def claim(
     return Call(script("claim"), args, parse)
 
 
-def renew(prefix: str, held: Mapping[str, str], lease_s: float) -> Call[frozenset[str]]:
-    """Renew the leases of `held` (job id → token); the tokens no longer held come back."""
-    flat = [part for item in held.items() for part in item]
+def renew(prefix: str, held: Iterable[tuple[str, str]], lease_s: float) -> Call[frozenset[str]]:
+    """Renew the leases of `held`, pairs of job id and token; the tokens no longer held come back."""
+    flat = [part for pair in held for part in pair]
     return Call(script("renew"), (prefix, _ms(lease_s), *flat), frozenset)
 
 

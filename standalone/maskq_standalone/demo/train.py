@@ -161,7 +161,7 @@ def save(network: Any, shown: NDArray[Any], out: Path) -> None:
     from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
     whole = DPTForSemanticSegmentation(config())
-    classes = whole.head.head[4].out_channels
+    classes: Any = whole.head.head[4].out_channels
     state = dict(network.state_dict())
     trained = {"weight": state["head.head.4.weight"], "bias": state["head.head.4.bias"]}
     for name, values in trained.items():
@@ -172,7 +172,9 @@ def save(network: Any, shown: NDArray[Any], out: Path) -> None:
         state[f"head.head.4.{name}"] = full
     whole.load_state_dict(state)
     whole.half().save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # it is written 0600: no wheel or container could share it
+    (out / "model.safetensors").chmod(
+        0o644
+    )  # it is written 0600: no wheel or container could share it
     DPTImageProcessorPil(
         size={"height": SIDE, "width": SIDE},
         keep_aspect_ratio=False,
