@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from acceptance.conftest import LEASE_S
+from checkpoints import write_smallest
+from PIL import Image
 
 from maskq import Client, JobStatus
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 JOBS = 500
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
+    """With a model that costs nothing: it is the queue that is tested."""
+    model = write_smallest(tmp_path / "smallest")
+    environment = {"MASKQ_LEASE_S": str(LEASE_S)}
+    with Stack(workers=0, pinned=True, model=str(model), env=environment) as running:
+        yield running
 
 
 def test_500_jobs_over_2_workers_survive_a_killed_redis(
@@ -17,7 +32,7 @@ def test_500_jobs_over_2_workers_survive_a_killed_redis(
 ) -> None:
     # Given two worker processes and 500 jobs, some of which have ended
     workers = fresh_stack.start_workers(2)
-    image = draw(5, size=(160, 120)).image
+    image = Image.new("RGB", (64, 48), "teal")
     batch = fresh_client.submit_many([image] * JOBS)
     while batch.progress().counts.get(JobStatus.SUCCEEDED, 0) < JOBS // 10:
         time.sleep(0.1)

@@ -1,0 +1,38 @@
+"""Checkpoints written in the hub's layout, random weights, for tests that need a model but no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import DPTConfig, DPTForSemanticSegmentation
+from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
+
+
+def write_smallest(directory: Path, *, labels: int = 8) -> Path:
+    """A DPT whose forward takes milliseconds: what is left is the queue's own cost."""
+    torch.manual_seed(0)
+    names = {number: f"class {number}" for number in range(labels)}
+    config = DPTConfig(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3],
+        reassemble_factors=[2, 1, 0.5, 0.25],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        use_auxiliary_head=False,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+    )
+    DPTForSemanticSegmentation(config).save_pretrained(directory)
+    DPTImageProcessorPil(
+        size={"height": 32, "width": 32},
+        keep_aspect_ratio=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(directory)
+    return directory
