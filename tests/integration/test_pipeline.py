@@ -1,0 +1,213 @@
+"""One job, top to bottom, in this process: real Redis, real S3 server, the smallest model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import write_smallest
+from PIL import Image
+
+from maskq import FailureCode, JobRecord, JobStatus, Output
+from maskq.contract import JobResult, SegmentRequest
+from maskq.contract.places import S3Place
+from maskq.ledger import Ledger, calls
+from maskq_worker.batcher import MicroBatcher
+from maskq_worker.leases import Leases
+from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.object_store import ObjectStore
+from maskq_worker.pipeline import Pipeline
+from maskq_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from maskq_standalone.s3_server import S3Server
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
+
+
+class Bench:
+    """A worker's inside without Celery, and a caller's view of the same ledger and store."""
+
+    def __init__(self, segmenter: Segmenter, **changes: object) -> None:
+        self.settings = WorkerSettings.load(**changes)
+        self.prefix = self.settings.key_prefix
+        self.ledger = Ledger(self.settings.redis_url.get_secret_value())
+        self.store = ObjectStore(
+            self.settings.s3_endpoint_url,
+            allowed_buckets=self.settings.allowed_buckets,
+            connections=4,
+        )
+        self.batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+            segmenter.run, max_batch_size=2, name="model"
+        )
+        self.batcher.start()
+        self.pipeline = Pipeline(
+            self.settings,
+            ledger=self.ledger,
+            store=self.store,
+            segmenter=segmenter,
+            batcher=self.batcher,
+            leases=Leases(self.ledger, self.prefix, self.settings.lease_s),
+            owner="here:1",
+        )
+        self.ledger.run(calls.register_model(self.prefix, "smallest", {}))
+
+    def submit(self, job_id: str, **request: object) -> None:
+        buffer = io.BytesIO()
+        Image.new("RGB", (60, 40), "teal").save(buffer, "PNG")
+        place = S3Place(self.settings.s3_bucket, f"{self.prefix}/in/{job_id}.png")
+        self.store.put(place, buffer.getvalue(), "image/png")
+        asked = SegmentRequest.model_validate({"image_uri": str(place), **request})
+        self.ledger.run(calls.submit(self.prefix, job_id, asked, calls.Limits()))
+
+    def record(self, job_id: str) -> JobRecord:
+        record = self.ledger.run(calls.get(self.prefix, job_id))
+        assert record is not None
+        return record
+
+    def place(self, job_id: str) -> S3Place:
+        return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
+
+    def close(self) -> None:
+        self.batcher.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def bench(segmenter: Segmenter, environment: dict[str, str]) -> Iterator[Bench]:
+    made = Bench(segmenter)
+    yield made
+    made.close()
+
+
+def names_under(server: S3Server, place: S3Place) -> set[str]:
+    listed = server.client().list_objects_v2(Bucket=place.bucket, Prefix=f"{place.key}/")
+    return {entry["Key"].rpartition("/")[2] for entry in listed.get("Contents", [])}
+
+
+def test_a_job_ends_with_its_outputs_under_its_own_place(bench: Bench, s3_server: S3Server) -> None:
+    bench.submit("a", outputs=["mask", "stats"])
+    bench.pipeline.run("a")
+    record = bench.record("a")
+    assert record.status is JobStatus.SUCCEEDED
+    assert record.result is not None
+    assert (record.result.width, record.result.height) == (60, 40)
+    assert names_under(s3_server, bench.place("a")) == {"mask.png", "stats.json", "result.json"}
+
+
+def test_outputs_go_where_the_caller_wants_them(bench: Bench, s3_server: S3Server) -> None:
+    wanted = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
+    bench.submit("a", output_prefix=str(wanted))
+    bench.pipeline.run("a")
+    assert names_under(s3_server, wanted / "a") == {"mask.png", "result.json"}
+
+
+def test_a_later_attempt_adopts_what_an_earlier_one_committed(
+    bench: Bench, s3_server: S3Server
+) -> None:
+    # Given a first attempt that wrote its manifest and died before it could say so
+    bench.submit("a")
+    dead = bench.ledger.run(calls.claim(bench.prefix, "a", "dead", owner="x:1", lease_s=0.001))
+    assert dead.record is not None
+    earlier = JobResult(
+        width=60, height=40, model="smallest", outputs={Output.MASK: f"{bench.place('a')}/dead/m"}
+    )
+    body = earlier.model_dump_json(exclude_defaults=True).encode()
+    bench.store.create(bench.place("a") / "result.json", body, "application/json")
+    error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    bench.ledger.run(calls.release(bench.prefix, "a", "dead", error, charged=False, delay_s=0))
+
+    # When the job is run again
+    bench.pipeline.run("a")
+
+    # Then that result is the job's, and nothing was written twice
+    assert bench.record("a").result == earlier
+    assert names_under(s3_server, bench.place("a")) == {"result.json"}
+
+
+def test_a_job_that_is_canceled_before_its_commit_leaves_no_result(
+    bench: Bench, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that is canceled in the moment its manifest is written
+    bench.submit("a")
+    create = bench.store.create
+
+    def cancel_then_create(place: S3Place, body: bytes, content_type: str) -> None:
+        bench.ledger.run(calls.cancel(bench.prefix, "a"))
+        create(place, body, content_type)
+
+    monkeypatch.setattr(bench.store, "create", cancel_then_create)
+
+    # When it is run
+    bench.pipeline.run("a")
+
+    # Then it stays canceled, and what was written is gone
+    assert bench.record("a").status is JobStatus.CANCELED
+    assert names_under(s3_server, bench.place("a")) == set()
+
+
+def test_an_outage_of_the_store_is_waited_out_uncharged(
+    bench: Bench, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker whose store does not answer
+    from maskq_standalone.ports import free_port
+
+    bench.submit("a")
+    nowhere = Bench(segmenter, s3_endpoint_url=f"http://127.0.0.1:{free_port()}")
+
+    # When it runs a job
+    nowhere.pipeline.run("a")
+    nowhere.close()
+
+    # Then the job waits for its next attempt, uncharged, and says why
+    record = bench.record("a")
+    assert (record.status, record.attempt, record.charges) == (JobStatus.QUEUED, 1, 0)
+    assert record.error is not None
+    assert record.error.code is FailureCode.STORE_UNAVAILABLE
+    assert record.not_before_ms is not None
+
+
+def test_a_fault_of_ours_fails_its_job_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.submit("a")
+    with monkeypatch.context() as broken:
+        broken.setattr("maskq_worker.outputs.encode", lambda *_, **__: 1 / 0)
+        bench.pipeline.run("a")
+    error = bench.record("a").error
+    assert error is not None
+    assert (error.code, "ZeroDivisionError" in error.message) == (FailureCode.INTERNAL, True)
+    bench.submit("b")
+    bench.pipeline.run("b")
+    assert bench.record("b").status is JobStatus.SUCCEEDED
+
+
+def test_messages_for_jobs_that_are_not_there_to_run_are_dropped(bench: Bench) -> None:
+    bench.pipeline.run("nobody")
+    bench.submit("a")
+    bench.pipeline.run("a")
+    ended = bench.record("a")
+    bench.pipeline.run("a")
+    assert bench.record("a") == ended
+
+
+def test_a_suspect_is_run_alone(bench: Bench) -> None:
+    bench.submit("a")
+    bench.ledger.redis.hset(f"{bench.prefix}:job:a", "alone", "1")
+    bench.pipeline.run("a")
+    assert bench.record("a").status is JobStatus.SUCCEEDED
+    assert bench.ledger.redis.hget(f"{bench.prefix}:job:a", "exclusive") == "1"
+
+
+@pytest.mark.parametrize("body", [b"no manifest", b"{}"])
+def test_a_stranger_s_object_in_the_manifest_s_place_is_told(bench: Bench, body: bytes) -> None:
+    bench.submit("a")
+    bench.store.put(bench.place("a") / "result.json", body, "text/plain")
+    bench.pipeline.run("a")
+    error = bench.record("a").error
+    assert error is not None
+    assert "output_prefix" in error.message
