@@ -32,7 +32,7 @@ def up(
 
 def demo(
     photos: Annotated[list[Path] | None, typer.Argument(help="your own photographs")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="draws other scenes")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=9999, help="draws other scenes")] = 1,
     scenes: Annotated[int, typer.Option(min=1, max=1000, help="how many scenes to draw")] = 8,
     model: Annotated[str, typer.Option(help="demo, a hub id, or a directory")] = "demo",
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
