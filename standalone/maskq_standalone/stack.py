@@ -25,6 +25,7 @@ from maskq_standalone.workers import (
     Worker,
     gpu_environments,
 )
+from maskq_worker.sizes import cpu_share
 
 Report = Callable[[str], None]
 # Set by the stack itself, so not taken from the environment it was started in.
@@ -136,7 +137,8 @@ class Stack:
 
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         """`count` workers more, side by side. Raises ChildError with the first one's own words."""
-        new = [self._new_worker(env or {}) for _ in range(count)]
+        share = cpu_share(max(count, self._workers_wanted))
+        new = [self._new_worker(share | dict(env or {})) for _ in range(count)]
         try:
             for worker in new:
                 worker.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from acceptance.conftest import LEASE_S
-from checkpoints import write_smallest
+from bench.checkpoints import write_smallest
 from PIL import Image
 
 from maskq import Client, JobStatus

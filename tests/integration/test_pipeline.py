@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import write_smallest
+from bench.checkpoints import write_smallest
 from PIL import Image
 
 from maskq import FailureCode, JobRecord, JobStatus, Output

@@ -52,7 +52,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,  # what is taken off the list is run at once
         worker_concurrency=concurrency,
-        worker_pool="threads",  # a fork cannot share a model that lives on a GPU
+        worker_pool="maskq_worker.pool:TaskPool",  # threads: a fork cannot share a model on a GPU
         worker_enable_remote_control=False,  # a broadcast could shut workers down
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,

@@ -29,6 +29,7 @@ def worker(
     """Serve one model: one process per GPU, each seeing exactly one."""
     from maskq_worker.gpus import choose, environment, inventory
     from maskq_worker.settings import WorkerSettings
+    from maskq_worker.sizes import cpu_share
     from maskq_worker.supervisor import Slot, Supervisor
 
     WorkerSettings.load()  # a mistake is told here, once, not by every child
@@ -41,6 +42,7 @@ def worker(
             for number in range(processes_per_gpu)
         ]
     else:
+        extra |= cpu_share(processes)
         slots = [Slot(f"worker {number} on the CPU", extra) for number in range(processes)]
     raise typer.Exit(Supervisor(slots).run())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from maskq_worker.settings import WorkerSettings
@@ -11,6 +12,16 @@ from maskq_worker.settings import WorkerSettings
 class Sizes:
     max_batch_size: int  # images a forward
     concurrency: int  # jobs in flight
+
+
+def cpu_share(processes: int) -> dict[str, str]:
+    """The environment of one of several processes on a machine's CPU: its share of the cores.
+
+    Each would otherwise run as many threads as there are cores, and they would wait for one another.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
 
 def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:

@@ -1,4 +1,4 @@
-"""Checkpoints written in the hub's layout, random weights, for tests that need a model but no sense."""
+"""Checkpoints written in the hub's layout, random weights: for measuring and testing all but the model."""
 
 from __future__ import annotations
 
