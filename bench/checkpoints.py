@@ -1,4 +1,4 @@
-"""Checkpoints written in the hub's layout, random weights: for measuring and testing all but the model."""
+"""Checkpoints in the hub's layout, random weights: to measure and test all but the model."""
 
 from __future__ import annotations
 
