@@ -137,7 +137,7 @@ class Stack:
 
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         """`count` workers more, side by side. Raises ChildError with the first one's own words."""
-        share = cpu_share(max(count, self._workers_wanted))
+        share = cpu_share(max(1, count, self._workers_wanted))
         new = [self._new_worker(share | dict(env or {})) for _ in range(count)]
         try:
             for worker in new:
