@@ -14,6 +14,7 @@ from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from maskq.contract import JobRecord, JobStatus, SegmentRequest
+from maskq.contract.mistakes import sentence
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import SubmitOutcome
 from maskq.ledger.message import celery_head
@@ -48,11 +49,7 @@ def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: li
     try:
         request = SegmentRequest.model_validate(args[0])
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
-            for mistake in error.errors(include_url=False)
-        )
-        raise SegmentRefused(f"invalid_request: {mistakes}") from None
+        raise SegmentRefused(f"invalid_request: {sentence(error)}") from None
     limits = calls.Limits(
         default_model=None,
         max_queued=settings.max_queued,

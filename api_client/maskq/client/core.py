@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
 from maskq.client.flow import (
     AsyncDriver,
@@ -24,20 +21,18 @@ from maskq.client.flow import (
 )
 from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, JobCore
 from maskq.client.objects import Objects, read_image
+from maskq.client.requests import Options, build, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
-from maskq.contract import Event, JobRecord, JobStatus, Output, Priority, SegmentRequest
+from maskq.contract import Event, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.errors import (
     EventsLost,
-    IdempotencyConflict,
     InvalidRequest,
     JobNotFound,
-    QueueFull,
-    UnknownModel,
 )
 from maskq.ledger import AsyncLedger, Ledger, calls
-from maskq.ledger.calls import SubmitOutcome, Submitted
+from maskq.ledger.calls import SubmitOutcome
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -52,22 +47,6 @@ BatchT = TypeVar("BatchT")
 _CHUNK = 500  # jobs a round trip
 _UPLOADS = 8  # at a time
 _EVENT_BLOCK_MS = 2000  # below the socket's timeout
-
-
-class Options(TypedDict, total=False):
-    """What may be asked for beside the image; SegmentRequest says what each means."""
-
-    model: str | None
-    outputs: set[str] | frozenset[str] | Iterable[Output]
-    priority: Priority | str
-    output_prefix: str | None
-    metadata: dict[str, str]
-    queue_ttl: float | None
-    run_timeout: float | None
-    max_attempts: int | None
-
-
-_RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
 
 
 class ClientCore(Generic[JobT, BatchT]):
@@ -112,7 +91,7 @@ class ClientCore(Generic[JobT, BatchT]):
         idempotency = None
         if idempotency_key is not None:
             idempotency = calls.Idempotency(
-                key=idempotency_key, fingerprint=_fingerprint(request, upload)
+                key=idempotency_key, fingerprint=fingerprint(request, upload)
             )
             known = yield calls.known_under(self.key_prefix, idempotency_key)
             if known and known[1] == idempotency.fingerprint:
@@ -124,7 +103,7 @@ class ClientCore(Generic[JobT, BatchT]):
         )
         if upload and answer.job_id != job_id:
             yield Blocking(lambda: self.objects.delete(S3Place.parse(request.image_uri)))
-        _refuse(answer, request, idempotency_key)
+        refuse(answer, request, idempotency_key)
         return self._job(answer.job_id)
 
     @operation
@@ -152,7 +131,7 @@ class ClientCore(Generic[JobT, BatchT]):
                     continue
                 # Half a batch would never complete: take back what was accepted, then say why.
                 yield Many([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
-                _refuse(answer, request, None)
+                refuse(answer, request, None)
         return self._batch_type(self, place.batch_id, [self._job(job_id) for job_id in accepted])
 
     @operation
@@ -190,10 +169,10 @@ class ClientCore(Generic[JobT, BatchT]):
     ) -> tuple[SegmentRequest, tuple[bytes, str] | None]:
         """The request, and the body and content type to upload, if the image is not in S3 yet."""
         if isinstance(image, str) and image.startswith("s3://"):
-            return _request(image, options), None
+            return build(image, options), None
         upload = read_image(image)
         prefix = S3Place(self.settings.s3_bucket, self.settings.output_prefix)
-        return _request(str(prefix / job_id / "input"), options), upload
+        return build(str(prefix / job_id / "input"), options), upload
 
     def _upload_all(
         self, chunk: Sequence[tuple[str, ImageSource]], options: Options
@@ -235,53 +214,6 @@ class ClientCore(Generic[JobT, BatchT]):
 def _order(cursor: str) -> tuple[int, int]:
     milliseconds, _, sequence = cursor.partition("-")
     return int(milliseconds), int(sequence or 0)
-
-
-def _request(image_uri: str, options: Options) -> SegmentRequest:
-    fields = {_RENAMED.get(name, name): value for name, value in options.items()}
-    try:
-        return SegmentRequest.model_validate({"image_uri": image_uri, **fields})
-    except ValidationError as error:
-        raise InvalidRequest(_mistakes(error)) from None
-
-
-def _mistakes(error: ValidationError) -> str:
-    """One sentence for every mistake, naming the field."""
-    shown = {value: name for name, value in _RENAMED.items()}
-    lines = []
-    for mistake in error.errors(include_url=False):
-        place = ".".join(str(part) for part in mistake["loc"])
-        lines.append(f"{shown.get(place, place)}: {mistake['msg']} (got {mistake['input']!r})")
-    return "; ".join(lines)
-
-
-def _fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
-    """What makes two requests the same: the options, and the image's bytes or its place."""
-    source = hashlib.sha256(upload[0]).hexdigest() if upload else request.image_uri
-    rest = request.model_dump_json(exclude={"image_uri"})
-    return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
-
-
-def _refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | None) -> None:
-    """Raise what a submission that was not accepted means for its caller."""
-    match answer.outcome:
-        case SubmitOutcome.FULL:
-            raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")
-        case SubmitOutcome.CONFLICT:
-            raise IdempotencyConflict(
-                f"idempotency key {idempotency_key!r} was used for another request, "
-                f"job {answer.job_id}; take a new key"
-            )
-        case SubmitOutcome.UNKNOWN_MODEL:
-            raise UnknownModel(_unknown_model(request.model, answer.known))
-
-
-def _unknown_model(model: str | None, known: Sequence[str]) -> str:
-    if not known:
-        return "no worker has served any model here yet; start one with `maskq worker`"
-    if model is None:
-        return f"several models are served, choose one with model=: {', '.join(known)}"
-    return f"no worker has ever served model {model!r}; known are: {', '.join(known)}"
 
 
 class Client(ClientCore[Job, Batch], RunsBlocking):

@@ -1,0 +1,68 @@
+"""From what a caller asks to what the ledger takes: options, mistakes, fingerprints, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+from pydantic import ValidationError
+
+from maskq.contract import Output, Priority, SegmentRequest
+from maskq.contract.mistakes import sentence
+from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
+from maskq.ledger.calls import SubmitOutcome, Submitted
+
+
+class Options(TypedDict, total=False):
+    """What may be asked for beside the image; SegmentRequest says what each means."""
+
+    model: str | None
+    outputs: set[str] | frozenset[str] | Iterable[Output]
+    priority: Priority | str
+    output_prefix: str | None
+    metadata: dict[str, str]
+    queue_ttl: float | None
+    run_timeout: float | None
+    max_attempts: int | None
+
+
+_RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
+
+
+def build(image_uri: str, options: Options) -> SegmentRequest:
+    fields = {_RENAMED.get(name, name): value for name, value in options.items()}
+    try:
+        return SegmentRequest.model_validate({"image_uri": image_uri, **fields})
+    except ValidationError as error:
+        shown = {value: name for name, value in _RENAMED.items()}
+        raise InvalidRequest(sentence(error, shown)) from None
+
+
+def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
+    """What makes two requests the same: the options, and the image's bytes or its place."""
+    source = hashlib.sha256(upload[0]).hexdigest() if upload else request.image_uri
+    rest = request.model_dump_json(exclude={"image_uri"})
+    return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
+
+
+def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | None) -> None:
+    """Raise what a submission that was not accepted means for its caller."""
+    match answer.outcome:
+        case SubmitOutcome.FULL:
+            raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")
+        case SubmitOutcome.CONFLICT:
+            raise IdempotencyConflict(
+                f"idempotency key {idempotency_key!r} was used for another request, "
+                f"job {answer.job_id}; take a new key"
+            )
+        case SubmitOutcome.UNKNOWN_MODEL:
+            raise UnknownModel(_unknown_model(request.model, answer.known))
+
+
+def _unknown_model(model: str | None, known: Sequence[str]) -> str:
+    if not known:
+        return "no worker has served any model here yet; start one with `maskq worker`"
+    if model is None:
+        return f"several models are served, choose one with model=: {', '.join(known)}"
+    return f"no worker has ever served model {model!r}; known are: {', '.join(known)}"
