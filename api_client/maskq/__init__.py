@@ -21,6 +21,7 @@ from maskq.errors import (
     StoreUnavailable,
     UnknownModel,
     WaitTimeout,
+    WebhookRefused,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "StoreUnavailable",
     "UnknownModel",
     "WaitTimeout",
+    "WebhookRefused",
 ]

@@ -9,7 +9,8 @@ MaskqError
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has ever served a model of this name
 ├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
-└── EventsLost            events between the cursor and now were trimmed away
+├── EventsLost            events between the cursor and now were trimmed away
+└── WebhookRefused        a delivery that is not ours, altered or too old
 """
 
 from __future__ import annotations
@@ -90,3 +91,9 @@ class EventsLost(MaskqError):
     """Raised by `events` when the cursor was trimmed away or lies ahead of the stream."""
 
     code = FailureCode.NOT_FOUND
+
+
+class WebhookRefused(MaskqError, ValueError):
+    """Raised by `webhooks.verify`: not signed by us, altered, or too old."""
+
+    code = FailureCode.ACCESS_DENIED

@@ -1,0 +1,202 @@
+"""Which URLs of a caller's are called, and that nothing else ever is."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from maskq_worker import outbound
+from maskq_worker.outbound import Refused, Unreachable, check, is_public, post
+
+NASTY = [
+    "http://example.com/",
+    "https://localhost/",
+    "https://127.0.0.1/",
+    "https://127.1/",
+    "https://0x7f000001/",
+    "https://2130706433/",
+    "https://0/",
+    "https://[::1]/",
+    "https://[::]/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[::ffff:a9fe:a9fe]/",
+    "https://[::7f00:1]/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://10.0.0.1/",
+    "https://172.16.0.1/",
+    "https://192.168.1.1/",
+    "https://100.64.0.1/",
+    "https://192.0.0.8/",
+    "https://224.0.0.1/",
+    "https://255.255.255.255/",
+    "https://[fe80::1]/",
+    "https://[fc00::1]/",
+    "https://[fec0::1]/",
+    "https://[ff02::1]/",
+    "https://[64:ff9b::a9fe:a9fe]/",
+    "https://[64:ff9b:1::1]/",
+    "https://[2002:0a00:1::]/",
+    "https://[2001:0:53aa:64c:0:0:f5ff:fffe]/",
+    "https://1.1.1.1:22/",
+    "https://1.1.1.1:6379/",
+    "https://user:secret@1.1.1.1/",
+    "https:///nowhere",
+    "https://1.1.1.1:port/",
+    "ftp://1.1.1.1/",
+    "file:///etc/passwd",
+    "gopher://1.1.1.1/",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", NASTY)
+def test_nasty_urls_are_refused(url: str) -> None:
+    with pytest.raises(Refused):
+        check(url)
+
+
+@pytest.mark.parametrize("url", ["https://1.1.1.1/x?y=1", "https://[2606:4700::1111]:8443/"])
+def test_public_addresses_may_be_called(url: str) -> None:
+    assert check(url).scheme == "https"
+
+
+def test_an_address_may_hide_another() -> None:
+    """Every way in which an IPv4 address can be written into an IPv6 one, public and private."""
+    for inner, public in (("8.8.8.8", True), ("10.0.0.1", False), ("169.254.169.254", False)):
+        number = int(ipaddress.IPv4Address(inner))
+        for outer in (
+            ipaddress.IPv6Address((0xFFFF << 32) | number),
+            ipaddress.IPv6Address((0x64FF9B << 96) | number),
+            ipaddress.IPv6Address((0x2002 << 112) | (number << 80) | 1),
+        ):
+            assert is_public(outer) is public, outer
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append((self.path, dict(self.headers), body))  # type: ignore[attr-defined]
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b"x" * 65536)
+            return
+        if self.path == "/hangup":
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.requests = []
+    server.handle_error = lambda *_: None
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def url_of(receiver: Any, path: str = "/", host: str = "127.0.0.1") -> str:
+    return f"http://{host}:{receiver.server_address[1]}{path}"
+
+
+def test_a_private_receiver_that_is_meant_is_called(receiver: Any) -> None:
+    target = check(url_of(receiver, "/hook?a=1", host="localhost"), ["localhost"])
+    answer = post(target, b"body", {"Webhook-Id": "1"})
+    assert (answer.status, answer.body) == (200, b"ok")
+    path, headers, body = receiver.requests[0]
+    assert (path, body, headers["Webhook-Id"]) == ("/hook?a=1", b"body", "1")
+    assert headers["Host"] == f"localhost:{receiver.server_address[1]}"
+
+
+def test_one_port_of_a_host_can_be_meant(receiver: Any) -> None:
+    port = receiver.server_address[1]
+    assert check(url_of(receiver), [f"127.0.0.1:{port}"]).port == port
+    with pytest.raises(Refused):
+        check(url_of(receiver), [f"127.0.0.1:{port + 1}"])
+
+
+def test_a_redirect_is_an_answer_and_not_followed(receiver: Any) -> None:
+    answer = post(check(url_of(receiver, "/elsewhere"), ["127.0.0.1"]), b"", {})
+    assert answer.status == 302
+    assert [path for path, *_ in receiver.requests] == ["/elsewhere"]
+
+
+def test_an_endless_answer_is_read_to_its_limit(receiver: Any) -> None:
+    answer = post(check(url_of(receiver, "/endless"), ["127.0.0.1"]), b"", {})
+    assert len(answer.body) == 64 * 1024
+
+
+def test_who_hangs_up_or_is_not_there_is_unreachable(receiver: Any) -> None:
+    with pytest.raises(Unreachable):
+        post(check(url_of(receiver, "/hangup"), ["127.0.0.1"]), b"", {})
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(Unreachable, match="refused"):
+        post(check(f"http://127.0.0.1:{port}/", ["127.0.0.1"]), b"", {})
+    with pytest.raises(Unreachable, match=r"nobody\.invalid"):
+        check("https://nobody.invalid/")
+
+
+def test_a_name_that_changes_its_address_is_not_asked_twice(
+    receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: public while it is checked, private when it is called."""
+    answers = iter(["192.0.2.1", "127.0.0.1"])
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def rebinding(host: str, *rest: Any, **named: Any) -> Any:
+        if host == "rebind.example":
+            asked.append(host)
+            return real(next(answers), *rest, **named)
+        return real(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    # An address for documentation: to be taken for public here, and nobody answers at it.
+    monkeypatch.setattr(outbound, "is_public", lambda one: str(one) == "192.0.2.1")
+    monkeypatch.setattr(outbound, "_CONNECT_S", 0.2)
+    port = receiver.server_address[1]
+    monkeypatch.setattr(outbound, "_PORTS", (port,))
+    target = check(f"https://rebind.example:{port}/")
+    assert target.address == "192.0.2.1"
+    with pytest.raises(Unreachable):
+        post(target, b"", {})
+    assert asked == ["rebind.example"]
+    assert receiver.requests == []
+
+
+def test_any_private_address_among_several_refuses_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def two(host: str, port: int, **_: Any) -> Any:
+        return [(2, 1, 6, "", (address, port)) for address in ("93.184.215.14", "10.1.2.3")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with pytest.raises(Refused, match=r"10\.1\.2\.3"):
+        check("https://two.example/")
