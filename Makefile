@@ -1,6 +1,7 @@
 # Everything installs into .venv, which then holds .venv/bin/maskq.
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make check   lint, types, import rules                       make bench   latency at light load
+#   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
@@ -14,7 +15,7 @@ TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 ARGS ?=
 
-.PHONY: demo test check bench compose-test train clean
+.PHONY: demo test check chaos bench compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -27,6 +28,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.light_load $(ARGS)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from maskq.contract.failures import FailureCode
+from maskq.contract.places import S3Place
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -47,6 +48,16 @@ def connect(endpoint_url: str | None, *, connections: int = 16) -> Any:
             tcp_keepalive=True,
         ),
     )
+
+
+def delete_under(client: Any, place: S3Place) -> None:
+    """Delete every object whose key begins with the place and a slash, one by one: a bulk deletion
+    needs a checksum that not every S3 server knows."""
+    for page in client.get_paginator("list_objects_v2").paginate(
+        Bucket=place.bucket, Prefix=f"{place.key}/"
+    ):
+        for entry in page.get("Contents", ()):
+            client.delete_object(Bucket=place.bucket, Key=entry["Key"])
 
 
 @contextmanager

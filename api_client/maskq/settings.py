@@ -34,10 +34,12 @@ class Settings(BaseSettings):
     key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")  # of keys and queues
     model: str | None = None  # a hub id, a directory in the hub's layout, or `demo`
     max_queued: int = Field(default=100_000, ge=0)  # per model; 0: no limit
+    max_queued_per_tenant: int = Field(default=0, ge=0)  # per model and tenant=; 0: no limit
     max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
     queue_ttl_s: float = Field(default=86_400.0, gt=0)
     run_timeout_s: float = Field(default=600.0, gt=0)
-    retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records
+    retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records, idempotency keys
+    output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: kept
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -56,8 +58,8 @@ class Settings(BaseSettings):
 # A client meets its worker's variables in a shared environment: known is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level", "health_file",
-    "stack_redis_server",
+    "forward_timeout_s", "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
+    "health_file", "event_retention_s", "stack_redis_server",
 }  # fmt: skip
 
 

@@ -53,6 +53,31 @@ class TestWithAStack:
         assert json.loads(ran.stdout)["error"]["code"] == "not_found"
         assert ran.stderr.count("\n") == 1
 
+    def test_what_failed_is_listed_with_its_reason_retried_and_deleted(
+        self, tmp_path: Path
+    ) -> None:
+        broken = tmp_path / "broken.jpg"
+        broken.write_bytes(b"no image")
+        failed = json.loads(
+            maskq("submit", str(broken), "--tenant", "cli", "--wait", "--json", check=False).stdout
+        )["id"]
+        shown = maskq("list", "--tenant", "cli", "--code", "invalid_image").stdout
+        assert failed in shown
+        assert "invalid_image: " in shown
+
+        (retried,) = json.loads(maskq("retry", failed, "--json").stdout)
+        assert retried["retry_of"] == failed
+        assert json.loads(maskq("retry", failed, "--json").stdout) == [retried]
+        assert maskq("wait", retried["id"], check=False).returncode == 1
+
+        by_code = maskq("retry", "--code", "invalid_image").stdout
+        assert f"{retried['id']}  retry of {failed}" in by_code
+        assert f"retry of {retried['id']}" in by_code
+        maskq("delete", failed, retried["id"])
+        assert failed not in maskq("list", "--tenant", "cli").stdout
+        assert maskq("status", failed, check=False).returncode == 1
+        assert "name jobs, or a --code" in maskq("retry", check=False).stderr
+
     def test_many_images_are_a_batch(self, photo: str) -> None:
         done = json.loads(maskq("submit", photo, photo, photo, "--wait", "--json").stdout)
         assert [job["status"] for job in done] == ["succeeded"] * 3

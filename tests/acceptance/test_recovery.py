@@ -59,6 +59,39 @@ def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
     assert pid_of(record) in workers.keys() - {victim}
 
 
+def test_a_worker_that_stood_still_past_its_lease_does_no_harm(
+    fresh_stack: Stack, fresh_client: Client, large: bytes
+) -> None:
+    # Given a job whose worker is stopped in the middle (a debugger, a suspended machine)
+    sleeper, _ = fresh_stack.start_workers(2)
+    job = fresh_client.submit(large)
+    while (holder := wait_until_running(job)) != sleeper.pid:
+        job.wait(timeout=60)
+        job = fresh_client.submit(large)
+    os.kill(holder, signal.SIGSTOP)
+
+    # When another one has done the job, and the first goes on
+    result = job.wait(timeout=60)
+    ended = job.refresh()
+    os.kill(holder, signal.SIGCONT)
+    after = fresh_client.submit_many([draw(n, size=(320, 240)).image for n in range(6)])
+    assert all(one.record is not None for one in after.as_completed(timeout=60))
+
+    # Then nothing about the job has changed, and its outputs are the second's alone
+    assert job.refresh() == ended
+    assert (ended.attempt, ended.status) == (2, JobStatus.SUCCEEDED)
+    assert result.mask().size == (4800, 3600)
+    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    end = time.monotonic() + 30
+    while True:
+        listed = store.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/")["Contents"]
+        names = sorted(entry["Key"].rpartition("/")[2] for entry in listed)
+        if names == ["input", "mask.png", "result.json"]:
+            return
+        assert time.monotonic() < end, names
+        time.sleep(0.2)
+
+
 def test_sigterm_lets_what_runs_end_and_exits_0(
     fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:

@@ -2,26 +2,31 @@
 
 Redis' clock decides every rule and cannot be set, so a test that needs time to pass moves the stored
 times into the past instead (`lease_runs_out`, `backoff_passes`, `marks_age`, …).
+
+Tickets name no job, so a test has two ways to one: `take` is a worker's own, a ticket and then whatever
+is next; `claim` names the job, for tests of what comes after.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, SegmentRequest
-from maskq.contract.ids import new_id, new_token
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus, SegmentRequest
+from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls, keys
 from maskq.ledger.calls import Claimed, Limits, ReleaseOutcome, Submitted, Swept
+from maskq_standalone.redis_server import RedisServer, find
 
 MODEL = "demo"
 RUN_ID = "run-1"
-LEASE_S = 10.0
+LEASE_S = 100.0  # a test on a busy machine must never see one run out by itself
 RESULT = JobResult(width=4, height=3, model=MODEL, outputs={"mask": "s3://out/1/mask.png"})
 BROKEN = JobFailure(code=FailureCode.INVALID_IMAGE, message="not an image")
 AWAY = JobFailure(code=FailureCode.STORE_UNAVAILABLE, message="S3 is away")
@@ -35,7 +40,9 @@ class Desk:
         self.ledger = ledger
         self.prefix = prefix
         self.redis: redis.Redis = ledger.redis
-        self.queue = f"{prefix}.{MODEL}.normal"
+        self.queue = self.list_of(MODEL)
+        # In order: jobs of one millisecond are taken by their names, and a test can say what is next.
+        self._names = (f"job-{number:06}" for number in itertools.count(1))
         if model:
             self.serve(model)
 
@@ -52,17 +59,18 @@ class Desk:
         idempotency: calls.Idempotency | None = None,
         batch: calls.BatchPlace | None = None,
         celery_head: str = "",
+        retry_of: str = "",
         **request: Any,
     ) -> Submitted:
-        asked = SegmentRequest.model_validate({"image_uri": "s3://photos/a.png", **request})
         call = calls.submit(
             self.prefix,
-            job_id or new_id(),
-            asked,
+            job_id or next(self._names),
+            asked(**request),
             limits or Limits(),
             idempotency=idempotency,
             batch=batch,
             celery_head=celery_head,
+            retry_of=retry_of,
         )
         return self.ledger.run(call)
 
@@ -71,25 +79,65 @@ class Desk:
         assert submitted.outcome is calls.SubmitOutcome.ACCEPTED
         return submitted.job_id
 
+    def submit_many(self, count: int, **request: Any) -> list[str]:
+        """As many jobs in one round trip, the oldest first."""
+        names = list(itertools.islice(self._names, count))
+        wanted = asked(**request)
+        submitted = self.ledger.run_many(
+            [calls.submit(self.prefix, name, wanted, Limits()) for name in names]
+        )
+        assert {one.outcome for one in submitted} == {calls.SubmitOutcome.ACCEPTED}
+        return names
+
     def try_claim(
-        self, job_id: str, token: str, *, lease_s: float = LEASE_S, exclusive: bool = False
+        self,
+        token: str | None = None,
+        *,
+        job_id: str = "",
+        model: str = MODEL,
+        lease_s: float = LEASE_S,
+        exclusive: bool = False,
     ) -> Claimed:
+        """What a worker is answered that asks for the next job, or for a certain one."""
         call = calls.claim(
-            self.prefix, job_id, token, owner="worker-1", lease_s=lease_s, exclusive=exclusive
+            self.prefix,
+            model,
+            token or new_token(),
+            owner="worker-1",
+            lease_s=lease_s,
+            job_id=job_id,
+            exclusive=exclusive,
         )
         return self.ledger.run(call)
 
-    def claim(self, job_id: str, **options: Any) -> str:
-        """The token of a claim that must succeed."""
+    def claim(self, job_id: str, *, exclusive: bool = False) -> str:
+        """The token of a claim of this job, which must succeed."""
         token = new_token()
-        claimed = self.try_claim(job_id, token, **options)
+        claimed = self.try_claim(token, job_id=job_id, exclusive=exclusive)
         assert claimed.outcome is calls.ClaimOutcome.CLAIMED
         return token
 
     def claimed_job(self, *, exclusive: bool = False, **options: Any) -> tuple[str, str]:
+        """A job in a worker's hands, its ticket used, and the worker's token."""
         job_id = self.submit(**options)
-        self.pop()
+        assert self.pop()
         return job_id, self.claim(job_id, exclusive=exclusive)
+
+    def take(self, *, model: str = MODEL) -> str | None:
+        """A ticket off the list and the next job for it, as a worker does; None: nothing to be had."""
+        if not self.pop(model):
+            return None
+        record = self.try_claim(model=model).record
+        return record.id if record else None
+
+    def take_many(self, count: int) -> list[str]:
+        """The next jobs in one round trip, in the order in which they are had; tickets stay."""
+        claims = [
+            calls.claim(self.prefix, MODEL, new_token(), owner="worker-1", lease_s=LEASE_S)
+            for _ in range(count)
+        ]
+        records = [claimed.record for claimed in self.ledger.run_many(claims)]
+        return [record.id for record in records if record]
 
     def renew(self, held: dict[str, str], lease_s: float = LEASE_S) -> frozenset[str]:
         return self.ledger.run(calls.renew(self.prefix, held.items(), lease_s))
@@ -112,8 +160,16 @@ class Desk:
         call = calls.release(self.prefix, job_id, token, error, charged=charged, delay_s=delay_s)
         return self.ledger.run(call)
 
-    def cancel(self, job_id: str) -> calls.JobStatus | None:
+    def cancel(self, job_id: str) -> JobStatus | None:
         return self.ledger.run(calls.cancel(self.prefix, job_id))
+
+    def delete(self, job_id: str) -> str:
+        return self.ledger.run(calls.delete(self.prefix, job_id))
+
+    def jobs(self, *, limit: int = 100, cursor: str = "", **wanted: Any) -> calls.Page:
+        return self.ledger.run(
+            calls.jobs(self.prefix, calls.Filter(**wanted), limit=limit, cursor=cursor)
+        )
 
     def sweep(
         self,
@@ -146,25 +202,44 @@ class Desk:
     def raw(self, job_id: str) -> dict[str, str]:
         return self.redis.hgetall(keys.record(self.prefix, job_id))
 
-    def messages(self, queue: str | None = None) -> list[dict[str, Any]]:
-        """What waits on a list, the next one to be taken first."""
-        return [json.loads(text) for text in self.redis.lrange(queue or self.queue, 0, -1)[::-1]]
+    def list_of(self, model: str) -> str:
+        return f"{self.prefix}.{model}"
 
-    def waiting_ids(self, queue: str | None = None) -> list[str]:
-        """Jobs that the list's messages name, the next one first."""
-        return [json.loads(one["body"])[0][0] for one in self.messages(queue)]
+    def messages(self, model: str = MODEL) -> list[dict[str, Any]]:
+        """The tickets on a model's list, the next one to be taken first."""
+        return [json.loads(text) for text in self.redis.lrange(self.list_of(model), 0, -1)[::-1]]
 
-    def pop(self, queue: str | None = None) -> str | None:
-        """Take a message as a worker does; the job it names."""
-        text = self.redis.rpop(queue or self.queue)
-        return json.loads(json.loads(text)["body"])[0][0] if text else None
+    def tickets(self, model: str = MODEL) -> int:
+        return self.redis.llen(self.list_of(model))
+
+    def pop(self, model: str = MODEL) -> bool:
+        """Take a ticket off the list; it is lost if nothing is claimed for it."""
+        text = self.redis.rpop(self.list_of(model))
+        if text:
+            assert json.loads(json.loads(text)["body"])[0] == [model]
+        return text is not None
+
+    def ready(self, level: str = "normal", tenant: str = "", model: str = MODEL) -> list[str]:
+        """A tenant's jobs of a level that may run now, the next one first."""
+        return self.redis.zrange(self.key("ready", model, level, tenant), 0, -1)
+
+    def turns(self, level: str = "normal", model: str = MODEL) -> list[str]:
+        """Tenants with such jobs, the next one to be served first."""
+        return self.redis.zrange(self.key("turns", model, level), 0, -1)
+
+    def queued(self, model: str = MODEL) -> dict[str, int]:
+        """How many jobs count as queued: '' of the model, and by tenant."""
+        fields = self.redis.hgetall(self.key("queue", model)).items()
+        counts = {name: int(count) for name, count in fields if name.startswith("queued")}
+        return {name.removeprefix("queued").removeprefix(":"): n for name, n in counts.items()}
 
     def places(self, job_id: str) -> set[str]:
         """Names of the sorted sets that list the job, `created` aside."""
-        queue = self.raw(job_id).get("queue", self.queue)
+        raw = self.raw(job_id)
+        ready = [raw.get(name, "") for name in ("model", "priority", "tenant")]
         names = {
-            "sent": self.key("sent", queue),
-            "waiting": self.key("waiting", queue),
+            "ready": self.key("ready", *ready),
+            "waiting": self.key("waiting"),
             "leases": self.key("leases"),
             "deadlines": self.key("deadlines"),
             "ended": self.key("ended"),
@@ -201,8 +276,6 @@ class Desk:
                 return self.redis.zrange(name, 0, -1, withscores=True)
             case "list":
                 return self.redis.lrange(name, 0, -1)
-            case "set":
-                return sorted(self.redis.smembers(name))
             case "stream":
                 return self.redis.xrange(name)
             case _:
@@ -222,7 +295,7 @@ class Desk:
             )
 
     def backoff_passes(self, job_id: str) -> None:
-        self._past(job_id, "waiting", self.raw(job_id)["queue"])
+        self._past(job_id, "waiting")
         name = keys.record(self.prefix, job_id)
         if self.redis.hexists(name, "not_before_ms"):
             self.redis.hset(name, "not_before_ms", self.now_ms() - 1)
@@ -231,19 +304,23 @@ class Desk:
         self.redis.zadd(self.key(*name), {job_id: self.now_ms() - 1}, xx=True)
 
     def marks_age(self, by_ms: int = 5000) -> None:
-        """Whatever the sweeper noted about lost messages, it noted so much earlier."""
-        for queue in self.redis.smembers(self.key("queues")):
-            name = self.key("queue", queue)
+        """Whatever the sweeper noted about lost tickets, it noted so much earlier."""
+        for model in self.redis.hkeys(self.key("models")):
+            name = self.key("queue", model)
             if self.redis.hexists(name, "marked_ms"):
                 self.redis.hincrby(name, "marked_ms", -by_ms)
 
     def settle(self) -> Swept:
-        """Two sweeps with the grace time before each: whatever counts as lost by now is sent again."""
+        """Two sweeps with the grace time before each: every ticket lost by now is sent again."""
         self.marks_age()
         first = self.sweep()
         self.marks_age()
         second = self.sweep()
         return Swept(*(getattr(first, f) + getattr(second, f) for f in Swept.__slots__))
+
+
+def asked(**request: Any) -> SegmentRequest:
+    return SegmentRequest.model_validate({"image_uri": "s3://photos/a.png", **request})
 
 
 @pytest.fixture
@@ -254,3 +331,18 @@ def desk(redis_url: str, key_prefix: str) -> Iterator[Desk]:
         yield Desk(ledger, key_prefix)
     finally:
         ledger.close()
+
+
+@pytest.fixture
+def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[Desk]:
+    """On a server of its own, whose configuration a test may change."""
+    server = RedisServer(
+        tmp_path_factory.mktemp("own"), password=secrets.token_urlsafe(), binary=find(pinned=True)
+    )
+    try:
+        server.start()
+        ledger = Ledger(server.url)
+        yield Desk(ledger, key_prefix)
+        ledger.close()
+    finally:
+        server.stop()

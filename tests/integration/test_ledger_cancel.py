@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from maskq.contract import FailureCode, JobStatus
-from maskq.contract.ids import new_token
 from maskq.ledger.calls import ClaimOutcome, ReleaseOutcome
 
 from . import ledger_desk
@@ -14,7 +13,7 @@ from .ledger_desk import NOTHING_SWEPT, Desk
 desk = ledger_desk.desk
 
 
-def test_a_queued_job_is_canceled_and_its_message_finds_it_ended(desk: Desk) -> None:
+def test_a_queued_job_is_canceled_and_its_ticket_finds_nothing(desk: Desk) -> None:
     job_id = desk.submit()
     assert desk.cancel(job_id) is JobStatus.CANCELED
     record = desk.record(job_id)
@@ -23,7 +22,9 @@ def test_a_queued_job_is_canceled_and_its_message_finds_it_ended(desk: Desk) -> 
     assert record.error.code is FailureCode.CANCELED
     assert desk.places(job_id) == {"ended"}
     assert desk.kinds(job_id) == ["maskq.job.queued", "maskq.job.canceled"]
-    assert desk.try_claim(desk.pop() or "", new_token()).outcome is ClaimOutcome.ENDED
+    assert (desk.ready(), desk.queued()) == ([], {"": 0})
+    assert (desk.take(), desk.tickets()) == (None, 0)
+    assert desk.try_claim(job_id=job_id).outcome is ClaimOutcome.NONE
 
 
 def test_a_job_that_backs_off_is_canceled_and_never_sent(desk: Desk) -> None:

@@ -95,7 +95,8 @@ def test_an_ended_job_has_one_terminal_event_the_last_one(desk: Desk, how: str) 
     job_id = finish_somehow(desk, how)
     # When everything that may come late comes
     desk.cancel(job_id)
-    desk.try_claim(job_id, "late")
+    desk.try_claim()
+    desk.try_claim(job_id=job_id)
     desk.settle()
     # Then
     terminal = [k for k in desk.kinds(job_id) if k.rpartition(".")[2] in {*TERMINAL}]
@@ -110,7 +111,7 @@ def test_ids_of_events_are_unique_through_every_retry(desk: Desk) -> None:
     desk.claim(job_id)
     desk.lease_runs_out(job_id)
     desk.sweep()
-    desk.try_claim(job_id, "not alone")
+    assert desk.try_claim().job_id == job_id
     desk.succeed(job_id, desk.claim(job_id, exclusive=True))
     events = desk.events()
     assert len({event["id"] for event in events}) == len(events) == 10

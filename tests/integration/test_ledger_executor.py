@@ -86,4 +86,4 @@ def test_a_key_of_another_kind_is_an_error_with_redis_own_words(desk: Desk) -> N
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         desk.ledger.run(calls.get(desk.prefix, "odd"))
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        desk.try_claim("odd", "t")
+        desk.try_claim(job_id="odd")

@@ -1,4 +1,4 @@
-"""Workers that crash, messages that vanish or come twice, clocks that jump: the promises are kept.
+"""Workers that crash, tickets that vanish or come twice, clocks that jump: the promises are kept.
 
 Hypothesis draws the story, `ledger_model.py` says what each call must answer, and after every step the
 whole deployment is looked at. To search longer than usual: LEDGER_EXAMPLES=2000 pytest -k machine
@@ -6,7 +6,7 @@ whole deployment is looked at. To search longer than usual: LEDGER_EXAMPLES=2000
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import uuid
 from collections import Counter
@@ -25,18 +25,19 @@ from hypothesis.stateful import (
 )
 
 from maskq.contract import TERMINAL, JobStatus
-from maskq.contract.ids import new_id, new_token
+from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls
-from maskq.ledger.calls import BatchPlace, ClaimOutcome, SubmitOutcome
+from maskq.ledger.calls import BatchPlace, Claimed, ClaimOutcome, SubmitOutcome
 
 from .ledger_desk import MODEL, Desk
-from .ledger_model import QUEUED, RUNNING, ModelJob
+from .ledger_model import QUEUED, RUNNING, WEIGHTS, ModelJob, ModelQueue
 
 EXAMPLES = int(os.environ.get("LEDGER_EXAMPLES", "0"))
 STEPS = 50
 BATCH = "batch-1"
 BATCH_TOTAL = 3
-PRIORITIES = ("high", "normal")
+LEVELS = tuple(WEIGHTS)
+TENANTS = (None, "ada", "bob")
 ROUNDS_TO_THE_END = 6
 FEW = 2  # so many jobs go on, or most of a story would be about jobs that have ended
 
@@ -45,13 +46,16 @@ T = TypeVar("T")
 pick = st.integers(0, 10_000)  # an index, modulo whatever there is
 workers = st.integers(0, 2)
 twice = st.booleans()
+levels = st.sampled_from(LEVELS)
+tenants = st.sampled_from(TENANTS)
 
 
 class Worker:
-    """A process as the ledger sees it: messages it took, tokens it believes in."""
+    """A process as the ledger sees it: tickets it took, jobs offered to it, tokens it believes in."""
 
     def __init__(self) -> None:
-        self.hand: list[str] = []  # jobs named by messages that were taken and not asked for yet
+        self.tickets = 0  # taken off the list, and nothing claimed for them yet
+        self.offered: list[str] = []  # claimed again once it is alone; or never, should it die
         self.held: dict[str, str] = {}
 
 
@@ -61,99 +65,129 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.desk = Desk(self.ledger, f"machine-{uuid.uuid4().hex[:12]}")
-        self.jobs: dict[str, ModelJob] = {}
+        self.queue = ModelQueue()
+        self.jobs = self.queue.jobs
         self.workers = [Worker() for _ in range(3)]
-        self.tokens: list[tuple[str, str]] = []  # every token ever, with its job
+        self.tokens: list[
+            tuple[str, str]
+        ] = []  # every token a claim was answered for, with its job
         self.winners: dict[str, set[str]] = {}
-        self.taken: list[tuple[str, str]] = []  # messages ever taken off a list, with the list
-        self.taken_tags: set[str] = set()
-        self.messages: list[tuple[str, str]] = []  # on the lists at the last look, with the list
+        self.used: list[str] = []  # tickets ever taken off the list
+        self.on_the_list = 0  # at the last look
+        self.lost = 0  # tickets that somebody took and nobody will claim anything for
         self.before: dict[str, dict[str, str]] = {}  # each record at the last look
-        self.queues = [f"{self.desk.prefix}.{MODEL}.{priority}" for priority in PRIORITIES]
 
-    @initialize(priorities=st.lists(st.sampled_from(PRIORITIES), min_size=3, max_size=6))
-    def a_deployment_at_work(self, priorities: list[str]) -> None:
+    @initialize(places=st.lists(st.tuples(levels, tenants), min_size=4, max_size=9))
+    def a_deployment_at_work(self, places: list[tuple[str, str | None]]) -> None:
         self.desk.sweep()
-        for priority in priorities:
-            self.submit(priority, 2, True, False)
+        for level, tenant in places:
+            self.submit(level, tenant, 2, True, False)
 
     # --- callers --------------------------------------------------------------------------------------
 
     @rule(
-        priority=st.sampled_from(PRIORITIES),
+        level=levels,
+        tenant=tenants,
         max_attempts=st.integers(1, 3),
         batch=st.booleans(),
         again=twice,
     )
-    def submit(self, priority: str, max_attempts: int, batch: bool, again: bool) -> None:
+    def submit(
+        self, level: str, tenant: str | None, max_attempts: int, batch: bool, again: bool
+    ) -> None:
         in_batch = batch and sum(job.batch is not None for job in self.jobs.values()) < BATCH_TOTAL
-        job_id = new_id()
-        options: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
+        job_id = f"job-{len(self.jobs):03}"
+        options: dict[str, Any] = {"tenant": tenant, "max_attempts": max_attempts}
         if in_batch:
             options["batch"] = BatchPlace(batch_id=BATCH, total=BATCH_TOTAL)
-        outcomes = [self.desk.try_submit(job_id, **options).outcome for _ in range(1 + again)]
+        outcomes = [
+            self.desk.try_submit(job_id, priority=level, **options).outcome
+            for _ in range(1 + again)
+        ]
         assert outcomes == [SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS][: 1 + again]
-        queue = f"{self.desk.prefix}.{MODEL}.{priority}"
-        self.jobs[job_id] = ModelJob(queue, max_attempts, BATCH if in_batch else None)
+        created_ms = self.desk.record(job_id).created_ms
+        place = (level, tenant or "", created_ms, max_attempts)
+        self.queue.add(ModelJob(job_id, *place, BATCH if in_batch else None))
 
     @precondition(lambda self: len(self._open()) > FEW)
     @rule(which=pick, again=twice)
     def cancel(self, which: int, again: bool) -> None:
         job_id, job = self._one_of(self._open(), which)
         expected = job.cancel()
+        self.queue.settle()
         for _ in range(1 + again):
             assert self.desk.cancel(job_id) is expected
 
+    @rule(which=pick, again=twice)
+    def delete(self, which: int, again: bool) -> None:
+        job_id, job = self._one_of(list(self.jobs.items()), which)
+        for _ in range(1 + again):
+            assert self.desk.delete(job_id) == job.delete()
+
     # --- workers --------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.messages)
-    @rule(worker=workers, which=pick, exclusive=st.booleans(), again=twice)
-    def take_and_claim(self, worker: int, which: int, exclusive: bool, again: bool) -> None:
-        self.take(worker, which)
-        self._claim(worker, -1, exclusive, again)
+    @precondition(lambda self: self.on_the_list)
+    @rule(worker=workers, exclusive=st.booleans(), again=twice)
+    def take_and_claim(self, worker: int, exclusive: bool, again: bool) -> None:
+        self.take(worker)
+        self._claim_next(self.workers[worker], exclusive, again)
 
-    @precondition(lambda self: self.messages)
-    @rule(worker=workers, which=pick)
-    def take(self, worker: int, which: int) -> None:
-        """A message is taken off its list; the worker may be slow to ask, or die."""
-        _, name = self.messages[which % len(self.messages)]
-        text = self.desk.redis.rpop(name)
+    @precondition(lambda self: self.on_the_list)
+    @rule(worker=workers)
+    def take(self, worker: int) -> None:
+        """A ticket is taken off the list; the worker may be slow to ask, or die."""
+        text = self.desk.redis.rpop(self.desk.queue)
         assert text is not None
-        self.taken.append((text, name))
-        self.taken_tags.add(tag(text))
-        self.workers[worker].hand.append(named(text))
+        self.used.append(text)
+        self.workers[worker].tickets += 1
 
-    @precondition(lambda self: any(worker.hand for worker in self.workers))
+    @precondition(lambda self: any(worker.tickets for worker in self.workers))
     @rule(which=pick, exclusive=st.booleans(), again=twice)
     def claim(self, which: int, exclusive: bool, again: bool) -> None:
-        able = [number for number, worker in enumerate(self.workers) if worker.hand]
-        self._claim(able[which % len(able)], which // len(able), exclusive, again)
+        able = [worker for worker in self.workers if worker.tickets]
+        self._claim_next(self._one_of(able, which), exclusive, again)
 
-    @precondition(lambda self: self.taken)
-    @rule(worker=workers, which=pick, exclusive=st.booleans(), again=twice)
-    def claim_by_an_old_message(
-        self, worker: int, which: int, exclusive: bool, again: bool
-    ) -> None:
-        """Restored by the broker and taken at once; its job may be anywhere by now."""
-        text, _ = self.taken[which % len(self.taken)]
-        self.workers[worker].hand.append(named(text))
-        self._claim(worker, -1, exclusive, again)
-
-    def _claim(self, worker: int, which: int, exclusive: bool, again: bool) -> None:
-        hand = self.workers[worker].hand
-        job_id = hand.pop(which % len(hand))
-        job, token = self.jobs[job_id], new_token()
-        self.tokens.append((job_id, token))
+    def _claim_next(self, worker: Worker, exclusive: bool, again: bool) -> None:
+        worker.tickets -= 1
+        token = new_token()
         for _ in range(1 + again):
-            expected = job.claim(token, exclusive=exclusive)
-            answer = self.desk.try_claim(job_id, token, exclusive=exclusive)
-            assert answer.outcome is expected
-            if expected is ClaimOutcome.CLAIMED:
-                assert answer.record is not None
-                assert answer.record.attempt == job.attempt
-                self.workers[worker].held[job_id] = token
-            elif expected is ClaimOutcome.ALONE and not exclusive:
-                hand.append(job_id)  # it asks again once it is alone; or never, should it die
+            outcome, job = self.queue.claim(token, exclusive=exclusive)
+            answer = self.desk.try_claim(token, exclusive=exclusive)
+            assert answer.outcome is outcome
+            if job:
+                self._had(worker, job, token, answer)
+
+    def _had(self, worker: Worker, job: ModelJob, token: str, answer: Claimed) -> None:
+        """It was this very job; the worker runs it, or makes room for it."""
+        self.tokens.append((job.job_id, token))
+        if answer.record:
+            assert (answer.record.id, answer.record.attempt) == (job.job_id, job.attempt)
+            worker.held[job.job_id] = token
+        else:
+            assert answer.job_id == job.job_id
+            worker.offered.append(job.job_id)
+
+    @precondition(lambda self: any(worker.offered for worker in self.workers))
+    @rule(which=pick, again=twice)
+    def claim_what_was_offered(self, which: int, again: bool) -> None:
+        """Nothing else runs in the process any more; the job may be anywhere by now."""
+        able = [worker for worker in self.workers if worker.offered]
+        worker = self._one_of(able, which)
+        self._claim_by_name(worker, worker.offered.pop(), True, again)
+
+    @rule(worker=workers, which=pick, exclusive=st.booleans(), again=twice)
+    def claim_any_by_name(self, worker: int, which: int, exclusive: bool, again: bool) -> None:
+        job_id, _ = self._one_of(list(self.jobs.items()), which)
+        self._claim_by_name(self.workers[worker], job_id, exclusive, again)
+
+    def _claim_by_name(self, worker: Worker, job_id: str, exclusive: bool, again: bool) -> None:
+        job, token = self.jobs[job_id], new_token()
+        for _ in range(1 + again):
+            outcome = self.queue.claim_by_name(job, token, exclusive=exclusive)
+            answer = self.desk.try_claim(token, job_id=job_id, exclusive=exclusive)
+            assert answer.outcome is outcome
+            if outcome is not ClaimOutcome.NONE:
+                self._had(worker, job, token, answer)
 
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule()
@@ -180,31 +214,34 @@ class LedgerMachine(RuleBasedStateMachine):
             self._release(job_id, token, charged, delayed, again)
 
     @precondition(lambda self: self._work())
-    @rule(which=pick, exclusive=st.booleans(), swept=st.booleans())
-    def a_holder_dies(self, which: int, exclusive: bool, swept: bool) -> None:
+    @rule(which=pick, exclusive=st.booleans(), swept=st.booleans(), again=twice)
+    def a_holder_dies(self, which: int, exclusive: bool, swept: bool, again: bool) -> None:
+        """And, once it is swept, the next ticket meets the suspect: it is among the oldest."""
         for job_id, token in self._somebody_holds(which, exclusive=exclusive):
             if self.jobs[job_id].token == token:
                 self._lease_runs_out(job_id)
-        if swept:
-            self.sweep(False, 1000)
+        if not swept:
+            return
+        self.sweep(False, 1000)
+        if self.desk.tickets():
+            self.take_and_claim(which % len(self.workers), False, again)
 
     def _work(self) -> bool:
-        return bool(self._held() or self.messages)
+        return bool(self._held() or self.on_the_list)
 
     def _somebody_holds(self, which: int, *, exclusive: bool) -> list[tuple[str, str]]:
-        """A job and the token of who holds it, or held it; who works takes messages first. Or none."""
-        worker = self.workers[which % len(self.workers)]
-        while not self._held() and self.messages:
-            self.take(self.workers.index(worker), which)
-            self._claim(self.workers.index(worker), -1, exclusive, False)
-            self.look_at_the_lists()
+        """A job and the token of who holds it, or held it; who works takes tickets first. Or none."""
+        worker = which % len(self.workers)
+        while not self._held() and self.on_the_list:
+            self.take_and_claim(worker, exclusive, False)
+            self.look_at_the_list()
         held = self._held()
         return [self._one_of(held, which)] if held else []
 
     @precondition(lambda self: self.tokens)
-    @rule(which=pick, says=st.sampled_from(["succeed", "fail", "release", "renew", "cancel"]))
+    @rule(which=pick, says=st.sampled_from(["succeed", "fail", "release", "renew", "claim"]))
     def any_token_there_ever_was_speaks(self, which: int, says: str) -> None:
-        """A stalled worker may come back at any time, and a caller cancel what has ended."""
+        """A stalled worker may come back at any time."""
         job_id, token = self.tokens[which % len(self.tokens)]
         job = self.jobs[job_id]
         match says:
@@ -212,8 +249,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._release(job_id, token, True, False, False)
             case "renew":
                 assert self.desk.renew({job_id: token}) == (set() if job.renew(token) else {token})
-            case "cancel" if job.ended:
-                assert self.desk.cancel(job_id) is job.cancel()
+            case "claim":
+                outcome, _ = self.queue.claim(token, exclusive=False)
+                assert self.desk.try_claim(token).outcome is outcome
             case "succeed" | "fail":
                 self._finish(job_id, token, says == "succeed", False)
 
@@ -228,37 +266,43 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _release(self, job_id: str, token: str, charged: bool, delayed: bool, again: bool) -> None:
         expected = self.jobs[job_id].release(token, charged=charged, delayed=delayed)
+        self.queue.settle()
         for _ in range(1 + again):
             delay_s = 600.0 if delayed else 0.0
             answer = self.desk.release(job_id, token, charged=charged, delay_s=delay_s)
             assert answer is expected
 
-    @precondition(lambda self: any(worker.held or worker.hand for worker in self.workers))
+    @precondition(lambda self: any(one.held or one.tickets or one.offered for one in self.workers))
     @rule(worker=workers)
     def crash(self, worker: int) -> None:
         """Everything it knew is gone, and its leases are not renewed."""
         for job_id, token in self.workers[worker].held.items():
             if self.jobs[job_id].token == token:
                 self._lease_runs_out(job_id)
+        self.lost += self.workers[worker].tickets
         self.workers[worker] = Worker()
 
     # --- the broker -----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.messages)
-    @rule(which=pick, what=st.sampled_from(["lose", "double"]))
-    def mistreat_a_message(self, which: int, what: str) -> None:
-        text, name = self.messages[which % len(self.messages)]
-        if what == "lose":
-            self.desk.redis.lrem(name, 1, text)
-        else:
-            self.desk.redis.lpush(name, text)
+    @precondition(lambda self: self.on_the_list)
+    @rule(count=st.integers(1, 3), noticed=st.booleans())
+    def lose_tickets(self, count: int, noticed: bool) -> None:
+        self.lost += len(self.desk.redis.rpop(self.desk.queue, count))
+        for _ in range(2 * noticed):
+            self.sweep(True, 1000)
 
-    @precondition(lambda self: self.taken)
+    @precondition(lambda self: self.on_the_list)
     @rule(which=pick)
-    def restore_a_message(self, which: int) -> None:
+    def double_a_ticket(self, which: int) -> None:
+        text = self.desk.redis.lindex(self.desk.queue, which % self.on_the_list)
+        assert text is not None
+        self.desk.redis.lpush(self.desk.queue, text)
+
+    @precondition(lambda self: self.used)
+    @rule(which=pick)
+    def restore_a_ticket(self, which: int) -> None:
         """As kombu does with what a lost connection had not acknowledged: it is the next one."""
-        text, name = self.taken[which % len(self.taken)]
-        self.desk.redis.rpush(name, text)
+        self.desk.redis.rpush(self.desk.queue, self._one_of(self.used, which))
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -277,54 +321,42 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             job.ttl_over = True
 
-    @precondition(lambda self: any(not job.has_message for job in self.jobs.values()))
+    @precondition(lambda self: self._waiting())
     @rule()
     def all_waits_pass(self) -> None:
-        for job_id, job in self.jobs.items():
-            if job.status is QUEUED and not job.has_message:
-                self.desk.backoff_passes(job_id)
-                job.too_early, job.wait_over = False, True
+        for job in self._waiting():
+            self.desk.backoff_passes(job.job_id)
+            job.too_early, job.wait_over = False, True
 
     # --- the sweeper ----------------------------------------------------------------------------------
 
     @rule(aged=st.booleans(), gap_ms=st.sampled_from([1000, 1000, 60_000]))
     def sweep(self, aged: bool, gap_ms: int) -> None:
-        if aged:
-            self.desk.marks_age()
-        self.look_at_the_lists()
-        before = self._sequences()
-        untouched = {tag(text) for text, _ in self.messages} - self.taken_tags
+        """`aged`: the last look for lost tickets is a grace time ago."""
+        marked_ms = self.desk.now_ms() - (5000 if aged else 0)
+        self.desk.redis.hset(self.desk.key("queue", MODEL), "marked_ms", marked_ms)
+        tickets, sent = self.desk.tickets(), self.queue.tickets
         swept = self.desk.sweep(after_ms=gap_ms)
         if gap_ms > 1000:  # Redis was away: who could not renew has a lease of grace
             for job in self.jobs.values():
                 job.lease_over = False
-        reaped = [job_id for job_id, job in self.jobs.items() if job.reap()]
-        due = [job_id for job_id, job in self.jobs.items() if job.come_due()]
-        sent = [job_id for job_id, job in self.jobs.items() if job.send_after_wait()]
-        assert (swept.reaped, swept.due, swept.sent) == (len(reaped), len(due), len(sent))
-        after = self._sequences()
-        again = {j for j in after if j in before and after[j] != before[j]} - {*reaped, *sent}
-        assert swept.sent_again == len(again)
-        # A message that lies untouched on its list is not lost, however old it is.
-        for job_id in again:
-            assert f"{job_id}:{before[job_id]}" not in untouched
-
-    def _sequences(self) -> dict[str, int]:
-        return {
-            job_id: int(sequence)
-            for queue in self.queues
-            for job_id, sequence in self.desk.redis.zrange(
-                self.desk.key("sent", queue), 0, -1, withscores=True
-            )
-        }
+        counts = (self.queue.reap(), self.queue.come_due(), self.queue.end_waits())
+        assert (swept.reaped, swept.due, swept.sent) == counts
+        tickets += self.queue.tickets - sent
+        again = self.queue.lost_tickets(tickets, aged=aged)
+        assert swept.sent_again == again
+        assert self.desk.tickets() == tickets + again
+        # Whatever was lost or only late: the sweeper makes no list longer than there are jobs for it.
+        assert not again or tickets + again <= len(self.queue.to_be_had)
 
     # --- what always holds ----------------------------------------------------------------------------
 
     @invariant()
-    def look_at_the_lists(self) -> None:
-        self.messages = [
-            (text, queue) for queue in self.queues for text in self.desk.redis.lrange(queue, 0, -1)
-        ]
+    def look_at_the_list(self) -> None:
+        """A job that is to be had has a ticket: on the list, in a hand, or lost."""
+        self.on_the_list = self.desk.tickets()
+        in_hands = sum(worker.tickets for worker in self.workers)
+        assert len(self.queue.to_be_had) <= self.on_the_list + in_hands + self.lost
 
     @invariant()
     def every_job_is_what_the_model_says(self) -> None:
@@ -332,19 +364,38 @@ class LedgerMachine(RuleBasedStateMachine):
         places = self._places()
         for job_id, job in self.jobs.items():
             raw, earlier = records[job_id], self.before.get(job_id)
+            assert places[job_id] == Counter(job.places)
+            if job.deleted:
+                assert raw == {}
+                continue
             assert raw["status"] == job.status
             assert int(raw["attempt"]) == job.attempt
-            assert int(raw["charges"]) == job.charges <= min(job.max_attempts, job.attempt)
+            assert int(raw.get("charges", 0)) == job.charges <= min(job.max_attempts, job.attempt)
             assert raw.get("token", "") == job.token
-            assert places[job_id] == Counter(job.places)
             assert ("ended_ms" in raw) == job.ended
             if earlier:
                 assert int(raw["attempt"]) >= int(earlier["attempt"])
-                assert int(raw["charges"]) >= int(earlier["charges"])
+                assert int(raw.get("charges", 0)) >= int(earlier.get("charges", 0))
                 if earlier["status"] in TERMINAL:
                     assert raw == earlier
             assert len(self.winners.get(job_id, ())) <= 1
         self.before = records
+
+    @invariant()
+    def the_queue_is_what_the_model_says(self) -> None:
+        """Counts, turns and tickets: what decides about the next job and the next refusal."""
+        kept = self.desk.redis.hgetall(self.desk.key("queue", MODEL))
+        assert self.desk.queued() == self.queue.queued
+        assert int(kept["sequence"]) == self.queue.tickets
+        assert int(kept.get("turn", 0)) == self.queue.turn
+        assert int(kept.get("time", 0)) == self.queue.time
+        due = {level: int(kept[f"due:{level}"]) for level in LEVELS if f"due:{level}" in kept}
+        assert due == self.queue.due
+        for level in LEVELS:
+            turns = self.desk.redis.zrange(
+                self.desk.key("turns", MODEL, level), 0, -1, withscores=True
+            )
+            assert {tenant: int(turn) for tenant, turn in turns} == self.queue.turns[level]
 
     @invariant()
     def events_tell_the_history_once(self) -> None:
@@ -374,17 +425,21 @@ class LedgerMachine(RuleBasedStateMachine):
             return dict(zip(self.jobs, pipe.execute(), strict=True))
 
     def _places(self) -> dict[str, Counter[str]]:
-        sets = [(name, self.desk.key(name)) for name in ("leases", "deadlines", "ended")]
-        for name in ("sent", "waiting"):
-            sets += [(name, self.desk.key(name, queue)) for queue in self.queues]
+        """How often each set names each job; a ready one in its own level's and tenant's only."""
+        plain = ("waiting", "leases", "deadlines", "ended", "created")
+        sets = [(name, self.desk.key(name), None) for name in plain]
+        for place in itertools.product(LEVELS, [tenant or "" for tenant in TENANTS]):
+            sets.append(("ready", self.desk.key("ready", MODEL, *place), place))
         with self.desk.redis.pipeline(transaction=False) as pipe:
-            for _, key in sets:
+            for _, key, _ in sets:
                 pipe.zrange(key, 0, -1)
             members = pipe.execute()
         found: dict[str, Counter[str]] = {job_id: Counter() for job_id in self.jobs}
-        for (name, _), ids in zip(sets, members, strict=True):
+        for (name, _, place), ids in zip(sets, members, strict=True):
             for job_id in ids:
                 found[job_id][name] += 1
+                job = self.jobs[job_id]
+                assert place in (None, (job.level, job.tenant))
         return found
 
     # --- and in the end -------------------------------------------------------------------------------
@@ -392,37 +447,41 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With sweeps and one healthy worker every job ends, whatever happened before."""
         try:
-            self.workers = [Worker() for _ in self.workers]
+            for number in range(len(self.workers)):
+                self.crash(number)
             for _ in range(ROUNDS_TO_THE_END):
                 if all(job.ended for job in self.jobs.values()):
                     break
                 for job_id, _ in self._open(RUNNING):
                     self._lease_runs_out(job_id)
                 self.all_waits_pass()
-                self.sweep(True, 1000)
+                for _ in range(2):  # one that notes lost tickets, and one that sends them again
+                    self.sweep(True, 1000)
                 self._work_off()
             assert {job_id for job_id, job in self.jobs.items() if not job.ended} == set()
             self.every_job_is_what_the_model_says()
+            self.the_queue_is_what_the_model_says()
             self.events_tell_the_history_once()
         finally:
             self.desk.redis.delete(*self.desk.key_names())
 
     def _work_off(self) -> None:
         worker = self.workers[0]
-        self.look_at_the_lists()
-        while self.messages:
-            self.take(0, 0)
-            self._claim(0, 0, True, False)
+        self.look_at_the_list()
+        while self.on_the_list:
+            self.take_and_claim(0, True, False)
             for job_id, token in worker.held.items():
-                expected = self.jobs[job_id].finish(token, JobStatus.SUCCEEDED)
-                assert self.desk.succeed(job_id, token) is expected
+                self._finish(job_id, token, True, False)
             worker.held.clear()
-            self.look_at_the_lists()
+            self.look_at_the_list()
 
     def _open(self, *statuses: JobStatus) -> list[tuple[str, ModelJob]]:
         """Jobs that have not ended; of these states only, if any is named."""
         able = statuses or (QUEUED, RUNNING)
         return [one for one in self.jobs.items() if one[1].status in able]
+
+    def _waiting(self) -> list[ModelJob]:
+        return [job for job in self.jobs.values() if job.status is QUEUED and not job.ready]
 
     def _held(self) -> list[tuple[str, str]]:
         return [pair for worker in self.workers for pair in worker.held.items()]
@@ -430,15 +489,6 @@ class LedgerMachine(RuleBasedStateMachine):
     @staticmethod
     def _one_of(able: list[T], which: int) -> T:
         return able[which % len(able)]
-
-
-def named(text: str) -> str:
-    """The job that a message names."""
-    return json.loads(json.loads(text)["body"])[0][0]
-
-
-def tag(text: str) -> str:
-    return json.loads(text)["properties"]["delivery_tag"]
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 180)

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-
 import pytest
 
-from maskq.contract import JobStatus, SegmentRequest
+from maskq.contract import JobStatus
 from maskq.contract.ids import new_id
 from maskq.errors import QueueFull
-from maskq.ledger import Ledger, calls
+from maskq.ledger import calls
 from maskq.ledger.calls import ReleaseOutcome
-from maskq_standalone.redis_server import RedisServer, find
 
-from .ledger_desk import RUN_ID, Desk
+from . import ledger_desk
+from .ledger_desk import MODEL, RUN_ID, Desk, asked
 
-
-@pytest.fixture
-def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[Desk]:
-    """On a server of its own: the limit would hit every other test."""
-    server = RedisServer(
-        tmp_path_factory.mktemp("full"), password=secrets.token_urlsafe(), binary=find(pinned=True)
-    )
-    try:
-        server.start()
-        ledger = Ledger(server.url)
-        yield Desk(ledger, key_prefix)
-        ledger.close()
-    finally:
-        server.stop()
+own_desk = ledger_desk.own_desk
 
 
 def fill(desk: Desk) -> None:
@@ -41,7 +25,7 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
     desk = own_desk
     # Given jobs in every state; the server has not been given most of the scripts yet
     jobs = {n: desk.claimed_job() for n in ("succeeds", "fails", "released", "delayed", "kept")}
-    queued, unwanted = desk.submit(), desk.submit()
+    queued, unwanted = desk.submit(tenant="ada"), desk.submit()
     jobs |= {name: desk.claimed_job() for name in ("swept", "timed out")}
     desk.lease_runs_out(jobs["swept"][0])
     desk.time_is_up(jobs["timed out"][0])
@@ -63,21 +47,21 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
     assert desk.release(*jobs["released"]) is ReleaseOutcome.QUEUED
     assert desk.release(*jobs["delayed"], delay_s=60) is ReleaseOutcome.QUEUED
     assert desk.renew(dict([jobs["kept"]])) == frozenset()
-    token = desk.claim(queued)
     assert desk.cancel(unwanted) is JobStatus.CANCELED
+    assert set(desk.take_many(2)) == {queued, jobs["released"][0]}
+    desk.ledger.run(calls.send_ticket(desk.prefix, MODEL))
     swept = desk.sweep(after_ms=None)
     assert (swept.swept, swept.reaped, swept.due) == (1, 1, 1)
-    assert desk.succeed(queued, token)
+    assert desk.succeed(queued, desk.raw(queued)["token"])
     assert desk.record(jobs["timed out"][0]).status is JobStatus.FAILED
-    page = desk.ledger.run(calls.jobs(desk.prefix, status=None, limit=10))
-    assert len(page.records) == 9
+    assert len(desk.jobs().records) == 9
+    assert desk.delete(unwanted) == "deleted"
     assert desk.ledger.run(calls.stream_ends(desk.prefix)).last != "0-0"
     assert desk.ledger.run(calls.batch_progress(desk.prefix, "none")) is None
 
 
 def _submit_call(desk: Desk) -> calls.Call[calls.Submitted]:
-    request = SegmentRequest(image_uri="s3://photos/a.png")
-    return calls.submit(desk.prefix, new_id(), request, calls.Limits())
+    return calls.submit(desk.prefix, new_id(), asked(), calls.Limits())
 
 
 def test_submissions_are_accepted_again_once_there_is_memory(own_desk: Desk) -> None:

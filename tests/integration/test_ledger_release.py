@@ -16,7 +16,7 @@ desk = ledger_desk.desk
 
 
 @pytest.mark.parametrize("charged", [True, False])
-def test_a_released_job_is_queued_with_a_fresh_message(desk: Desk, charged: bool) -> None:
+def test_a_released_job_is_queued_with_a_fresh_ticket(desk: Desk, charged: bool) -> None:
     # Given
     job_id, token = desk.claimed_job()
     deadline = desk.raw(job_id)["queue_deadline_ms"]
@@ -27,23 +27,25 @@ def test_a_released_job_is_queued_with_a_fresh_message(desk: Desk, charged: bool
     assert (record.status, record.attempt) == (JobStatus.QUEUED, 1)
     assert record.charges == int(charged)
     assert (record.error, record.not_before_ms) == (AWAY, None)
-    assert desk.places(job_id) == {"sent", "deadlines"}
+    assert desk.places(job_id) == {"ready", "deadlines"}
     assert desk.score(job_id, "deadlines") == float(deadline)
-    assert desk.waiting_ids() == [job_id]
+    assert desk.tickets() == 1
     assert desk.kinds(job_id)[-1] == "maskq.job.queued"
-    assert desk.claim(job_id)
+    assert desk.take() == job_id
 
 
-def test_a_released_job_goes_to_its_own_queue(desk: Desk) -> None:
-    job_id = desk.submit(priority="low")
-    queue = f"{desk.prefix}.demo.low"
-    desk.pop(queue)
-    desk.release(job_id, desk.claim(job_id))
-    assert desk.waiting_ids(queue) == [job_id]
-    assert desk.waiting_ids() == []
+def test_a_released_job_goes_to_its_own_place(desk: Desk) -> None:
+    """Model, level and tenant are the job's for good."""
+    desk.serve("another")
+    job_id, token = desk.submit(priority="low", tenant="ada", model="another"), "t"
+    assert desk.try_claim(token, model="another").record is not None
+    desk.release(job_id, token)
+    assert desk.ready("low", "ada", "another") == [job_id]
+    assert desk.turns("low", "another") == ["ada"]
+    assert (desk.tickets(), desk.tickets("another")) == (0, 2)
 
 
-def test_a_delayed_job_waits_without_a_message_until_the_sweeper_sends_it(desk: Desk) -> None:
+def test_a_delayed_job_waits_without_a_ticket_until_the_sweeper_sends_one(desk: Desk) -> None:
     # Given
     job_id, token = desk.claimed_job()
     before = desk.now_ms()
@@ -53,19 +55,19 @@ def test_a_delayed_job_waits_without_a_message_until_the_sweeper_sends_it(desk: 
     not_before = desk.record(job_id).not_before_ms
     assert not_before is not None
     assert before + 60_000 <= not_before <= desk.now_ms() + 60_000
-    assert desk.score(job_id, "waiting", desk.queue) == not_before
+    assert desk.score(job_id, "waiting") == not_before
     assert desk.places(job_id) == {"waiting", "deadlines"}
-    assert desk.waiting_ids() == []
+    assert (desk.take(), desk.try_claim().record) == (None, None)
     assert desk.sweep() == NOTHING_SWEPT
     # When
     desk.backoff_passes(job_id)
     # Then
     assert desk.sweep().sent == 1
-    assert desk.places(job_id) == {"sent", "deadlines"}
+    assert desk.places(job_id) == {"ready", "deadlines"}
     assert desk.record(job_id).not_before_ms is None
-    assert desk.waiting_ids() == [job_id]
+    assert desk.tickets() == 1
     assert desk.sweep() == NOTHING_SWEPT
-    assert desk.claim(job_id)
+    assert desk.take() == job_id
 
 
 def test_a_delay_is_over_by_redis_clock(desk: Desk) -> None:
@@ -82,14 +84,14 @@ def test_the_last_charge_fails_the_job_with_its_reason(desk: Desk) -> None:
     job_id, token = desk.claimed_job(max_attempts=2)
     assert desk.release(job_id, token) is ReleaseOutcome.QUEUED
     token = desk.claim(job_id)
-    messages = desk.redis.llen(desk.queue)
+    tickets = desk.tickets()
     # When
     assert desk.release(job_id, token, BROKEN, delay_s=60) is ReleaseOutcome.FAILED
     # Then
     record = desk.record(job_id)
     assert (record.status, record.charges, record.error) == (JobStatus.FAILED, 2, BROKEN)
     assert desk.places(job_id) == {"ended"}
-    assert desk.redis.llen(desk.queue) == messages
+    assert desk.tickets() == tickets
     assert desk.kinds(job_id)[-1] == "maskq.job.failed"
     assert desk.redis.pttl(desk.key("job", job_id)) > 0
 

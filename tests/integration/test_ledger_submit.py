@@ -19,7 +19,7 @@ desk = ledger_desk.desk
 KEY = Idempotency(key="order 7/ü", fingerprint="f1")
 
 
-def test_an_accepted_job_has_record_place_message_and_event(desk: Desk) -> None:
+def test_an_accepted_job_has_record_place_ticket_and_event(desk: Desk) -> None:
     # Given
     job_id, before = new_id(), desk.now_ms()
     limits = Limits(max_attempts=5, queue_ttl_s=100, run_timeout_s=50, retention_s=10)
@@ -36,30 +36,38 @@ def test_an_accepted_job_has_record_place_message_and_event(desk: Desk) -> None:
     assert record.request.image_uri == "s3://photos/a.png"
     assert record.request.metadata == {"k": "ü"}
     unset = (record.started_ms, record.ended_ms, record.batch_id, record.result, record.error)
-    assert unset == (None,) * 5
-    assert desk.places(job_id) == {"sent", "deadlines"}
+    assert (*unset, record.tenant, record.retry_of) == (None,) * 7
+    assert desk.places(job_id) == {"ready", "deadlines"}
     assert desk.score(job_id, "deadlines") == record.created_ms + 100_000
     assert desk.score(job_id, "created") == record.created_ms
-    assert desk.waiting_ids() == [job_id]
+    assert desk.score(job_id, "ready", MODEL, "normal", "") == record.created_ms
+    assert (desk.turns(), desk.queued(), desk.tickets()) == ([""], {"": 1}, 1)
     assert desk.kinds(job_id) == ["maskq.job.queued"]
-    assert desk.redis.smembers(desk.key("queues")) == {desk.queue}
 
 
 def test_what_the_request_asks_for_goes_before_the_deployment_s_limits(desk: Desk) -> None:
     job_id = desk.submit(
-        max_attempts=7, queue_ttl_s=0.5, run_timeout_s=2, priority="high", model=MODEL
+        max_attempts=7, queue_ttl_s=0.5, run_timeout_s=2, priority="high", tenant="ada"
     )
     record = desk.record(job_id)
     assert record.max_attempts == 7
     assert desk.score(job_id, "deadlines") == record.created_ms + 500
     assert desk.raw(job_id)["run_timeout_ms"] == "2000"
-    assert desk.waiting_ids(f"{desk.prefix}.{MODEL}.high") == [job_id]
+    assert (record.priority, record.tenant) == (Priority.HIGH, "ada")
+    assert desk.ready("high", "ada") == [job_id]
 
 
-def test_messages_are_taken_in_the_order_of_submission(desk: Desk) -> None:
-    ids = [desk.submit() for _ in range(5)]
-    assert desk.waiting_ids() == ids
-    assert desk.redis.zrange(desk.key("sent", desk.queue), 0, -1) == ids
+def test_a_retry_names_the_job_it_repeats(desk: Desk) -> None:
+    first = desk.submit()
+    again = desk.submit(retry_of=first)
+    assert desk.record(again).retry_of == first
+
+
+def test_jobs_of_all_priorities_and_tenants_share_one_list_of_tickets(desk: Desk) -> None:
+    for priority in Priority:
+        desk.submit(priority=priority)
+        desk.submit(priority=priority, tenant="ada")
+    assert desk.tickets() == 6
 
 
 def test_a_known_id_is_not_submitted_again(desk: Desk) -> None:
@@ -71,11 +79,6 @@ def test_a_known_id_is_not_submitted_again(desk: Desk) -> None:
     # Then
     assert again == calls.Submitted(SubmitOutcome.EXISTS, job_id)
     assert desk.everything() == before
-
-
-def test_a_known_id_is_told_even_when_the_queue_is_full(desk: Desk) -> None:
-    job_id = desk.submit()
-    assert desk.try_submit(job_id, limits=Limits(max_queued=1)).outcome is SubmitOutcome.EXISTS
 
 
 def test_the_same_idempotency_key_and_request_give_the_first_job(desk: Desk) -> None:
@@ -143,7 +146,8 @@ def test_with_two_models_the_deployment_s_default_is_taken(desk: Desk) -> None:
     desk.serve("another")
     job_id = desk.submit(limits=Limits(default_model="another"))
     assert desk.record(job_id).model == "another"
-    assert desk.waiting_ids(f"{desk.prefix}.another.normal") == [job_id]
+    assert desk.ready(model="another") == [job_id]
+    assert (desk.tickets("another"), desk.tickets()) == (1, 0)
 
 
 def test_with_two_models_and_no_default_the_caller_must_choose(desk: Desk) -> None:
@@ -171,37 +175,6 @@ def test_where_no_model_was_ever_served_nothing_is_known(redis_url: str, key_pre
     finally:
         ledger.close()
     assert (refused.outcome, refused.known) == (SubmitOutcome.UNKNOWN_MODEL, ())
-
-
-def test_queued_jobs_of_all_priorities_and_those_backing_off_fill_the_queue(desk: Desk) -> None:
-    # Given one job on each of two priorities and one that backs off
-    desk.submit(priority="high")
-    desk.submit(priority="low")
-    job_id, token = desk.claimed_job()
-    desk.release(job_id, token, delay_s=60)
-    before = desk.everything()
-    # When
-    refused = desk.try_submit(limits=Limits(max_queued=3))
-    # Then
-    assert refused.outcome is SubmitOutcome.FULL
-    assert desk.everything() == before
-    assert desk.try_submit(limits=Limits(max_queued=4)).outcome is SubmitOutcome.ACCEPTED
-
-
-def test_running_and_ended_jobs_and_other_models_do_not_fill_the_queue(desk: Desk) -> None:
-    desk.claimed_job()
-    ended, token = desk.claimed_job()
-    desk.succeed(ended, token)
-    desk.cancel(desk.submit())
-    desk.serve("another")
-    desk.submit(model="another")
-    accepted = desk.try_submit(model=MODEL, limits=Limits(max_queued=1))
-    assert accepted.outcome is SubmitOutcome.ACCEPTED
-
-
-def test_max_queued_0_is_no_limit(desk: Desk) -> None:
-    for _ in range(3):
-        desk.submit(limits=Limits(max_queued=0))
 
 
 def test_a_batch_counts_its_jobs_as_they_end(desk: Desk) -> None:
@@ -249,12 +222,19 @@ def test_a_batch_that_is_past_its_retention_is_not_brought_back_by_a_late_job(de
     assert desk.ledger.run(calls.batch_progress(desk.prefix, "b-1")) is None
 
 
-def test_a_job_id_and_a_prefix_with_quotes_make_no_broken_message(desk: Desk) -> None:
+def test_a_model_with_quotes_makes_no_broken_ticket(desk: Desk) -> None:
+    strange = 'a"b\\c/ü:\n'
+    desk.serve(strange)
+    job_id = desk.submit(model=strange, tenant="ada")
+    assert desk.take(model=strange) == job_id
+
+
+def test_a_job_id_with_quotes_makes_no_broken_event(desk: Desk) -> None:
     strange = 'a"b\\c/ü\n'
     desk.submit(strange)
-    assert desk.waiting_ids() == [strange]
+    assert desk.messages()
     assert [event["subject"] for event in desk.events()] == [strange]
-    assert desk.record(strange).id == strange
+    assert desk.record(strange).id == strange == desk.take()
 
 
 @pytest.mark.parametrize("seconds", [1e12, 1e15, 1e18])
@@ -263,26 +243,10 @@ def test_durations_beyond_reason_do_not_break_a_job(desk: Desk, seconds: float) 
     limits = Limits(queue_ttl_s=seconds, run_timeout_s=seconds, retention_s=seconds)
     place = BatchPlace(batch_id="b-1", total=1)
     job_id = desk.submit(limits=limits, idempotency=KEY, batch=place)
-    assert desk.places(job_id) == {"sent", "deadlines"}
+    assert desk.places(job_id) == {"ready", "deadlines"}
     assert desk.succeed(job_id, desk.claim(job_id), RESULT)
     assert desk.record(job_id).status is JobStatus.SUCCEEDED
     assert desk.places(job_id) == {"ended"}
-
-
-def test_records_are_listed_newest_first_page_by_page(desk: Desk) -> None:
-    # Given
-    ids = [desk.submit() for _ in range(5)]
-    for place, job_id in enumerate(ids):  # all in one millisecond sort by id, which is as good
-        desk.redis.zadd(desk.key("created"), {job_id: place})
-    desk.cancel(ids[1])
-    # When / Then
-    page = desk.ledger.run(calls.jobs(desk.prefix, status=None, limit=3))
-    assert [record.id for record in page.records] == ids[:1:-1]
-    rest = desk.ledger.run(calls.jobs(desk.prefix, status=None, limit=3, cursor=page.cursor))
-    assert [record.id for record in rest.records] == ids[1::-1]
-    assert rest.cursor == ""
-    canceled = desk.ledger.run(calls.jobs(desk.prefix, status=JobStatus.CANCELED, limit=3))
-    assert [record.id for record in canceled.records] == [ids[1]]
 
 
 def test_a_celery_caller_s_message_is_kept_for_the_answer(desk: Desk) -> None:

@@ -1,11 +1,10 @@
-"""sweep: leases, deadlines, back-offs and lost messages, and never one message too many."""
+"""sweep: leases, deadlines, back-offs and lost tickets, and no backlog is ever sent twice."""
 
 from __future__ import annotations
 
 import pytest
 
 from maskq.contract import FailureCode, JobStatus
-from maskq.contract.ids import new_token
 from maskq.ledger import calls
 from maskq.ledger.calls import ClaimOutcome, Swept
 
@@ -36,15 +35,15 @@ def test_a_sweep_of_another_redis_run_is_never_too_early(desk: Desk) -> None:
 
 def test_sweeps_go_on_when_redis_clock_was_set_back(desk: Desk) -> None:
     """By NTP, or by a replica that took over: nobody may wait until the old time comes again."""
-    # Given a sweep of an hour ahead, and a job whose message is lost
+    # Given a sweep of an hour ahead, and a job whose ticket is lost
     job_id = desk.submit()
     desk.redis.delete(desk.queue)
     assert desk.sweep(after_ms=-3_600_000) == NOTHING_SWEPT
-    desk.redis.hincrby(desk.key("queue", desk.queue), "marked_ms", 3_600_000)
+    desk.marks_age(-3_600_000)
     # When
     assert desk.sweep(after_ms=1000).sent_again == 1
     # Then
-    assert desk.waiting_ids() == [job_id]
+    assert desk.take() == job_id
 
 
 # --- leases -------------------------------------------------------------------------------------------
@@ -69,11 +68,11 @@ def test_a_job_that_died_in_company_is_queued_uncharged_to_run_alone(desk: Desk)
     assert (record.status, record.attempt, record.charges) == (JobStatus.QUEUED, 1, 0)
     assert record.error is not None
     assert record.error.code is FailureCode.WORKER_LOST
-    assert desk.places(job_id) == {"sent", "deadlines"}
-    assert desk.waiting_ids() == [job_id]
+    assert desk.places(job_id) == {"ready", "deadlines"}
+    assert desk.tickets() == 1
     assert desk.kinds(job_id)[-1] == "maskq.job.queued"
     assert desk.renew({job_id: token}) == {token}
-    assert desk.try_claim(job_id, new_token()).outcome is ClaimOutcome.ALONE
+    assert desk.try_claim().outcome is ClaimOutcome.ALONE
 
 
 def test_a_job_that_died_alone_is_charged(desk: Desk) -> None:
@@ -90,8 +89,7 @@ def test_a_job_that_kills_every_worker_fails_after_max_attempts_alone(desk: Desk
     deaths = 0
     # When
     while desk.record(job_id).status is JobStatus.QUEUED:
-        token = new_token()
-        if desk.try_claim(job_id, token).outcome is ClaimOutcome.ALONE:
+        if desk.try_claim().outcome is ClaimOutcome.ALONE:
             desk.claim(job_id, exclusive=True)
         desk.lease_runs_out(job_id)
         assert desk.sweep().reaped == 1
@@ -247,7 +245,7 @@ def test_back_offs_that_passed_are_sent_up_to_the_cap_the_rest_next_time(desk: D
         desk.backoff_passes(job_id)
         jobs.append(job_id)
     assert [desk.sweep(cap=2).sent for _ in range(3)] == [2, 1, 0]
-    assert sorted(desk.waiting_ids()) == sorted(jobs)
+    assert (desk.ready(), desk.tickets()) == (jobs, 3)
 
 
 def test_a_back_off_without_record_is_dropped(desk: Desk) -> None:
@@ -255,189 +253,190 @@ def test_a_back_off_without_record_is_dropped(desk: Desk) -> None:
     desk.release(job_id, token, delay_s=60)
     desk.backoff_passes(job_id)
     desk.redis.delete(desk.key("job", job_id))
-    assert desk.sweep().sent == 0
-    assert desk.score(job_id, "waiting", desk.queue) is None
+    desk.sweep()
+    assert desk.score(job_id, "waiting") is None
+    assert (desk.ready(), desk.tickets()) == ([], 0)
 
 
-# --- lost messages ------------------------------------------------------------------------------------
+# --- lost tickets -------------------------------------------------------------------------------------
 
 
-def lose(desk: Desk, job_id: str) -> None:
-    """The job's message vanishes, as with a worker that took it and died before it asked."""
-    for text in desk.redis.lrange(desk.queue, 0, -1):
-        if job_id in text:
-            desk.redis.lrem(desk.queue, 1, text)
+def lose(desk: Desk, count: int = 1) -> None:
+    """Tickets vanish, as with a worker that took them and died before it asked."""
+    assert all(desk.pop() for _ in range(count))
 
 
-def test_a_message_lost_from_an_empty_list_is_sent_again_after_the_grace_time(desk: Desk) -> None:
+def test_a_ticket_lost_from_an_empty_list_is_sent_again_after_the_grace_time(desk: Desk) -> None:
     # Given
     job_id = desk.submit()
-    lose(desk, job_id)
-    # When / Then the first look notes that the list is empty, and what had been sent by then
+    lose(desk)
+    # When / Then the first look notes that there is a job without a ticket
     assert desk.sweep() == NOTHING_SWEPT
     desk.marks_age(4000)
     assert desk.sweep() == NOTHING_SWEPT
     desk.marks_age(1000)
     assert desk.sweep() == swept(sent_again=1)
-    assert desk.waiting_ids() == [job_id]
-    assert desk.places(job_id) == {"sent", "deadlines"}
-    assert desk.claim(job_id)
+    assert desk.places(job_id) == {"ready", "deadlines"}
+    assert (desk.tickets(), desk.take()) == (1, job_id)
 
 
-def test_a_job_sent_after_the_note_waits_for_the_next_one(desk: Desk) -> None:
-    lost_early = desk.submit()
-    lose(desk, lost_early)
-    desk.sweep()
-    lost_late = desk.submit()
-    lose(desk, lost_late)
-    desk.marks_age()
-    assert desk.sweep() == swept(sent_again=1)
-    assert desk.waiting_ids() == [lost_early]
-    # The list was empty again at that sweep: the other one has had its grace time at the next
-    desk.marks_age()
-    assert desk.sweep() == swept(sent_again=1)
-    assert desk.waiting_ids() == [lost_early, lost_late]
-
-
-def test_a_message_is_lost_once_a_later_one_was_claimed_and_the_grace_time_passed(
-    desk: Desk,
-) -> None:
-    # Given a backlog whose first message is lost and whose second job was claimed
-    lost, later, *backlog = (desk.submit() for _ in range(5))
-    lose(desk, lost)
-    desk.pop()
-    desk.claim(later)
-    # When / Then
+def test_a_ticket_lost_out_of_a_backlog_is_sent_again_once(desk: Desk) -> None:
+    jobs = desk.submit_many(5)
+    lose(desk)
     assert desk.sweep() == NOTHING_SWEPT
     desk.marks_age()
     assert desk.sweep() == swept(sent_again=1)
-    assert desk.waiting_ids() == [*backlog, lost]
-    # And only once: its new message stands behind the backlog, where nobody has been yet
     for _ in range(5):
         desk.marks_age()
         assert desk.sweep() == NOTHING_SWEPT
+    assert [desk.take() for _ in range(6)] == [*jobs, None]
 
 
-def test_a_message_behind_the_last_claimed_one_is_not_taken_for_lost(desk: Desk) -> None:
-    first, *_ = (desk.submit() for _ in range(4))
+def test_a_ticket_lost_after_the_note_waits_for_the_next_one(desk: Desk) -> None:
+    desk.submit_many(2)
+    lose(desk)
+    desk.sweep()
+    lose(desk)
+    for _ in range(2):
+        desk.marks_age()
+        assert desk.sweep() == swept(sent_again=1)
+    assert desk.tickets() == 2
+
+
+def test_a_ticket_that_was_just_taken_is_not_lost(desk: Desk) -> None:
+    """Its claim comes within the grace time."""
+    desk.submit_many(3)
     desk.pop()
-    desk.claim(first)
-    assert desk.settle().sent_again == 0
-    assert desk.redis.llen(desk.queue) == 3
+    assert desk.sweep() == NOTHING_SWEPT
+    assert desk.try_claim().record is not None
+    desk.marks_age()
+    assert desk.sweep() == NOTHING_SWEPT
+
+
+def test_workers_always_seen_with_a_ticket_in_hand_cost_one_each_in_all(desk: Desk) -> None:
+    """The sweeper cannot tell theirs from lost ones; what it sends too many does not add up."""
+    jobs, in_hand = desk.submit_many(60), 3
+    lose(desk, in_hand)
+    taken = []
+    while desk.ready():
+        desk.marks_age()
+        desk.sweep()
+        assert desk.tickets() <= len(desk.ready())
+        taken += desk.take_many(in_hand)
+        for _ in range(in_hand):
+            desk.pop()
+    assert taken == jobs
+    assert desk.tickets() <= in_hand
 
 
 def test_a_backlog_without_workers_is_never_sent_again(desk: Desk) -> None:
     """For hours: a sweep a second, the grace time long over at each."""
     for priority in ("high", "normal", "low"):
-        for _ in range(10):
-            desk.submit(priority=priority)
-    lists = [f"{desk.prefix}.demo.{priority}" for priority in ("high", "normal", "low")]
-    before = [desk.redis.lrange(name, 0, -1) for name in lists]
+        for tenant in (None, "ada", "bob"):
+            desk.submit_many(3, priority=priority, tenant=tenant)
+    before = desk.messages()
     for _ in range(30):
         desk.marks_age(60_000)
         assert desk.sweep() == NOTHING_SWEPT
-    assert [desk.redis.lrange(name, 0, -1) for name in lists] == before
+    assert desk.messages() == before
+
+
+def test_a_backlog_whose_tickets_are_all_lost_gets_one_each_and_no_more(desk: Desk) -> None:
+    jobs = desk.submit_many(20)
+    desk.redis.delete(desk.queue)
+    sent = 0
+    for _ in range(30):
+        desk.marks_age(60_000)
+        sent += desk.sweep().sent_again
+    assert (sent, desk.tickets()) == (20, 20)
+    assert [desk.take() for _ in range(20)] == jobs
 
 
 def test_a_backlog_that_is_worked_off_is_never_sent_again(desk: Desk) -> None:
-    jobs = [desk.submit() for _ in range(40)]
-    while claimed := desk.pop():
-        desk.claim(claimed)
+    jobs = desk.submit_many(40)
+    while desk.take():
         desk.marks_age(60_000)
-        length = desk.redis.llen(desk.queue)
         assert desk.sweep().sent_again == 0
-        assert desk.redis.llen(desk.queue) == length
+    assert desk.tickets() == 0
     assert {desk.record(job_id).attempt for job_id in jobs} == {1}
 
 
-def test_an_old_message_that_comes_back_does_not_double_the_backlog(desk: Desk) -> None:
-    """Its job's new message stands behind the backlog, which nobody has passed."""
-    # Given a job whose message was thought lost and sent again behind a backlog
-    job_id, old = desk.submit(), desk.redis.lindex(desk.queue, 0)
-    lose(desk, job_id)
+def test_doubled_tickets_double_nothing(desk: Desk) -> None:
+    """Restored by the broker, or sent once more: they find nothing, and nothing is sent for them."""
+    jobs = desk.submit_many(10)
+    desk.redis.rpush(desk.queue, *desk.redis.lrange(desk.queue, 0, -1))
+    assert desk.settle().sent_again == 0
+    assert [desk.take() for _ in range(20)] == [*jobs, *[None] * 10]
+    assert desk.settle().sent_again == 0
+    assert {desk.record(job_id).attempt for job_id in jobs} == {1}
+
+
+def test_the_ticket_of_a_canceled_job_stands_in_for_a_lost_one(desk: Desk) -> None:
+    canceled, *kept = desk.submit_many(4)
+    desk.cancel(canceled)
+    lose(desk)
+    assert desk.settle().sent_again == 0
+    assert [desk.take() for _ in range(3)] == kept
+
+
+def test_jobs_that_have_no_ticket_yet_miss_none(desk: Desk) -> None:
+    """Those that back off, and those for which a worker makes room."""
+    delayed, token = desk.claimed_job()
+    desk.release(delayed, token, delay_s=60)
+    offered, _ = desk.claimed_job()
+    desk.lease_runs_out(offered)
     desk.sweep()
-    desk.marks_age()
-    for _ in range(10):
-        desk.submit()
-    assert desk.sweep().sent_again == 1
-    # When the old one is restored by the broker, and claimed
-    desk.redis.rpush(desk.queue, old)
-    assert desk.pop() == job_id
-    desk.claim(job_id)
-    # Then
-    length = desk.redis.llen(desk.queue)
+    assert desk.pop()
+    assert desk.try_claim().job_id == offered
     for _ in range(3):
         assert desk.settle().sent_again == 0
-    assert desk.redis.llen(desk.queue) == length
+    assert desk.tickets() == 0
 
 
-def test_a_doubled_message_of_a_job_given_back_does_not_double_the_backlog(desk: Desk) -> None:
-    job_id, old = desk.submit(), desk.redis.lindex(desk.queue, 0)
-    desk.pop()
-    token = desk.claim(job_id)
-    for _ in range(10):
-        desk.submit()
-    desk.release(job_id, token)
-    desk.redis.rpush(desk.queue, old)
-    desk.pop()
-    desk.claim(job_id)
-    length = desk.redis.llen(desk.queue)
-    for _ in range(3):
-        assert desk.settle().sent_again == 0
-    assert desk.redis.llen(desk.queue) == length
+def test_tickets_of_one_model_do_not_hide_those_lost_of_another(desk: Desk) -> None:
+    job_id = desk.submit()
+    desk.serve("another")
+    desk.submit_many(3, model="another")
+    lose(desk)
+    assert desk.settle().sent_again == 1
+    assert (desk.tickets("another"), desk.take()) == (3, job_id)
 
 
-def test_a_lost_message_of_a_retry_is_sent_again_too(desk: Desk) -> None:
+def test_a_lost_ticket_of_a_retry_is_sent_again_too(desk: Desk) -> None:
     job_id, token = desk.claimed_job()
     desk.release(job_id, token)
-    lose(desk, job_id)
+    lose(desk)
     assert desk.settle().sent_again == 1
-    assert desk.claim(desk.pop() or "")
+    assert desk.take() == job_id
 
 
-def test_a_message_lost_again_and_again_is_sent_again_and_again(desk: Desk) -> None:
+def test_a_ticket_lost_again_and_again_is_sent_again_and_again(desk: Desk) -> None:
     job_id = desk.submit()
     for _ in range(5):
-        lose(desk, job_id)
+        lose(desk)
         assert desk.settle().sent_again == 1
     assert desk.record(job_id).attempt == 0
 
 
-def test_lost_messages_are_sent_again_up_to_the_cap_and_none_is_forgotten(desk: Desk) -> None:
-    # Given
-    jobs = [desk.submit() for _ in range(5)]
-    desk.redis.delete(desk.queue)
+def test_lost_tickets_are_sent_again_up_to_the_cap_and_none_is_forgotten(desk: Desk) -> None:
+    jobs = desk.submit_many(5)
+    lose(desk, 5)
     assert desk.sweep(cap=2) == NOTHING_SWEPT
-    # When / Then
     sent = []
-    for _ in range(10):
+    for _ in range(4):
         desk.marks_age()
         sent.append(desk.sweep(cap=2).sent_again)
-        if found := desk.pop():
-            desk.claim(found)
-            while other := desk.pop():
-                desk.claim(other)
-    assert max(sent) == 2
-    assert sum(sent) == 5
-    assert {desk.record(job_id).status for job_id in jobs} == {JobStatus.RUNNING}
-
-
-def test_a_job_without_a_record_is_dropped_from_the_sent_ones(desk: Desk) -> None:
-    job_id = desk.submit()
-    lose(desk, job_id)
-    desk.redis.delete(desk.key("job", job_id))
-    assert desk.settle().sent_again == 0
-    assert desk.score(job_id, "sent", desk.queue) is None
+    assert sent == [2, 2, 1, 0]
+    assert [desk.take() for _ in range(5)] == jobs
 
 
 def test_a_restored_ledger_without_any_list_is_brought_back_to_work(desk: Desk) -> None:
     """Redis came back from a copy in which the lists are older than the records."""
     jobs = [desk.submit(priority=p) for p in ("high", "normal", "low", "normal")]
-    for priority in ("high", "normal", "low"):
-        desk.redis.delete(f"{desk.prefix}.demo.{priority}")
-    assert desk.settle().sent_again == 4
-    found = [desk.pop(f"{desk.prefix}.demo.{p}") for p in ("high", "normal", "low", "normal")]
-    assert sorted(filter(None, found)) == sorted(jobs)
+    jobs.append(desk.submit(tenant="ada"))
+    desk.redis.delete(desk.queue)
+    assert desk.settle().sent_again == 5
+    assert {desk.take() for _ in range(5)} == {*jobs}
 
 
 # --- answers to Celery callers, and old records -------------------------------------------------------
@@ -504,7 +503,7 @@ def test_records_past_their_retention_leave_the_listings(desk: Desk) -> None:
 
 def test_a_sweep_of_nothing_writes_nothing_but_its_own_time(desk: Desk) -> None:
     desk.submit()
-    desk.claimed_job()
+    desk.claimed_job(tenant="ada")
     desk.sweep()
     before = desk.everything()
     desk.sweep()

@@ -15,6 +15,7 @@ from maskq.contract import JobStatus
 from maskq.contract.ids import new_id, new_token
 from maskq.ledger.calls import (
     BatchPlace,
+    Claimed,
     ClaimOutcome,
     Idempotency,
     ReleaseOutcome,
@@ -154,17 +155,20 @@ ENDED = {
 }
 
 Ask = Callable[[Desk, Case], Any]
+TO_BE_HAD = {"queued", "queued_again"}
+CLAIMS = ("take", "take_alone", "claim", "claim_alone")  # the next job, or this one
 CALLS: dict[str, Ask] = {
     "submit": lambda desk, case: desk.try_submit(case.job_id, priority="low").outcome,
-    "claim": lambda desk, case: desk.try_claim(case.job_id, new_token()).outcome,
-    "claim_alone": lambda desk, case: (
-        desk.try_claim(case.job_id, new_token(), exclusive=True).outcome
-    ),
+    "take": lambda desk, case: desk.try_claim().outcome,
+    "take_alone": lambda desk, case: desk.try_claim(exclusive=True).outcome,
+    "claim": lambda desk, case: desk.try_claim(job_id=case.job_id).outcome,
+    "claim_alone": lambda desk, case: desk.try_claim(job_id=case.job_id, exclusive=True).outcome,
     "renew": lambda desk, case: desk.renew({case.job_id: case.token}) == {case.token},
     "succeed": lambda desk, case: desk.succeed(case.job_id, case.token),
     "fail": lambda desk, case: desk.fail(case.job_id, case.token),
     "release": lambda desk, case: desk.release(case.job_id, case.token),
     "cancel": lambda desk, case: desk.cancel(case.job_id),
+    "delete": lambda desk, case: desk.delete(case.job_id),
     "sweep": lambda desk, case: desk.sweep(after_ms=None),
 }
 
@@ -177,16 +181,17 @@ def refusals() -> dict[tuple[str, str], Any]:
         table[state, "succeed"] = False
         table[state, "fail"] = False
         table[state, "release"] = ReleaseOutcome.LOST
-        if state != "never_submitted":
-            table[state, "submit"] = SubmitOutcome.EXISTS
+        table[state, "submit"] = SubmitOutcome.EXISTS
+        table[state, "delete"] = "queued"
+        if state not in TO_BE_HAD:
+            table |= {(state, claim): ClaimOutcome.NONE for claim in CLAIMS}
     for state, status in ENDED.items():
-        table[state, "claim"] = table[state, "claim_alone"] = ClaimOutcome.ENDED
         table[state, "cancel"] = status
-    for name in ("claim", "claim_alone"):
-        table["held_elsewhere", name] = ClaimOutcome.HELD
-        table["backing_off", name] = ClaimOutcome.EARLY
-        table["never_submitted", name] = ClaimOutcome.UNKNOWN
+        del table[state, "delete"]
+    table["held_elsewhere", "delete"] = "running"
+    table["never_submitted", "delete"] = "unknown"
     table["never_submitted", "cancel"] = None
+    del table["never_submitted", "submit"]
     # The holder's own call, sent once more: the first answer again.
     table["succeeded", "succeed"] = True
     table["failed", "fail"] = True
@@ -199,14 +204,9 @@ REFUSALS = refusals()
 # Drawn transitions; the tests of each call look at them.
 ALLOWED = {
     ("never_submitted", "submit"),
-    ("queued", "claim"),
-    ("queued", "claim_alone"),
-    ("queued", "cancel"),
-    ("queued_again", "claim"),  # `alone`: waits for the worker to be so
-    ("queued_again", "claim_alone"),
-    ("queued_again", "cancel"),
-    ("backing_off", "cancel"),
-    ("held_elsewhere", "cancel"),
+    *((state, claim) for state in TO_BE_HAD for claim in CLAIMS),
+    *((state, "cancel") for state in (*TO_BE_HAD, "backing_off", "held_elsewhere")),
+    *((state, "delete") for state in ENDED),
 }
 
 
@@ -235,8 +235,8 @@ def test_no_sweep_changes_what_has_ended(desk: Desk, state: str) -> None:
     # Given an ended job that every set of the ledger still names, as if a script had forgotten to
     case = STATES[state](desk)
     record, events = desk.raw(case.job_id), desk.events()
-    for name in (("leases",), ("deadlines",), ("sent", desk.queue), ("waiting", desk.queue)):
-        desk.redis.zadd(desk.key(*name), {case.job_id: 1})
+    for name in ("leases", "deadlines", "waiting"):
+        desk.redis.zadd(desk.key(name), {case.job_id: 1})
     # When
     desk.settle()
     # Then
@@ -256,11 +256,12 @@ def without(everything: dict[str, Any], times: str) -> dict[str, Any]:
     "options",
     [
         {},
+        {"tenant": "ada"},
         {"idempotency": Idempotency(key="k", fingerprint="f")},
         {"batch": BatchPlace(batch_id="b", total=1)},
         {"celery_head": "{"},
     ],
-    ids=["plain", "idempotency", "batch", "celery"],
+    ids=["plain", "tenant", "idempotency", "batch", "celery"],
 )
 def test_submit_sent_twice_stands_once(desk: Desk, options: dict[str, Any]) -> None:
     """The caller takes `exists` of its own fresh id for the acceptance that it is."""
@@ -274,31 +275,41 @@ def test_submit_sent_twice_stands_once(desk: Desk, options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_claim_sent_twice_is_one_attempt(desk: Desk, exclusive: bool) -> None:
-    job_id = desk.submit()
-    first = desk.try_claim(job_id, "t", exclusive=exclusive)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_claim_sent_twice_is_one_attempt_of_one_job(
+    desk: Desk, by_name: bool, exclusive: bool
+) -> None:
+    """Though another one would be next by then."""
+    job_id, _ = desk.submit(), desk.submit()
+    wanted = job_id if by_name else ""
+    first = desk.try_claim("t", job_id=wanted, exclusive=exclusive)
     before = desk.everything()
-    assert desk.try_claim(job_id, "t", exclusive=exclusive) == first
+    assert desk.try_claim("t", job_id=wanted, exclusive=exclusive) == first
     assert desk.everything() == before
 
 
-def test_claim_of_an_expired_job_sent_twice_ends_it_once(desk: Desk) -> None:
+@pytest.mark.parametrize("by_name", [False, True])
+def test_claim_of_an_expired_job_sent_twice_ends_it_once(desk: Desk, by_name: bool) -> None:
     job_id = desk.submit()
     desk.time_is_up(job_id)
-    first = desk.try_claim(job_id, "t")
+    wanted = job_id if by_name else ""
+    first = desk.try_claim("t", job_id=wanted)
+    ended = desk.raw(job_id), desk.events()
+    assert desk.try_claim("t", job_id=wanted) == first
+    assert (desk.raw(job_id), desk.events()) == ended
+    assert desk.record(job_id).status is JobStatus.EXPIRED
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_claim_answered_alone_sent_twice_names_the_same_job(desk: Desk, by_name: bool) -> None:
+    """Another one is not taken instead: the first would wait for a worker that knows nothing of it."""
+    case, _ = _queued_again(desk), desk.submit()
+    wanted = case.job_id if by_name else ""
+    first = desk.try_claim("t", job_id=wanted)
+    assert first == Claimed(ClaimOutcome.ALONE, job_id=case.job_id)
     before = desk.everything()
-    again = desk.try_claim(job_id, "t")
-    assert (first.outcome, again.outcome) == (ClaimOutcome.EXPIRED, ClaimOutcome.ENDED)
+    assert desk.try_claim("t", job_id=wanted) == first
     assert desk.everything() == before
-
-
-def test_claim_answered_alone_sent_twice_waits_once(desk: Desk) -> None:
-    case = _queued_again(desk)
-    waiting = desk.key("waiting", desk.queue)
-    first = desk.try_claim(case.job_id, "t")
-    before = without(desk.everything(), waiting)
-    assert desk.try_claim(case.job_id, "t") == first
-    assert without(desk.everything(), waiting) == before
     assert desk.places(case.job_id) == {"waiting", "deadlines"}
 
 
@@ -325,7 +336,7 @@ def test_an_end_sent_twice_is_one_event(desk: Desk, call: str) -> None:
 @pytest.mark.parametrize("charged", [True, False])
 @pytest.mark.parametrize("delay_s", [0.0, 60.0])
 @pytest.mark.parametrize("max_attempts", [1, 2])
-def test_release_sent_twice_is_one_charge_and_one_message(
+def test_release_sent_twice_is_one_charge_and_one_ticket(
     desk: Desk, charged: bool, delay_s: float, max_attempts: int
 ) -> None:
     job_id, token = desk.claimed_job(max_attempts=max_attempts)

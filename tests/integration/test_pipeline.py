@@ -93,7 +93,7 @@ def names_under(server: S3Server, place: S3Place) -> set[str]:
 
 def test_a_job_ends_with_its_outputs_under_its_own_place(bench: Bench, s3_server: S3Server) -> None:
     bench.submit("a", outputs=["mask", "stats"])
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     record = bench.record("a")
     assert record.status is JobStatus.SUCCEEDED
     assert record.result is not None
@@ -104,7 +104,7 @@ def test_a_job_ends_with_its_outputs_under_its_own_place(bench: Bench, s3_server
 def test_outputs_go_where_the_caller_wants_them(bench: Bench, s3_server: S3Server) -> None:
     wanted = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
     bench.submit("a", output_prefix=str(wanted))
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     assert names_under(s3_server, wanted / "a") == {"mask.png", "result.json"}
 
 
@@ -113,7 +113,9 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
 ) -> None:
     # Given a first attempt that wrote its manifest and died before it could say so
     bench.submit("a")
-    dead = bench.ledger.run(calls.claim(bench.prefix, "a", "dead", owner="x:1", lease_s=0.001))
+    dead = bench.ledger.run(
+        calls.claim(bench.prefix, "smallest", "dead", owner="x:1", lease_s=0.001)
+    )
     assert dead.record is not None
     earlier = JobResult(
         width=60, height=40, model="smallest", outputs={Output.MASK: f"{bench.place('a')}/dead/m"}
@@ -124,7 +126,7 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
     bench.ledger.run(calls.release(bench.prefix, "a", "dead", error, charged=False, delay_s=0))
 
     # When the job is run again
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
 
     # Then that result is the job's, and nothing was written twice
     assert bench.record("a").result == earlier
@@ -145,7 +147,7 @@ def test_a_job_that_is_canceled_before_its_commit_leaves_no_result(
     monkeypatch.setattr(bench.store, "create", cancel_then_create)
 
     # When it is run
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
 
     # Then it stays canceled, and what was written is gone
     assert bench.record("a").status is JobStatus.CANCELED
@@ -162,7 +164,7 @@ def test_an_outage_of_the_store_is_waited_out_uncharged(
     nowhere = Bench(segmenter, s3_endpoint_url=f"http://127.0.0.1:{free_port()}")
 
     # When it runs a job
-    nowhere.pipeline.run("a")
+    nowhere.pipeline.run("smallest")
     nowhere.close()
 
     # Then the job waits for its next attempt, uncharged, and says why
@@ -177,28 +179,28 @@ def test_a_fault_of_ours_fails_its_job_alone(bench: Bench, monkeypatch: pytest.M
     bench.submit("a")
     with monkeypatch.context() as broken:
         broken.setattr("maskq_worker.outputs.encode", lambda *_, **__: 1 / 0)
-        bench.pipeline.run("a")
+        bench.pipeline.run("smallest")
     error = bench.record("a").error
     assert error is not None
     assert (error.code, "ZeroDivisionError" in error.message) == (FailureCode.INTERNAL, True)
     bench.submit("b")
-    bench.pipeline.run("b")
+    bench.pipeline.run("smallest")
     assert bench.record("b").status is JobStatus.SUCCEEDED
 
 
 def test_messages_for_jobs_that_are_not_there_to_run_are_dropped(bench: Bench) -> None:
-    bench.pipeline.run("nobody")
+    bench.pipeline.run("smallest")
     bench.submit("a")
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     ended = bench.record("a")
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     assert bench.record("a") == ended
 
 
 def test_a_suspect_is_run_alone(bench: Bench) -> None:
     bench.submit("a")
     bench.ledger.redis.hset(f"{bench.prefix}:job:a", "alone", "1")
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     assert bench.record("a").status is JobStatus.SUCCEEDED
     assert bench.ledger.redis.hget(f"{bench.prefix}:job:a", "exclusive") == "1"
 
@@ -207,7 +209,7 @@ def test_a_suspect_is_run_alone(bench: Bench) -> None:
 def test_a_stranger_s_object_in_the_manifest_s_place_is_told(bench: Bench, body: bytes) -> None:
     bench.submit("a")
     bench.store.put(bench.place("a") / "result.json", body, "text/plain")
-    bench.pipeline.run("a")
+    bench.pipeline.run("smallest")
     error = bench.record("a").error
     assert error is not None
     assert "output_prefix" in error.message

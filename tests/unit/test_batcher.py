@@ -97,8 +97,32 @@ def test_a_poison_item_does_not_fail_its_neighbours(
     assert (one.result(WAIT_S), two.result(WAIT_S)) == (2, 4)
     with pytest.raises(ValueError, match="13 is poison"):
         poison.result(WAIT_S)
-    assert model.batches == [[0], [1, 13, 2], [1], [13], [2]]
+    assert model.batches == [[0], [1, 13, 2], [1], [13, 2], [13], [2]]
     assert batcher.submit(5).result(WAIT_S) == 10  # and the thread lives on
+
+
+def test_a_batch_that_is_too_large_passes_in_parts() -> None:
+    gate, sizes = threading.Event(), list[int]()
+
+    def run(batch: Sequence[int]) -> list[int | Exception]:
+        assert gate.wait(WAIT_S)
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise MemoryError
+        return list(batch)
+
+    batcher: MicroBatcher[int, int] = MicroBatcher(run, max_batch_size=8, name="model")
+    batcher.start()
+    first = batcher.submit(0)
+    while batcher.busy_since() is None:
+        time.sleep(0.001)
+    futures = [batcher.submit(item) for item in range(8)]
+    gate.set()
+
+    assert first.result(WAIT_S) == 0
+    assert [future.result(WAIT_S) for future in futures] == list(range(8))
+    assert sizes == [1, 8, 4, 2, 2, 4, 2, 2]
+    batcher.close()
 
 
 def test_a_wrong_number_of_results_is_an_error() -> None:

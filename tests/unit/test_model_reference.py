@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentati
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import FailureCode, Output
-from maskq_worker.errors import PermanentError, TransientError
+from maskq_worker.errors import PermanentError
 from maskq_worker.model import ModelError, ModelInput, Segmenter, load_segmenter
 from maskq_worker.model import backends as backends_module
 from maskq_worker.model.backends import choose_device, load_network
@@ -271,17 +271,30 @@ def test_scores_that_are_no_numbers_fail_only_their_own_image(original: Path) ->
     assert not isinstance(output, Exception)
 
 
-def test_a_batch_that_does_not_fit_is_worth_another_try(
-    original: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_what_does_not_fit_the_device_says_so(
+    original: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def forward(_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     segmenter = load(original)
     monkeypatch.setattr(segmenter._backend, "forward", forward)
-    with pytest.raises(TransientError) as caught:
+    with pytest.raises(PermanentError) as caught:
         segmenter.run([segmenter.prepare(photo(20, 30))])
     assert caught.value.code is FailureCode.OUT_OF_MEMORY
+
+
+def test_the_cpu_s_allocator_says_what_is_looked_for(original: Path) -> None:
+    """Its message is all there is to know it by."""
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.empty(2**50, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("backend", ["transformers", "auto"])

@@ -27,7 +27,8 @@ class MicroBatcher(Generic[In, Out]):
     """Runs items in batches of 1 to `max_batch_size`, first come first served.
 
     run: takes a batch, returns one result or exception per item, in order. If it raises for
-        several items, each is run again alone, so that an error stays with the item that caused it.
+        several items, they run again in halves, down to one: an error stays with the item that
+        caused it, and a batch that is only too large for the device passes in parts.
     initialise: called first in the thread that will call `run`; what it raises, `start` raises.
     on_batch: called in that thread with the size of each batch before it runs.
     """
@@ -149,9 +150,10 @@ class MicroBatcher(Generic[In, Out]):
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return
-            logger.warning("a batch of %d failed (%r); each runs alone", len(batch), error)
-            for entry in batch:
-                self._run_batch([entry])
+            logger.warning("a batch of %d failed (%r); it runs again in halves", len(batch), error)
+            half = len(batch) // 2
+            self._run_batch(batch[:half])
+            self._run_batch(batch[half:])
             return
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
+from maskq.contract.places import S3Place
 from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
@@ -20,7 +21,9 @@ from maskq_worker.leases import Leases, Sweeper
 from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
+from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._ledger = Ledger(settings.redis_url.get_secret_value())
         prefix = settings.key_prefix
         # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
-        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s)
+        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)
         self._sweeper.start()
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
@@ -64,14 +67,20 @@ class ModelStep(bootsteps.StartStopStep):
             initialise=self._make_ready,
         )
         self._batcher.start()
-        worker.app.pipeline = Pipeline(
+        self._watchdog = Watchdog(self._batcher.busy_since, settings.forward_timeout_s)
+        self._watchdog.start()
+        store = ObjectStore(
+            settings.s3_endpoint_url,
+            allowed_buckets=settings.allowed_buckets,
+            connections=worker.app.sizes.concurrency + 2,
+        )
+        home = S3Place(settings.s3_bucket, settings.output_prefix)
+        self._retention = Retention(self._ledger, store, prefix, home)
+        self._retention.start()
+        self._pipeline = worker.app.pipeline = Pipeline(
             settings,
             ledger=self._ledger,
-            store=ObjectStore(
-                settings.s3_endpoint_url,
-                allowed_buckets=settings.allowed_buckets,
-                connections=worker.app.sizes.concurrency + 2,
-            ),
+            store=store,
             segmenter=self._segmenter,
             batcher=self._batcher,
             leases=self._leases,
@@ -111,11 +120,14 @@ class ModelStep(bootsteps.StartStopStep):
         health_file.touch()
 
     def stop(self, worker: Any) -> None:
+        self._pipeline.stop_claiming()
         end = time.monotonic() + _DRAIN_S
         while self._leases.holding() and time.monotonic() < end:
             time.sleep(0.05)
         self._release_rest()
         self._batcher.close()
+        self._watchdog.stop()
+        self._retention.stop()
         self._leases.stop()
         self._sweeper.stop()
         self._segmenter.close()

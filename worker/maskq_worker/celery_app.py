@@ -13,13 +13,13 @@ _VISIBILITY_S = 600
 
 
 def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> Celery:
-    """An app that consumes the intake and the queues of one model."""
+    """An app that consumes the intake and the tickets of one model."""
     from maskq_worker.bootstep import ModelStep  # it imports the tasks, which bind to an app
 
     url = settings.redis_url.get_secret_value()
     prefix = settings.key_prefix
     app = Celery("maskq", set_as_current=False, include=["maskq_worker.tasks"])
-    names = [keys.intake(prefix), *keys.queues(prefix, model_name)]
+    names = [keys.intake(prefix), keys.queue(prefix, model_name)]
     app.conf.update(
         broker_url=url,
         broker_transport="maskq_worker.broker:Transport",

@@ -8,6 +8,7 @@ and answers, so that Celery itself stores the result and goes on with callbacks,
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from celery.exceptions import Ignore
@@ -50,20 +51,13 @@ def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: li
         request = SegmentRequest.model_validate(args[0])
     except ValidationError as error:
         raise SegmentRefused(f"invalid_request: {sentence(error)}") from None
-    limits = calls.Limits(
-        default_model=None,
-        max_queued=settings.max_queued,
-        max_attempts=settings.max_attempts,
-        queue_ttl_s=settings.queue_ttl_s,
-        run_timeout_s=settings.run_timeout_s,
-        retention_s=settings.retention_s,
-    )
+    limits = replace(calls.Limits.of(settings), default_model=None)
     head = celery_head(caller, args, settings.key_prefix)
     submitted = ledger.run(
         calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head)
     )
     match submitted.outcome:
-        case SubmitOutcome.FULL:
+        case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
             raise SegmentRefused("queue_full: too many jobs wait already; send it again later")
         case SubmitOutcome.UNKNOWN_MODEL:
             known = ", ".join(submitted.known)

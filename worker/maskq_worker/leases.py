@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from maskq.contract.places import S3Place
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 
@@ -25,6 +26,7 @@ class Held:
     def __init__(self, job_id: str, token: str) -> None:
         self.job_id = job_id
         self.token = token
+        self.written: list[S3Place] = []  # objects of this attempt, should it come to nothing
         self.lost = threading.Event()
 
     def check(self) -> None:
@@ -81,10 +83,13 @@ class Leases:
 class Sweeper:
     """Does what nobody else will: reaps, expires, sends again. Any number may run side by side."""
 
-    def __init__(self, ledger: Ledger, prefix: str, lease_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, prefix: str, lease_s: float, event_retention_s: float
+    ) -> None:
         self._ledger = ledger
         self._prefix = prefix
         self._lease_s = lease_s
+        self._event_retention_s = event_retention_s
         self._thread = Repeating("maskq-sweeper", _SWEEP_EVERY_S, self._sweep)
 
     def start(self) -> None:
@@ -94,7 +99,12 @@ class Sweeper:
         self._thread.stop()
 
     def _sweep(self) -> None:
-        call = calls.sweep(self._prefix, lease_s=self._lease_s, run_id=self._ledger.run_id())
+        call = calls.sweep(
+            self._prefix,
+            lease_s=self._lease_s,
+            run_id=self._ledger.run_id(),
+            event_retention_s=self._event_retention_s,
+        )
         swept = self._ledger.run(call)
         if any((swept.reaped, swept.due, swept.sent_again, swept.answered_again)):
             logger.info("%s", swept)

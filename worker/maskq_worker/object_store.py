@@ -86,6 +86,20 @@ class ObjectStore:
         with _typed_errors(place):
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
+    def delete_under(self, place: S3Place) -> None:
+        """Every object whose key begins with the place and a slash."""
+        with _typed_errors(place):
+            s3.delete_under(self._client, place)
+
+    def answers(self, bucket: str) -> bool:
+        """Whether the store answers at all; that the bucket is missing or refused is an answer, too."""
+        try:
+            with s3.typed_errors(bucket):
+                self._client.head_bucket(Bucket=bucket)
+        except s3.StoreError as error:
+            return error.code is not FailureCode.STORE_UNAVAILABLE
+        return True
+
     def close(self) -> None:
         self._client.close()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, Output
 from maskq.contract.ids import new_token
 from maskq.contract.places import S3Place
 from maskq.errors import StoreUnavailable
@@ -23,6 +23,7 @@ from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.gate import Gate
 from maskq_worker.leases import Held, Leases, Lost
 from maskq_worker.object_store import AlreadyThere, ObjectStore
+from maskq_worker.outage import Outage
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
@@ -60,32 +61,38 @@ class Pipeline:
         self._leases = leases
         self._owner = owner
         self._gate = Gate()
+        self._outage = Outage(lambda: store.answers(settings.s3_bucket))
 
-    def run(self, job_id: str) -> None:
-        """Run the job that a message names, if it is this worker's to run."""
-        token = new_token()
+    def stop_claiming(self) -> None:
+        """What is held goes on; a ticket that is taken from now on is given back."""
+        self._outage.close()
+
+    def run(self, model: str) -> None:
+        """Run the next job of the model, if there is one."""
+        if not self._outage.wait():
+            self._persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
+            return
         with self._gate.shared():
-            claimed = self._claim(job_id, token, exclusive=False)
-            if claimed.record:
-                self._hold(claimed.record, token)
+            claimed = self._claim_and_run(model)
         if claimed.outcome is ClaimOutcome.ALONE:
             with self._gate.alone():
-                claimed = self._claim(job_id, token, exclusive=True)
-                if claimed.record:
-                    self._hold(claimed.record, token)
-        if claimed.outcome is ClaimOutcome.UNKNOWN:
-            logger.warning("a message names job %s, which has no record; dropped", job_id)
+                self._claim_and_run(model, claimed.job_id)
 
-    def _claim(self, job_id: str, token: str, *, exclusive: bool) -> calls.Claimed:
+    def _claim_and_run(self, model: str, alone: str = "") -> calls.Claimed:
+        token = new_token()
         call = calls.claim(
             self._prefix,
-            job_id,
+            model,
             token,
             owner=self._owner,
             lease_s=self._settings.lease_s,
-            exclusive=exclusive,
+            job_id=alone,
+            exclusive=bool(alone),
         )
-        return self._persist(call)
+        claimed = self._persist(call)
+        if claimed.record:
+            self._hold(claimed.record, token)
+        return claimed
 
     def _hold(self, record: JobRecord, token: str) -> None:
         with self._leases.hold(record.id, token) as held:
@@ -137,6 +144,7 @@ class Pipeline:
             places = {}
             for artifact in artifacts:
                 at = place / held.token / artifact.filename
+                held.written.append(at)
                 self._store.put(at, artifact.body, artifact.content_type)
                 places[artifact.output] = str(at)
         held.check()
@@ -148,22 +156,25 @@ class Pipeline:
             model_revision=self._segmenter.info.revision,
             backend=self._segmenter.info.backend,
             outputs=places,
-            stats=stats,
+            labels={entry.id: entry.label for entry in stats},
+            stats=stats if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
             notes=list(decoded.notes),
             timings_ms=times.milliseconds,
         )
-        return self._commit(place, result)
+        return self._commit(place, result, held)
 
-    def _commit(self, place: S3Place, result: JobResult) -> JobResult:
+    def _commit(self, place: S3Place, result: JobResult, held: Held) -> JobResult:
         """The manifest decides which attempt's outputs are the job's: it is created once."""
         body = result.model_dump_json(exclude_defaults=True).encode()
+        # From here on the outputs belong to the manifest: an error may hide that it was written.
+        written, held.written = held.written, []
         try:
             self._store.create(place / MANIFEST, body, "application/json")
         except AlreadyThere:
             earlier = self._committed(place)
             if earlier and earlier.outputs != result.outputs:
-                self._remove_outputs(result)
+                self._remove(written)
                 return earlier
         return result
 
@@ -194,16 +205,22 @@ class Pipeline:
         if current and current.result:
             return
         if result:
-            self._store.delete(self._job_place(record) / MANIFEST)
-            self._remove_outputs(result)
+            outputs = [S3Place.parse(uri) for uri in result.outputs.values()]
+            self._remove([self._job_place(record) / MANIFEST, *outputs])
+        self._remove(held.written)
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
 
-    def _remove_outputs(self, result: JobResult) -> None:
-        for uri in result.outputs.values():
-            self._store.delete(S3Place.parse(uri))
+    def _remove(self, places: Sequence[S3Place]) -> None:
+        """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
+        with suppress(JobError):
+            for place in places:
+                self._store.delete(place)
 
     def _give_up(self, record: JobRecord, held: Held, error: JobError) -> None:
         failure = JobFailure(code=error.code, message=error.message)
+        if error.code is FailureCode.STORE_UNAVAILABLE:
+            self._outage.report()
+        self._remove(held.written)
         if isinstance(error, TransientError):
             delay_s = backoff_s(record.attempt)
             call = calls.release(

@@ -25,6 +25,9 @@ class WorkerSettings(Settings):
     max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
     concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
     lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
+    event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # and at most 100,000 events
+    # A forward that takes longer is taken for stuck: the process ends and is started again.
+    forward_timeout_s: float = Field(default=300.0, gt=0)
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.

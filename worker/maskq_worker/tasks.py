@@ -11,9 +11,9 @@ from maskq_worker import intake
 
 
 @shared_task(name=keys.TASK_RUN, bind=True, ignore_result=True)
-def run(self: Task, job_id: str) -> None:
-    """Look at job X: run it, if it is there to be run."""
-    self.app.pipeline.run(job_id)
+def run(self: Task, model: str) -> None:
+    """A ticket: run the next job of this model, if there is one."""
+    self.app.pipeline.run(model)
 
 
 class _Answered(Task):

@@ -1,4 +1,4 @@
-"""submit, status, wait, cancel, list, events: what a caller does, from a shell.
+"""submit, status, wait, cancel, retry, delete, list, events: what a caller does, from a shell.
 
 `--json` prints one JSON document on stdout (`events`: one a line); progress goes to stderr.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
-from maskq.contract import JobRecord
+from maskq.contract import JobRecord, JobStatus
 from maskq.errors import InvalidRequest, JobFailed, MaskqError
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
@@ -23,7 +23,7 @@ JobId = Annotated[str, typer.Argument(help="as `submit` printed it")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, status, wait, cancel, list_jobs, events):
+    for command in (submit, status, wait, cancel, retry, delete, list_jobs, events):
         app.command("list" if command is list_jobs else command.__name__)(command)
 
 
@@ -34,9 +34,19 @@ def submit(
     ] = None,
     model: Annotated[str | None, typer.Option(help="one of those served")] = None,
     priority: Annotated[str, typer.Option(help="high, normal or low")] = "normal",
+    tenant: Annotated[str | None, typer.Option(help="whose job: tenants take turns")] = None,
+    queue_ttl: Annotated[float | None, typer.Option(help="seconds in which it must start")] = None,
+    run_timeout: Annotated[float | None, typer.Option(help="seconds it may run")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="attempts that may be charged")] = None,
     output_prefix: Annotated[str | None, typer.Option(help="s3://bucket/prefix")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="the same key: the same job")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
+    durable: Annotated[
+        bool, typer.Option("--durable", help="only once Redis has it on disk")
+    ] = False,
+    room_timeout: Annotated[
+        float, typer.Option(help="seconds to wait for room in a full queue")
+    ] = 0.0,
     wait: Annotated[bool, typer.Option("--wait", help="until all have ended")] = False,
     timeout: Timeout = DEFAULT_WAIT_S,
     as_json: Json = False,
@@ -46,6 +56,12 @@ def submit(
         "outputs": frozenset(output or ["mask"]),
         "model": model,
         "priority": priority,
+        "tenant": tenant,
+        "queue_ttl": queue_ttl,
+        "run_timeout": run_timeout,
+        "max_attempts": max_attempts,
+        "durable": durable,
+        "room_timeout": room_timeout,
         "output_prefix": output_prefix,
         "metadata": dict(_pair(entry) for entry in metadata or []),
     }
@@ -90,15 +106,57 @@ def cancel(job_id: JobId) -> None:
         typer.echo(f"{job_id} canceled")
 
 
+def retry(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="as `list` shows them")] = None,
+    code: Annotated[str | None, typer.Option(help="all that failed for this reason")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all that failed")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit again what failed, expired or was canceled; prints the ids of the new jobs.
+
+    A job is retried once: asked again, the same new job is printed. To retry that one, name it.
+    """
+    if bool(job_ids) + bool(code) + every != 1:
+        raise InvalidRequest("name jobs, or a --code, or --all")
+    with Client.from_env() as client:
+        chosen = job_ids or [record.id for record in _failed(client, code)]
+        pairs = [(job_id, client.retry(job_id).id) for job_id in chosen]
+    if as_json:
+        typer.echo(json.dumps([{"id": new, "retry_of": old} for old, new in pairs]))
+        return
+    for old, new in pairs:
+        typer.echo(f"{new}  retry of {old}")
+
+
+def delete(job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")]) -> None:
+    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled."""
+    with Client.from_env() as client:
+        for job_id in job_ids:
+            client.delete(job_id)
+            typer.echo(f"{job_id} deleted")
+
+
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="queued, running, succeeded, …")] = None,
+    code: Annotated[str | None, typer.Option(help="failed for this reason")] = None,
+    model: Annotated[str | None, typer.Option(help="served name")] = None,
+    tenant: Annotated[str | None, typer.Option(help="whose")] = None,
+    batch: Annotated[str | None, typer.Option(help="of this batch")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     cursor: Annotated[str, typer.Option(help="where the last page ended")] = "",
     as_json: Json = False,
 ) -> None:
     """Jobs, newest first."""
     with Client.from_env() as client:
-        page = client.list(status=status, limit=limit, cursor=cursor)
+        page = client.list(
+            status=status,
+            code=code,
+            model=model,
+            tenant=tenant,
+            batch_id=batch,
+            limit=limit,
+            cursor=cursor,
+        )
     if as_json:
         typer.echo(json.dumps({"jobs": [r.public() for r in page.records], "cursor": page.cursor}))
         return
@@ -125,6 +183,16 @@ def events(
                 typer.echo(
                     f"{event.cursor}  {event.time:%H:%M:%S.%f}  {event.type}  {event.subject}"
                 )
+
+
+def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
+    """Every failed job, the newest first."""
+    cursor = ""
+    while True:
+        page = client.list(status=JobStatus.FAILED, code=code, cursor=cursor)
+        yield from page.records
+        if not (cursor := page.cursor):
+            return
 
 
 def _pair(entry: str) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ from maskq.client.flow import (
     BlockingDriver,
     Flow,
     Many,
+    Pause,
     RunsAsync,
     RunsBlocking,
     operation,
@@ -23,16 +26,17 @@ from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, J
 from maskq.client.objects import Objects, read_image
 from maskq.client.requests import Options, build, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
-from maskq.contract import Event, JobRecord, JobStatus, SegmentRequest
+from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.errors import (
     EventsLost,
     InvalidRequest,
     JobNotFound,
+    StoreUnavailable,
 )
 from maskq.ledger import AsyncLedger, Ledger, calls
-from maskq.ledger.calls import SubmitOutcome
+from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -41,12 +45,17 @@ if TYPE_CHECKING:
 
     ImageSource = str | Path | bytes | PIL.Image.Image
 
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])
 BatchT = TypeVar("BatchT")
 
 _CHUNK = 500  # jobs a round trip
 _UPLOADS = 8  # at a time
 _EVENT_BLOCK_MS = 2000  # below the socket's timeout
+_FSYNC_S = 4.0  # the same
+_ROOM_PAUSE_S = (0.1, 2.0)  # first and longest pause before a full queue is asked again
+_NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
+UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
 
 
 class ClientCore(Generic[JobT, BatchT]):
@@ -60,14 +69,7 @@ class ClientCore(Generic[JobT, BatchT]):
         self.settings = settings
         self.key_prefix = settings.key_prefix
         self.objects = Objects(settings.s3_endpoint_url)
-        self._limits = calls.Limits(
-            default_model=settings.model,
-            max_queued=settings.max_queued,
-            max_attempts=settings.max_attempts,
-            queue_ttl_s=settings.queue_ttl_s,
-            run_timeout_s=settings.run_timeout_s,
-            retention_s=settings.retention_s,
-        )
+        self._limits = calls.Limits.of(settings)
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -78,12 +80,20 @@ class ClientCore(Generic[JobT, BatchT]):
 
     @operation
     def submit(
-        self, image: ImageSource, *, idempotency_key: str | None = None, **options: Unpack[Options]
+        self,
+        image: ImageSource,
+        *,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> Flow[JobT]:
         """Ask for one image to be segmented; returns when the job is safe in the ledger.
 
         `image`: a path, bytes, a PIL image (uploaded first), or 's3://bucket/key'. Submitting again
-        with the same `idempotency_key` returns the first job. Raises InvalidRequest, UnknownModel,
+        with the same `idempotency_key` returns the first job. `durable`: returns only when Redis has
+        it on disk; costs up to a second with `appendfsync everysec`. `room_timeout`: seconds to wait
+        for room in a full queue (None: as long as it takes). Raises InvalidRequest, UnknownModel,
         QueueFull, IdempotencyConflict, StoreUnavailable.
         """
         job_id = new_id()
@@ -93,14 +103,13 @@ class ClientCore(Generic[JobT, BatchT]):
             idempotency = calls.Idempotency(
                 key=idempotency_key, fingerprint=fingerprint(request, upload)
             )
-            known = yield calls.known_under(self.key_prefix, idempotency_key)
+            known = yield from self._known_under(idempotency_key)
             if known and known[1] == idempotency.fingerprint:
                 return self._job(known[0])
         if upload:
             yield Blocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
-        answer = yield calls.submit(
-            self.key_prefix, job_id, request, self._limits, idempotency=idempotency
-        )
+        call = calls.submit(self.key_prefix, job_id, request, self._limits, idempotency=idempotency)
+        (answer,) = yield from self._accepted([call], durable=durable, room_timeout=room_timeout)
         if upload and answer.job_id != job_id:
             yield Blocking(lambda: self.objects.delete(S3Place.parse(request.image_uri)))
         refuse(answer, request, idempotency_key)
@@ -108,9 +117,17 @@ class ClientCore(Generic[JobT, BatchT]):
 
     @operation
     def submit_many(
-        self, images: Iterable[ImageSource], **options: Unpack[Options]
+        self,
+        images: Iterable[ImageSource],
+        *,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> Flow[BatchT]:
-        """Ask for many at once: one handle, one completion event. All are accepted or none is."""
+        """Ask for many at once: one handle, one completion event. All are accepted or none is.
+
+        `durable` and `room_timeout` as for `submit`.
+        """
         sources = list(images)
         if not sources:
             raise InvalidRequest("submit_many got no images")
@@ -119,11 +136,13 @@ class ClientCore(Generic[JobT, BatchT]):
         accepted: list[str] = []
         while chunk := list(islice(numbered, _CHUNK)):
             requests = yield Blocking(partial(self._upload_all, chunk, options))
-            answers = yield Many(
+            answers = yield from self._accepted(
                 [
                     calls.submit(self.key_prefix, job_id, request, self._limits, batch=place)
                     for (job_id, _), request in zip(chunk, requests, strict=True)
-                ]
+                ],
+                durable=durable,
+                room_timeout=room_timeout,
             )
             for answer, request in zip(answers, requests, strict=True):
                 if answer.outcome is SubmitOutcome.ACCEPTED:
@@ -144,18 +163,129 @@ class ClientCore(Generic[JobT, BatchT]):
 
     @operation
     def list(
-        self, *, status: JobStatus | str | None = None, limit: int = 100, cursor: str = ""
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        code: FailureCode | str | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        batch_id: str | None = None,
+        ended_since: datetime | float | None = None,
+        limit: int = 100,
+        cursor: str = "",
     ) -> Flow[calls.Page]:
-        """One page of records, newest first; go on with `cursor=page.cursor` while it is not ''."""
-        try:
-            wanted = JobStatus(status) if status is not None else None
-        except ValueError:
-            names = ", ".join(JobStatus)
-            raise InvalidRequest(f"{status!r} is no job status; there are {names}") from None
-        page: calls.Page = yield calls.jobs(
-            self.key_prefix, status=wanted, limit=limit, cursor=cursor
+        """One page of records, newest first; go on with `cursor=page.cursor` while it is not ''.
+
+        A page may hold fewer than `limit`, even none, and still have a cursor: that many were looked
+        at. `code`: why they failed. `ended_since` (a time, or seconds since the epoch) lists what has
+        ended from then on, in the order of ending: so a reader of events who fell behind catches up.
+        """
+        if isinstance(ended_since, datetime):
+            ended_since = ended_since.timestamp()
+        wanted = calls.Filter(
+            status=_one_of(JobStatus, status, "job status"),
+            code=_one_of(FailureCode, code, "failure code"),
+            model=model,
+            tenant=tenant,
+            batch_id=batch_id,
+            ended_since_ms=None if ended_since is None else int(ended_since * 1000),
         )
+        page: calls.Page = yield calls.jobs(self.key_prefix, wanted, limit=limit, cursor=cursor)
         return page
+
+    @operation
+    def retry(self, job_id: str) -> Flow[JobT]:
+        """Submit again what failed, expired or was canceled: a new job, whose `retry_of` is this one.
+
+        Asked for twice, the first retry is returned. Raises InvalidRequest for a job that has not
+        ended or has succeeded, JobNotFound, and what `submit` raises.
+        """
+        record: JobRecord | None = yield calls.get(self.key_prefix, job_id)
+        if record is None:
+            raise JobNotFound(job_id)
+        if not record.ended or record.status is JobStatus.SUCCEEDED:
+            raise InvalidRequest(
+                f"job {job_id} is {record.status.value}; only what failed, expired or was canceled "
+                f"is tried again"
+            )
+        key = f"retry:{job_id}"
+        known = yield from self._known_under(key)
+        if known:
+            return self._job(known[0])
+        new = new_id()
+        # Its own copy of an uploaded image: deleting the first job must not take it away.
+        request, ours = record.request, self._place_of(job_id) / UPLOAD
+        if request.image_uri == str(ours):
+            copy = self._place_of(new) / UPLOAD
+            yield Blocking(lambda: self.objects.copy(ours, copy))
+            request = request.model_copy(update={"image_uri": str(copy)})
+        answer = yield calls.submit(
+            self.key_prefix,
+            new,
+            request,
+            self._limits,
+            idempotency=calls.Idempotency(key=key, fingerprint=job_id),
+            retry_of=job_id,
+        )
+        refuse(answer, request, key)
+        return self._job(answer.job_id)
+
+    @operation
+    def delete(self, job_id: str) -> Flow[None]:
+        """Remove a job for good: record, outputs, uploaded image. It is canceled if it has not ended.
+
+        Events that were written stay until they are trimmed. Raises JobNotFound, StoreUnavailable (then
+        the record still stands: delete again).
+        """
+        yield from self._delete(job_id)
+
+    def _known_under(self, key: str) -> Flow[tuple[str, str] | None]:
+        """Job id and fingerprint, unless that job was deleted."""
+        known: tuple[str, str] | None = yield calls.known_under(self.key_prefix, key)
+        if known and (yield calls.get(self.key_prefix, known[0])):
+            return known
+        return None
+
+    def _delete(self, job_id: str) -> Flow[None]:
+        status = yield calls.cancel(self.key_prefix, job_id)
+        record: JobRecord | None = yield calls.get(self.key_prefix, job_id)
+        if status is None or record is None:
+            raise JobNotFound(job_id)
+        places = {self._place_of(job_id)}
+        if record.request.output_prefix:
+            chosen = S3Place.parse(record.request.output_prefix, key_required=False)
+            places.add(chosen / job_id)
+        for place in places:
+            yield Blocking(partial(self.objects.delete_under, place))
+        yield calls.delete(self.key_prefix, job_id)
+
+    def _accepted(
+        self, submissions: Sequence[Call[Submitted]], *, durable: bool, room_timeout: float | None
+    ) -> Flow[Sequence[Submitted]]:
+        """The answers, in order; what found no room is sent again until there is, or the time is up."""
+        if durable:
+            yield calls.fsync(0.001)  # where it is not to be had, nothing must have been submitted
+        answers = list((yield Many(submissions)))
+        waited, pause = 0.0, _ROOM_PAUSE_S[0]
+        while full := [n for n, answer in enumerate(answers) if answer.outcome in _NO_ROOM]:
+            if room_timeout is not None and waited >= room_timeout:
+                break
+            yield Pause(pause)
+            waited, pause = waited + pause, min(2 * pause, _ROOM_PAUSE_S[1])
+            for n, answer in zip(full, (yield Many([submissions[n] for n in full])), strict=True):
+                answers[n] = answer
+        if durable:
+            *_, safe = yield Many([calls.touch(self.key_prefix), calls.fsync(_FSYNC_S)])
+            if not safe:
+                raise StoreUnavailable(
+                    f"Redis did not confirm within {_FSYNC_S:g} s that the job is on disk; it may "
+                    f"still run: submit again with the same idempotency_key"
+                )
+        return answers
+
+    def _place_of(self, job_id: str) -> S3Place:
+        """Where a job's upload is, and its outputs unless it has an output_prefix."""
+        return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
 
     def _job(self, job_id: str, record: JobRecord | None = None) -> JobT:
         return type(self)._job_type(self, record, job_id)
@@ -171,8 +301,7 @@ class ClientCore(Generic[JobT, BatchT]):
         if isinstance(image, str) and image.startswith("s3://"):
             return build(image, options), None
         upload = read_image(image)
-        prefix = S3Place(self.settings.s3_bucket, self.settings.output_prefix)
-        return build(str(prefix / job_id / "input"), options), upload
+        return build(str(self._place_of(job_id) / UPLOAD), options), upload
 
     def _upload_all(
         self, chunk: Sequence[tuple[str, ImageSource]], options: Options
@@ -209,6 +338,15 @@ class ClientCore(Generic[JobT, BatchT]):
             self.key_prefix, cursor, block_ms=block_ms
         )
         return events
+
+
+def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidRequest(f"{value!r} is no {what}; there are {', '.join(kind)}") from None
 
 
 def _order(cursor: str) -> tuple[int, int]:

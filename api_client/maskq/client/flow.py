@@ -56,7 +56,14 @@ class Until:
     timeout_s: float | None
 
 
-Effect = Call[Any] | Many | Blocking | Until
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let time pass."""
+
+    seconds: float
+
+
+Effect = Call[Any] | Many | Blocking | Until | Pause
 Flow = Generator[Effect, Any, R]
 
 
@@ -101,6 +108,8 @@ class BlockingDriver:
                 return self.ledger.run_many(effect.calls)
             case Blocking():
                 return effect.work()
+            case Pause():
+                time.sleep(effect.seconds)
             case Until():
                 return self._until(effect)
 
@@ -152,6 +161,8 @@ class AsyncDriver:
                 return await self.ledger.run_many(effect.calls)
             case Blocking():
                 return await asyncio.to_thread(effect.work)
+            case Pause():
+                await asyncio.sleep(effect.seconds)
             case Until():
                 return await self._until(effect)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from maskq.client.flow import Flow, RunsAsync, RunsBlocking, Until, operation
+from maskq.client.flow import Flow, Many, RunsAsync, RunsBlocking, Until, operation
 from maskq.client.result import AsyncResult, Result
 from maskq.contract import TERMINAL, JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
@@ -62,6 +62,11 @@ class JobCore(Generic[ResultT]):
             raise JobNotFound(self.id)
         self._record = yield from self._look()
         return bool(status is JobStatus.CANCELED)
+
+    @operation
+    def delete(self) -> Flow[None]:
+        """Remove it for good; see Client.delete."""
+        yield from self._client._delete(self.id)
 
     @operation
     def wait(self, timeout: float | None = DEFAULT_WAIT_S) -> Flow[ResultT]:
@@ -137,6 +142,12 @@ class BatchCore(Generic[JobT]):
     def progress(self) -> Flow[calls.BatchProgress]:
         """How many of its jobs have ended, and how."""
         return (yield from self._progress(0, lambda _: True, 0))
+
+    @operation
+    def cancel(self) -> Flow[int]:
+        """Take back every job that has not ended; how many those were."""
+        statuses = yield Many([calls.cancel(self._client.key_prefix, job.id) for job in self.jobs])
+        return sum(status is JobStatus.CANCELED for status in statuses)
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
         """The jobs that ended after the first `seen` ones; waits for at least one."""

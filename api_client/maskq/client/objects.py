@@ -40,6 +40,20 @@ class Objects:
         with _typed_errors(place):
             self._connected().delete_object(Bucket=place.bucket, Key=place.key)
 
+    def copy(self, source: S3Place, place: S3Place) -> None:
+        """Within the store: the bytes do not pass through here."""
+        with _typed_errors(source):
+            self._connected().copy_object(
+                Bucket=place.bucket,
+                Key=place.key,
+                CopySource={"Bucket": source.bucket, "Key": source.key},
+            )
+
+    def delete_under(self, place: S3Place) -> None:
+        """Every object whose key begins with the place and a slash."""
+        with _typed_errors(place):
+            s3.delete_under(self._connected(), place)
+
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None:

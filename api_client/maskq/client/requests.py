@@ -20,6 +20,7 @@ class Options(TypedDict, total=False):
     model: str | None
     outputs: set[str] | frozenset[str] | Iterable[Output]
     priority: Priority | str
+    tenant: str | None
     output_prefix: str | None
     metadata: dict[str, str]
     queue_ttl: float | None
@@ -51,6 +52,11 @@ def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | No
     match answer.outcome:
         case SubmitOutcome.FULL:
             raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")
+        case SubmitOutcome.TENANT_FULL:
+            raise QueueFull(
+                f"as many jobs of tenant {request.tenant!r} wait as it may have "
+                f"(MASKQ_MAX_QUEUED_PER_TENANT); submit again later"
+            )
         case SubmitOutcome.CONFLICT:
             raise IdempotencyConflict(
                 f"idempotency key {idempotency_key!r} was used for another request, "

@@ -85,6 +85,8 @@ class SegmentRequest(BaseModel):
     )  # None: the only one served
     outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
     priority: Priority = Priority.NORMAL
+    # Whose it is: jobs of several tenants are taken by turns, and may have a quota each.
+    tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
     # The caller's own, returned untouched; at most MAX_METADATA_BYTES as JSON.
@@ -120,15 +122,11 @@ class JobResult(BaseModel):
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
     outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places
-    stats: list[ClassStats] = Field(default_factory=list)  # largest share first
+    labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
+    stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first
     source_etag: str | None = None
     notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
     timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
-
-    @property
-    def labels(self) -> dict[int, str]:
-        """Class id → label, of the classes present."""
-        return {entry.id: entry.label for entry in self.stats}
 
 
 class JobRecord(BaseModel):
@@ -150,6 +148,8 @@ class JobRecord(BaseModel):
     owner: str | None = None  # host:pid of the worker that has, or last had, it
     not_before_ms: int | None = None  # backs off until then
     batch_id: str | None = None
+    tenant: str | None = None
+    retry_of: str | None = None  # the job that this one repeats
     result: JobResult | None = None  # only when succeeded
     error: JobFailure | None = None  # why it ended, or why the last attempt was given back
 

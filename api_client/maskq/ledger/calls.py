@@ -10,12 +10,23 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from maskq.contract import Event, JobFailure, JobRecord, JobResult, JobStatus, SegmentRequest
+from maskq.contract import (
+    Event,
+    FailureCode,
+    JobFailure,
+    JobRecord,
+    JobResult,
+    JobStatus,
+    SegmentRequest,
+)
 from maskq.ledger import keys
 from maskq.ledger.records import pairs, parse_record
 from maskq.ledger.scripts import Script, script
+
+if TYPE_CHECKING:
+    from maskq.settings import Settings
 
 T = TypeVar("T")
 Argument = str | int
@@ -47,6 +58,7 @@ class SubmitOutcome(StrEnum):
     EXISTS = "exists"  # this id, or this idempotency key with the same request, is known
     CONFLICT = "conflict"  # the idempotency key belongs to another request
     FULL = "full"  # max_queued jobs of the model wait already
+    TENANT_FULL = "tenant_full"  # max_queued_per_tenant of this tenant's do
     UNKNOWN_MODEL = "unknown_model"  # `known` lists those that are
 
 
@@ -63,10 +75,26 @@ class Limits:
 
     default_model: str | None = None
     max_queued: int = 100_000  # per model; 0: no limit
+    max_queued_per_tenant: int = 0  # per model and named tenant; 0: no limit
     max_attempts: int = 3
     queue_ttl_s: float = 86_400.0
     run_timeout_s: float = 600.0
     retention_s: float = 7 * 86_400.0
+    output_retention_s: float = 0.0  # 0: outputs are kept
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """As a deployment's settings say."""
+        return cls(
+            default_model=settings.model,
+            max_queued=settings.max_queued,
+            max_queued_per_tenant=settings.max_queued_per_tenant,
+            max_attempts=settings.max_attempts,
+            queue_ttl_s=settings.queue_ttl_s,
+            run_timeout_s=settings.run_timeout_s,
+            retention_s=settings.retention_s,
+            output_retention_s=settings.output_retention_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +118,7 @@ def submit(
     idempotency: Idempotency | None = None,
     batch: BatchPlace | None = None,
     celery_head: str = "",
+    retry_of: str = "",
 ) -> Call[Submitted]:
     """A new job, its place in the queue, its message and its event in one transaction."""
 
@@ -97,7 +126,9 @@ def submit(
         outcome = SubmitOutcome(answer[0])
         if outcome is SubmitOutcome.UNKNOWN_MODEL:
             return Submitted(outcome, job_id, tuple(answer[1:]))
-        return Submitted(outcome, job_id if outcome is SubmitOutcome.FULL else answer[1])
+        if outcome in (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL):
+            return Submitted(outcome, job_id)
+        return Submitted(outcome, answer[1])
 
     args = (
         prefix,
@@ -116,8 +147,25 @@ def submit(
         batch.batch_id if batch else "",
         batch.total if batch else 0,
         celery_head,
+        request.tenant or "",
+        limits.max_queued_per_tenant,
+        retry_of,
+        _ms(limits.output_retention_s),
     )
     return Call(script("submit"), args, parse)
+
+
+def fsync(timeout_s: float) -> Call[bool]:
+    """Wait until what this connection wrote is in Redis' append-only file on disk, or the time is up.
+
+    Redis 7.2 or later, with `appendonly yes`; anything else is an error of Redis'.
+    """
+    return Call(None, ("WAITAOF", 1, 0, _ms(timeout_s)), lambda answer: int(answer[0]) >= 1)
+
+
+def touch(prefix: str) -> Call[None]:
+    """A write for `fsync` to wait for, where a submission sent twice wrote nothing itself."""
+    return Call(None, ("SET", keys.durable(prefix), 1), lambda _: None)
 
 
 def known_under(prefix: str, idempotency_key: str) -> Call[tuple[str, str] | None]:
@@ -136,33 +184,46 @@ def known_under(prefix: str, idempotency_key: str) -> Call[tuple[str, str] | Non
 
 class ClaimOutcome(StrEnum):
     CLAIMED = "claimed"
-    UNKNOWN = "unknown"  # no such record: deleted, or a message of somebody else's making
-    ENDED = "ended"  # canceled meanwhile, or a second message of a job that is done
-    HELD = "held"  # runs elsewhere
-    EARLY = "early"  # backs off; the sweeper sends it when its time has come
-    EXPIRED = "expired"  # just now: its queue_ttl_s passed before this message was read
-    ALONE = "alone"  # claim again with exclusive=True once nothing else runs in this process
+    NONE = "none"  # nothing to run: the ticket of a job that was canceled, or one too many
+    ALONE = "alone"  # claim `job_id` with exclusive=True once nothing else runs in this process
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     outcome: ClaimOutcome
     record: JobRecord | None = None  # only when claimed
+    job_id: str = ""  # only when alone
 
 
 def claim(
-    prefix: str, job_id: str, token: str, *, owner: str, lease_s: float, exclusive: bool = False
+    prefix: str,
+    model: str,
+    token: str,
+    *,
+    owner: str,
+    lease_s: float,
+    job_id: str = "",
+    exclusive: bool = False,
 ) -> Call[Claimed]:
-    """Take a queued job under a fresh token. `exclusive`: this process runs nothing else meanwhile."""
+    """Take the next job of a model, or `job_id`, under a fresh token.
+
+    Next is decided here: high, normal and low by their weights, tenants by turns, the oldest first.
+    `exclusive`: this process runs nothing else meanwhile.
+    """
 
     def parse(answer: Sequence[str]) -> Claimed:
         outcome = ClaimOutcome(answer[0])
-        if outcome is not ClaimOutcome.CLAIMED:
-            return Claimed(outcome)
-        return Claimed(outcome, parse_record(pairs(answer[1:])))
+        if outcome is ClaimOutcome.CLAIMED:
+            return Claimed(outcome, parse_record(pairs(answer[1:])))
+        return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
-    args = (prefix, job_id, token, owner, _ms(lease_s), int(exclusive))
+    args = (prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive))
     return Call(script("claim"), args, parse)
+
+
+def send_ticket(prefix: str, model: str) -> Call[None]:
+    """A ticket more: one that was taken from the list and not used."""
+    return Call(script("ticket"), (prefix, model), lambda _: None)
 
 
 def renew(prefix: str, held: Iterable[tuple[str, str]], lease_s: float) -> Call[frozenset[str]]:
@@ -222,14 +283,36 @@ class Swept:
     reaped: int  # leases that ran out
     due: int  # deadlines that passed
     sent: int  # back-offs that passed
-    sent_again: int  # messages that were lost
+    sent_again: int  # tickets that were lost
     answered_again: int  # Celery callers reminded
 
 
-def sweep(prefix: str, *, lease_s: float, run_id: str, cap: int = 200) -> Call[Swept]:
+def sweep(
+    prefix: str,
+    *,
+    lease_s: float,
+    run_id: str,
+    event_retention_s: float = 7 * 86_400.0,
+    cap: int = 200,
+) -> Call[Swept]:
     """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
-    args = (prefix, _ms(lease_s), cap, run_id)
+    args = (prefix, _ms(lease_s), cap, run_id, _ms(event_retention_s))
     return Call(script("sweep"), args, lambda answer: Swept(*map(int, answer)))
+
+
+def due_outputs(prefix: str, cap: int = 100) -> Call[list[tuple[str, str]]]:
+    """Ended jobs whose objects are past their retention, with their output_prefix or ''."""
+
+    def parse(answer: Sequence[str]) -> list[tuple[str, str]]:
+        return [(job_id, chosen) for job_id, _, chosen in (m.partition(" ") for m in answer)]
+
+    return Call(script("outputs"), (prefix, cap), parse)
+
+
+def outputs_removed(prefix: str, job_id: str, output_prefix: str) -> Call[None]:
+    """Nothing of it is left in the store."""
+    member = f"{job_id} {output_prefix}".rstrip()
+    return Call(None, ("ZREM", keys.outputs(prefix), member), lambda _: None)
 
 
 # --- a caller's ---------------------------------------------------------------------------------------
@@ -252,17 +335,38 @@ def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    records: tuple[JobRecord, ...]  # newest first
+    records: tuple[JobRecord, ...]
     cursor: str  # '' when that was the last page
 
 
-def jobs(prefix: str, *, status: JobStatus | None, limit: int, cursor: str = "") -> Call[Page]:
-    """One page of records, newest first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which records; None: any."""
+
+    status: JobStatus | None = None
+    code: FailureCode | None = None
+    model: str | None = None
+    tenant: str | None = None
+    batch_id: str | None = None
+    ended_since_ms: int | None = None  # lists what ended from then on, in the order of ending
+
+
+def jobs(prefix: str, wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
+    """One page of records: newest first, or by `ended_since_ms`."""
 
     def parse(answer: Sequence[Any]) -> Page:
         return Page(tuple(parse_record(pairs(flat)) for flat in answer[1:]), answer[0])
 
-    return Call(script("jobs"), (prefix, status.value if status else "", limit, cursor), parse)
+    since = "" if wanted.ended_since_ms is None else str(wanted.ended_since_ms)
+    fields = (wanted.status, wanted.code, wanted.model, wanted.tenant, wanted.batch_id)
+    texts = [str(field or "") for field in fields]
+    args: tuple[Argument, ...] = (prefix, limit, cursor, since, *texts)
+    return Call(script("jobs"), args, parse)
+
+
+def delete(prefix: str, job_id: str) -> Call[str]:
+    """Forget an ended job: 'deleted', 'unknown', or the status of one that has not ended."""
+    return Call(script("delete"), (prefix, job_id), str)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,40 +60,84 @@ local function emit_job(id, state, attempt, extra)
   emit('job.' .. state, id, unique, data)
 end
 
--- The message 'look at job X', laid out as kombu's Redis transport does (message.py says why it is written here).
-local function message(id, queue, sequence)
-  return '{"body":' .. cjson.encode('[[' .. cjson.encode(id)
-      .. '],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]')
+-- A ticket: the message 'take the next job of this model', as kombu's Redis transport lays it out
+-- (message.py says why it is written here), without what Celery does not read. It names no job: which
+-- one is next is decided when the ticket is taken off the list, so that priorities and shares hold however
+-- long the list is.
+local function send_ticket(model)
+  local sequence = redis.call('HINCRBY', key('queue', model), 'sequence', 1)
+  local id, queue = '"ticket:' .. sequence .. '"', prefix .. '.' .. model
+  redis.call('LPUSH', queue, '{"body":' .. cjson.encode('[[' .. cjson.encode(model) .. '],{},{}]')
     .. ',"content-encoding":"utf-8","content-type":"application/json","headers":{"lang":"py",'
-    .. '"task":"maskq.run","id":' .. cjson.encode(id) .. ',"root_id":' .. cjson.encode(id)
-    .. ',"parent_id":null,"group":null,"shadow":null,"eta":null,"expires":null,"retries":0,'
-    .. '"timelimit":[null,null],"argsrepr":"","kwargsrepr":"","origin":"maskq","ignore_result":true}'
-    .. ',"properties":{"correlation_id":' .. cjson.encode(id)
-    .. ',"reply_to":"","delivery_mode":2,"priority":0,"body_encoding":"utf-8","delivery_info":'
-    .. '{"exchange":"","routing_key":' .. cjson.encode(queue)
-    .. '},"delivery_tag":' .. cjson.encode(id .. ':' .. sequence) .. '}}'
+    .. '"task":"maskq.run","id":' .. id .. ',"ignore_result":true},"properties":{"body_encoding":'
+    .. '"utf-8","delivery_info":{"exchange":"","routing_key":' .. cjson.encode(queue)
+    .. '},"delivery_tag":' .. id .. '}}')
 end
 
--- Put the job's message on its queue, and note after which others it went.
-local function send(id, queue)
-  local sequence = redis.call('HINCRBY', key('queue', queue), 'sequence', 1)
-  redis.call('ZADD', key('sent', queue), sequence, id)
-  redis.call('HINCRBY', record_key(id), 'messages', 1)
-  redis.call('LPUSH', queue, message(id, queue, sequence))
+local LEVELS = {'high', 'normal', 'low'}
+
+local function turns_key(model, level)
+  return key('turns', model, level)
 end
 
--- Back to (or first time into) queued. With a delay it waits without a message until the sweeper sends it.
-local function enqueue(id, queue, attempt, delay_ms, deadline_ms)
+local function ready_key(model, level, tenant)
+  return key('ready', model, level, tenant)
+end
+
+-- What places a job: model, priority, tenant ('' is one, too) and when it was submitted.
+local function placed(id)
+  local known = redis.call('HMGET', record_key(id), 'model', 'priority', 'tenant', 'created_ms')
+  return {model = known[1], level = known[2], tenant = known[3] or '', created_ms = known[4]}
+end
+
+-- Among those that may run now, the oldest first: a job that comes back is not put behind.
+local function make_ready(id)
+  local at = placed(id)
+  redis.call('ZADD', ready_key(at.model, at.level, at.tenant), at.created_ms, id)
+  -- A tenant that had nothing waits one round at most: it comes after those whose turn is due.
+  local turn = redis.call('HGET', key('queue', at.model), 'turn') or '0'
+  redis.call('ZADD', turns_key(at.model, at.level), 'NX', turn, at.tenant)
+  send_ticket(at.model)
+end
+
+local function unready(id, at)
+  local ready = ready_key(at.model, at.level, at.tenant)
+  redis.call('ZREM', ready, id)
+  if redis.call('EXISTS', ready) == 0 then
+    redis.call('ZREM', turns_key(at.model, at.level), at.tenant)
+  end
+end
+
+-- How many of a model's jobs are queued, and how many of one tenant.
+local function count_queued(at, by)
+  local queue = key('queue', at.model)
+  redis.call('HINCRBY', queue, 'queued', by)
+  if at.tenant == '' then return end
+  local field = 'queued:' .. at.tenant
+  if redis.call('HINCRBY', queue, field, by) <= 0 then redis.call('HDEL', queue, field) end
+end
+
+-- Back to (or first time into) queued. With a delay it waits without a ticket until the sweeper comes.
+local function enqueue(id, attempt, delay_ms, deadline_ms)
   redis.call('HSET', record_key(id), 'status', 'queued')
+  count_queued(placed(id), 1)
   if delay_ms > 0 then
     redis.call('HSET', record_key(id), 'not_before_ms', integer(now + delay_ms))
-    redis.call('ZADD', key('waiting', queue), now + delay_ms, id)
+    redis.call('ZADD', key('waiting'), now + delay_ms, id)
   else
     redis.call('HDEL', record_key(id), 'not_before_ms')
-    send(id, queue)
+    make_ready(id)
   end
   redis.call('ZADD', key('deadlines'), deadline_ms, id)
   emit_job(id, 'queued', attempt)
+end
+
+-- Out of queued: to a worker, or to its end.
+local function dequeue(id)
+  local at = placed(id)
+  redis.call('ZREM', key('waiting'), id)
+  unready(id, at)
+  count_queued(at, -1)
 end
 
 -- A raw Celery caller is answered by its own message, sent again: its task then finds the ended record.
@@ -131,18 +175,25 @@ end
 -- `field` is 'result' or 'error' and `payload` its JSON, or both nil.
 local function end_job(id, state, field, payload)
   local record = record_key(id)
-  local known = redis.call('HMGET', record, 'queue', 'attempt', 'batch_id', 'retention_ms', 'request')
-  local queue, attempt, batch, retention = known[1], known[2], known[3], tonumber(known[4])
+  local known = redis.call('HMGET', record, 'status', 'attempt', 'batch_id', 'retention_ms', 'request',
+    'output_retention_ms')
+  local attempt, batch, retention = known[2], known[3], tonumber(known[4])
+  if known[1] == 'queued' then dequeue(id) end
   redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
-  redis.call('HDEL', record, 'not_before_ms')
+  -- What only a job that goes on needs: there may be millions of ended records.
+  redis.call('HDEL', record, 'not_before_ms', 'queue_deadline_ms', 'run_timeout_ms', 'retention_ms',
+    'output_retention_ms', 'exclusive', 'alone')
   if field == 'result' then redis.call('HDEL', record, 'error') end
   if field then redis.call('HSET', record, field, payload) end
   redis.call('ZREM', key('leases'), id)
   redis.call('ZREM', key('deadlines'), id)
-  redis.call('ZREM', key('sent', queue), id)
-  redis.call('ZREM', key('waiting', queue), id)
   redis.call('ZADD', key('ended'), now, id)
-  local metadata = cjson.decode(known[5])['metadata']
+  local request = cjson.decode(known[5])
+  local metadata = request['metadata']
+  if known[6] then  -- its objects go after a while: whose they are must outlive the record
+    local member = id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or '')
+    redis.call('ZADD', key('outputs'), now + tonumber(known[6]), member)
+  end
   local extra = ',"batch_id":' .. (batch and cjson.encode(batch) or 'null')
   if metadata and next(metadata) then extra = extra .. ',"metadata":' .. cjson.encode(metadata) end
   if field then extra = extra .. ',"' .. field .. '":' .. payload end
@@ -171,14 +222,14 @@ end
 
 -- After a charge: another try, or the end.
 local function retry_or_fail(id, charge, delay_ms, error_json)
-  local known = redis.call('HMGET', record_key(id), 'queue', 'attempt', 'max_attempts', 'queue_deadline_ms')
+  local known = redis.call('HMGET', record_key(id), 'attempt', 'max_attempts', 'queue_deadline_ms')
   local charges = redis.call('HINCRBY', record_key(id), 'charges', charge)
   redis.call('HSET', record_key(id), 'error', error_json)
   unhold(id)  -- at the end too: a `finish` of this holder must not pass for one sent twice
-  if charges >= tonumber(known[3]) then
+  if charges >= tonumber(known[2]) then
     end_job(id, 'failed', 'error', error_json)
     return 'failed'
   end
-  enqueue(id, known[1], known[2], delay_ms, known[4])
+  enqueue(id, known[1], delay_ms, known[3])
   return 'queued'
 end

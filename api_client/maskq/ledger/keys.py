@@ -1,20 +1,23 @@
 """Every name in Redis, in one place; `common.lua` derives its own by the same rule.
 
 {p}                      list   intake: `maskq.segment` messages of raw Celery callers
-{p}.{model}.{priority}   list   messages 'look at job X', Celery's own layout
+{p}.{model}              list   tickets 'take the next job of this model', Celery's own layout
 {p}:job:{id}             hash   the record
-{p}:queue:{queue}        hash   sequence, passed, mark, marked_ms: finds lost messages
-{p}:sent:{queue}         zset   queued jobs with a message, by sequence of sending
-{p}:waiting:{queue}      zset   queued jobs that back off, by the time they may run
+{p}:ready:{model}:{priority}:{tenant}  zset  queued jobs that may run, by when they were submitted
+{p}:turns:{model}:{priority}           zset  tenants that have such jobs, by when they were last served
+{p}:queue:{model}        hash   counts of queued jobs, whose turn it is; tickets sent and missing
+{p}:waiting              zset   queued jobs that back off, by the time they may run
+{p}:claim:{token}        the job that a claim got, for a minute: it may be sent twice
 {p}:leases               zset   running jobs, by when their lease ends
 {p}:deadlines            zset   jobs not ended, by when they expire or time out
 {p}:created, {p}:ended   zset   all records; those ended
+{p}:outputs              zset   ended jobs whose objects go, by when (MASKQ_OUTPUT_RETENTION_S)
 {p}:answers              zset   ended jobs whose Celery caller is not answered yet
 {p}:answer-sequence      number of answers sent: their messages differ by it
 {p}:batch:{id}[:ended]   hash, list   counts; ids in the order in which they ended
 {p}:idempotency:{key}    hash   id and fingerprint of the request
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
-{p}:queues               set    queues that ever had a job
+{p}:durable              written by submissions that wait for the disk
 {p}:sweeper              hash   when the last sweep was, and of which Redis run
 {p}:events               stream CloudEvents
 {p}:wake:{id}            pub/sub channel: wakes who waits for a job or a batch
@@ -24,8 +27,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from maskq.contract import Priority
-
 TASK_RUN: Final = "maskq.run"
 TASK_SEGMENT: Final = "maskq.segment"
 
@@ -34,21 +35,24 @@ def intake(prefix: str) -> str:
     return prefix
 
 
-def queue(prefix: str, model: str, priority: Priority) -> str:
-    return f"{prefix}.{model}.{priority.value}"
-
-
-def queues(prefix: str, model: str) -> list[str]:
-    """The queues of one model, the most urgent first."""
-    return [queue(prefix, model, priority) for priority in Priority]
+def queue(prefix: str, model: str) -> str:
+    return f"{prefix}.{model}"
 
 
 def models(prefix: str) -> str:
     return f"{prefix}:models"
 
 
+def durable(prefix: str) -> str:
+    return f"{prefix}:durable"
+
+
 def answers(prefix: str) -> str:
     return f"{prefix}:answers"
+
+
+def outputs(prefix: str) -> str:
+    return f"{prefix}:outputs"
 
 
 def events(prefix: str) -> str:

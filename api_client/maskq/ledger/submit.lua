@@ -1,8 +1,10 @@
 -- A new job: record, place in the queue, message and event, or the reason why not.
 -- ARGV: prefix, id, request, model or '', priority, default model or '', max_queued, max_attempts,
 --       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
---       batch total, celery_head or ''
--- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'unknown_model', names…}
+--       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
+--       output_retention_ms (0: kept)
+-- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
+--   | {'unknown_model', names…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local idempotency_key, fingerprint, batch = ARGV[12], ARGV[13], ARGV[14]
 
@@ -31,22 +33,22 @@ if model == '' or redis.call('HEXISTS', key('models'), model) == 0 then
   return {'unknown_model', unpack(served)}
 end
 
-local max_queued = tonumber(ARGV[7])
-if max_queued > 0 then
-  local count = 0
-  for _, level in ipairs({'high', 'normal', 'low'}) do
-    local queue = prefix .. '.' .. model .. '.' .. level
-    count = count + redis.call('ZCARD', key('sent', queue)) + redis.call('ZCARD', key('waiting', queue))
-  end
-  if count >= max_queued then return {'full', tostring(count)} end
+local tenant, max_queued, max_of_tenant = ARGV[17], tonumber(ARGV[7]), tonumber(ARGV[18])
+local counts = redis.call('HMGET', key('queue', model), 'queued', 'queued:' .. tenant)
+local count, count_of_tenant = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
+if max_queued > 0 and count >= max_queued then return {'full', tostring(count)} end
+if max_of_tenant > 0 and tenant ~= '' and count_of_tenant >= max_of_tenant then
+  return {'tenant_full', tostring(count_of_tenant)}
 end
 
-local queue = prefix .. '.' .. model .. '.' .. priority
 local deadline = integer(now + tonumber(ARGV[9]))
 redis.call('HSET', record_key(id), 'id', id, 'status', 'queued', 'model', model, 'priority', priority,
-  'queue', queue, 'request', request, 'attempt', 0, 'charges', 0, 'max_attempts', ARGV[8],
+  'request', request, 'attempt', 0, 'max_attempts', ARGV[8],
   'created_ms', integer(now), 'queue_deadline_ms', deadline, 'run_timeout_ms', ARGV[10],
   'retention_ms', ARGV[11])
+if tenant ~= '' then redis.call('HSET', record_key(id), 'tenant', tenant) end
+if ARGV[20] ~= '0' then redis.call('HSET', record_key(id), 'output_retention_ms', ARGV[20]) end
+if ARGV[19] ~= '' then redis.call('HSET', record_key(id), 'retry_of', ARGV[19]) end
 if batch ~= '' then
   redis.call('HSET', record_key(id), 'batch_id', batch)
   redis.call('HSETNX', key('batch', batch), 'total', ARGV[15])
@@ -60,7 +62,6 @@ if idempotency_key ~= '' then
   redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
   redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))
 end
-redis.call('SADD', key('queues'), queue)
 redis.call('ZADD', key('created'), now, id)
-enqueue(id, queue, 0, 0, deadline)
+enqueue(id, 0, 0, deadline)
 return {'accepted', id}

@@ -1,6 +1,6 @@
--- What nobody else will do: leases that ran out, deadlines, back-offs that passed, lost messages.
+-- What nobody else will do: leases that ran out, deadlines, back-offs that passed, lost tickets.
 -- Every sweeper of the deployment may call it at any rate; one call in MIN_GAP_MS does the work.
--- ARGV: prefix, lease_ms, cap, redis run id
+-- ARGV: prefix, lease_ms, cap, redis run id, how long events are kept (ms)
 -- → {swept (0 | 1), reaped, timed out or expired, sent after back-off, sent again, answers sent again}
 local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
 -- Sweepers come by every second. A gap that short is no outage even where half a lease is shorter, or
@@ -52,40 +52,43 @@ for _, id in ipairs(due) do
   end
 end
 
--- A message is gone when one sent later was claimed, or the list was seen empty, more than GRACE_MS ago.
--- So a backlog, or a queue without workers, is never sent twice.
-local function lost_messages(queue)
-  local name = key('queue', queue)
-  local known = redis.call('HMGET', name, 'sequence', 'passed', 'mark', 'marked_ms')
-  local passed = tonumber(known[2] or 0)
-  if redis.call('LLEN', queue) == 0 then passed = tonumber(known[1] or 0) end
-  local age = now - tonumber(known[4] or 0)
-  if age >= 0 and age < GRACE_MS then return {} end
-  -- What had left the list by the last mark has had GRACE_MS to be claimed; on the first look, nothing.
-  local gone = redis.call('ZRANGEBYSCORE', key('sent', queue), '-inf', known[3] or 0, 'LIMIT', 0, cap)
-  redis.call('HSET', name, 'mark', integer(passed), 'marked_ms', integer(now))
-  return gone
+local ready = redis.call('ZRANGEBYSCORE', key('waiting'), '-inf', integer(now), 'LIMIT', 0, cap)
+for _, id in ipairs(ready) do
+  redis.call('ZREM', key('waiting'), id)
+  if redis.call('HGET', record_key(id), 'status') == 'queued' then
+    redis.call('HDEL', record_key(id), 'not_before_ms')
+    make_ready(id)
+  end
 end
 
-local sent, again = 0, 0
-for _, queue in ipairs(redis.call('SMEMBERS', key('queues'))) do
-  local ready = redis.call('ZRANGEBYSCORE', key('waiting', queue), '-inf', integer(now), 'LIMIT', 0, cap)
-  for _, id in ipairs(ready) do
-    redis.call('ZREM', key('waiting', queue), id)
-    if redis.call('HGET', record_key(id), 'status') == 'queued' then
-      redis.call('HDEL', record_key(id), 'not_before_ms')
-      send(id, queue)
-      sent = sent + 1
+-- Jobs of a model that may run now, over all levels and tenants.
+local function ready_count(model)
+  local count = 0
+  for _, level in ipairs(LEVELS) do
+    for _, tenant in ipairs(redis.call('ZRANGE', turns_key(model, level), 0, -1)) do
+      count = count + redis.call('ZCARD', ready_key(model, level, tenant))
     end
   end
-  for _, id in ipairs(lost_messages(queue)) do
-    if redis.call('HGET', record_key(id), 'status') == 'queued' then
-      send(id, queue)
-      again = again + 1
-    else
-      redis.call('ZREM', key('sent', queue), id)
-    end
-  end
+  return count
+end
+
+-- A ticket is lost when a job lacks one now and lacked it GRACE_MS ago: one that was just taken off the
+-- list has long made its claim. The list never grows beyond the jobs, so a backlog is not amplified.
+local function send_lost_tickets(model)
+  local queue = key('queue', model)
+  local known = redis.call('HMGET', queue, 'missing', 'marked_ms')
+  local age = now - tonumber(known[2] or 0)
+  if age >= 0 and age < GRACE_MS then return 0 end
+  local missing = math.max(ready_count(model) - redis.call('LLEN', prefix .. '.' .. model), 0)
+  local lost = math.min(missing, tonumber(known[1] or 0), cap)
+  for _ = 1, lost do send_ticket(model) end
+  redis.call('HSET', queue, 'missing', missing - lost, 'marked_ms', integer(now))
+  return lost
+end
+
+local again = 0
+for _, model in ipairs(redis.call('HKEYS', key('models'))) do
+  again = again + send_lost_tickets(model)
 end
 
 -- An empty intake list proves that the message was taken; its task has then had ANSWER_MS to say so.
@@ -98,6 +101,8 @@ for _, id in ipairs(answers) do
   send_answer(id)
 end
 
+redis.call('XTRIM', key('events'), 'MINID', '~', integer(now - tonumber(ARGV[5])))
+
 -- Records expire by themselves; the sets that list them are trimmed here.
 for _, name in ipairs({key('created'), key('ended')}) do
   for _, id in ipairs(redis.call('ZRANGE', name, 0, cap - 1)) do
@@ -105,4 +110,4 @@ for _, name in ipairs({key('created'), key('ended')}) do
     redis.call('ZREM', name, id)
   end
 end
-return {1, #reaped, #due, sent, again, #answers}
+return {1, #reaped, #due, #ready, again, #answers}

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskq.contract import FailureCode, Output
-from maskq_worker.errors import PermanentError, TransientError
+from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.labels import read_labels
@@ -92,7 +92,8 @@ class Segmenter:
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
         """One forward for all; what goes wrong with one image's mask is returned in its place.
 
-        Raises TransientError `out_of_memory` if the forward does not fit the device.
+        Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
+        several is then run again in parts.
         """
         began = time.perf_counter()
         scores = self._forward(np.stack([item.pixels for item in batch]))
@@ -139,12 +140,14 @@ class Segmenter:
 
         try:
             return self._backend.forward(pixels)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
-            raise TransientError(
+            raise PermanentError(
                 FailureCode.OUT_OF_MEMORY,
-                f"a batch of {len(pixels)} does not fit {self.info.device}: lower "
-                "MASKQ_MAX_BATCH_SIZE, or give the worker a GPU of its own",
+                f"a batch of {len(pixels)} does not fit the memory of {self.info.device}: lower "
+                "MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own",
             ) from error
 
     def _output(
@@ -162,7 +165,13 @@ class Segmenter:
             scores = logits.cpu().numpy().copy() if item.logits else None
             return ModelOutput(mask, scores, forward_ms, _ms_since(began))
         except Exception as error:  # noqa: BLE001 - returned in the image's place
-            return error
+            if not _out_of_memory(error):
+                return error
+            height, width = item.size
+            return PermanentError(
+                FailureCode.OUT_OF_MEMORY,
+                f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
+            )
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
         try:
@@ -217,6 +226,15 @@ def golden_image() -> Image.Image:
     draw.polygon([(160, 130), (280, 50), (400, 130)], fill=(90, 40, 40))
     draw.ellipse((500, 30, 570, 100), fill=(250, 240, 150))
     return image
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of a GPU it is a type of its own, of the CPU's allocator a plain RuntimeError."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _finite(logits: torch.Tensor) -> bool:

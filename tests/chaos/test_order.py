@@ -1,0 +1,59 @@
+"""Who is served next when more wait than can be served."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from chaos.conftest import IMAGE, fleet_of
+
+CONCURRENCY, BATCH = 4, 2
+
+
+def test_a_high_job_behind_1000_low_ones_waits_at_most_two_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fleet_of(
+        tmp_path, monkeypatch, workers=1, concurrency=CONCURRENCY, max_batch_size=BATCH
+    ) as fleet:
+        place = fleet.client.submit(IMAGE).refresh().request.image_uri
+        low = [fleet.client.submit(place, priority="low").id for _ in range(1000)]
+        behind = []
+        for _ in range(5):
+            job = fleet.client.submit(place, priority="high")
+            job.wait(60)
+            record = job.refresh()
+            assert record.started_ms is not None
+            behind.append(
+                sum(
+                    one.started_ms is not None
+                    and record.created_ms < one.started_ms < record.started_ms
+                    for one in fleet.records()
+                    if one.id in low
+                )
+            )
+        print(f"\nlow jobs started between a high one's submission and its start: {behind}")
+        assert max(behind) <= 2 * BATCH
+        assert any(not one.ended for one in fleet.records())  # the backlog was still there
+
+
+def test_low_gets_a_tenth_under_endless_high_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fleet_of(tmp_path, monkeypatch, workers=1) as fleet:
+        place = fleet.client.submit(IMAGE).refresh().request.image_uri
+        for _ in range(300):
+            fleet.client.submit(place, priority="low")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:  # never fewer than some dozens of urgent ones wait
+            for _ in range(20):
+                fleet.client.submit(place, priority="high")
+                fleet.client.submit(place, priority="normal")
+            time.sleep(0.1)
+        queued = Counter(one.priority for one in fleet.records() if not one.ended)
+        done = Counter(one.priority for one in fleet.records() if one.ended)
+        print(f"\nended {dict(done)}, still queued {dict(queued)}")
+        assert min(queued["high"], queued["normal"], queued["low"]) > 0  # all wanted to run
+        assert done["low"] >= 0.1 * done.total() - 3

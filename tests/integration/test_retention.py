@@ -1,0 +1,82 @@
+"""Outputs and uploads go when their time is over, and nobody else's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from maskq import Client
+from maskq.contract.places import S3Place
+from maskq.ledger import Ledger, calls
+from maskq_worker.object_store import ObjectStore
+from maskq_worker.retention import Retention
+
+if TYPE_CHECKING:
+    from maskq_standalone.s3_server import S3Server
+
+
+@pytest.fixture
+def client(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "0.2")
+    monkeypatch.setenv("MASKQ_RETENTION_S", "0.05")  # the record may go first
+    with Client.from_env() as made:
+        made._driver.ledger.run(calls.register_model(made.key_prefix, "demo", {}))
+        yield made
+
+
+@pytest.fixture
+def retention(client: Client) -> Iterator[Retention]:
+    settings = client.settings
+    ledger = Ledger(settings.redis_url.get_secret_value())
+    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=2)
+    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    yield Retention(ledger, store, settings.key_prefix, home)
+    store.close()
+    ledger.close()
+
+
+def keys_in(server: S3Server, prefix: str) -> set[str]:
+    listed = server.client().list_objects_v2(Bucket=server.bucket, Prefix=prefix)
+    return {entry["Key"] for entry in listed.get("Contents", [])}
+
+
+def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
+    client: Client, retention: Retention, s3_server: S3Server
+) -> None:
+    elsewhere = f"{client.key_prefix}/albums"
+    ended = client.submit(b"image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
+    open_still = client.submit(b"another")
+    mask = S3Place(s3_server.bucket, f"{elsewhere}/{ended.id}/t/mask.png")
+    client.objects.put(mask, b"mask", "image/png")
+    ended.cancel()
+
+    retention.remove_due()
+    before = keys_in(s3_server, client.key_prefix)
+    time.sleep(0.3)
+    retention.remove_due()
+    after = keys_in(s3_server, client.key_prefix)
+
+    assert {key for key in before if ended.id in key} == set(before - after)
+    assert len(before - after) == 2
+    assert {key for key in after if open_still.id in key} == after != set()
+    assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 0
+
+
+def test_an_outage_of_the_store_only_delays_it(
+    client: Client, retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maskq.contract import FailureCode
+    from maskq_worker.errors import TransientError
+
+    def away(_: ObjectStore, place: S3Place) -> None:
+        raise TransientError(FailureCode.STORE_UNAVAILABLE, f"{place} is away")
+
+    client.submit(b"image").cancel()
+    time.sleep(0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "delete_under", away)
+        retention.remove_due()
+    assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1

@@ -1,0 +1,48 @@
+"""A forward that hangs ends its process; one that is only slow does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+PROGRAM = """
+import logging, sys, threading, time
+from maskq_worker.batcher import MicroBatcher
+from maskq_worker.watchdog import Watchdog
+
+logging.basicConfig()
+batcher = MicroBatcher(lambda batch: time.sleep(batch[0]) or batch, max_batch_size=1, name="model")
+batcher.start()
+watchdog = Watchdog(batcher.busy_since, limit_s=0.6)
+watchdog.start()
+for seconds in map(float, sys.argv[1:]):
+    batcher.submit(seconds).result()
+watchdog.stop()
+batcher.close()
+print("done")
+"""
+
+
+def run(*seconds: float) -> tuple[int, str, str, float]:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, seconds)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr, time.monotonic() - began
+
+
+def test_many_slow_forwards_are_no_hanging_one() -> None:
+    code, out, _, _ = run(0.25, 0.25, 0.25, 0.25)
+    assert (code, out.strip()) == (0, "done")
+
+
+def test_a_hanging_one_ends_the_process_with_a_word_on_why() -> None:
+    code, out, error, took_s = run(0.1, 60)
+    assert (code, out) == (70, "")
+    assert "MASKQ_FORWARD_TIMEOUT_S" in error
+    assert took_s < 30
