@@ -110,6 +110,38 @@ def test_sigterm_lets_what_runs_end_and_exits_0(
     assert (record.status, record.attempt) == (JobStatus.SUCCEEDED, 1)
 
 
+def test_jobs_wait_out_an_outage_of_s3_and_a_waiting_worker_can_be_stopped(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
+    # Given a worker, and jobs that arrive while S3 is away
+    worker = fresh_stack.start_worker()
+    image = fresh_client.submit(draw(3, size=(320, 240)).image)
+    image.wait(timeout=60)
+    place = image.refresh().request.image_uri
+    fresh_stack.kill_s3()
+    jobs = [fresh_client.submit(place) for _ in range(12)]
+
+    # When one of them has met it, nothing more is claimed
+    end = time.monotonic() + 60
+    while not any(job.refresh().error for job in jobs):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(3.0)
+    attempts = [job.refresh().attempt for job in jobs]
+    time.sleep(3.0)
+    assert [job.refresh().attempt for job in jobs] == attempts
+
+    # Then the worker still stops at once, and the next one does them all once S3 is back, uncharged
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.child.wait_ended(20)
+    assert worker.child.returncode == 0
+    fresh_stack.restart_s3()
+    fresh_stack.start_worker()
+    for job in jobs:
+        job.wait(timeout=60)
+        assert job.refresh().charges == 0
+
+
 def test_a_canceled_job_leaves_nothing_behind(
     fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:

@@ -221,6 +221,28 @@ def test_a_batch_is_canceled_at_once(service: Service) -> None:
     assert counts == {JobStatus.SUCCEEDED: 1, JobStatus.CANCELED: 2}
 
 
+# --- events -----------------------------------------------------------------------------------------
+
+
+def test_events_can_be_asked_for_by_type_and_job(service: Service) -> None:
+    first, second = service.client.submit(IMAGE), service.client.submit(IMAGE)
+    service.succeed_next()
+    second.cancel()
+
+    def told(**wanted: list[str]) -> list[tuple[str, str]]:
+        found = service.client.events(since="0", idle=0.2, **wanted)
+        return [(event.subject, event.type.removeprefix("maskq.job.")) for event in found]
+
+    assert told(types=["job.succeeded", "maskq.job.canceled"]) == [
+        (first.id, "succeeded"),
+        (second.id, "canceled"),
+    ]
+    assert told(job_ids=[second.id]) == [(second.id, "queued"), (second.id, "canceled")]
+    assert told(job_ids=[first.id], types=["job.canceled"]) == []
+    with pytest.raises(InvalidRequest, match="a list"):
+        next(service.client.events(types="job.succeeded"))
+
+
 # --- room -------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,10 @@ def events(
     since: Annotated[
         str | None, typer.Option(help="a cursor; 0: all that are kept; left out: from now")
     ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="job.succeeded, …; may be repeated")
+    ] = None,
+    jobs: Annotated[list[str] | None, typer.Option("--job", help="of this job; repeatable")] = None,
     idle: Annotated[
         float | None, typer.Option(help="end after so many seconds without one")
     ] = None,
@@ -176,7 +180,7 @@ def events(
 ) -> None:
     """Events as they come."""
     with Client.from_env() as client:
-        for event in client.events(since=since, idle=idle):
+        for event in client.events(since=since, types=types, job_ids=jobs, idle=idle):
             if as_json:
                 typer.echo(event.model_dump_json())
             else:

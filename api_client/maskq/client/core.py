@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -26,15 +27,11 @@ from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, J
 from maskq.client.objects import Objects, read_image
 from maskq.client.requests import Options, build, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
+from maskq.client.stream import Wanted, left_s_of, read, start
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
-from maskq.errors import (
-    EventsLost,
-    InvalidRequest,
-    JobNotFound,
-    StoreUnavailable,
-)
+from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
 from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 
@@ -51,8 +48,7 @@ BatchT = TypeVar("BatchT")
 
 _CHUNK = 500  # jobs a round trip
 _UPLOADS = 8  # at a time
-_EVENT_BLOCK_MS = 2000  # below the socket's timeout
-_FSYNC_S = 4.0  # the same
+_FSYNC_S = 4.0  # below the socket's timeout
 _ROOM_PAUSE_S = (0.1, 2.0)  # first and longest pause before a full queue is asked again
 _NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
 UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
@@ -315,30 +311,6 @@ class ClientCore(Generic[JobT, BatchT]):
         with ThreadPoolExecutor(_UPLOADS) as pool:
             return [*pool.map(one, chunk)]
 
-    def _cursor_now(self, since: str | None) -> Flow[str]:
-        """Where to start reading. Raises EventsLost where the cursor cannot be honoured."""
-        ends: calls.StreamEnds = yield calls.stream_ends(self.key_prefix)
-        if since is None:
-            return ends.last
-        if since == "0":
-            return since
-        try:
-            at, trimmed, last = _order(since), _order(ends.trimmed), _order(ends.last)
-        except ValueError:
-            raise InvalidRequest(f"{since!r} is no cursor; take one from an event") from None
-        if at < trimmed:
-            raise EventsLost(f"events after {since} were trimmed away; list() the jobs to catch up")
-        if at > last:
-            raise EventsLost(f"{since} lies ahead of the stream, whose last event is {ends.last}")
-        return since
-
-    def _read_events(self, cursor: str, block_s: float) -> Flow[Sequence[Event]]:
-        block_ms = max(1, min(_EVENT_BLOCK_MS, int(block_s * 1000)))
-        events: Sequence[Event] = yield calls.read_events(
-            self.key_prefix, cursor, block_ms=block_ms
-        )
-        return events
-
 
 def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:
     if value is None:
@@ -347,11 +319,6 @@ def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None
         return kind(value)
     except ValueError:
         raise InvalidRequest(f"{value!r} is no {what}; there are {', '.join(kind)}") from None
-
-
-def _order(cursor: str) -> tuple[int, int]:
-    milliseconds, _, sequence = cursor.partition("-")
-    return int(milliseconds), int(sequence or 0)
 
 
 class Client(ClientCore[Job, Batch], RunsBlocking):
@@ -371,20 +338,29 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         """Submit and wait."""
         return self.submit(image, **options).wait(timeout)
 
-    def events(self, since: str | None = None, *, idle: float | None = None) -> Iterator[Event]:
+    def events(
+        self,
+        since: str | None = None,
+        *,
+        types: Iterable[str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        idle: float | None = None,
+    ) -> Iterator[Event]:
         """Events as they come: after the cursor `since`, '0' for all that are kept, None for from now.
 
-        Ends when none came for `idle` seconds (None: never). Raises EventsLost.
+        `types`: only these, 'maskq.job.succeeded' or 'job.succeeded'; `job_ids`: only of these jobs.
+        Ends when none of them came for `idle` seconds (None: never). Raises EventsLost: list() with
+        `ended_since` what was missed, and go on from now.
         """
-        cursor = self._driver.drive(self._cursor_now(since))
-        waited = 0.0
-        while idle is None or waited < idle:
-            block_s = _EVENT_BLOCK_MS / 1000 if idle is None else idle - waited
-            batch = self._driver.drive(self._read_events(cursor, block_s))
-            waited = 0.0 if batch else waited + min(block_s, _EVENT_BLOCK_MS / 1000)
-            for event in batch:
+        wanted = Wanted.of(types, job_ids)
+        cursor = self._driver.drive(start(self.key_prefix, since))
+        last = time.monotonic()
+        while (left_s := left_s_of(last, idle)) > 0:
+            for event in self._driver.drive(read(self.key_prefix, cursor, left_s)):
                 cursor = event.cursor
-                yield event
+                if wanted.passes(event):
+                    yield event
+                    last = time.monotonic()
 
     def close(self) -> None:
         self._driver.ledger.close()
@@ -415,18 +391,23 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         return await job.wait(timeout)
 
     async def events(
-        self, since: str | None = None, *, idle: float | None = None
+        self,
+        since: str | None = None,
+        *,
+        types: Iterable[str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        idle: float | None = None,
     ) -> AsyncIterator[Event]:
         """Events as they come; see Client.events."""
-        cursor = await self._driver.drive(self._cursor_now(since))
-        waited = 0.0
-        while idle is None or waited < idle:
-            block_s = _EVENT_BLOCK_MS / 1000 if idle is None else idle - waited
-            batch = await self._driver.drive(self._read_events(cursor, block_s))
-            waited = 0.0 if batch else waited + min(block_s, _EVENT_BLOCK_MS / 1000)
-            for event in batch:
+        wanted = Wanted.of(types, job_ids)
+        cursor = await self._driver.drive(start(self.key_prefix, since))
+        last = time.monotonic()
+        while (left_s := left_s_of(last, idle)) > 0:
+            for event in await self._driver.drive(read(self.key_prefix, cursor, left_s)):
                 cursor = event.cursor
-                yield event
+                if wanted.passes(event):
+                    yield event
+                    last = time.monotonic()
 
     async def close(self) -> None:
         await self._driver.ledger.close()
