@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
     queue_ttl_s: float = Field(default=86_400.0, gt=0)
     run_timeout_s: float = Field(default=600.0, gt=0)
+    webhook_url: str | None = None  # is told of the end of jobs that name no webhook themselves
     retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records, idempotency keys
     output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: kept
 
@@ -59,7 +60,8 @@ class Settings(BaseSettings):
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
-    "health_file", "event_retention_s", "stack_redis_server",
+    "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
+    "webhook_retries_s", "stack_redis_server",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from maskq.webhooks import new_secret
 from maskq_standalone.children import POLL_S, ChildError, explain
 
 ORPHANS_S = 6.0  # longer than a guard needs to end what a killed stack left
@@ -28,6 +29,7 @@ class Credentials:
     redis_password: str
     s3_access_key_id: str
     s3_secret_access_key: str
+    webhook_secret: str
 
     @classmethod
     def generate(cls) -> Credentials:
@@ -35,6 +37,7 @@ class Credentials:
             redis_password=secrets.token_urlsafe(24),  # goes into a URL as it is
             s3_access_key_id="MASKQ" + secrets.token_hex(8).upper(),
             s3_secret_access_key=secrets.token_urlsafe(30),
+            webhook_secret=new_secret(),
         )
 
     @classmethod
@@ -48,6 +51,9 @@ class Credentials:
                 return credentials
             path.chmod(0o600)
             kept = json.loads(path.read_text())
+            if "webhook_secret" not in kept:  # of a directory that is older than webhooks
+                kept["webhook_secret"] = new_secret()
+                write_private(path, json.dumps(kept, indent=2) + "\n")
             return cls(**{field.name: str(kept[field.name]) for field in fields(cls)})
         except OSError as error:
             raise ChildError(explain(error, path)) from None

@@ -22,6 +22,7 @@ from maskq_standalone.workers import (
     COMMAND,
     DRAIN_S,
     SETTINGS_WRONG,
+    WEBHOOKS_COMMAND,
     Worker,
     gpu_environments,
 )
@@ -56,6 +57,7 @@ class Stack:
         redis_binary: str | Path | None = None,
         pinned: bool = False,
         worker_command: Sequence[str] | None = None,
+        webhooks: bool = False,
         drain_s: float = DRAIN_S,
         report: Report = silent,
     ) -> None:
@@ -64,6 +66,7 @@ class Stack:
         directory: where data, credentials and logs stay; None: a temporary one, removed at stop.
         env: further settings, for workers and in `environment`; over MASKQ_ variables of this
         process, which count as well, so that clients and workers agree.
+        webhooks: whether a process posts what is owed to receivers.
         redis_binary, pinned: see redis_server.find. worker_command: instead of the real worker.
         drain_s: how long a worker may finish its jobs when the stack stops.
         report: takes one line for each thing that became ready, died or came back.
@@ -77,6 +80,7 @@ class Stack:
         self._redis_binary = redis_binary
         self._pinned = pinned
         self._worker_command = tuple(worker_command or COMMAND)
+        self._webhooks = webhooks
         self._drain_s = drain_s
         self._report = report
         self._stop_requests = 0
@@ -85,11 +89,13 @@ class Stack:
         self._numbered = 0  # workers made so far
         self._gpus: list[dict[str, str]] | None = None  # looked up for the first worker
         self.workers: list[Worker] = []
+        self._others: list[Worker] = []  # processes without a model
 
     # Before it is started there is nothing to see; these fail loudly then.
     directory: Path
     redis: RedisServer
     s3: S3Server
+    _credentials: Credentials
 
     @property
     def environment(self) -> dict[str, str]:
@@ -99,6 +105,7 @@ class Stack:
                 "MASKQ_REDIS_URL": self.redis.url,
                 "MASKQ_S3_ENDPOINT_URL": self.s3.endpoint_url,
                 "MASKQ_S3_BUCKET": self._bucket,
+                "MASKQ_WEBHOOK_SECRET": self._credentials.webhook_secret,
             }
             | self.s3.environment
             | _no_proxy()
@@ -122,6 +129,8 @@ class Stack:
         try:
             self._open_directory()
             self._start_servers()
+            if self._webhooks:
+                self._start_webhooks()
             self.start_workers(self._workers_wanted)
         except ChildError:
             self._temporary = False  # its logs are wanted: the error names one
@@ -182,7 +191,7 @@ class Stack:
         for server in self._servers:
             with contextlib.suppress(Stopped):
                 self._check_server(server)
-        for worker in self.workers:
+        for worker in self._processes:
             self._check_worker(worker)
 
     def kill_redis(self) -> None:
@@ -225,7 +234,7 @@ class Stack:
 
     def _start_servers(self) -> None:
         """Side by side, but from one thread: the tether holds only what the main thread starts."""
-        credentials = Credentials.of(self.directory)
+        credentials = self._credentials = Credentials.of(self.directory)
         logs = self.directory / "logs"
         self.redis = RedisServer(
             self.directory / "redis",
@@ -252,6 +261,23 @@ class Stack:
     def _held(self) -> list[int]:
         return [self._lock.fd] if self._lock is not None else []
 
+    @property
+    def _processes(self) -> list[Worker]:
+        return [*self.workers, *self._others]
+
+    def _start_webhooks(self) -> None:
+        process = Worker(
+            "webhooks",
+            self.directory,
+            self.environment,
+            command=WEBHOOKS_COMMAND,
+            keep_open=self._held(),
+        )
+        self._others.append(process)
+        process.start()
+        process.wait_ready(cancelled=self.stopping)
+        self._announce(process)
+
     def _new_worker(self, env: Mapping[str, str]) -> Worker:
         """Workers take turns at the GPUs there are."""
         if self._gpus is None:
@@ -259,7 +285,7 @@ class Stack:
         gpu = self._gpus[self._numbered % len(self._gpus)] if self._gpus else {}
         self._numbered += 1
         worker = Worker(
-            self._numbered,
+            f"worker-{self._numbered}",
             self.directory,
             gpu | self.environment | dict(env),
             command=self._worker_command,
@@ -311,15 +337,15 @@ class Stack:
         self._report(f"{name} {ending}; restarting it" + (f" in {wait_s:g} s" if wait_s else ""))
 
     def _stop_workers(self) -> None:
-        for worker in self.workers:  # they drain side by side
+        for worker in self._processes:  # they drain side by side
             worker.child.terminate()
         deadline = time.monotonic() + self._drain_s
-        for worker in self.workers:
+        for worker in self._processes:
             left_s = max(0.0, deadline - time.monotonic())
             worker.child.wait_ended(left_s, self._hurry)
 
     def _kill_all(self) -> None:
-        for worker in self.workers:
+        for worker in self._processes:
             worker.child.kill()
         for server in self._servers:
             server.kill()

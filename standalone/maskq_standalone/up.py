@@ -16,6 +16,12 @@ from maskq_standalone.directory import write_private
 from maskq_standalone.stack import Stack
 
 CHECK_S = 0.2
+# A receiver on the same machine is what somebody who tries it has.
+RECEIVERS = {
+    "MASKQ_WEBHOOK_ALLOWED_HOSTS": os.environ.get(
+        "MASKQ_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1,localhost"
+    )
+}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
@@ -42,7 +48,8 @@ def run(
         directory,
         workers=workers,
         model=model,
-        env=env,
+        env=RECEIVERS | dict(env or {}),
+        webhooks=True,
         log_level=log_level,
         bucket=bucket,
         redis_binary=redis_binary,

@@ -13,6 +13,7 @@ from maskq_standalone.restarts import Restarts
 from maskq_worker import gpus
 
 COMMAND = (sys.executable, "-m", "maskq_worker")
+WEBHOOKS_COMMAND = (sys.executable, "-m", "maskq_worker.webhooks")
 READY_S = 600.0  # the first start of a model may fetch it
 HEALTHY_S = 5.0  # a worker touches its file every second
 DRAIN_S = 30.0  # a SIGTERM lets running jobs finish
@@ -37,7 +38,7 @@ class Worker:
 
     def __init__(
         self,
-        number: int,
+        name: str,
         directory: Path,
         environment: Mapping[str, str],
         *,
@@ -45,7 +46,7 @@ class Worker:
         keep_open: Sequence[int] = (),
     ) -> None:
         """`environment`: every setting, and what else is laid over this process's environment."""
-        self.name = f"worker-{number}"
+        self.name = name
         self.health_file = directory / "run" / f"{self.name}.health"
         env = {name: value for name, value in os.environ.items() if not is_foreign(name)}
         env |= environment

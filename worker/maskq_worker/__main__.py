@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import sys
 import warnings
 
 from celery.platforms import SecurityWarning
 
 from maskq.errors import MaskqError
+from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.sizes import sizes
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-
-def _end_with(parent: int) -> None:
-    """Be told to stop when the supervisor dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we could say so
-        sys.exit(1)
-
-
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m maskq_worker", description=__doc__)
     arguments.add_argument("--parent", type=int, help="the process to end with")
     if parent := arguments.parse_args().parent:
-        _end_with(parent)
+        end_with(parent)
     try:
         settings = WorkerSettings.load()
     except MaskqError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(weights, name="weights")
 
 
+class Role(StrEnum):
+    SEGMENT = "segment"
+    WEBHOOKS = "webhooks"
+
+
 def worker(
     gpus: Annotated[
         str | None,
@@ -23,6 +30,9 @@ def worker(
         ),
     ] = None,
     processes_per_gpu: Annotated[int, typer.Option(min=1, help="processes that share a GPU")] = 1,
+    role: Annotated[
+        Role, typer.Option(help="segment images, or post webhooks (needs no GPU and no model)")
+    ] = Role.SEGMENT,
     processes: Annotated[int, typer.Option(min=1, help="processes on a machine without GPU")] = 1,
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
@@ -32,6 +42,9 @@ def worker(
     from maskq_worker.sizes import cpu_share
     from maskq_worker.supervisor import Slot, Supervisor
 
+    if role is Role.WEBHOOKS:
+        command = (sys.executable, "-m", "maskq_worker.webhooks")
+        raise typer.Exit(Supervisor([Slot("webhooks", {})], command=command).run())
     WorkerSettings.load()  # a mistake is told here, once, not by every child
     extra = {"MASKQ_MODEL": model} if model else {}
     chosen = choose(gpus, inventory())

@@ -25,12 +25,13 @@ from maskq.client.flow import (
 )
 from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, JobCore
 from maskq.client.objects import Objects, read_image
-from maskq.client.requests import Options, build, fingerprint, refuse
+from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
 from maskq.client.stream import Wanted, left_s_of, read, start
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
+from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
 from maskq.ledger.calls import Call, SubmitOutcome, Submitted
@@ -118,16 +119,20 @@ class ClientCore(Generic[JobT, BatchT]):
         *,
         durable: bool = False,
         room_timeout: float | None = 0.0,
+        batch_webhook: str | None = None,
         **options: Unpack[Options],
     ) -> Flow[BatchT]:
         """Ask for many at once: one handle, one completion event. All are accepted or none is.
 
-        `durable` and `room_timeout` as for `submit`.
+        `durable` and `room_timeout` as for `submit`; `batch_webhook` is told when all have ended, a
+        `webhook` of each.
         """
+        if batch_webhook is not None:
+            check_webhook(batch_webhook)
         sources = list(images)
         if not sources:
             raise InvalidRequest("submit_many got no images")
-        place = calls.BatchPlace(batch_id=new_id(), total=len(sources))
+        place = calls.BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
         numbered = iter([(new_id(), source) for source in sources])
         accepted: list[str] = []
         while chunk := list(islice(numbered, _CHUNK)):
@@ -254,6 +259,27 @@ class ClientCore(Generic[JobT, BatchT]):
         for place in places:
             yield Blocking(partial(self.objects.delete_under, place))
         yield calls.delete(self.key_prefix, job_id)
+
+    @operation
+    def deliveries(
+        self,
+        subject: str = "",
+        *,
+        state: DeliveryState | str | None = None,
+        limit: int = 100,
+    ) -> Flow[Sequence[Delivery]]:
+        """Webhooks of a job or batch, or all, with their attempts; newest first."""
+        wanted = _one_of(DeliveryState, state, "state of a delivery")
+        found: Sequence[Delivery] = yield calls.deliveries(
+            self.key_prefix, subject=subject, state=wanted, limit=limit
+        )
+        return found
+
+    @operation
+    def redeliver(self, delivery_id: str) -> Flow[None]:
+        """Post a webhook once more, whatever became of it. Raises JobNotFound past its retention."""
+        if not (yield calls.deliver_again(self.key_prefix, delivery_id)):
+            raise JobNotFound(delivery_id, kind="delivery")
 
     def _accepted(
         self, submissions: Sequence[Call[Submitted]], *, durable: bool, room_timeout: float | None

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.mistakes import sentence
+from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
 from maskq.ledger.calls import SubmitOutcome, Submitted
 
@@ -23,6 +24,8 @@ class Options(TypedDict, total=False):
     tenant: str | None
     output_prefix: str | None
     metadata: dict[str, str]
+    webhook: str | None
+    webhook_events: Iterable[str]
     queue_ttl: float | None
     run_timeout: float | None
     max_attempts: int | None
@@ -38,6 +41,14 @@ def build(image_uri: str, options: Options) -> SegmentRequest:
     except ValidationError as error:
         shown = {value: name for name, value in _RENAMED.items()}
         raise InvalidRequest(sentence(error, shown)) from None
+
+
+def check_webhook(url: str) -> None:
+    """Raises InvalidRequest for what is no URL of a receiver."""
+    try:
+        TypeAdapter(WebhookUrl).validate_python(url)
+    except ValidationError as error:
+        raise InvalidRequest(f"batch_webhook: {error.errors()[0]['msg']}") from None
 
 
 def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:

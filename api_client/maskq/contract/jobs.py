@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.places import S3Place
+from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
 
@@ -89,6 +90,9 @@ class SegmentRequest(BaseModel):
     tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
+    # Who is told by a signed POST, and of what: Standard Webhooks, the event as its body.
+    webhook: WebhookUrl | None = None
+    webhook_events: WebhookEvents = Field(default=ENDS, min_length=1)
     # The caller's own, returned untouched; at most MAX_METADATA_BYTES as JSON.
     metadata: Annotated[dict[str, str], AfterValidator(_small)] = Field(default_factory=dict)
     queue_ttl_s: Seconds | None = None  # expires if not started by then

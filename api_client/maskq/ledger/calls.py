@@ -21,6 +21,7 @@ from maskq.contract import (
     JobStatus,
     SegmentRequest,
 )
+from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.ledger import keys
 from maskq.ledger.records import pairs, parse_record
 from maskq.ledger.scripts import Script, script
@@ -81,6 +82,7 @@ class Limits:
     run_timeout_s: float = 600.0
     retention_s: float = 7 * 86_400.0
     output_retention_s: float = 0.0  # 0: outputs are kept
+    webhook: str | None = None  # of jobs that name none
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -94,6 +96,7 @@ class Limits:
             run_timeout_s=settings.run_timeout_s,
             retention_s=settings.retention_s,
             output_retention_s=settings.output_retention_s,
+            webhook=settings.webhook_url,
         )
 
 
@@ -107,6 +110,7 @@ class Idempotency:
 class BatchPlace:
     batch_id: str
     total: int  # jobs in the batch; its event comes when as many have ended
+    webhook: str | None = None  # who is told of its completion
 
 
 def submit(
@@ -151,8 +155,14 @@ def submit(
         limits.max_queued_per_tenant,
         retry_of,
         _ms(limits.output_retention_s),
+        _target(request.webhook or limits.webhook, sorted(request.webhook_events)),
+        _target(batch.webhook if batch else None, ["batch.completed"]),
     )
     return Call(script("submit"), args, parse)
+
+
+def _target(url: str | None, events: Sequence[str]) -> str:
+    return json.dumps({"url": url, "events": events}) if url else ""
 
 
 def fsync(timeout_s: float) -> Call[bool]:
@@ -424,3 +434,68 @@ def _entries(stream: Any) -> list[tuple[str, Any]]:
     if stream and isinstance(stream[0], list) and stream[0] and isinstance(stream[0][0], tuple):
         return [entry for part in stream for entry in part]
     return list(stream)
+
+
+# --- webhooks -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """What is to be posted: `body` as the event was written, byte for byte."""
+
+    id: str
+    url: str
+    body: str
+    attempts: int  # before this one
+
+
+def due_deliveries(prefix: str, *, cap: int, hold_s: float) -> Call[list[DueDelivery]]:
+    """Deliveries for the asker to try; not given to another one for `hold_s`."""
+
+    def parse(answer: Sequence[Sequence[str]]) -> list[DueDelivery]:
+        rows = [pairs(flat) for flat in answer]
+        return [
+            DueDelivery(row["id"], row["url"], row["body"], int(row["attempts"])) for row in rows
+        ]
+
+    return Call(script("deliveries_due"), (prefix, cap, _ms(hold_s)), parse)
+
+
+def delivery_tried(
+    prefix: str,
+    due: DueDelivery,
+    state: DeliveryState,
+    attempt: DeliveryAttempt,
+    *,
+    delay_s: float = 0.0,
+    keep_s: float,
+) -> Call[str]:
+    """What an attempt came to; one that is still pending is tried again after `delay_s`."""
+    entry = attempt.model_dump_json(exclude_none=True)
+    args = (prefix, due.id, due.attempts, state.value, _ms(delay_s), entry, _ms(keep_s))
+    return Call(script("delivery_tried"), args, str)
+
+
+def delivery_later(prefix: str, due: DueDelivery, delay_s: float) -> Call[str]:
+    """Not tried: its receiver is busy with others."""
+    args = (prefix, due.id, due.attempts, "later", _ms(delay_s), "", 0)
+    return Call(script("delivery_tried"), args, str)
+
+
+def deliveries(
+    prefix: str, *, subject: str = "", state: DeliveryState | None = None, limit: int = 100
+) -> Call[list[Delivery]]:
+    """Deliveries with their attempts, newest first; among the last 10,000."""
+
+    def parse(answer: Sequence[Any]) -> list[Delivery]:
+        return [
+            Delivery.model_validate({**pairs(row), "log": [json.loads(entry) for entry in log]})
+            for row, log in answer
+        ]
+
+    return Call(script("deliveries"), (prefix, subject, state or "", limit), parse)
+
+
+def deliver_again(prefix: str, delivery_id: str) -> Call[bool]:
+    """Deliver once more, whatever became of it. False: there is no such delivery."""
+    return Call(script("delivery_again"), (prefix, delivery_id), lambda answer: answer == 1)

@@ -40,15 +40,31 @@ end
 
 local EVENTS_KEPT = 100000
 
+-- A webhook is owed: its row is written in the transaction of the event, with the event's own bytes.
+-- `target`: JSON {url, events}, as submit was given it.
+local function owe_delivery(target, kind, subject, id, body)
+  local wanted = cjson.decode(target)
+  local found = false
+  for _, name in ipairs(wanted['events']) do found = found or name == kind end
+  if not found then return end
+  redis.call('HSET', key('delivery', id), 'id', id, 'url', wanted['url'], 'type', 'maskq.' .. kind,
+    'subject', subject, 'body', body, 'state', 'pending', 'attempts', 0, 'created_ms', integer(now),
+    'next_ms', integer(now))
+  redis.call('ZADD', key('deliveries'), now, id)
+  redis.call('ZADD', key('deliveries', 'due'), now, id)
+end
+
 -- One CloudEvent onto the stream. `data` is JSON text, so that what the worker wrote is not re-encoded.
-local function emit(kind, subject, id, data)
+-- `timestamp` makes it a payload of Standard Webhooks as well. `target`: who gets it posted, or nil.
+local function emit(kind, subject, id, data, target)
   local body = '{"specversion":"1.0","id":' .. cjson.encode(id)
     .. ',"source":' .. cjson.encode('maskq/' .. prefix)
     .. ',"type":' .. cjson.encode('maskq.' .. kind)
     .. ',"subject":' .. cjson.encode(subject)
-    .. ',"time":"' .. iso_time(now)
+    .. ',"time":"' .. iso_time(now) .. '","timestamp":"' .. iso_time(now)
     .. '","datacontenttype":"application/json","data":' .. data .. '}'
   redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', body)
+  if target then owe_delivery(target, kind, subject, id, body) end
 end
 
 local function emit_job(id, state, attempt, extra)
@@ -57,7 +73,7 @@ local function emit_job(id, state, attempt, extra)
   -- A state that can come again needs the attempt in its event's id; a terminal one comes once.
   local unique = id .. ':' .. state
   if state == 'queued' or state == 'running' then unique = unique .. ':' .. attempt end
-  emit('job.' .. state, id, unique, data)
+  emit('job.' .. state, id, unique, data, redis.call('HGET', record_key(id), 'webhook'))
 end
 
 -- A ticket: the message 'take the next job of this model', as kombu's Redis transport lays it out
@@ -168,7 +184,7 @@ local function count_in_batch(id, batch, state)
   end
   emit('batch.completed', batch, batch .. ':completed',
     '{"batch_id":' .. cjson.encode(batch) .. ',"total":' .. total .. ','
-    .. table.concat(data, ',') .. '}')
+    .. table.concat(data, ',') .. '}', redis.call('HGET', batch_key, 'webhook'))
 end
 
 -- The one way into a terminal state: record, sets, event, batch and wake-up in this transaction.

@@ -12,6 +12,8 @@
 {p}:deadlines            zset   jobs not ended, by when they expire or time out
 {p}:created, {p}:ended   zset   all records; those ended
 {p}:outputs              zset   ended jobs whose objects go, by when (MASKQ_OUTPUT_RETENTION_S)
+{p}:delivery:{event}[:log]  hash, list  a webhook that is owed, and what its attempts came to
+{p}:deliveries[:due]     zset   all of them by age; those to be tried, by when
 {p}:answers              zset   ended jobs whose Celery caller is not answered yet
 {p}:answer-sequence      number of answers sent: their messages differ by it
 {p}:batch:{id}[:ended]   hash, list   counts; ids in the order in which they ended

@@ -2,7 +2,7 @@
 -- ARGV: prefix, id, request, model or '', priority, default model or '', max_queued, max_attempts,
 --       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
 --       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
---       output_retention_ms (0: kept)
+--       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON)
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
 --   | {'unknown_model', names…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -48,10 +48,12 @@ redis.call('HSET', record_key(id), 'id', id, 'status', 'queued', 'model', model,
   'retention_ms', ARGV[11])
 if tenant ~= '' then redis.call('HSET', record_key(id), 'tenant', tenant) end
 if ARGV[20] ~= '0' then redis.call('HSET', record_key(id), 'output_retention_ms', ARGV[20]) end
+if ARGV[21] ~= '' then redis.call('HSET', record_key(id), 'webhook', ARGV[21]) end
 if ARGV[19] ~= '' then redis.call('HSET', record_key(id), 'retry_of', ARGV[19]) end
 if batch ~= '' then
   redis.call('HSET', record_key(id), 'batch_id', batch)
   redis.call('HSETNX', key('batch', batch), 'total', ARGV[15])
+  if ARGV[22] ~= '' then redis.call('HSET', key('batch', batch), 'webhook', ARGV[22]) end
   for _, name in ipairs({key('batch', batch), key('batch', batch, 'ended')}) do
     redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))
   end

@@ -1,0 +1,103 @@
+"""maskq webhooks: what was posted, once more, a receiver to try with, a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Annotated
+
+import typer
+
+from maskq import webhooks
+from maskq.client.core import Client
+from maskq.errors import WebhookRefused
+
+_LARGEST_BODY = 1 << 20
+
+app = typer.Typer(no_args_is_help=True, help="Events posted to receivers.")
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="webhooks")
+
+
+@app.command("list")
+def list_deliveries(
+    subject: Annotated[str, typer.Argument(help="a job or batch; left out: all")] = "",
+    state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Deliveries with what their attempts came to, newest first."""
+    with Client.from_env() as client:
+        found = client.deliveries(subject, state=state, limit=limit)
+    if as_json:
+        typer.echo(json.dumps([delivery.public() for delivery in found]))
+        return
+    for delivery in found:
+        typer.echo(f"{delivery.id}  {delivery.state.value:<9}  {delivery.url}")
+        for attempt in delivery.log:
+            at = datetime.fromtimestamp(attempt.at_ms / 1000, UTC)
+            said = " ".join(str(part) for part in (attempt.status, attempt.error) if part)
+            typer.echo(f"    {at:%Y-%m-%d %H:%M:%S}  {attempt.took_ms} ms  {said}")
+
+
+@app.command()
+def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows them")]) -> None:
+    """Post once more, whatever became of it."""
+    with Client.from_env() as client:
+        for delivery_id in ids:
+            client.redeliver(delivery_id)
+            typer.echo(f"{delivery_id} is due")
+
+
+@app.command()
+def secret() -> None:
+    """A new secret for MASKQ_WEBHOOK_SECRET."""
+    typer.echo(webhooks.new_secret())
+
+
+@app.command()
+def listen(
+    port: Annotated[int, typer.Option(help="on 127.0.0.1; 0: any that is free")] = 8099,
+    count: Annotated[int | None, typer.Option(help="end after so many")] = None,
+) -> None:
+    """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
+    if not os.environ.get("MASKQ_WEBHOOK_SECRET"):
+        raise WebhookRefused("set MASKQ_WEBHOOK_SECRET to the secret that the deliverer signs with")
+    with ThreadingHTTPServer(("127.0.0.1", port), _Receiver) as server:
+        print(f"listening on http://127.0.0.1:{server.server_address[1]}/", file=sys.stderr)
+        received = 0
+        while count is None or received < count:
+            server.handle_request()
+            received += 1
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > _LARGEST_BODY:
+            self._answer(413, "a body of at most a mebibyte, with its length")
+            return
+        body = self.rfile.read(int(length))
+        try:
+            event = webhooks.verify(dict(self.headers), body)
+        except WebhookRefused as error:
+            print(f"refused: {error}", file=sys.stderr)
+            self._answer(400, str(error))
+            return
+        typer.echo(event.model_dump_json())
+        self._answer(200, "thanks")
+
+    def _answer(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """What there is to say is said above."""

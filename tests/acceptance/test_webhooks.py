@@ -1,0 +1,65 @@
+"""A signed webhook tells the end of a job: the whole stack, the command line as receiver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from acceptance.conftest import LEASE_S
+from bench.checkpoints import write_smallest
+from PIL import Image
+
+from maskq import Client
+from maskq_standalone.stack import Stack
+
+MASKQ = Path(sys.executable).with_name("maskq")
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
+    model = write_smallest(tmp_path / "smallest")
+    env = {"MASKQ_LEASE_S": str(LEASE_S), "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1"}
+    with Stack(workers=1, pinned=True, webhooks=True, model=str(model), env=env) as running:
+        yield running
+
+
+def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: Client) -> None:
+    # Given a receiver that verifies
+    listening = subprocess.Popen(
+        [str(MASKQ), "webhooks", "listen", "--port", "0", "--count", "1"],
+        env={**os.environ, **fresh_stack.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert listening.stderr is not None
+        url = listening.stderr.readline().split()[-1]
+
+        # When a job ends
+        job = fresh_client.submit(Image.new("RGB", (64, 48), "teal"), webhook=url)
+        job.wait(timeout=60)
+
+        # Then the receiver has its event, and the delivery is on record
+        out, err = listening.communicate(timeout=60)
+    finally:
+        listening.kill()
+    assert listening.returncode == 0, err
+    event = json.loads(out)
+    assert (event["subject"], event["type"]) == (job.id, "maskq.job.succeeded")
+    assert event["data"]["result"]["width"] == 64
+    listed = subprocess.run(
+        [str(MASKQ), "webhooks", "list", job.id, "--json"],
+        env={**os.environ, **fresh_stack.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (delivery,) = json.loads(listed.stdout)
+    assert delivery["url"] == url
+    assert delivery["log"][0]["status"] == 200
