@@ -30,7 +30,8 @@ def count(result):
     return sum(entry["pixels"] for entry in result["stats"])
 
 def main(what, image):
-    segment = signature("maskq.segment", args=[{"image_uri": image}], queue="maskq", app=app)
+    request = {"image_uri": image, "outputs": ["mask", "stats"]}
+    segment = signature("maskq.segment", args=[request], queue="maskq", app=app)
     if what == "get":
         args = [{"image_uri": image}]
         result = app.send_task("maskq.segment", args=args, queue="maskq").get(timeout=60)

@@ -141,7 +141,7 @@ def test_after_an_outage_holders_have_one_lease_of_grace(desk: Desk, gap: dict[s
     # Given a holder that could not renew, and a lease of another that ends far from now
     job_id, token = desk.claimed_job()
     other, _ = desk.claimed_job()
-    desk.renew({other: desk.raw(other)["token"]}, lease_s=100)
+    desk.renew({other: desk.raw(other)["token"]}, lease_s=10 * LEASE_S)
     far = desk.score(other, "leases")
     desk.lease_runs_out(job_id)
     # When

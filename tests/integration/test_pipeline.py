@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bench.checkpoints import write_smallest
@@ -197,12 +197,19 @@ def test_messages_for_jobs_that_are_not_there_to_run_are_dropped(bench: Bench) -
     assert bench.record("a") == ended
 
 
-def test_a_suspect_is_run_alone(bench: Bench) -> None:
+def test_a_suspect_is_run_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    exclusive: list[object] = []
+    real = bench.store.get
+
+    def seen(*args: Any, **options: Any) -> Any:
+        exclusive.append(bench.ledger.redis.hget(f"{bench.prefix}:job:a", "exclusive"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(bench.store, "get", seen)
     bench.submit("a")
     bench.ledger.redis.hset(f"{bench.prefix}:job:a", "alone", "1")
     bench.pipeline.run("smallest")
-    assert bench.record("a").status is JobStatus.SUCCEEDED
-    assert bench.ledger.redis.hget(f"{bench.prefix}:job:a", "exclusive") == "1"
+    assert (bench.record("a").status, exclusive) == (JobStatus.SUCCEEDED, ["1"])
 
 
 @pytest.mark.parametrize("body", [b"no manifest", b"{}"])

@@ -257,7 +257,8 @@ def test_an_error_at_one_mask_stays_with_its_image(
     segmenter = load(original)
     items = [segmenter.prepare(photo(width, 13)) for width in (20, 13, 20)]
     first, failed, last = segmenter.run(items)
-    assert isinstance(failed, MemoryError)
+    assert isinstance(failed, PermanentError)
+    assert failed.code is FailureCode.OUT_OF_MEMORY
     assert np.array_equal(first.mask, last.mask)  # type: ignore[union-attr]
 
 
