@@ -61,7 +61,8 @@ KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
-    "webhook_retries_s", "stack_redis_server",
+    "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
+    "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class S3Server(Server):
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "MINISTACK_REGION": REGION,
-            "SERVICES": "s3",
+            "SERVICES": "s3,sqs",
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.directory / "objects"),
             "PERSIST_STATE": "1",
@@ -133,8 +133,11 @@ class S3Server(Server):
             self._client = (self.port, self.client())
         return self._client[1]
 
-    def client(self) -> Any:
-        """A boto3 client with this server's credentials, whatever the environment says."""
+    def client(self, service: str = "s3") -> Any:
+        """A boto3 client with this server's credentials, whatever the environment says.
+
+        service: s3, or sqs for the queues that take the bucket's notifications.
+        """
         import boto3
         from botocore.config import Config
 
@@ -146,7 +149,7 @@ class S3Server(Server):
             proxies={},  # never through a proxy: it is on this machine
         )
         return boto3.client(
-            "s3",
+            service,
             endpoint_url=self.endpoint_url,
             aws_access_key_id=self.access_key_id,
             aws_secret_access_key=self.secret_access_key,

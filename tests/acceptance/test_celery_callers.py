@@ -106,7 +106,7 @@ def test_get_returns_the_result(stack: Stack, credentials: None, caller: Path) -
 def test_a_failure_reaches_get_with_its_code(stack: Stack, credentials: None, caller: Path) -> None:
     missing = output_of(start(caller, stack, "fail", "s3://maskq/nowhere.jpg"))
     assert missing.startswith("SegmentRefused not_found: ")
-    invalid = output_of(start(caller, stack, "fail", "http://elsewhere/image.jpg"))
+    invalid = output_of(start(caller, stack, "fail", "ftp://elsewhere/image.jpg"))
     assert invalid.startswith("SegmentRefused invalid_request: image_uri")
 
 

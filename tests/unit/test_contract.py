@@ -184,8 +184,42 @@ def test_a_place_is_read_and_written_back_unchanged(uri: str, bucket: str, key: 
 def test_what_is_no_place_in_s3_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         S3Place.parse(uri)
+    if uri.startswith("https://"):
+        return  # a place elsewhere
     with pytest.raises(ValidationError):
         SegmentRequest(image_uri=uri)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_uri": "https://user:pw@photos.example/a.png"},
+        {"image_uri": "ftp://photos.example/a.png"},
+        {"image_uri": "https:///a.png"},
+        {"image_uri": "https://photos.example/a.png?" + "x" * 9000},
+        {"image_uri": "https://photos.example/a.png", "image_etag": "abc"},
+        {"image_uri": "s3://photos/a.png", "output_urls": {"mask": "s3://photos/mask.png"}},
+        {"image_uri": "s3://photos/a.png", "output_urls": {"overlay": "https://out.example/o"}},
+    ],
+)
+def test_urls_that_cannot_be_meant_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SegmentRequest(**fields)
+
+
+def test_a_record_does_not_show_what_makes_a_url_work() -> None:
+    whole = SegmentRequest(
+        image_uri="https://photos.example/a.png?secret=1",
+        output_urls={Output.MASK: "https://out.example/m?secret=2"},
+    )
+    kept = SegmentRequest.model_validate_json(whole.wire())
+    assert "secret" not in whole.wire()
+    assert kept.incomplete
+    assert not whole.incomplete
+    private = whole.private()
+    assert private.image_uri == whole.image_uri
+    assert private.output_urls == {"mask": "https://out.example/m?secret=2"}
+    assert "secret" not in repr(private)
 
 
 def test_an_output_prefix_may_be_a_whole_bucket() -> None:

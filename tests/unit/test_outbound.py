@@ -6,13 +6,16 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from maskq_worker import outbound
-from maskq_worker.outbound import Refused, Unreachable, check, is_public, post
+from maskq_worker.outbound import Refused, TooLong, Unreachable, is_public, post
+
+check = partial(outbound.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
 
 NASTY = [
     "http://example.com/",
@@ -80,6 +83,18 @@ def test_an_address_may_hide_another() -> None:
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers), b""))  # type: ignore[attr-defined]
+        self.send_response(200)
+        sent, said = {"/whole": (1000, 1000), "/short": (10, 1000), "/silent": (1000, None)}[
+            self.path
+        ]
+        if said:
+            self.send_header("Content-Length", str(said))
+        self.end_headers()
+        self.wfile.write(b"x" * sent)
+        self.close_connection = True
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -150,6 +165,21 @@ def test_a_redirect_is_an_answer_and_not_followed(receiver: Any) -> None:
 def test_an_endless_answer_is_read_to_its_limit(receiver: Any) -> None:
     answer = post(check(url_of(receiver, "/endless"), ["127.0.0.1"]), b"", {})
     assert len(answer.body) == 64 * 1024
+
+
+@pytest.mark.parametrize("path", ["/whole", "/silent"])
+def test_an_object_is_read_whole_or_not_at_all(receiver: Any, path: str) -> None:
+    target = check(url_of(receiver, path), ["127.0.0.1"])
+    assert len(outbound.get(target, max_bytes=1000, total_s=5).body) == 1000
+    with pytest.raises(TooLong) as long:
+        outbound.get(target, max_bytes=999, total_s=5)
+    assert long.value.size == (1000 if path == "/whole" else None)
+
+
+def test_an_object_that_breaks_off_is_told(receiver: Any) -> None:
+    target = check(url_of(receiver, "/short"), ["127.0.0.1"])
+    with pytest.raises(Unreachable):
+        outbound.get(target, max_bytes=1000, total_s=5)
 
 
 def test_who_hangs_up_or_is_not_there_is_unreachable(receiver: Any) -> None:

@@ -7,6 +7,7 @@ and answers, so that Celery itself stores the result and goes on with callbacks,
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,8 @@ def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: li
     except ValidationError as error:
         raise SegmentRefused(f"invalid_request: {sentence(error)}") from None
     limits = replace(calls.Limits.of(settings), default_model=None)
-    head = celery_head(caller, args, settings.key_prefix)
+    # Kept as long as the record: without the secrets of presigned URLs.
+    head = celery_head(caller, [json.loads(request.wire())], settings.key_prefix)
     submitted = ledger.run(
         calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head)
     )

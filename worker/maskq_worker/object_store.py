@@ -31,11 +31,24 @@ class ObjectStore:
         self._client = s3.connect(endpoint_url, connections=connections)
         self._allowed = frozenset(allowed_buckets)
 
-    def get(self, place: S3Place, *, max_bytes: int) -> StoredObject:
-        """Read an object. Its size is checked before its body is read."""
+    def get(
+        self,
+        place: S3Place,
+        *,
+        max_bytes: int,
+        version_id: str | None = None,
+        etag: str | None = None,
+    ) -> StoredObject:
+        """Read an object. Its size is checked before its body is read.
+
+        version_id: that version; etag: only while it is that state, else source_changed.
+        """
         self._check(place)
+        which = {"VersionId": version_id} if version_id else {}
+        if etag:
+            which["IfMatch"] = etag
         with _typed_errors(place):
-            answer = self._client.get_object(Bucket=place.bucket, Key=place.key)
+            answer = self._client.get_object(Bucket=place.bucket, Key=place.key, **which)
             size = answer["ContentLength"]
             if size > max_bytes:
                 answer["Body"].close()

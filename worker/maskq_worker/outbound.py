@@ -2,24 +2,30 @@
 
 A name is resolved once, every address it has must be public, and the connection goes to the address
 that was checked: a second answer of the name server is never asked for. No redirects, no proxies from
-the environment, https only. What is private but meant (MASKQ_WEBHOOK_ALLOWED_HOSTS) is named.
+the environment, https only. What is private but meant is named by a setting.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import ssl
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
 
 import urllib3
 
+# At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+
 _CONNECT_S, _READ_S = 5.0, 15.0
 _ANSWER_BYTES = 64 * 1024  # read at most
+_PART_BYTES = 256 * 1024
 _TOTAL_S = 20.0  # an answer that drips is given up then
 _PORTS = (443, 8443)
 
@@ -32,6 +38,14 @@ class Refused(Exception):
 
 class Unreachable(Exception):
     """It may be called, but nobody answered as HTTP has it."""
+
+
+class TooLong(Exception):
+    """The answer has more bytes than were asked for; `size`: as it says, where it does."""
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +66,11 @@ class Answer:
     body: bytes  # its beginning
 
 
-def check(url: str, allowed_hosts: Collection[str] = ()) -> Target:
-    """Where a call of this URL may go. Raises Refused, Unreachable if the name has no address."""
+def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Target:
+    """Where a call of this URL may go. Raises Refused, Unreachable if the name has no address.
+
+    `setting`: the variable that holds the allowed hosts, for whoever is refused.
+    """
     parts = urlsplit(url)
     try:
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -65,7 +82,7 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> Target:
         raise Refused("it holds a user name or password; use a path that cannot be guessed")
     allowed = host in allowed_hosts or f"{host}:{port}" in allowed_hosts
     if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
-        raise Refused("only https is called (http for hosts in MASKQ_WEBHOOK_ALLOWED_HOSTS)")
+        raise Refused(f"only https is called (http for hosts in {setting})")
     port = port or (443 if parts.scheme == "https" else 80)
     if not allowed and port not in _PORTS:
         raise Refused(f"port {port} is not called; use {' or '.join(map(str, _PORTS))}")
@@ -74,7 +91,7 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> Target:
     if private and not allowed:
         raise Refused(
             f"{host} has the address {private[0]}, which is not public; hosts that are meant go into "
-            f"MASKQ_WEBHOOK_ALLOWED_HOSTS"
+            f"{setting}"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, host, port, path, str(addresses[0]))
@@ -82,15 +99,48 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> Target:
 
 def post(target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
     """POST to the checked address. Raises Unreachable; any HTTP status is an answer."""
-    return request("POST", target, body, headers)
+    return send("POST", target, body, headers)
 
 
-def request(method: str, target: Target, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-    """One request, one connection, at most _ANSWER_BYTES of its answer."""
+def send(
+    method: str,
+    target: Target,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    total_s: float = _TOTAL_S,
+) -> Answer:
+    """One request; of its answer, the first _ANSWER_BYTES. Raises Unreachable."""
+    end = time.monotonic() + total_s
+    with _answer(method, target, body, headers) as answer:
+        return _taken(answer, _read(answer, _ANSWER_BYTES, end))
+
+
+def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
+    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable."""
+    end = time.monotonic() + total_s
+    with _answer("GET", target, None, {"Accept-Encoding": "identity"}) as answer:
+        if answer.status != 200:
+            return _taken(answer, _read(answer, _ANSWER_BYTES, end))
+        said = answer.headers.get("Content-Length", "")
+        if said.isdigit() and int(said) > max_bytes:
+            raise TooLong(int(said))
+        body = _read(answer, max_bytes + 1, end)
+        if len(body) > max_bytes:
+            raise TooLong(None)
+        if said.isdigit() and len(body) < int(said):
+            raise Unreachable(f"its answer broke off after {len(body)} of {said} bytes")
+        return _taken(answer, body)
+
+
+@contextmanager
+def _answer(
+    method: str, target: Target, body: bytes | None, headers: Mapping[str, str]
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """One request on one connection to the checked address; the answer's body is not read yet."""
     default_port = {"https": 443, "http": 80}[target.scheme]
     name = f"[{target.host}]" if ":" in target.host else target.host
     host_header = name if target.port == default_port else f"{name}:{target.port}"
-    end = time.monotonic() + _TOTAL_S
     pool = _pool(target)
     try:
         answer = pool.urlopen(
@@ -104,27 +154,30 @@ def request(method: str, target: Target, body: bytes | None, headers: Mapping[st
             decode_content=False,
         )
         try:
-            received = _read(answer, end)
+            yield answer
         finally:
             answer.close()
-        names = {name.lower(): value for name, value in answer.headers.items()}
-        return Answer(answer.status, names, received)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise Unreachable(_reason(error)) from error
     finally:
         pool.close()
 
 
-def _read(answer: urllib3.BaseHTTPResponse, end: float) -> bytes:
-    received = b""
-    while len(received) < _ANSWER_BYTES:
+def _taken(answer: urllib3.BaseHTTPResponse, body: bytes) -> Answer:
+    names = {name.lower(): value for name, value in answer.headers.items()}
+    return Answer(answer.status, names, body)
+
+
+def _read(answer: urllib3.BaseHTTPResponse, at_most: int, end: float) -> bytes:
+    received = bytearray()
+    while len(received) < at_most:
         if time.monotonic() > end:
-            raise OSError(f"its answer had not ended after {_TOTAL_S:g} s")
-        part = answer.read1(_ANSWER_BYTES - len(received))
+            raise OSError("its answer took too long; it was given up")
+        part = answer.read1(min(_PART_BYTES, at_most - len(received)))
         if not part:
             break
         received += part
-    return received
+    return bytes(received)
 
 
 def _pool(target: Target) -> urllib3.HTTPConnectionPool:

@@ -1,29 +1,25 @@
-"""One job, top to bottom: claim, fetch, decode, prepare, segment, encode, store, commit, finish."""
+"""One job, from its claim to what becomes of it; stages.py has what happens in between."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, Output
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
 from maskq.contract.ids import new_token
-from maskq.contract.places import S3Place
+from maskq.contract.places import PrivateUrls
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, T
-from maskq_worker import images, outputs
 from maskq_worker.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.gate import Gate
 from maskq_worker.leases import Held, Leases, Lost
-from maskq_worker.object_store import AlreadyThere, ObjectStore
+from maskq_worker.object_store import ObjectStore
 from maskq_worker.outage import Outage
+from maskq_worker.stages import Stages
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "result.json"
 _BACKOFF_S = (1.0, 60.0)  # first and longest pause before a retry
 _OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
 _OUTAGE_STEP_S = 0.5
@@ -55,9 +50,7 @@ class Pipeline:
         self._settings = settings
         self._prefix = settings.key_prefix
         self.ledger = ledger
-        self._store = store
-        self._segmenter = segmenter
-        self._batcher = batcher
+        self._stages = Stages(settings, store=store, segmenter=segmenter, batcher=batcher)
         self._leases = leases
         self._owner = owner
         self._gate = Gate()
@@ -91,13 +84,13 @@ class Pipeline:
         )
         claimed = self._persist(call)
         if claimed.record:
-            self._hold(claimed.record, token)
+            self._hold(claimed.record, claimed.urls, token)
         return claimed
 
-    def _hold(self, record: JobRecord, token: str) -> None:
+    def _hold(self, record: JobRecord, urls: PrivateUrls, token: str) -> None:
         with self._leases.hold(record.id, token) as held:
             try:
-                self._finish(record, held, self._segment(record, held))
+                self._finish(record, held, self._stages.run(record, urls, held))
             except Lost:
                 self._discard(record, held)
             except JobError as error:
@@ -114,83 +107,6 @@ class Pipeline:
                 )
                 self._give_up(record, held, PermanentError(FailureCode.INTERNAL, message))
 
-    def _segment(self, record: JobRecord, held: Held) -> JobResult:
-        """All stages, or the result of an earlier attempt that got as far as its manifest."""
-        place = self._job_place(record)
-        if record.attempt > 1 and (earlier := self._committed(place)):
-            return earlier
-        times = Stopwatch()
-        source = S3Place.parse(record.request.image_uri)
-        with times.stage("fetch"):
-            stored = self._store.get(source, max_bytes=self._settings.max_image_bytes)
-        with times.stage("decode"):
-            decoded = images.decode(
-                stored.body, max_bytes=None, max_pixels=self._settings.max_image_pixels
-            )
-        with times.stage("prepare"):
-            prepared = self._segmenter.prepare(decoded.image, outputs=record.request.outputs)
-        held.check()
-        with times.stage("model"):
-            output = self._batcher.submit(prepared).result()
-        held.check()
-        with times.stage("encode"):
-            artifacts = outputs.encode(
-                record.request.outputs,
-                image=decoded.image,
-                output=output,
-                labels=self._segmenter.info.labels,
-            )
-        with times.stage("store"):
-            places = {}
-            for artifact in artifacts:
-                at = place / held.token / artifact.filename
-                held.written.append(at)
-                self._store.put(at, artifact.body, artifact.content_type)
-                places[artifact.output] = str(at)
-        held.check()
-        stats = outputs.stats(output.mask, self._segmenter.info.labels)
-        result = JobResult(
-            width=decoded.image.width,
-            height=decoded.image.height,
-            model=record.model,
-            model_revision=self._segmenter.info.revision,
-            backend=self._segmenter.info.backend,
-            outputs=places,
-            labels={entry.id: entry.label for entry in stats},
-            stats=stats if Output.STATS in record.request.outputs else [],
-            source_etag=stored.etag,
-            notes=list(decoded.notes),
-            timings_ms=times.milliseconds,
-        )
-        return self._commit(place, result, held)
-
-    def _commit(self, place: S3Place, result: JobResult, held: Held) -> JobResult:
-        """The manifest decides which attempt's outputs are the job's: it is created once."""
-        body = result.model_dump_json(exclude_defaults=True).encode()
-        # From here on the outputs belong to the manifest: an error may hide that it was written.
-        written, held.written = held.written, []
-        try:
-            self._store.create(place / MANIFEST, body, "application/json")
-        except AlreadyThere:
-            earlier = self._committed(place)
-            if earlier and earlier.outputs != result.outputs:
-                self._remove(written)
-                return earlier
-        return result
-
-    def _committed(self, place: S3Place) -> JobResult | None:
-        body = self._store.find(place / MANIFEST)
-        if body is None:
-            return None
-        try:
-            return JobResult.model_validate_json(body)
-        except ValidationError as error:
-            raise PermanentError(
-                FailureCode.INVALID_REQUEST,
-                f"{place / MANIFEST} is in the way and no manifest of ours; choose another "
-                f"output_prefix",
-            ) from error
-
     def _finish(self, record: JobRecord, held: Held, result: JobResult) -> None:
         if not self._persist(calls.succeed(self._prefix, record.id, held.token, result)):
             self._discard(record, held, result)
@@ -205,23 +121,16 @@ class Pipeline:
         if current and current.result:
             return
         if result:
-            outputs = [S3Place.parse(uri) for uri in result.outputs.values()]
-            self._remove([self._job_place(record) / MANIFEST, *outputs])
-        self._remove(held.written)
+            self._stages.remove_result(record, result)
+        self._stages.remove(held.written)
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
-
-    def _remove(self, places: Sequence[S3Place]) -> None:
-        """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
-        with suppress(JobError):
-            for place in places:
-                self._store.delete(place)
 
     def _give_up(self, record: JobRecord, held: Held, error: JobError) -> None:
         failure = JobFailure(code=error.code, message=error.message)
-        if error.code is FailureCode.STORE_UNAVAILABLE:
-            self._outage.report()
-        self._remove(held.written)
+        self._stages.remove(held.written)
         if isinstance(error, TransientError):
+            if error.code is FailureCode.STORE_UNAVAILABLE and not error.charged:
+                self._outage.report()  # ours; a caller's own store is charged to the caller's job
             delay_s = backoff_s(record.attempt)
             call = calls.release(
                 self._prefix,
@@ -237,11 +146,6 @@ class Pipeline:
         self._persist(calls.fail(self._prefix, record.id, held.token, failure))
         logger.warning("job %s failed (%s): %s", record.id, error.code, error.message)
 
-    def _job_place(self, record: JobRecord) -> S3Place:
-        if record.request.output_prefix:
-            return S3Place.parse(record.request.output_prefix, key_required=False) / record.id
-        return S3Place(self._settings.s3_bucket, self._settings.output_prefix) / record.id
-
     def _persist(self, call: Call[T]) -> T:
         """Every call may be sent twice, so an outage of Redis is waited out here."""
         end = time.monotonic() + _OUTAGE_S
@@ -253,19 +157,6 @@ class Pipeline:
                     raise
                 logger.warning("%s; trying again", error)
                 time.sleep(_OUTAGE_STEP_S)
-
-
-class Stopwatch:
-    """How long each stage of a job took."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.milliseconds[name] = round((time.perf_counter() - start) * 1000, 2)
 
 
 def _stopping() -> TransientError:

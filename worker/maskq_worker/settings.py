@@ -32,10 +32,12 @@ class WorkerSettings(Settings):
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
     allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
+    # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.
+    presigned_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     health_file: Path | None = None  # touched every second while the worker is well
 
-    @field_validator("allowed_buckets", mode="before")
+    @field_validator("allowed_buckets", "presigned_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -139,7 +139,11 @@ class Deliverer:
     def _outcome(self, due: DueDelivery) -> tuple[DeliveryState, float, int | None, str | None]:
         """State, seconds until the next attempt, HTTP status and error of one attempt."""
         try:
-            target = outbound.check(due.url, self._settings.webhook_allowed_hosts)
+            target = outbound.check(
+                due.url,
+                self._settings.webhook_allowed_hosts,
+                setting="MASKQ_WEBHOOK_ALLOWED_HOSTS",
+            )
             answer = outbound.post(target, due.body.encode(), self._headers(due))
         except Refused as refused:
             return DeliveryState.FAILED, 0.0, None, f"not called: {refused}"

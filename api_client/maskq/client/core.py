@@ -30,7 +30,7 @@ from maskq.client.result import AsyncResult, Result
 from maskq.client.stream import Wanted, left_s_of, read, start
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place
+from maskq.contract.places import S3Place, is_url
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
@@ -87,11 +87,12 @@ class ClientCore(Generic[JobT, BatchT]):
     ) -> Flow[JobT]:
         """Ask for one image to be segmented; returns when the job is safe in the ledger.
 
-        `image`: a path, bytes, a PIL image (uploaded first), or 's3://bucket/key'. Submitting again
-        with the same `idempotency_key` returns the first job. `durable`: returns only when Redis has
-        it on disk; costs up to a second with `appendfsync everysec`. `room_timeout`: seconds to wait
-        for room in a full queue (None: as long as it takes). Raises InvalidRequest, UnknownModel,
-        QueueFull, IdempotencyConflict, StoreUnavailable.
+        `image`: a path, bytes, a PIL image (uploaded first), 's3://bucket/key', or an https URL, which
+        may be presigned; `output_urls`: presigned URLs that outputs are put to. Submitting again with
+        the same `idempotency_key` returns the first job. `durable`: returns only when Redis has it on
+        disk; costs up to a second with `appendfsync everysec`. `room_timeout`: seconds to wait for room
+        in a full queue (None: as long as it takes). Raises InvalidRequest, UnknownModel, QueueFull,
+        IdempotencyConflict, StoreUnavailable.
         """
         job_id = new_id()
         request, upload = self._prepare(job_id, image, options)
@@ -209,6 +210,10 @@ class ClientCore(Generic[JobT, BatchT]):
                 f"job {job_id} is {record.status.value}; only what failed, expired or was canceled "
                 f"is tried again"
             )
+        if record.request.incomplete:
+            raise InvalidRequest(
+                f"the presigned URLs of job {job_id} were forgotten when it ended; submit it anew"
+            )
         key = f"retry:{job_id}"
         known = yield from self._known_under(key)
         if known:
@@ -320,7 +325,7 @@ class ClientCore(Generic[JobT, BatchT]):
         self, job_id: str, image: ImageSource, options: Options
     ) -> tuple[SegmentRequest, tuple[bytes, str] | None]:
         """The request, and the body and content type to upload, if the image is not in S3 yet."""
-        if isinstance(image, str) and image.startswith("s3://"):
+        if isinstance(image, str) and (image.startswith("s3://") or is_url(image)):
             return build(image, options), None
         upload = read_image(image)
         return build(str(self._place_of(job_id) / UPLOAD), options), upload

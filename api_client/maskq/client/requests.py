@@ -18,11 +18,14 @@ from maskq.ledger.calls import SubmitOutcome, Submitted
 class Options(TypedDict, total=False):
     """What may be asked for beside the image; SegmentRequest says what each means."""
 
+    image_version_id: str | None
+    image_etag: str | None
     model: str | None
     outputs: set[str] | frozenset[str] | Iterable[Output]
     priority: Priority | str
     tenant: str | None
     output_prefix: str | None
+    output_urls: dict[str, str]
     metadata: dict[str, str]
     webhook: str | None
     webhook_events: Iterable[str]
@@ -53,8 +56,10 @@ def check_webhook(url: str) -> None:
 
 def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
     """What makes two requests the same: the options, and the image's bytes or its place."""
-    source = hashlib.sha256(upload[0]).hexdigest() if upload else request.image_uri
-    rest = request.model_dump_json(exclude={"image_uri"})
+    # Without the secrets of presigned URLs: signed anew, they name the same object.
+    plain = request.shown()
+    source = hashlib.sha256(upload[0]).hexdigest() if upload else plain.image_uri
+    rest = plain.model_dump_json(exclude={"image_uri"})
     return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from maskq.client.flow import (
 )
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
-from maskq.contract.places import S3Place
+from maskq.contract.places import S3Place, is_url
 from maskq.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -95,7 +95,12 @@ class ResultCore:
         return scores
 
     def _fetch(self, output: Output | str) -> Flow[bytes]:
-        place = S3Place.parse(self.uri(output))
+        uri = self.uri(output)
+        if is_url(uri):
+            raise InvalidRequest(
+                f"it was put to the URL that the caller gave; read it there: {uri}"
+            )
+        place = S3Place.parse(uri)
         body: bytes = yield Blocking(lambda: self._objects.get(place))
         return body
 

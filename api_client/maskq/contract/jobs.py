@@ -14,12 +14,27 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from maskq.contract.failures import JobFailure
-from maskq.contract.places import S3Place
+from maskq.contract.places import (
+    HIDDEN,
+    PresignedUrl,
+    PrivateUrls,
+    S3Place,
+    http_url,
+    is_url,
+    shown,
+)
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
@@ -53,7 +68,7 @@ class Output(StrEnum):
 
 
 def _image_place(uri: str) -> str:
-    return str(S3Place.parse(uri))
+    return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
 
 
 def _prefix_place(uri: str) -> str:
@@ -80,7 +95,12 @@ class SegmentRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_uri: Annotated[str, AfterValidator(_image_place)]  # s3://bucket/key
+    # s3://bucket/key, or a (presigned) https URL that is read by GET.
+    image_uri: Annotated[str, Field(max_length=8192), AfterValidator(_image_place)]
+    # Which state of the object is meant, where it may be overwritten meanwhile: its version, or (in a
+    # bucket without versions) its ETag; another one there by then ends the job as `source_changed`.
+    image_version_id: str | None = Field(default=None, min_length=1, max_length=1024)
+    image_etag: str | None = Field(default=None, min_length=1, max_length=200)
     model: str | None = Field(
         default=None, min_length=1, max_length=200
     )  # None: the only one served
@@ -90,6 +110,8 @@ class SegmentRequest(BaseModel):
     tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
+    # Presigned URLs that outputs are PUT to instead; workers then need no rights on that bucket.
+    output_urls: dict[Output, PresignedUrl] = Field(default_factory=dict)
     # Who is told by a signed POST, and of what: Standard Webhooks, the event as its body.
     webhook: WebhookUrl | None = None
     webhook_events: WebhookEvents = Field(default=ENDS, min_length=1)
@@ -99,9 +121,37 @@ class SegmentRequest(BaseModel):
     run_timeout_s: Seconds | None = None  # fails `timeout` if not ended by then
     max_attempts: int | None = Field(default=None, ge=1, le=100)  # charged attempts
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if is_url(self.image_uri) and (self.image_version_id or self.image_etag):
+            raise ValueError(
+                "image_version_id and image_etag go with s3:// only: a URL names its own"
+            )
+        if extra := set(self.output_urls) - self.outputs:
+            raise ValueError(f"output_urls names {', '.join(sorted(extra))}, not among the outputs")
+        return self
+
+    def shown(self) -> SegmentRequest:
+        """As it may stand in a record: presigned URLs without what makes them work."""
+        urls = {output: shown(url) for output, url in self.output_urls.items()}
+        image_uri = shown(self.image_uri) if is_url(self.image_uri) else self.image_uri
+        return self.model_copy(update={"image_uri": image_uri, "output_urls": urls})
+
     def wire(self) -> str:
-        """The request as JSON, without what was left at its default."""
-        return self.model_dump_json(exclude_defaults=True)
+        """What the record keeps, as JSON, without what was left at its default."""
+        return self.shown().model_dump_json(exclude_defaults=True)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it came out of a record that did not keep its presigned URLs."""
+        return any(url.endswith(HIDDEN) for url in (self.image_uri, *self.output_urls.values()))
+
+    def private(self) -> PrivateUrls:
+        """What `wire` leaves out."""
+        plain = self.shown()
+        whole = self.image_uri if self.image_uri != plain.image_uri else ""
+        urls = {o.value: u for o, u in self.output_urls.items() if u != plain.output_urls[o]}
+        return PrivateUrls(image_uri=whole, output_urls=urls)
 
 
 class ClassStats(BaseModel):
@@ -125,7 +175,7 @@ class JobResult(BaseModel):
     model: str  # served name
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
-    outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places
+    outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places, or URLs as `shown`
     labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
     stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first
     source_etag: str | None = None

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pydantic import ValidationError
+
+from maskq.contract.places import HIDDEN
+
+# Of a presigned URL: a sentence may end in a log.
+_QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")
 
 
 def sentence(error: ValidationError, shown: Mapping[str, str] | None = None) -> str:
@@ -13,5 +19,6 @@ def sentence(error: ValidationError, shown: Mapping[str, str] | None = None) -> 
     for mistake in error.errors(include_url=False):
         place = ".".join(str(part) for part in mistake["loc"])
         field = (shown or {}).get(place, place)
-        lines.append(f"{field}: {mistake['msg']} (got {mistake['input']!r})")
-    return "; ".join(lines)
+        field = f"{field}: " if field else ""
+        lines.append(f"{field}{mistake['msg']} (got {mistake['input']!r})")
+    return _QUERY.sub(rf"\1{HIDDEN}", "; ".join(lines))

@@ -1,9 +1,13 @@
-"""A place in the object store, `s3://bucket/key`."""
+"""Where bytes are: a place in the object store, `s3://bucket/key`, or the URL of somebody else's."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _MAX_KEY_BYTES = 1024  # S3's own limit
@@ -35,3 +39,46 @@ class S3Place:
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+def is_url(place: str) -> bool:
+    """Whether it is an HTTP URL and no place in S3."""
+    return place.startswith(("https://", "http://"))
+
+
+def http_url(url: str) -> str:
+    """Only its form: whether it may be called is decided by who calls, when its address is known.
+
+    Raises ValueError with a sentence that does not repeat a presigned URL's secret.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("https", "http") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{shown(url)!r} is no http(s) URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a URL that is called by workers holds no user name or password")
+    return url
+
+
+HIDDEN: Final = "?…"
+
+
+def shown(url: str) -> str:
+    """A URL as it may stand in records, events and logs: a presigned one's query is its secret."""
+    plain, question, _ = url.partition("?")
+    return plain + HIDDEN if question else url
+
+
+PresignedUrl = Annotated[str, Field(max_length=8192), AfterValidator(http_url)]
+
+
+class PrivateUrls(BaseModel):
+    """The URLs of a request that hold secrets, whole: for the worker, until the job ends."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    image_uri: str = Field(default="", repr=False)
+    output_urls: dict[str, str] = Field(default_factory=dict, repr=False)  # by Output

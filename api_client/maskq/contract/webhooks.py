@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from maskq.contract.places import http_url
 
 
 class WebhookEvent(StrEnum):
@@ -25,21 +26,7 @@ ENDS: Final = frozenset(
 )
 
 
-def _http_url(url: str) -> str:
-    """Only its form: whether it may be called is decided by who calls, when its address is known."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("https", "http") and parts.hostname and (parts.port or 1)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{url!r} is no http(s) URL")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a webhook's URL holds no user name or password: deliveries are signed")
-    return url
-
-
-WebhookUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
+WebhookUrl = Annotated[str, Field(max_length=2000), AfterValidator(http_url)]
 WebhookEvents = Annotated[frozenset[WebhookEvent], PlainSerializer(sorted, when_used="json")]
 
 

@@ -21,6 +21,7 @@ from maskq.contract import (
     JobStatus,
     SegmentRequest,
 )
+from maskq.contract.places import PrivateUrls
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.ledger import keys
 from maskq.ledger.records import pairs, parse_record
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from maskq.settings import Settings
 
 T = TypeVar("T")
+NO_URLS = PrivateUrls()
 Argument = str | int
 
 
@@ -157,8 +159,14 @@ def submit(
         _ms(limits.output_retention_s),
         _target(request.webhook or limits.webhook, sorted(request.webhook_events)),
         _target(batch.webhook if batch else None, ["batch.completed"]),
+        _urls(request),
     )
     return Call(script("submit"), args, parse)
+
+
+def _urls(request: SegmentRequest) -> str:
+    private = request.private()
+    return private.model_dump_json() if private != NO_URLS else ""
 
 
 def _target(url: str | None, events: Sequence[str]) -> str:
@@ -202,6 +210,7 @@ class ClaimOutcome(StrEnum):
 class Claimed:
     outcome: ClaimOutcome
     record: JobRecord | None = None  # only when claimed
+    urls: PrivateUrls = NO_URLS  # of its request, whole
     job_id: str = ""  # only when alone
 
 
@@ -224,7 +233,9 @@ def claim(
     def parse(answer: Sequence[str]) -> Claimed:
         outcome = ClaimOutcome(answer[0])
         if outcome is ClaimOutcome.CLAIMED:
-            return Claimed(outcome, parse_record(pairs(answer[1:])))
+            fields = pairs(answer[1:])
+            urls = PrivateUrls.model_validate_json(fields.get("urls", "{}"))
+            return Claimed(outcome, parse_record(fields), urls)
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
     args = (prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive))

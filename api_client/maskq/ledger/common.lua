@@ -198,7 +198,7 @@ local function end_job(id, state, field, payload)
   redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
   -- What only a job that goes on needs: there may be millions of ended records.
   redis.call('HDEL', record, 'not_before_ms', 'queue_deadline_ms', 'run_timeout_ms', 'retention_ms',
-    'output_retention_ms', 'exclusive', 'alone')
+    'output_retention_ms', 'exclusive', 'alone', 'urls')
   if field == 'result' then redis.call('HDEL', record, 'error') end
   if field then redis.call('HSET', record, field, payload) end
   redis.call('ZREM', key('leases'), id)

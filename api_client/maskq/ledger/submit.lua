@@ -2,7 +2,8 @@
 -- ARGV: prefix, id, request, model or '', priority, default model or '', max_queued, max_attempts,
 --       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
 --       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
---       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON)
+--       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON),
+--       presigned URLs or '' (JSON: what the request does not show)
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
 --   | {'unknown_model', names…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -49,6 +50,7 @@ redis.call('HSET', record_key(id), 'id', id, 'status', 'queued', 'model', model,
 if tenant ~= '' then redis.call('HSET', record_key(id), 'tenant', tenant) end
 if ARGV[20] ~= '0' then redis.call('HSET', record_key(id), 'output_retention_ms', ARGV[20]) end
 if ARGV[21] ~= '' then redis.call('HSET', record_key(id), 'webhook', ARGV[21]) end
+if ARGV[23] ~= '' then redis.call('HSET', record_key(id), 'urls', ARGV[23]) end
 if ARGV[19] ~= '' then redis.call('HSET', record_key(id), 'retry_of', ARGV[19]) end
 if batch ~= '' then
   redis.call('HSET', record_key(id), 'batch_id', batch)

@@ -1,0 +1,84 @@
+"""Images and outputs at URLs that callers presigned: their bucket, no rights of ours.
+
+Who may be called is decided by outbound.py. A URL's query is its secret and is never repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from maskq.contract import FailureCode
+from maskq.contract.places import shown
+from maskq_worker import outbound
+from maskq_worker.errors import PermanentError, TransientError
+from maskq_worker.outbound import Answer, Refused, Target, TooLong, Unreachable
+
+_TOTAL_S = 60.0  # for one object, however slowly it comes
+_SETTING = "MASKQ_PRESIGNED_ALLOWED_HOSTS"
+_GONE = (404, 410)
+_DENIED = (400, 401, 403)  # S3 says 400 of an expired token
+_LATER = (408, 425, 429)
+
+
+class Presigned:
+    """Reads and writes whole objects; without state, so threads share it."""
+
+    def __init__(self, allowed_hosts: Collection[str]) -> None:
+        self._allowed_hosts = frozenset(allowed_hosts)
+
+    def get(self, url: str, *, max_bytes: int) -> tuple[bytes, str | None]:
+        """Body and ETag. Raises PermanentError, or TransientError for what may pass."""
+        with _typed_errors(url):
+            try:
+                answer = outbound.get(self._target(url), max_bytes=max_bytes, total_s=_TOTAL_S)
+            except TooLong as error:
+                size = f"{error.size} bytes" if error.size else "more"
+                raise PermanentError(
+                    FailureCode.IMAGE_TOO_LARGE,
+                    f"{shown(url)} has {size}; this worker takes {max_bytes} "
+                    f"(MASKQ_MAX_IMAGE_BYTES)",
+                ) from None
+        if answer.status != 200:
+            raise _failure(url, answer)
+        return answer.body, answer.headers.get("etag")
+
+    def put(self, url: str, body: bytes, content_type: str) -> None:
+        """Raises PermanentError, or TransientError for what may pass."""
+        headers = {"Content-Type": content_type}
+        with _typed_errors(url):
+            answer = outbound.send("PUT", self._target(url), body, headers, total_s=_TOTAL_S)
+        if not 200 <= answer.status < 300:
+            raise _failure(url, answer)
+
+    def _target(self, url: str) -> Target:
+        return outbound.check(url, self._allowed_hosts, setting=_SETTING)
+
+
+@contextmanager
+def _typed_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        message = f"{shown(url)} is not called: {error}"
+        raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
+    except Unreachable as error:
+        reason = str(error).replace(url.partition("?")[2] or url, "…")
+        message = f"{shown(url)} could not be reached: {reason}"
+        raise TransientError(FailureCode.STORE_UNAVAILABLE, message) from None
+
+
+def _failure(url: str, answer: Answer) -> PermanentError | TransientError:
+    said = f"{shown(url)} answered {answer.status}"
+    if answer.status in _GONE:
+        return PermanentError(FailureCode.NOT_FOUND, f"{said}: there is nothing")
+    if answer.status in _DENIED:
+        return PermanentError(
+            FailureCode.ACCESS_DENIED,
+            f"{said}: the URL may have expired, or was signed for another method or content type",
+        )
+    if answer.status in _LATER or answer.status >= 500:
+        return TransientError(FailureCode.STORE_UNAVAILABLE, said)
+    return PermanentError(
+        FailureCode.ACCESS_DENIED, f"{said}; redirects are not followed, name the object itself"
+    )

@@ -1,0 +1,188 @@
+"""What turns a job into its result: fetch, decode, prepare, segment, encode, store, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from maskq.contract import FailureCode, JobRecord, JobResult, Output
+from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
+from maskq_worker import images, outputs
+from maskq_worker.errors import JobError, PermanentError
+from maskq_worker.leases import Held
+from maskq_worker.object_store import AlreadyThere, ObjectStore, StoredObject
+from maskq_worker.outputs import Artifact
+from maskq_worker.presigned import Presigned
+
+if TYPE_CHECKING:
+    from maskq_worker.batcher import MicroBatcher
+    from maskq_worker.images import Decoded
+    from maskq_worker.model import ModelInput, ModelOutput, Segmenter
+    from maskq_worker.settings import WorkerSettings
+
+MANIFEST = "result.json"
+
+
+class Stages:
+    """Shared by every job thread of a process."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        store: ObjectStore,
+        segmenter: Segmenter,
+        batcher: MicroBatcher[ModelInput, ModelOutput],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._presigned = Presigned(settings.presigned_allowed_hosts)
+        self._segmenter = segmenter
+        self._batcher = batcher
+
+    def run(self, record: JobRecord, urls: PrivateUrls, held: Held) -> JobResult:
+        """All stages, or the result of an earlier attempt that got as far as its manifest.
+
+        Raises JobError, Lost, and what the batcher raises.
+        """
+        place = self._job_place(record)
+        if record.attempt > 1 and (earlier := self._committed(place)):
+            return earlier
+        times = Stopwatch()
+        with times.stage("fetch"):
+            stored = self._fetch(record, urls)
+        with times.stage("decode"):
+            decoded = images.decode(
+                stored.body, max_bytes=None, max_pixels=self._settings.max_image_pixels
+            )
+        with times.stage("prepare"):
+            prepared = self._segmenter.prepare(decoded.image, outputs=record.request.outputs)
+        held.check()
+        with times.stage("model"):
+            output = self._batcher.submit(prepared).result()
+        held.check()
+        with times.stage("encode"):
+            artifacts = outputs.encode(
+                record.request.outputs,
+                image=decoded.image,
+                output=output,
+                labels=self._segmenter.info.labels,
+            )
+        with times.stage("store"):
+            places = self._write(record, urls, held, artifacts)
+        held.check()
+        result = self._result(record, stored, decoded, output, places, times)
+        return self._commit(place, result, held)
+
+    def remove(self, places: Sequence[S3Place]) -> None:
+        """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
+        with suppress(JobError):
+            for place in places:
+                self._store.delete(place)
+
+    def remove_result(self, record: JobRecord, result: JobResult) -> None:
+        """A manifest and what it names. What was put to a caller's URL is not ours to remove."""
+        ours = [S3Place.parse(uri) for uri in result.outputs.values() if not is_url(uri)]
+        self.remove([self._job_place(record) / MANIFEST, *ours])
+
+    def _fetch(self, record: JobRecord, urls: PrivateUrls) -> StoredObject:
+        request, max_bytes = record.request, self._settings.max_image_bytes
+        source = urls.image_uri or request.image_uri
+        if is_url(source):
+            return StoredObject(*self._presigned.get(source, max_bytes=max_bytes))
+        return self._store.get(
+            S3Place.parse(source),
+            max_bytes=max_bytes,
+            version_id=request.image_version_id,
+            etag=request.image_etag,
+        )
+
+    def _write(
+        self, record: JobRecord, urls: PrivateUrls, held: Held, artifacts: Sequence[Artifact]
+    ) -> dict[Output, str]:
+        """Where each output is now, as it may be shown."""
+        places = {}
+        for artifact in artifacts:
+            plain = record.request.output_urls.get(artifact.output, "")
+            if url := urls.output_urls.get(artifact.output, plain):
+                self._presigned.put(url, artifact.body, artifact.content_type)
+                places[artifact.output] = shown(url)
+                continue
+            at = self._job_place(record) / held.token / artifact.filename
+            held.written.append(at)
+            self._store.put(at, artifact.body, artifact.content_type)
+            places[artifact.output] = str(at)
+        return places
+
+    def _result(
+        self,
+        record: JobRecord,
+        stored: StoredObject,
+        decoded: Decoded,
+        output: ModelOutput,
+        places: dict[Output, str],
+        times: Stopwatch,
+    ) -> JobResult:
+        stats = outputs.stats(output.mask, self._segmenter.info.labels)
+        return JobResult(
+            width=decoded.image.width,
+            height=decoded.image.height,
+            model=record.model,
+            model_revision=self._segmenter.info.revision,
+            backend=self._segmenter.info.backend,
+            outputs=places,
+            labels={entry.id: entry.label for entry in stats},
+            stats=stats if Output.STATS in record.request.outputs else [],
+            source_etag=stored.etag,
+            notes=list(decoded.notes),
+            timings_ms=times.milliseconds,
+        )
+
+    def _commit(self, place: S3Place, result: JobResult, held: Held) -> JobResult:
+        """The manifest decides which attempt's outputs are the job's: it is created once."""
+        body = result.model_dump_json(exclude_defaults=True).encode()
+        # From here on the outputs belong to the manifest: an error may hide that it was written.
+        written, held.written = held.written, []
+        try:
+            self._store.create(place / MANIFEST, body, "application/json")
+        except AlreadyThere:
+            earlier = self._committed(place)
+            if earlier and earlier.outputs != result.outputs:
+                self.remove(written)
+                return earlier
+        return result
+
+    def _committed(self, place: S3Place) -> JobResult | None:
+        body = self._store.find(place / MANIFEST)
+        if body is None:
+            return None
+        try:
+            return JobResult.model_validate_json(body)
+        except ValidationError as error:
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"{place / MANIFEST} is in the way and no manifest of ours; choose another "
+                f"output_prefix",
+            ) from error
+
+    def _job_place(self, record: JobRecord) -> S3Place:
+        if record.request.output_prefix:
+            return S3Place.parse(record.request.output_prefix, key_required=False) / record.id
+        return S3Place(self._settings.s3_bucket, self._settings.output_prefix) / record.id
+
+
+class Stopwatch:
+    """How long each stage of a job took."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.milliseconds[name] = round((time.perf_counter() - start) * 1000, 2)
