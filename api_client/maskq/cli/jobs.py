@@ -173,6 +173,9 @@ def events(
         list[str] | None, typer.Option("--type", help="job.succeeded, …; may be repeated")
     ] = None,
     jobs: Annotated[list[str] | None, typer.Option("--job", help="of this job; repeatable")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="share them with the readers of this name")
+    ] = None,
     idle: Annotated[
         float | None, typer.Option(help="end after so many seconds without one")
     ] = None,
@@ -180,7 +183,7 @@ def events(
 ) -> None:
     """Events as they come."""
     with Client.from_env() as client:
-        for event in client.events(since=since, types=types, job_ids=jobs, idle=idle):
+        for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:
                 typer.echo(event.model_dump_json())
             else:

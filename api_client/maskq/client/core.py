@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -27,7 +28,7 @@ from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, J
 from maskq.client.objects import Objects, read_image
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
-from maskq.client.stream import Wanted, left_s_of, read, start
+from maskq.client.stream import TAKE_OVER_S, Wanted, left_s_of, reader
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place, is_url
@@ -376,22 +377,31 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         types: Iterable[str] | None = None,
         job_ids: Iterable[str] | None = None,
         idle: float | None = None,
+        group: str | None = None,
+        take_over: float = TAKE_OVER_S,
     ) -> Iterator[Event]:
         """Events as they come: after the cursor `since`, '0' for all that are kept, None for from now.
 
         `types`: only these, 'maskq.job.succeeded' or 'job.succeeded'; `job_ids`: only of these jobs.
-        Ends when none of them came for `idle` seconds (None: never). Raises EventsLost: list() with
-        `ended_since` what was missed, and go on from now.
+        `group`: readers of one name share the events; an event is confirmed when the next one is asked
+        for, and goes to another reader when it was not for `take_over` seconds. `since` then says where
+        a group begins that is new. Ends when nothing came for `idle` seconds (None: never). Raises
+        EventsLost: list() with `ended_since` what was missed, and go on from now.
         """
         wanted = Wanted.of(types, job_ids)
-        cursor = self._driver.drive(start(self.key_prefix, since))
+        source = reader(self.key_prefix, since, group, take_over)
+        self._driver.drive(source.open())
         last = time.monotonic()
-        while (left_s := left_s_of(last, idle)) > 0:
-            for event in self._driver.drive(read(self.key_prefix, cursor, left_s)):
-                cursor = event.cursor
-                if wanted.passes(event):
-                    yield event
-                    last = time.monotonic()
+        try:
+            while (left_s := left_s_of(last, idle)) > 0:
+                for event in self._driver.drive(source.read(left_s)):
+                    if wanted.passes(event):
+                        yield event
+                        last = time.monotonic()
+                    self._driver.drive(source.confirm(event))
+        finally:
+            with suppress(StoreUnavailable):
+                self._driver.drive(source.close())
 
     def close(self) -> None:
         self._driver.ledger.close()
@@ -428,17 +438,24 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         types: Iterable[str] | None = None,
         job_ids: Iterable[str] | None = None,
         idle: float | None = None,
+        group: str | None = None,
+        take_over: float = TAKE_OVER_S,
     ) -> AsyncIterator[Event]:
         """Events as they come; see Client.events."""
         wanted = Wanted.of(types, job_ids)
-        cursor = await self._driver.drive(start(self.key_prefix, since))
+        source = reader(self.key_prefix, since, group, take_over)
+        await self._driver.drive(source.open())
         last = time.monotonic()
-        while (left_s := left_s_of(last, idle)) > 0:
-            for event in await self._driver.drive(read(self.key_prefix, cursor, left_s)):
-                cursor = event.cursor
-                if wanted.passes(event):
-                    yield event
-                    last = time.monotonic()
+        try:
+            while (left_s := left_s_of(last, idle)) > 0:
+                for event in await self._driver.drive(source.read(left_s)):
+                    if wanted.passes(event):
+                        yield event
+                        last = time.monotonic()
+                    await self._driver.drive(source.confirm(event))
+        finally:
+            with suppress(StoreUnavailable):
+                await self._driver.drive(source.close())
 
     async def close(self) -> None:
         await self._driver.ledger.close()

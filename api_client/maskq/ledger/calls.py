@@ -425,19 +425,18 @@ def stream_ends(prefix: str) -> Call[StreamEnds]:
 
 def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:
     """Events after `cursor`, waiting up to `block_ms` for the first."""
-
-    def parse(answer: Any) -> list[Event]:
-        streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
-        entries = [entry for stream in streams for entry in _entries(stream)]
-        return [
-            Event.model_validate_json(pairs(fields)["event"]).model_copy(
-                update={"cursor": entry_id}
-            )
-            for entry_id, fields in entries
-        ]
-
     args: tuple[Argument, ...] = ("XREAD", "COUNT", count, "BLOCK", block_ms)
-    return Call(None, (*args, "STREAMS", keys.events(prefix), cursor), parse)
+    return Call(None, (*args, "STREAMS", keys.events(prefix), cursor), events_in)
+
+
+def events_in(answer: Any) -> list[Event]:
+    """The events of an answer to XREAD or XREADGROUP."""
+    streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
+    entries = [entry for stream in streams for entry in _entries(stream)]
+    return [
+        Event.model_validate_json(pairs(fields)["event"]).model_copy(update={"cursor": entry_id})
+        for entry_id, fields in entries
+    ]
 
 
 def _entries(stream: Any) -> list[tuple[str, Any]]:

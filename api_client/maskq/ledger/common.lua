@@ -40,6 +40,25 @@ end
 
 local EVENTS_KEPT = 100000
 
+local function by_name(flat)
+  local named = {}
+  for i = 1, #flat, 2 do named[flat[i]] = flat[i + 1] end
+  return named
+end
+
+-- {id of the last event ever written, id just before the first one kept}
+local function stream_ends()
+  if redis.call('EXISTS', key('events')) == 0 then return {'0-0', '0-0'} end
+  local named = by_name(redis.call('XINFO', 'STREAM', key('events')))
+  local last, first = named['last-generated-id'], named['first-entry']
+  -- Trimming does not touch Redis' own 'max-deleted-entry-id' (only XDEL does): counting tells instead.
+  if named['entries-added'] == named['length'] then return {last, '0-0'} end
+  if not first then return {last, last} end
+  local ms, sequence = string.match(first[1], '^(%d+)-(%d+)$')
+  if sequence ~= '0' then return {last, ms .. '-' .. integer(sequence - 1)} end
+  return {last, integer(ms - 1) .. '-18446744073709551615'}
+end
+
 -- A webhook is owed: its row is written in the transaction of the event, with the event's own bytes.
 -- `target`: JSON {url, events}, as submit was given it.
 local function owe_delivery(target, kind, subject, id, body)

@@ -1,0 +1,69 @@
+"""Events shared by a group of readers: each goes to one of them, until one has confirmed it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maskq.contract import Event
+from maskq.ledger import keys
+from maskq.ledger.calls import Call, events_in
+from maskq.ledger.scripts import script
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One reader of a group."""
+
+    prefix: str
+    group: str
+    name: str  # of this reader: what it has not confirmed is kept under it
+
+
+def join(member: Member, since: str) -> Call[str | None]:
+    """Make the group if it is not there, reading from `since` ('': from now).
+
+    The answer is the place after which events were trimmed away unread, None if none were. It is told
+    once; the group goes on behind the gap.
+    """
+
+    def parse(answer: Sequence[str]) -> str | None:
+        return answer[1] if answer[0] == "lost" else None
+
+    return Call(script("group_join"), (member.prefix, member.group, since), parse)
+
+
+def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
+    """The next event that nobody in the group has had, waiting up to `block_ms` for it."""
+    args = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", 1, "BLOCK", block_ms)
+    return Call(None, (*args, "STREAMS", keys.events(member.prefix), ">"), events_in)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    events: list[Event]
+    lost: int  # events that were trimmed away before anybody confirmed them
+
+
+def take_over(member: Member, idle_ms: int) -> Call[TakenOver]:
+    """An event that some reader took and did not confirm for `idle_ms`: it died, or is stuck."""
+
+    def parse(answer: Sequence[Any]) -> TakenOver:
+        _, entries, deleted = answer
+        return TakenOver(events_in([("", entries)]), len(deleted))
+
+    args = ("XAUTOCLAIM", keys.events(member.prefix), member.group, member.name, idle_ms, "0-0")
+    return Call(None, (*args, "COUNT", 1), parse)
+
+
+def confirm(member: Member, event: Event) -> Call[None]:
+    """It is done with; nobody in the group gets it again."""
+    args = ("XACK", keys.events(member.prefix), member.group, event.cursor)
+    return Call(None, args, lambda _: None)
+
+
+def leave(member: Member) -> Call[None]:
+    """What this reader did not confirm is taken over by another one."""
+    args = (member.prefix, member.group, member.name)
+    return Call(script("group_leave"), args, lambda _: None)
