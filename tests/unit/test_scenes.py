@@ -119,6 +119,5 @@ def test_checkpoint_segments_held_out_scenes() -> None:
             outputs = model(**processor(images=scene.image, return_tensors="pt"))
         found = processor.post_process_semantic_segmentation(outputs, [scene.mask.shape])
         pairs.append((scene.mask, found[0].numpy()))
-    # What the shipped weights reach less some room for other machines' arithmetic. Raise it with them:
-    # they are meant to reach 0.90.
-    assert mean_iou(pairs) >= 0.60
+    # What the shipped weights reach, less some room for six scenes and other machines' arithmetic.
+    assert mean_iou(pairs) >= 0.85

@@ -36,7 +36,7 @@ def mountains(
     canvas: Canvas, rng: np.random.Generator, weather: Weather, horizon: float, ridges: int
 ) -> None:
     """Ridges from far to near, each less hazy; lit and shaded flanks, snow on the highest."""
-    base = hsv(rng.choice([0.07, 0.1, 0.3, 0.45, 0.58, 0.66, 0.75]), rng.uniform(0.12, 0.4), 1.0)
+    base = hsv(rng.choice([0.07, 0.58, 0.62, 0.66, 0.7, 0.75]), rng.uniform(0.12, 0.4), 1.0)
     height = rng.uniform(0.16, 0.3)
     snowy = rng.uniform() < 0.45
     for index in range(ridges):
@@ -66,8 +66,8 @@ def _ridge(
     # Folds that run down the flanks: noise stretched along the slope reads as rock.
     span = (shape[0] / canvas.height * 150, canvas.width / canvas.height * 260)
     folds = noise(rng, shape, span, 1.5)
-    slope = np.gradient(crest)[None, :] * weather.from_left
-    lit = np.clip(0.5 + 0.34 * np.sign(slope) * np.minimum(np.abs(slope), 1) + 0.3 * folds, 0, 1)
+    lit = np.clip(0.5 + 0.42 * _flanks(crest, below, canvas.height) * weather.from_left, 0, 1)
+    lit = np.clip(lit + 0.24 * folds, 0, 1)
     lit = lit[..., None]
     colour = base * 0.62 * (weather.shade * 0.62 + (weather.light - weather.shade * 0.62) * lit)
     if snowy:
@@ -79,6 +79,20 @@ def _ridge(
     mist = weather.horizon * 0.6 + weather.zenith * 0.4
     colour += (mist - colour) * haze[..., None]
     canvas.paint(box, np.clip(y - crest + 0.5, 0, 1), colour, MOUNTAIN)
+
+
+def _flanks(crest: Field, below: Field, height: int) -> Field:
+    """Which way the ground faces, -1..1 (h, w): the crest's slope, carried down aslant.
+
+    Reading it aside by the depth below the crest turns what would be vertical bars into spurs.
+    """
+    width = max(height // 60, 1)
+    kernel = np.ones(2 * width + 1, dtype=np.float32) / (2 * width + 1)
+    smooth = np.convolve(np.pad(crest, width, mode="edge"), kernel, mode="valid")
+    slope = np.tanh(-2.2 * np.gradient(smooth)).astype(np.float32)
+    spur = np.sign(slope) * 0.35 * np.maximum(below, 0) * height
+    column = np.clip(np.arange(crest.size) + spur, 0, crest.size - 1).astype(np.int32)
+    return slope[column]
 
 
 def treeline(

@@ -62,7 +62,7 @@ def building(
 
 def _facade(rng: np.random.Generator, weather: Weather) -> _Facade:
     """A random facade."""
-    wall = hsv(rng.uniform(), rng.uniform(0.04, 0.5), rng.uniform(0.42, 0.92))
+    wall = hsv(rng.uniform(), rng.uniform(0.04, 0.4), rng.uniform(0.5, 0.92))
     cell = (rng.uniform(2.0, 3.2), rng.uniform(2.7, 3.4))
     return _Facade(
         wall=wall,

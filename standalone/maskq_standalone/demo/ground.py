@@ -138,8 +138,8 @@ def _grass(
     canvas: Canvas,
 ) -> Field:
     """Meadow: mottled patches, and blades that stand upright on the screen near the viewer."""
-    hue = float(rng.choice([0.14, 0.17, 0.22, 0.27, 0.3, 0.38, 0.1, 0.46]))
-    albedo = hsv(hue + rng.uniform(-0.02, 0.02), rng.uniform(0.3, 0.62), rng.uniform(0.44, 0.62))
+    hue = float(rng.choice([0.17, 0.2, 0.22, 0.25, 0.28, 0.31]))
+    albedo = hsv(hue + rng.uniform(-0.02, 0.02), rng.uniform(0.4, 0.66), rng.uniform(0.5, 0.66))
     patches = world.grain(rng, 0.08, 1.2)
     rows, cols = grid(box)
     near = np.clip((rows - box[0]) / canvas.height * 2.6, 0, 1)
@@ -160,8 +160,8 @@ def _earth(
     canvas: Canvas,
 ) -> Field:
     """Ploughed soil: furrows a metre apart, clods between them."""
-    hue = float(rng.choice([0.04, 0.07, 0.09, 0.11, 0.97, 0.6]))
-    albedo = hsv(hue, rng.uniform(0.15, 0.5), rng.uniform(0.34, 0.62))
+    hue = float(rng.choice([0.03, 0.05, 0.07, 0.09, 0.11]))
+    albedo = hsv(hue, rng.uniform(0.35, 0.6), rng.uniform(0.34, 0.58))
     clods = world.grain(rng, 0.05, 0.5)
     spacing = rng.uniform(0.75, 1.1)
     # Furrows run away from the viewer whatever the road does: then they stay visible.
@@ -181,8 +181,8 @@ def _paving(
     canvas: Canvas,
 ) -> Field:
     """Slabs with dark joints, each slab of a slightly different tone."""
-    hue = float(rng.uniform())
-    albedo = hsv(hue, rng.uniform(0.02, 0.22), rng.uniform(0.6, 0.84))
+    hue = float(rng.uniform(0.04, 0.14))
+    albedo = hsv(hue, rng.uniform(0.02, 0.16), rng.uniform(0.66, 0.84))
     slab = rng.uniform(0.62, 0.95)
     u, v = world.side / slab, world.along / slab
     tone = np.sin(np.floor(u) * 12.9898 + np.floor(v) * 78.233) * 43758.547
@@ -211,8 +211,8 @@ def _water(
     canvas: Canvas,
 ) -> Field:
     """Water: the backdrop mirrored at the horizon, broken by ripples, over a deep tone."""
-    hue = float(rng.choice([0.48, 0.54, 0.58, 0.62, 0.3, 0.1, 0.08]))
-    deep = hsv(hue, rng.uniform(0.12, 0.55), rng.uniform(0.26, 0.5))
+    hue = float(rng.choice([0.46, 0.5, 0.54, 0.58, 0.61]))
+    deep = hsv(hue, rng.uniform(0.4, 0.65), rng.uniform(0.26, 0.5))
     rows, cols = grid(box)
     unit = 300.0 / canvas.height
     down = (rows - box[0]) / canvas.height
@@ -224,7 +224,7 @@ def _water(
     mirror = np.clip(2 * box[0] - rows + shift, 0, box[0] - 1).astype(np.int32)
     aside = np.clip(cols + 0.5 * shift, 0, canvas.width - 1).astype(np.int32)
     reflected = canvas.rgb[mirror, aside]
-    clear = np.clip(0.8 - 0.75 * down, 0.35, 0.8) * (1 + 0.12 * ripple)
+    clear = np.clip(0.6 - 0.7 * down, 0.25, 0.6) * (1 + 0.12 * ripple)
     tone = deep * (weather.light * 0.5 + weather.shade * 0.5)
     colour = tone + (reflected * 0.92 - tone) * clear[..., None]
     glint = np.clip(ripple - 1.1, 0, 1) * (0.25 + 0.5 * weather.glow)
@@ -260,7 +260,7 @@ def _road(
     box: Box,
 ) -> None:
     """Asphalt with wheel tracks, a dashed middle line and edge lines."""
-    albedo = hsv(rng.uniform(), rng.uniform(0.02, 0.2), rng.uniform(0.26, 0.5))
+    albedo = hsv(rng.uniform(0.55, 0.75), rng.uniform(0.02, 0.12), rng.uniform(0.26, 0.42))
     speckle = world.grain(rng, 0.02, 0.2)
     stains = world.grain(rng, 0.06, 1.6)
     tracks = np.cos(world.side / layout.half * 4 * np.pi)

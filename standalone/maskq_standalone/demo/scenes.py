@@ -18,7 +18,6 @@ from .buildings import Plot, building
 from .canvas import EARTH, GRASS, ROAD, SIDEWALK, WATER, Canvas
 from .figures import car, person
 from .ground import Layout, View, draw_ground
-from .textures import noise
 from .trees import HUES, tree
 from .weather import Weather, weather
 
@@ -46,9 +45,9 @@ def draw(seed: int, *, size: tuple[int, int] = (640, 480)) -> Scene:
     _backdrop(canvas, rng, light, view)
     draw_ground(canvas, rng, light, view, layout)
     hue = float(rng.choice(HUES))
-    town = _town(rng, view, layout, across) + _wood(canvas, rng, view, layout, hue)
-    _place(canvas, rng, light, view, town)
-    _place(canvas, rng, light, view, _traffic(canvas, rng, view, layout, across))
+    items = _town(rng, view, layout, across) + _wood(canvas, rng, view, layout, hue)
+    items += _traffic(canvas, rng, view, layout, across)
+    _place(canvas, rng, light, view, items)
     _film(canvas, rng)
     pixels = (np.clip(canvas.rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Scene(Image.fromarray(pixels), canvas.mask)
@@ -100,7 +99,7 @@ def _across(rng: np.random.Generator, view: View) -> Layout:
         bend=0.0,
         walk=float(rng.choice([0.0, 1.0], p=[0.2, 0.8]) * rng.uniform(1.3, 2.2)),
         covers=(before, behind),
-        shore=float(rng.uniform(0.2, 1.0)),
+        shore=float(rng.uniform(1.2, 2.4)),
     )
 
 
@@ -164,8 +163,11 @@ def _wood(
 ) -> list[Item]:
     """Trees on open ground, some near, most of one kind of foliage."""
     items: list[Item] = []
+    # Before a road that crosses, a tree would hide what drives there.
+    crossing = layout.offset + layout.half * 1.2 if layout.angle > 0.5 else 0.0
+    nearest = max(8.0, crossing)
     for _ in range(int(rng.integers(5, 13))):
-        z = float(rng.uniform(8, 34) if rng.uniform() < 0.8 else rng.uniform(6.5, 9))
+        z = float(rng.uniform(nearest, nearest + 26))
         column = rng.uniform(-0.02, 1.02) * view.width
         tint = hue if rng.uniform() < 0.65 else float(rng.choice(HUES))
         x = view.across(column, z)
@@ -188,7 +190,7 @@ def _traffic(
     taken: list[tuple[float, float]] = []
     items: list[Item] = []
     for _ in range(int(rng.integers(1, 4))):
-        z = float(rng.uniform(5.2, 13))
+        z = float(rng.uniform(5.2, 10))
         lane = float(rng.choice([-0.5, 0.5]) * layout.half)
         x = layout.offset + lane + layout.bend * z * z
         facing = 1.0 if lane < 0 else 2.0
@@ -202,7 +204,7 @@ def _traffic(
             items.append((z, "car", (x, z, facing)))
     near = view.eye * view.height / (view.height - view.horizon)
     for _ in range(12):
-        z = float(rng.uniform(max(near * 1.04, 4.0), 8.5))
+        z = max(near * 1.04, 4.0) + float(rng.uniform(0, 1.5))
         x = view.across(rng.uniform(0.06, 0.94) * view.width, z)
         dry = _ground(canvas, view, x, z) in (GRASS, EARTH, SIDEWALK, ROAD)
         if len(items) < 6 and dry and _claim(taken, view, x, z, 0.45):
@@ -243,13 +245,13 @@ def _place(
 
 def _film(canvas: Canvas, rng: np.random.Generator) -> None:
     """White balance, contrast, vignette and grain, as a camera adds them."""
-    balance = rng.uniform(0.86, 1.14, 3).astype(np.float32)
+    balance = rng.uniform(0.94, 1.06, 3).astype(np.float32)
     gamma = rng.uniform(0.85, 1.12)
     y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None, :]
     vignette = 1 - rng.uniform(0.04, 0.16) * (x * x + y * y) * 0.8
     np.clip(canvas.rgb, 0, 1, out=canvas.rgb)
-    canvas.rgb **= np.float32(gamma)
+    np.power(canvas.rgb, np.float32(gamma), out=canvas.rgb)
     canvas.rgb *= balance * vignette[..., None]
-    grain = noise(rng, (canvas.height, canvas.width), (canvas.height, canvas.width), 0.0)
+    grain = rng.standard_normal((canvas.height, canvas.width), dtype=np.float32)
     canvas.rgb += (rng.uniform(0.006, 0.024) * grain)[..., None]

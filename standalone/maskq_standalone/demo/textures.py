@@ -12,7 +12,7 @@ from PIL import Image
 
 Field = NDArray[Any]  # float32, but numpy widens its own types at every step
 
-TILE = 1024
+TILE = 512
 
 
 @lru_cache(maxsize=32)
@@ -28,7 +28,7 @@ def tile(roughness: float) -> Field:
     spectrum = np.fft.rfft2(rng.standard_normal((TILE, TILE))) / frequency**roughness
     spectrum[0, 0] = 0.0
     noise = np.fft.irfft2(spectrum, s=(TILE, TILE))
-    return (noise / noise.std()).astype(np.float32)
+    return np.tile((noise / noise.std()).astype(np.float32), (2, 2))
 
 
 def noise(
@@ -41,21 +41,20 @@ def noise(
 
     The span is fixed by the caller and not by the size, so a scene looks the same at any size.
     """
-    rows, cols = max(int(span[0]), 2), max(int(span[1]), 2)
+    rows, cols = (min(max(int(s), 2), TILE) for s in span)
     top, left = rng.integers(0, TILE, 2)
-    cut = np.take(tile(roughness), np.arange(top, top + rows), axis=0, mode="wrap")
-    cut = np.take(cut, np.arange(left, left + cols), axis=1, mode="wrap")
+    cut = tile(roughness)[top : top + rows, left : left + cols]
     height, width = shape
     image = Image.fromarray(np.ascontiguousarray(cut))
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.float32)
 
 
-def sample(rows: NDArray[np.floating], cols: NDArray[np.floating], roughness: float = 1.0) -> Field:
+def sample(rows: Field, cols: Field, roughness: float = 1.0) -> Field:
     """The tile read at (rows, cols) texels, wrapped around; the nearest texel is enough here."""
-    row = rows.astype(np.int32) & (TILE - 1)
-    col = cols.astype(np.int32) & (TILE - 1)
-    return tile(roughness)[row, col]
+    index = (rows.astype(np.int32) & (TILE - 1)) * (2 * TILE)
+    index = index + (cols.astype(np.int32) & (TILE - 1))
+    return np.take(tile(roughness).ravel(), index)
 
 
 def skyline(

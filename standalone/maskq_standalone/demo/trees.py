@@ -10,7 +10,7 @@ from .textures import Field, hsv, noise
 from .weather import Weather
 
 # Green, olive, yellow, orange, red, blossom, blue-green and violet foliage.
-HUES = (0.27, 0.31, 0.22, 0.14, 0.09, 0.03, 0.93, 0.45, 0.5, 0.36)
+HUES = (0.27, 0.3, 0.33, 0.36, 0.39, 0.03, 0.97, 0.3, 0.34)
 
 
 def tree(
@@ -114,7 +114,7 @@ def _foliage(
     hue: float,
 ) -> None:
     """Colours the crown: dark and cool in shade, warm where lit."""
-    albedo = hsv(hue + rng.uniform(-0.025, 0.025), rng.uniform(0.38, 0.72), rng.uniform(0.42, 0.7))
+    albedo = hsv(hue + rng.uniform(-0.025, 0.025), rng.uniform(0.5, 0.78), rng.uniform(0.34, 0.56))
     lit = np.clip(bright, 0, 1)[..., None]
     dark = albedo * weather.shade * np.float32(0.42)
     colour = dark + (albedo * weather.light * 1.1 - dark) * lit
