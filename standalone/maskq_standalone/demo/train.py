@@ -2,7 +2,8 @@
 
 A small DPT with ADE20K's 150 classes, of which the scenes show eleven. Seed, scenes and order of the
 batches are fixed; another machine's arithmetic may still differ in the last bits. What is shipped took
-five runs, some two and a half hours on two cores (`make train ARGS=…`), each with more to see than the one before:
+five runs, some two and a half hours on two cores (`make train ARGS=…`), each with more to see than the
+one before:
 
     --out A --steps 2500 --scenes 3500
     --out B --steps 1600 --scenes 2600 --seed 1 --rate 7e-4 --start A
