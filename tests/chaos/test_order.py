@@ -39,6 +39,28 @@ def test_a_high_job_behind_1000_low_ones_waits_at_most_two_batches(
         assert any(not one.ended for one in fleet.records())  # the backlog was still there
 
 
+def test_one_tenant_s_backlog_delays_another_by_its_share_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fleet_of(tmp_path, monkeypatch, workers=1, concurrency=CONCURRENCY) as fleet:
+        place = fleet.client.submit(IMAGE).refresh().request.image_uri
+        for _ in range(1000):
+            fleet.client.submit(place, tenant="large")
+        small = [fleet.client.submit(place, tenant="small") for _ in range(40)]
+        for job in small:
+            job.wait(120)
+        first = min(job.record.created_ms for job in small if job.record)
+        last = max(job.record.started_ms or 0 for job in small if job.record)
+        records = fleet.records()
+        others = [r for r in records if r.tenant == "large" and r.started_ms]
+        between = sum(first < (r.started_ms or 0) <= last for r in others)
+        print(
+            f"\n40 jobs of one tenant behind 1000 of another: {between} of those started meanwhile"
+        )
+        assert between <= len(small) + CONCURRENCY + 2
+        assert any(not r.ended for r in records)  # the backlog was still there
+
+
 def test_low_gets_a_tenth_under_endless_high_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +211,24 @@ def test_a_suspect_is_run_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
     bench.ledger.redis.hset(f"{bench.prefix}:job:a", "alone", "1")
     bench.pipeline.run("smallest")
     assert (bench.record("a").status, exclusive) == (JobStatus.SUCCEEDED, ["1"])
+
+
+def test_what_a_newer_client_asks_for_is_left_to_a_newer_worker(bench: Bench) -> None:
+    # Given a job with an option that this version does not know
+    bench.submit("a", priority="high")
+    name = f"{bench.prefix}:job:a"
+    asked = json.loads(bench.ledger.redis.hget(name, "request") or "{}")
+    bench.ledger.redis.hset(name, "request", json.dumps({**asked, "tiles": 4}))
+    bench.submit("b")
+    # When a worker of this version meets it
+    bench.pipeline.run("smallest")
+    # Then it waits, uncharged, can be looked at, and holds up nobody
+    record = bench.record("a")
+    assert (record.status, record.charges) == (JobStatus.QUEUED, 0)
+    assert record.error is not None
+    assert "tiles" in record.error.message
+    bench.pipeline.run("smallest")
+    assert bench.record("b").status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("body", [b"no manifest", b"{}"])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BACKOFF_S = (1.0, 60.0)  # first and longest pause before a retry
+_NEWER_S = 5.0  # before a job that this version does not understand is offered again
 _OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
 _OUTAGE_STEP_S = 0.5
 
@@ -85,7 +86,21 @@ class Pipeline:
         claimed = self._persist(call)
         if claimed.record:
             self._hold(claimed.record, claimed.urls, token)
+        elif claimed.newer:
+            self._leave_to_newer(claimed, token)
         return claimed
+
+    def _leave_to_newer(self, claimed: calls.Claimed, token: str) -> None:
+        """In a rolling upgrade clients may be ahead of this worker: another one runs it, uncharged."""
+        failure = JobFailure(
+            code=FailureCode.INVALID_REQUEST,
+            message=f"the worker that took it does not know {claimed.newer}; it waits for a newer one",
+        )
+        call = calls.release(
+            self._prefix, claimed.job_id, token, failure, charged=False, delay_s=_NEWER_S
+        )
+        self._persist(call)
+        logger.warning("job %s asks for %s: left to a newer worker", claimed.job_id, claimed.newer)
 
     def _hold(self, record: JobRecord, urls: PrivateUrls, token: str) -> None:
         with self._leases.hold(record.id, token) as held:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Annotated
 
 import typer
@@ -68,7 +68,7 @@ def listen(
     """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
     if not os.environ.get("MASKQ_WEBHOOK_SECRET"):
         raise WebhookRefused("set MASKQ_WEBHOOK_SECRET to the secret that the deliverer signs with")
-    with ThreadingHTTPServer(("127.0.0.1", port), _Receiver) as server:
+    with HTTPServer(("127.0.0.1", port), _Receiver) as server:
         print(f"listening on http://127.0.0.1:{server.server_address[1]}/", file=sys.stderr)
         received = 0
         while count is None or received < count:
@@ -77,6 +77,8 @@ def listen(
 
 
 class _Receiver(BaseHTTPRequestHandler):
+    timeout = 10.0  # one at a time: who connects and says nothing holds up the next no longer
+
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _LARGEST_BODY:

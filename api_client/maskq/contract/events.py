@@ -6,10 +6,67 @@ with a stable `id` (`{subject}:{state}`, and `:{attempt}` for states that can co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from maskq.contract.failures import JobFailure
+from maskq.contract.jobs import JobResult, JobStatus
+
+
+class JobEventData(BaseModel):
+    """What an event of a job says: the state it entered and, once it has ended, what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: str = Field(description="The job, as in `subject`.")
+    status: JobStatus = Field(description="The state it entered, as in `type`.")
+    attempt: int = Field(description="Rises with every claim; 0 before the first.")
+    # The rest is written when the job has ended.
+    batch_id: str | None = Field(
+        default=None, description="The batch it was submitted in; null or absent without one."
+    )
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        description="The caller's own, as submitted; absent before the end, or if there is none.",
+    )
+    result: JobResult | None = Field(
+        default=None,
+        description="If succeeded: the outputs. Its fields at their defaults are left out.",
+    )
+    error: JobFailure | None = Field(
+        default=None, description="If failed, canceled or expired: the reason."
+    )
+
+
+class BatchEventData(BaseModel):
+    """What a batch came to: every job of it has ended, in one of four ways."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    batch_id: str = Field(description="The batch, as in `subject`.")
+    total: int = Field(description="Jobs in it: the sum of the four counts.")
+    succeeded: int = Field(description="Jobs that left a result.")
+    failed: int = Field(description="Jobs that ended with an error.")
+    canceled: int = Field(description="Jobs the caller took back.")
+    expired: int = Field(description="Jobs not started within their queue_ttl_s.")
+
+
+BATCH_COMPLETED: Final = "maskq.batch.completed"
+
+
+def job_event(status: JobStatus) -> str:
+    """The type of the event for a job that enters this state."""
+    return f"maskq.job.{status.value}"
+
+
+# Every type there is, and what its `data` holds.
+EVENT_DATA: Final[Mapping[str, type[JobEventData] | type[BatchEventData]]] = MappingProxyType(
+    {job_event(status): JobEventData for status in JobStatus} | {BATCH_COMPLETED: BatchEventData}
+)
 
 
 class Event(BaseModel):
@@ -17,12 +74,33 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    specversion: str = "1.0"
-    id: str  # stable across redeliveries: receivers drop what they have seen
-    source: str  # the deployment: `maskq/{key_prefix}`
-    type: str  # `maskq.job.succeeded`, `maskq.batch.completed`, …
-    subject: str  # the job's or batch's id
-    time: datetime  # when the state was entered, by Redis' clock
-    datacontenttype: str = "application/json"
-    data: dict[str, Any] = Field(default_factory=dict)
+    specversion: str = Field(default="1.0", description="Of CloudEvents.")
+    id: str = Field(
+        description="Stable across redeliveries: receivers drop what they have seen. "
+        "`{subject}:{state}`, and `:{attempt}` for queued and running."
+    )
+    source: str = Field(description="The deployment: `maskq/{key_prefix}`.")
+    type: str = Field(description="`maskq.job.succeeded`, `maskq.batch.completed`, …")
+    subject: str = Field(description="The job's or batch's id.")
+    time: datetime = Field(description="When the state was entered, by Redis' clock.")
+    # None: written before there was one.
+    timestamp: datetime | None = Field(
+        default=None, description="`time` once more, under the name Standard Webhooks has for it."
+    )
+    datacontenttype: str = Field(default="application/json", description="Of `data`.")
+    data: dict[str, Any] = Field(
+        default_factory=dict, description="What happened; its fields depend on `type`."
+    )
     cursor: str = Field(default="", exclude=True)  # where to go on: client.events(since=cursor)
+
+    def job(self) -> JobEventData:
+        """`data`, typed. Raises ValueError if this is no event of a job."""
+        if EVENT_DATA.get(self.type) is not JobEventData:
+            raise ValueError(f"{self.type!r} is no event of a job; look at `type` before job()")
+        return JobEventData.model_validate(self.data)
+
+    def batch(self) -> BatchEventData:
+        """`data`, typed. Raises ValueError if this is no event of a batch."""
+        if EVENT_DATA.get(self.type) is not BatchEventData:
+            raise ValueError(f"{self.type!r} is no event of a batch; look at `type` before batch()")
+        return BatchEventData.model_validate(self.data)

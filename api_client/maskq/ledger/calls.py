@@ -24,7 +24,7 @@ from maskq.contract import (
 from maskq.contract.places import PrivateUrls
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.ledger import keys
-from maskq.ledger.records import pairs, parse_record
+from maskq.ledger.records import NewerRequest, pairs, parse_record
 from maskq.ledger.scripts import Script, script
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ class Claimed:
     outcome: ClaimOutcome
     record: JobRecord | None = None  # only when claimed
     urls: PrivateUrls = NO_URLS  # of its request, whole
-    job_id: str = ""  # only when alone
+    job_id: str = ""  # only when alone, or when `newer`
+    newer: str = ""  # what it asks for and this version does not know: claimed, to be given back
 
 
 def claim(
@@ -235,7 +236,10 @@ def claim(
         if outcome is ClaimOutcome.CLAIMED:
             fields = pairs(answer[1:])
             urls = PrivateUrls.model_validate_json(fields.get("urls", "{}"))
-            return Claimed(outcome, parse_record(fields), urls)
+            try:
+                return Claimed(outcome, parse_record(fields, to_run=True), urls)
+            except NewerRequest as error:
+                return Claimed(outcome, job_id=fields["id"], newer=str(error))
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
     args = (prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive))

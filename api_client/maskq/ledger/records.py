@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from maskq.contract import JobFailure, JobRecord, JobResult, SegmentRequest
@@ -14,14 +15,31 @@ def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def parse_record(fields: Mapping[str, str]) -> JobRecord:
-    """A record from its hash; raises pydantic's ValidationError if somebody else wrote it."""
+class NewerRequest(ValueError):
+    """It asks for something that this version does not know; the text names it."""
+
+
+def parse_record(fields: Mapping[str, str], *, to_run: bool = False) -> JobRecord:
+    """A record from its hash; raises pydantic's ValidationError if somebody else wrote it.
+
+    `to_run`: raises NewerRequest for what a newer client asks for. Otherwise that is left out: to
+    look at a job one need not understand all of it.
+    """
     plain: dict[str, object] = {
         name: value for name, value in fields.items() if name not in ("request", "result", "error")
     }
-    plain["request"] = SegmentRequest.model_validate_json(fields["request"])
+    plain["request"] = _request(fields["request"], to_run)
     if "result" in fields:
         plain["result"] = JobResult.model_validate_json(fields["result"])
     if "error" in fields:
         plain["error"] = JobFailure.model_validate_json(fields["error"])
     return JobRecord.model_validate(plain)
+
+
+def _request(text: str, to_run: bool) -> SegmentRequest:
+    asked = json.loads(text)
+    newer = sorted(asked.keys() - SegmentRequest.model_fields.keys())
+    if newer and to_run:
+        raise NewerRequest(", ".join(newer))
+    known = {name: value for name, value in asked.items() if name not in newer}
+    return SegmentRequest.model_validate_json(json.dumps(known) if newer else text)
