@@ -14,8 +14,9 @@ RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check \
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY api_client api_client
 COPY worker worker
+COPY gateway gateway
 COPY standalone standalone
-RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[worker]'
+RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[worker,gateway]'
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --create-home --uid 10001 maskq && install -d -o maskq -g maskq /var/cache/maskq

@@ -23,11 +23,16 @@ def up(
     env_file: Annotated[
         Path | None, typer.Option(help="gets the MASKQ_ settings when all is ready")
     ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="which uploads start which jobs (TOML)")
+    ] = None,
 ) -> None:
     """Redis, an S3 server and workers on this machine, until SIGTERM or Ctrl-C."""
     from maskq_standalone.up import run
 
-    raise typer.Exit(run(directory=directory, workers=workers, model=model, env_file=env_file))
+    raise typer.Exit(
+        run(directory=directory, workers=workers, model=model, env_file=env_file, rules=rules)
+    )
 
 
 def demo(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from maskq_standalone import redis_server
+from maskq.contract.places import S3Place
+from maskq_standalone import redis_server, uploads
 from maskq_standalone.children import Child, ChildError, Stopped, explain
 from maskq_standalone.directory import Credentials, Lock
 from maskq_standalone.redis_server import RedisServer
@@ -58,6 +59,7 @@ class Stack:
         pinned: bool = False,
         worker_command: Sequence[str] | None = None,
         webhooks: bool = False,
+        rules: Path | None = None,
         drain_s: float = DRAIN_S,
         report: Report = silent,
     ) -> None:
@@ -67,6 +69,7 @@ class Stack:
         env: further settings, for workers and in `environment`; over MASKQ_ variables of this
         process, which count as well, so that clients and workers agree.
         webhooks: whether a process posts what is owed to receivers.
+        rules: a file that says which uploads start which jobs.
         redis_binary, pinned: see redis_server.find. worker_command: instead of the real worker.
         drain_s: how long a worker may finish its jobs when the stack stops.
         report: takes one line for each thing that became ready, died or came back.
@@ -81,6 +84,8 @@ class Stack:
         self._pinned = pinned
         self._worker_command = tuple(worker_command or COMMAND)
         self._webhooks = webhooks
+        self._rules = rules
+        self._watched: set[str] = set()  # buckets
         self._drain_s = drain_s
         self._report = report
         self._stop_requests = 0
@@ -128,9 +133,13 @@ class Stack:
             raise ChildError(f"the stack on {self.directory} runs already")
         try:
             self._open_directory()
+            if self._rules:
+                self._watched = uploads.watched(self._rules, self._own_output())
             self._start_servers()
             if self._webhooks:
-                self._start_webhooks()
+                self._start_other("webhooks", WEBHOOKS_COMMAND)
+            if self._rules:
+                self._start_other("uploads", uploads.COMMAND, self._watching(self._rules))
             self.start_workers(self._workers_wanted)
         except ChildError:
             self._temporary = False  # its logs are wanted: the error names one
@@ -265,12 +274,26 @@ class Stack:
     def _processes(self) -> list[Worker]:
         return [*self.workers, *self._others]
 
-    def _start_webhooks(self) -> None:
+    def _own_output(self) -> S3Place:
+        return S3Place(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
+
+    def _watching(self, rules: Path) -> dict[str, str]:
+        """What the process that listens to uploads needs beside `environment`."""
+        return {
+            "MASKQ_TRIGGER_RULES": str(rules.absolute()),
+            "MASKQ_TRIGGER_QUEUE_URL": uploads.connect(self.s3, self._watched),
+            "MASKQ_SQS_ENDPOINT_URL": self.s3.endpoint_url,
+        }
+
+    def _start_other(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        """A process without a model."""
         process = Worker(
-            "webhooks",
+            name,
             self.directory,
-            self.environment,
-            command=WEBHOOKS_COMMAND,
+            self.environment | dict(env or {}),
+            command=command,
             keep_open=self._held(),
         )
         self._others.append(process)
@@ -310,6 +333,8 @@ class Stack:
         if server.restarts.due:
             try:
                 server.restart(self.stopping)
+                if server is self.s3 and self._watched:
+                    uploads.connect(self.s3, self._watched)
             except ChildError as error:
                 self._report(f"{error}; again in {server.restarts.ended():g} s")
             else:

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from acceptance.conftest import LEASE_S
@@ -53,13 +55,24 @@ def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: C
     event = json.loads(out)
     assert (event["subject"], event["type"]) == (job.id, "maskq.job.succeeded")
     assert event["data"]["result"]["width"] == 64
-    listed = subprocess.run(
-        [str(MASKQ), "webhooks", "list", job.id, "--json"],
-        env={**os.environ, **fresh_stack.environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (delivery,) = json.loads(listed.stdout)
+    delivery = _delivered(fresh_stack, job.id)
     assert delivery["url"] == url
     assert delivery["log"][0]["status"] == 200
+
+
+def _delivered(stack: Stack, job_id: str) -> dict[str, Any]:
+    """As the command line shows it; it is noted a moment after the receiver answered."""
+    end = time.monotonic() + 20
+    while True:
+        listed = subprocess.run(
+            [str(MASKQ), "webhooks", "list", job_id, "--json"],
+            env={**os.environ, **stack.environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (delivery,) = json.loads(listed.stdout)
+        if delivery["state"] != "pending":
+            found: dict[str, Any] = delivery
+            return found
+        assert time.monotonic() < end, delivery

@@ -40,7 +40,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         print(
             f"maskq: {error.name} is not installed here; install maskq[worker] to serve a model, "
-            f"maskq[standalone] for the one-machine stack",
+            f"maskq[gateway] to take notifications, maskq[standalone] for the one-machine stack",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -1,0 +1,72 @@
+"""`maskq gateway` and `maskq trigger`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RulesFile = Annotated[
+    Path | None, typer.Option("--rules", help="instead of MASKQ_TRIGGER_RULES, a TOML file")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands; the client's command line calls it where we are installed."""
+    app.command()(gateway)
+    app.add_typer(trigger, name="trigger")
+
+
+def gateway(
+    host: Annotated[str, typer.Option(help="the address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
+    rules: RulesFile = None,
+) -> None:
+    """Take notifications of object stores by HTTP; each upload that a rule takes starts a job."""
+    from maskq_gateway.server import serve
+    from maskq_gateway.settings import GatewaySettings
+
+    serve(GatewaySettings.load(), rules, host=host, port=port)
+
+
+trigger = typer.Typer(no_args_is_help=True, help="Uploads that start jobs.")
+
+
+@trigger.callback()
+def _trigger() -> None:
+    """Uploads that start jobs."""
+
+
+@trigger.command()
+def sqs(
+    queue_url: Annotated[
+        str | None, typer.Option(help="instead of MASKQ_TRIGGER_QUEUE_URL")
+    ] = None,
+    rules: RulesFile = None,
+) -> None:
+    """Take notifications out of an SQS queue; each upload that a rule takes starts a job."""
+    from maskq_gateway.settings import GatewaySettings
+    from maskq_gateway.sqs import serve
+
+    chosen = {"trigger_queue_url": queue_url} if queue_url else {}
+    serve(GatewaySettings.load(**chosen), rules)
+
+
+@trigger.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="a TOML file with [[rule]] tables")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Say what the rules of a file do, or what is wrong with them."""
+    from maskq_gateway.settings import GatewaySettings
+
+    described = [rule.public() for rule in GatewaySettings.load().rules(file).each]
+    if as_json:
+        typer.echo(json.dumps(described))
+        return
+    for rule in described:
+        typer.echo(f"{rule['name']}: s3://{rule['bucket']}/{rule['prefix']}…")
+        for name in sorted(rule.keys() - {"name", "bucket", "prefix"}):
+            typer.echo(f"    {name} = {json.dumps(rule[name], ensure_ascii=False)}")

@@ -1,0 +1,92 @@
+"""What goes wrong, as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from maskq.contract.failures import FailureCode
+from maskq.errors import MaskqError, QueueFull, StoreUnavailable
+from maskq_gateway.access import CHALLENGE
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S: Final = {QueueFull: 30, StoreUnavailable: 5}
+
+
+class Problem(Exception):
+    """An answer that is no success. `detail` is for the person who reads the sender's log."""
+
+    def __init__(
+        self, status: HTTPStatus, code: FailureCode, detail: str, **members: object
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.members = members  # more of the document
+        self.headers: dict[str, str] = {}
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.headers["WWW-Authenticate"] = CHALLENGE
+
+    def answer(self) -> JSONResponse:
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.status.phrase,
+            "status": self.status.value,
+            "detail": str(self),
+            "code": self.code.value,
+        }
+        return JSONResponse(
+            document | self.members,
+            self.status.value,
+            headers=self.headers,
+            media_type="application/problem+json",
+        )
+
+
+def of(error: MaskqError) -> Problem:
+    """How an error of maskq's is told; what passes by itself asks the sender to try again."""
+    for kind, seconds in _RETRY_AFTER_S.items():
+        if isinstance(error, kind):
+            problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, str(error))
+            problem.headers["Retry-After"] = str(seconds)
+            return problem
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error))
+
+
+def handle(app: FastAPI) -> None:
+    """Have every error of `app` answered so."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(MaskqError, _maskq_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
+
+
+def _problem(_: Request, error: Any) -> JSONResponse:
+    answer: JSONResponse = error.answer()
+    return answer
+
+
+def _maskq_error(_: Request, error: Any) -> JSONResponse:
+    logger.warning("%s", error)
+    return of(error).answer()
+
+
+def _http_error(request: Request, error: Any) -> JSONResponse:
+    """No such path, or not this method."""
+    status = HTTPStatus(error.status_code)
+    said = f"{request.method} {request.url.path}: {status.phrase.lower()}"
+    problem = Problem(status, FailureCode.INVALID_REQUEST, said)
+    problem.headers.update(error.headers or {})
+    return problem.answer()
+
+
+def _fault(_: Request, error: Exception) -> JSONResponse:
+    """Of ours; the server logs it with its traceback."""
+    said = f"the gateway met a fault of its own ({type(error).__name__}); its log has it"
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, FailureCode.INTERNAL, said).answer()

@@ -1,0 +1,49 @@
+"""What the gateway reads from the environment beyond what it shares with the client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from maskq.contract.places import S3Place
+from maskq.errors import InvalidRequest
+from maskq.settings import Settings
+from maskq_gateway.rules import Rules
+
+
+class GatewaySettings(Settings):
+    """Who may notify, by which way, and what that starts."""
+
+    trigger_rules: Path | None = None  # a TOML file
+    trigger_tokens: SecretStr = SecretStr("")  # comma-separated: several while they change
+    # Topics whose signed messages are accepted, comma-separated ARNs.
+    trigger_sns_topics: Annotated[frozenset[str], NoDecode] = frozenset()
+    trigger_queue_url: str | None = None  # of an SQS queue
+    sqs_endpoint_url: str | None = None  # None: AWS
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    health_file: Path | None = None  # touched every second while the queue is read
+
+    @field_validator("trigger_sns_topics", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return frozenset(_parts(value)) if isinstance(value, str) else value
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        return tuple(_parts(self.trigger_tokens.get_secret_value()))
+
+    def rules(self, path: Path | None = None) -> Rules:
+        """The rules of `path`, or of MASKQ_TRIGGER_RULES. Raises InvalidRequest."""
+        path = path or self.trigger_rules
+        if path is None:
+            raise InvalidRequest(
+                "there are no rules: set MASKQ_TRIGGER_RULES to a TOML file, or give --rules"
+            )
+        return Rules.load(path, own_output=S3Place(self.s3_bucket, self.output_prefix))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

