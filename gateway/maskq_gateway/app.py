@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -46,14 +46,20 @@ def create_app(
     door = _Door(Tokens(settings.tokens), sns or Verifier(settings.trigger_sns_topics))
     triggers = Triggers(client, rules)
 
-    def notify(request: Request, body: Annotated[bytes, Depends(_body)]) -> Response:
+    async def admitted(request: Request) -> bytes:
+        """The body; of a stranger only where SNS may have sent it, whose signature is inside."""
+        if not settings.trigger_sns_topics and not door.knows(request):
+            raise _unknown()
+        return await _body(request)
+
+    def notify(request: Request, body: bytes = Depends(admitted)) -> Response:
         event = door.admit(request, body)
         if notifications.is_sns(event) and door.is_about_topic(event):
             return _answer([])
         try:
             created = notifications.read(event)
         except NotAnEvent as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, str(error)) from None
+            raise _no_event(error) from None
         return _answer(triggers.start(created))
 
     def probe() -> Response:
@@ -77,23 +83,19 @@ class _Door:
         self._tokens = tokens
         self._sns = sns
 
-    def admit(self, request: Request, body: bytes) -> Any:
+    def knows(self, request: Request) -> bool:
+        """Whether it shows a token."""
+        return self._tokens.accept(request.headers)
+
+    def admit(self, request: Request, body: bytes) -> dict[str, Any]:
         """The JSON of a body by somebody who may notify. Raises Problem."""
-        known = self._tokens.accept(request.headers)
+        known = self.knows(request)
         try:
             event = notifications.parse(body)
         except NotAnEvent as error:
-            if not known:
-                raise _unknown() from None
-            raise Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, str(error)) from None
-        if not isinstance(event, dict) and known:
-            raise Problem(
-                HTTPStatus.BAD_REQUEST,
-                FailureCode.INVALID_REQUEST,
-                f"the body is a {type(event).__name__} of JSON; expected an object",
-            )
+            raise (_no_event(error) if known else _unknown()) from None
         if not known:
-            if not isinstance(event, dict) or not notifications.is_sns(event):
+            if not notifications.is_sns(event):
                 raise _unknown()
             self._verify(event)
         return event
@@ -116,6 +118,10 @@ class _Door:
         except SnsRefused as error:
             logger.warning("%s", error)
             raise Problem(HTTPStatus.UNAUTHORIZED, error.code, str(error)) from None
+
+
+def _no_event(error: NotAnEvent) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, str(error))
 
 
 def _unknown() -> Problem:

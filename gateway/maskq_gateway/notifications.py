@@ -42,14 +42,15 @@ class ObjectCreated:
         return self.version_id or [self.etag, self.sequencer or self.when]
 
 
-def parse(body: bytes | str) -> Any:
-    """The JSON of a body. Raises NotAnEvent."""
+def parse(body: bytes | str, place: str = "the body") -> dict[str, Any]:
+    """The object of JSON that a body is. Raises NotAnEvent naming `place`."""
     try:
-        return json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         raise NotAnEvent(
-            "the body is no JSON; expected a notification of an object store"
+            f"{place} is no JSON; expected a notification of an object store"
         ) from None
+    return table(value, place)
 
 
 def read(body: object) -> tuple[ObjectCreated, ...]:
@@ -87,7 +88,7 @@ def _enveloped(envelope: Mapping[str, Any]) -> dict[str, Any]:
         raise NotAnEvent(f"an SNS {envelope['Type']} tells of no object")
     message = text(envelope, "Message", "the SNS envelope")
     try:
-        return table(parse(message), "the Message")
+        return parse(message, "the Message")
     except NotAnEvent as error:
         raise NotAnEvent(f"the SNS envelope holds no notification: {error}") from None
 
@@ -98,7 +99,10 @@ def _records(records: object) -> tuple[ObjectCreated, ...]:
     found = []
     for index, record in enumerate(records):
         place = f"Records[{index}]"
-        name = text(table(record, place), "eventName", place).removeprefix("s3:")
+        record = table(record, place)
+        if "s3" not in record and "data" in record:  # as some versions of RustFS wrap it
+            record, place = table(record["data"], f"{place}.data"), f"{place}.data"
+        name = text(record, "eventName", place).removeprefix("s3:")
         if name.startswith(_CREATED):
             found.append(_record(record, place))
     return tuple(found)
@@ -150,6 +154,7 @@ def _seaweedfs(event: Mapping[str, Any]) -> tuple[ObjectCreated, ...]:
         ObjectCreated(
             bucket=written.bucket,
             key=written.key,
+            version_id=_version(written.version_id),
             etag=written.etag,
             size=written.size,
             when=written.mtime,

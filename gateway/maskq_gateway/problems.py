@@ -16,6 +16,10 @@ from maskq_gateway.access import CHALLENGE
 
 logger = logging.getLogger(__name__)
 
+_LATER: Final = {
+    QueueFull: "as many jobs wait as may; send it again later",
+    StoreUnavailable: "the ledger or the object store cannot be reached; send it again later",
+}
 _RETRY_AFTER_S: Final = {QueueFull: 30, StoreUnavailable: 5}
 
 
@@ -53,7 +57,8 @@ def of(error: MaskqError) -> Problem:
     """How an error of maskq's is told; what passes by itself asks the sender to try again."""
     for kind, seconds in _RETRY_AFTER_S.items():
         if isinstance(error, kind):
-            problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, str(error))
+            # Where Redis and the store are is no business of senders; the log says it.
+            problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _LATER[kind])
             problem.headers["Retry-After"] = str(seconds)
             return problem
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error))

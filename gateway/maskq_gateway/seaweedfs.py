@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,11 @@ from maskq_gateway.fields import number, table, text, text_or_none
 
 _BUCKETS = "/buckets/"
 _PARTS = ".uploads/"  # of multipart uploads that are not complete
-_ETAG = "Seaweed-X-Amz-ETag"  # its S3 gateway's own; what came by another way has none
+# Its S3 gateway's own notes; what came by another way has none.
+_ETAG = "Seaweed-X-Amz-ETag"
+_VERSION = "Seaweed-X-Amz-Version-Id"
+_DELETE_MARKER = "Seaweed-X-Amz-Delete-Marker"
+_VERSION_FILE = re.compile(r"(?P<key>.+)\.versions/v_[^/]+")  # where a version of an object lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Written:
 
     bucket: str
     key: str
+    version_id: str | None
     etag: str | None  # without quotes
     size: int | None  # bytes
     mtime: str | None  # seconds since the epoch
@@ -39,13 +45,20 @@ def read(event: Mapping[str, Any]) -> Written | None:
     bucket, _, key = _where(path, message, entry).removeprefix(_BUCKETS).partition("/")
     if not path.startswith(_BUCKETS) or not bucket or not key or key.startswith(_PARTS):
         return None
+    notes = entry.get("extended")
+    notes = notes if isinstance(notes, dict) else {}
+    if _note(notes, _DELETE_MARKER) == "true":
+        return None
+    if version := _VERSION_FILE.fullmatch(key):
+        key = version["key"]
     attributes = _of(entry, "attributes") or {}
     attributes = table(attributes, f"{place}.new_entry.attributes")
     mtime = number(_of(attributes, "mtime"))
     return Written(
         bucket=bucket,
         key=key,
-        etag=_etag(entry, attributes),
+        version_id=_note(notes, _VERSION) if version else None,
+        etag=_etag(notes, attributes),
         size=number(_of(attributes, "file_size", "fileSize")),
         mtime=None if mtime is None else str(mtime),
     )
@@ -63,14 +76,17 @@ def _of(parent: Mapping[str, Any], *names: str) -> Any:
     return next((parent[name] for name in names if name in parent), None)
 
 
-def _etag(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
+def _etag(notes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str | None:
     """As its S3 gateway tells it: the one it stored, or else the MD5 of the content."""
-    extended = entry.get("extended")
-    stored = _bytes(extended.get(_ETAG)) if isinstance(extended, dict) else b""
-    if stored and stored.isascii():
-        return stored.decode().strip('"') or None
+    if stored := _note(notes, _ETAG):
+        return stored.strip('"') or None
     digest = _bytes(_of(attributes, "md5"))
     return digest.hex() if len(digest) == 16 else None
+
+
+def _note(notes: Mapping[str, Any], name: str) -> str | None:
+    value = _bytes(notes.get(name))
+    return value.decode() if value and value.isascii() else None
 
 
 def _bytes(encoded: object) -> bytes:

@@ -52,7 +52,8 @@ class Refused:
     error: MaskqError
 
     def __str__(self) -> str:
-        return f"rule {self.rule!r}, s3://{self.bucket}/{self.key}: {self.error}"
+        # Quoted and cut: whoever uploads chooses the key, and this goes into a log.
+        return f"rule {self.rule!r}, {f's3://{self.bucket}/{self.key}'!r:.300}: {self.error}"
 
 
 class Triggers:

@@ -28,8 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from maskq import Client, InvalidRequest, JobStatus
-from maskq.contract import JobRecord
-from maskq.contract.ids import new_id, new_token
+from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.places import S3Place
 from maskq.ledger import calls
 from maskq_gateway.app import LARGEST_BODY, PATH, create_app
@@ -41,6 +40,8 @@ ROOT = Path(__file__).parents[2]
 TOKENS = ("first-token", "zweites-tökn")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
 RULE = {"name": "scans", "bucket": "photos", "metadata": {"from": "test"}, "tenant": "acme"}
+
+JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
 
 
 def rules(*tables: dict[str, Any]) -> Rules:
@@ -125,13 +126,20 @@ def event(*records: dict[str, Any]) -> dict[str, Any]:
 
 
 def all_jobs(client: Client) -> list[JobRecord]:
-    found, cursor = [], ""
+    found: list[JobRecord] = []
+    cursor = ""
     while True:
         page = client.list(limit=500, cursor=cursor)
         found += page.records
         cursor = page.cursor
         if not cursor:
             return found
+
+
+def request_of(client: Client, job_id: str) -> SegmentRequest:
+    record = client.get(job_id).record
+    assert record
+    return record.request
 
 
 def basic(password: str) -> str:
@@ -146,6 +154,7 @@ LATIN = TOKENS[1].encode().decode("latin-1")  # a header's bytes, as urllib3 sen
     [
         ({"Authorization": f"Bearer {TOKENS[0]}"}, 202),
         ({"Authorization": f"bearer {TOKENS[0]}"}, 202),
+        ({"Authorization": f"Bearer   {TOKENS[0]}"}, 202),
         ({"Authorization": f"Bearer {LATIN}"}, 202),
         ({"X-Api-Key": TOKENS[0]}, 202),
         ({"Authorization": basic(TOKENS[0])}, 202),
@@ -182,7 +191,7 @@ def test_who_may_not_notify_is_not_told_what_is_wrong_with_the_body(gateway: Gat
 def test_a_gateway_that_nobody_may_notify_does_not_start(
     environment: dict[str, str], client: Client
 ) -> None:
-    nobody = GatewaySettings(trigger_tokens=" , ", trigger_sns_topics="")
+    nobody = GatewaySettings.load(trigger_tokens=" , ", trigger_sns_topics="")
     with pytest.raises(InvalidRequest, match="nobody may notify"):
         create_app(nobody, client, rules())
 
@@ -192,13 +201,13 @@ def test_an_upload_starts_the_job_that_its_rule_asks_for(gateway: Gateway, clien
     assert answer.status == 202
     (started,) = answer.json()["jobs"]
     assert started["rule"] == "scans"
-    request = client.get(started["job_id"]).record.request
+    request = request_of(client, started["job_id"])
     assert request.image_uri == "s3://photos/in/grün 1.JPG"
     assert (request.image_version_id, request.image_etag) == ("v1", None)
     assert request.metadata == {"from": "test", "trigger": "scans"}
     assert request.tenant == "acme"
-    unversioned = client.get(gateway.job(event(record("2.png", sequencer="01"))))
-    assert unversioned.record.request.image_etag == "etag-of-01"
+    unversioned = gateway.job(event(record("2.png", sequencer="01")))
+    assert request_of(client, unversioned).image_etag == "etag-of-01"
 
 
 def test_the_ways_of_one_event_lead_to_one_job(gateway: Gateway) -> None:
@@ -294,7 +303,7 @@ def test_a_failed_submission_is_made_up_for_by_its_repetition(
     [
         ("notes.txt", "no rule takes it"),
         ("folder/", "no rule takes it"),
-        (f"masks/{new_id()}/{new_token()}/mask.png", "an output of maskq"),
+        (f"masks/{JOB}/{TOKEN}/mask.png", "an output of maskq"),
     ],
 )
 def test_what_starts_nothing_says_why(
@@ -314,7 +323,7 @@ def test_a_refused_job_names_rule_and_key_and_does_not_hold_up_others(
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json()
     assert problem["code"] == "unknown_model"
-    assert "rule 'wrong', s3://photos/in/1.jpg: no worker has ever served" in problem["detail"]
+    assert "rule 'wrong', 's3://photos/in/1.jpg': no worker has ever served" in problem["detail"]
     assert [job["rule"] for job in problem["jobs"]] == ["scans"]
     assert len(all_jobs(client)) == 1
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,8 +242,10 @@ def rules_file(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "maskq_gateway.sqs", *arguments]
+def process(
+    *options: str, arguments: Sequence[str] = ("-m", "maskq_gateway.sqs")
+) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, *arguments, *options]
     path = os.pathsep.join([str(ROOT / "gateway"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
@@ -285,7 +287,27 @@ def test_a_process_with_a_mistake_says_one_sentence(
     assert "rules.toml: rule 'scans': bucket" in said
 
 
-def test_a_process_ends_with_its_parent(settings: GatewaySettings, rules_file: Path) -> None:
+SUPERVISOR = """
+import os, subprocess, sys
+command = [sys.executable, "-m", "maskq_gateway.sqs", "--parent", str(os.getpid())]
+subprocess.run(command)
+"""
+
+
+def test_a_process_ends_with_its_parent(
+    settings: GatewaySettings, rules_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = rules_file.with_name("health")
+    monkeypatch.setenv("MASKQ_HEALTH_FILE", str(health))
+    with process(arguments=["-c", SUPERVISOR]) as parent:
+        until(health.exists)
+        parent.kill()
+        until(lambda: not health.exists())
+
+
+def test_a_process_of_another_parent_does_not_start(
+    settings: GatewaySettings, rules_file: Path
+) -> None:
     with process("--parent", "1") as child:
         _, said = child.communicate(timeout=20)
     assert child.returncode == 78

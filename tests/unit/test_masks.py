@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from maskq_worker.model.masks import TIE, _taps, untied_differences, upsampled_argmax
+from maskq_worker.model.masks import (
+    TIE,
+    mask_with_confidence,
+    untied_differences,
+    upsampled_argmax,
+)
+from maskq_worker.model.taps import Taps
 
 
 def reference(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -70,7 +76,7 @@ def test_the_mask_is_the_references(
 )
 def test_the_weights_are_interpolates_own(source: int, target: int) -> None:
     signal = noise(1, 1, source)[0]
-    taps = _taps(source, target, torch.device("cpu"))
+    taps = Taps.of(source, target, torch.device("cpu"))
     ours = taps.first_weight * signal[0, taps.first] + taps.second_weight * signal[0, taps.second]
     expected = interpolate(signal[None], size=target, mode="linear", align_corners=False)[0, 0]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
@@ -83,6 +89,36 @@ def test_large_regions_too(target: tuple[int, int]) -> None:
     logits = regions(150, 60)
     mask = upsampled_argmax(logits, target)
     assert len(np.unique(mask)) > 5
+    assert_same_but_for_ties(logits, mask, target)
+
+
+@pytest.mark.parametrize("classes", [3, 5, 6, 40])
+def test_more_classes_can_win_in_a_cell_than_are_looked_at_alone(classes: int) -> None:
+    """Borders here and there only, so that no band is taken whole."""
+    logits = regions(classes, 60)
+    logits[:, 20:24, 20:24] = noise(classes, 4, 4)
+    target = (400, 300)
+    assert_same_but_for_ties(logits, upsampled_argmax(logits, target), target)
+
+
+def test_a_class_that_is_best_at_no_corner_can_win_between_them() -> None:
+    logits = torch.tensor([[10.0, 0.0], [0.0, 10.0], [9.0, 9.0]])[:, None, :]  # (3, 1, 2)
+    mask = upsampled_argmax(logits, (1, 9))
+    assert set(mask[0]) == {0, 1, 2}
+    assert_same_but_for_ties(logits, mask, (1, 9))
+
+
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [(noise(9, 12, 12), (50, 41)), (regions(150, 40), (167, 231)), (noise(300, 6, 6), (13, 29))],
+    ids=["noise", "regions", "300 classes"],
+)
+def test_confidence_is_the_winner_s_softmax(logits: torch.Tensor, target: tuple[int, int]) -> None:
+    mask, confidence = mask_with_confidence(logits, target, budget_bytes=100_000)
+    exact = interpolate(logits[None].double(), size=target, mode="bilinear", align_corners=False)
+    expected = exact[0].softmax(dim=0).max(dim=0).values.numpy() * 255
+    assert confidence.dtype == np.uint8
+    assert np.abs(confidence - expected).max() <= 0.51
     assert_same_but_for_ties(logits, mask, target)
 
 

@@ -99,6 +99,24 @@ def test_seaweedfs_tells_its_gateway_s_own_etag_before_the_content_s() -> None:
     assert one(event).etag == f"{ETAG}-3"
 
 
+def test_seaweedfs_a_version_is_of_its_object() -> None:
+    event = seaweedfs("/buckets/photos/in/1.jpg.versions/v_0af3")
+    entry = next(event[name] for name in ("message", "message_data") if name in event)["new_entry"]
+    notes = {"Seaweed-X-Amz-Version-Id": base64.b64encode(b"0af3").decode()}
+    entry["extended"] = notes
+    (created,) = read(event)
+    assert (created.key, created.version_id) == ("in/1.jpg", "0af3")
+    notes["Seaweed-X-Amz-Delete-Marker"] = base64.b64encode(b"true").decode()
+    assert read(event) == ()
+
+
+def test_a_record_may_be_wrapped() -> None:
+    record = {"s3": {"bucket": {"name": "b"}, "object": {"key": "a+b.jpg"}}}
+    wrapped = {"object_name": "x", "data": {"eventName": "s3:ObjectCreated:Put", **record}}
+    (created,) = read({"Records": [wrapped]})
+    assert (created.bucket, created.key) == ("b", "a b.jpg")
+
+
 def test_seaweedfs_renamed_file_is_where_it_is_now() -> None:
     renamed = seaweedfs(old_entry={"name": "1.jpg"}, new_parent_path="/buckets/photos/done")
     assert one(renamed).key == "done/1.jpg"

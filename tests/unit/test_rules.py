@@ -20,6 +20,8 @@ from maskq_gateway.triggers import idempotency_key
 ROOT = Path(__file__).parents[2]
 OWN = S3Place("maskq", "maskq")
 
+JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
+
 
 def rule(**fields: Any) -> dict[str, Any]:
     return {"name": "scans", "bucket": "photos", **fields}
@@ -200,11 +202,11 @@ def test_outputs_of_any_deployment_are_taken_for_what_they_are(prefix: str, file
     "key",
     [
         "mask.png",
-        f"{new_id()}/mask.png",
-        f"{new_id()}/short/mask.png",
-        f"x{new_id()}/{new_token()}/mask.png",
-        f"{new_id()}/{new_token()}/photo.png",
-        f"{new_id()}/{new_token()}/mask.png/1.jpg",
+        f"{JOB}/mask.png",
+        f"{JOB}/short/mask.png",
+        f"x{JOB}/{TOKEN}/mask.png",
+        f"{JOB}/{TOKEN}/photo.png",
+        f"{JOB}/{TOKEN}/mask.png/1.jpg",
     ],
 )
 def test_other_keys_are_no_outputs(key: str) -> None:

@@ -18,6 +18,7 @@
 {p}:answer-sequence      number of answers sent: their messages differ by it
 {p}:batch:{id}[:ended]   hash, list   counts; ids in the order in which they ended
 {p}:idempotency:{key}    hash   id and fingerprint of the request
+{p}:trigger:{sha256}     the highest sequencer of an object that the gateway was told of
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
 {p}:durable              written by submissions that wait for the disk
 {p}:sweeper              hash   when the last sweep was, and of which Redis run
