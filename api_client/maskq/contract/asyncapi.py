@@ -92,8 +92,9 @@ def _channels() -> Json:
             "address": "{key_prefix}:events",
             "title": "Events of a deployment",
             "description": "A Redis stream. Each entry has one field, `event`, which holds the "
-            "CloudEvent as JSON. Read with XREAD or XREADGROUP; the entry's id is the cursor. About "
-            "the last 100000 entries are kept.",
+            "CloudEvent as JSON. Read with XREAD or XREADGROUP; the entry's id is the cursor. "
+            "Entries go after MASKQ_EVENT_RETENTION_S, and sooner when there are more than about "
+            "100000.",
             "parameters": parameters,
             "messages": _messages(*EVENT_DATA),
         },
@@ -101,9 +102,10 @@ def _channels() -> Json:
             "address": None,
             "title": "Webhooks",
             "description": "Standard Webhooks: a POST to the caller's own URL, `webhook` of the "
-            "request or of the batch, with the event as on the stream, byte for byte. A 2xx answer "
-            "ends it and so does 410; after any other, or none, it comes again, a limited number of "
-            f"times, with the same {ID}.",
+            "request or of the batch, or else, for jobs only, to MASKQ_WEBHOOK_URL of whoever "
+            "submits; with the event as on the stream, byte for byte. A 2xx answer ends it and so "
+            "does 410; after any other, or none, it comes again, a limited number of times, with "
+            f"the same {ID}.",
             "messages": _messages(*EVENT_DATA),
         },
         "segment": {
@@ -265,9 +267,8 @@ def _apart(node: Any) -> Any:
 
 def _envelope() -> Json:
     """`Event` as the ledger writes it: whole, while a reader of ours takes less."""
-    schema = Event.model_json_schema(
-        mode="serialization"
-    )  # without the cursor, which is a reader's
+    # As written: without the cursor, which is a reader's.
+    schema = Event.model_json_schema(mode="serialization")
     fields = schema["properties"]
     for name in ("specversion", "datacontenttype"):
         fields[name]["const"] = fields[name].pop("default")
