@@ -50,14 +50,19 @@ def connect(endpoint_url: str | None, *, connections: int = 16) -> Any:
     )
 
 
+def list_under(client: Any, place: S3Place) -> list[S3Place]:
+    """Every object whose key begins with the place and a slash."""
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=place.bucket, Prefix=f"{place.key}/"
+    )
+    return [S3Place(place.bucket, e["Key"]) for page in pages for e in page.get("Contents", ())]
+
+
 def delete_under(client: Any, place: S3Place) -> None:
     """Delete every object whose key begins with the place and a slash, one by one: a bulk deletion
     needs a checksum that not every S3 server knows."""
-    for page in client.get_paginator("list_objects_v2").paginate(
-        Bucket=place.bucket, Prefix=f"{place.key}/"
-    ):
-        for entry in page.get("Contents", ()):
-            client.delete_object(Bucket=place.bucket, Key=entry["Key"])
+    for found in list_under(client, place):
+        client.delete_object(Bucket=found.bucket, Key=found.key)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from maskq import Client
+from maskq.contract import JobResult, Output
 from maskq.contract.places import S3Place
 from maskq.ledger import Ledger, calls
 from maskq_worker.object_store import ObjectStore
@@ -80,3 +81,56 @@ def test_an_outage_of_the_store_only_delays_it(
         patch.setattr(ObjectStore, "delete_under", away)
         retention.remove_due()
     assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1
+
+
+def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
+    client: Client, retention: Retention, s3_server: S3Server
+) -> None:
+    # Given a job whose first attempt died after it had written a mask, and whose second succeeded
+    ledger, prefix = retention._ledger, client.key_prefix
+    job = client.submit(b"image")
+    home = S3Place(s3_server.bucket, client.settings.output_prefix) / job.id
+
+    def attempt(token: str) -> str:
+        record = ledger.run(calls.claim(prefix, "demo", token, owner="h:1", lease_s=60)).record
+        assert record is not None
+        mask = home / token / "mask.png"
+        client.objects.put(mask, b"mask", "image/png")
+        return str(mask)
+
+    attempt("first")
+    ledger.redis.zadd(f"{prefix}:leases", {job.id: 1})
+    swept = {"swept_ms": int(time.time() * 1000) - 1000, "run_id": "r"}
+    ledger.redis.hset(f"{prefix}:sweeper", mapping=swept)
+    assert ledger.run(calls.sweep(prefix, lease_s=60, run_id="r")).reaped == 1
+    ledger.redis.hdel(f"{prefix}:job:{job.id}", "alone")
+    result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt("second")})
+    body = result.model_dump_json().encode()
+    client.objects.put(home / "result.json", body, "application/json")
+
+    # When it is looked after while it still runs, nothing goes
+    ledger.redis.zadd(f"{prefix}:orphans", {job.id: 1})
+    retention.remove_due()
+    assert len(keys_in(s3_server, home.key)) == 4
+
+    # And once it has ended, what no result names
+    assert ledger.run(calls.succeed(prefix, job.id, "second", result))
+    ledger.redis.zrem(f"{prefix}:outputs", job.id)
+    ledger.redis.zadd(f"{prefix}:orphans", {job.id: 1})
+    retention.remove_due()
+    left = {key.removeprefix(f"{home.key}/") for key in keys_in(s3_server, home.key)}
+    assert left == {"input", "result.json", "second/mask.png"}
+    assert ledger.redis.zcard(f"{prefix}:orphans") == 0
+
+
+def test_a_failed_job_keeps_its_upload_and_nothing_else(
+    client: Client, retention: Retention, s3_server: S3Server
+) -> None:
+    job = client.submit(b"image")
+    home = S3Place(s3_server.bucket, client.settings.output_prefix) / job.id
+    client.objects.put(home / "token" / "mask.png", b"mask", "image/png")
+    job.cancel()
+    retention._ledger.redis.zrem(f"{client.key_prefix}:outputs", job.id)
+    retention._ledger.redis.zadd(f"{client.key_prefix}:orphans", {job.id: 1})
+    retention.remove_due()
+    assert keys_in(s3_server, home.key) == {f"{home.key}/input"}

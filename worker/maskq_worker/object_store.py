@@ -104,6 +104,11 @@ class ObjectStore:
         with _typed_errors(place):
             s3.delete_under(self._client, place)
 
+    def list_under(self, place: S3Place) -> list[S3Place]:
+        """Every object whose key begins with the place and a slash."""
+        with _typed_errors(place):
+            return s3.list_under(self._client, place)
+
     def answers(self, bucket: str) -> bool:
         """Whether the store answers at all; that the bucket is missing or refused is an answer, too."""
         try:

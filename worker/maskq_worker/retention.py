@@ -1,16 +1,26 @@
-"""Outputs and uploads of ended jobs go when their time is over (MASKQ_OUTPUT_RETENTION_S)."""
+"""Objects that nobody needs go: those of ended jobs when their time is over
+(MASKQ_OUTPUT_RETENTION_S), and what attempts left that were cut off in the middle."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from maskq.contract.places import S3Place
+from pydantic import ValidationError
+
+from maskq.contract import JobResult
+from maskq.contract.places import S3Place, is_url
 from maskq.ledger import Ledger, calls
+from maskq.ledger.calls import Call, Objects
 from maskq_worker.errors import JobError
 from maskq_worker.leases import Repeating
 from maskq_worker.object_store import ObjectStore
+from maskq_worker.stages import MANIFEST
 
 logger = logging.getLogger(__name__)
+
+_OUTSIDE_ATTEMPTS = frozenset({"input", MANIFEST})  # of the job as a whole: the upload, the commit
 
 
 class Retention:
@@ -33,14 +43,53 @@ class Retention:
         self._thread.stop()
 
     def remove_due(self) -> None:
-        for job_id, output_prefix in self._ledger.run(calls.due_outputs(self._prefix)):
-            places = [self._home / job_id]
-            if output_prefix:
-                places.append(S3Place.parse(output_prefix, key_required=False) / job_id)
-            try:
-                for place in places:
+        """What is due now."""
+        for due in self._ledger.run(calls.due_outputs(self._prefix)):
+            with self._noting(calls.outputs_removed(self._prefix, due)):
+                for place in self._places(due):
                     self._store.delete_under(place)
-            except JobError as error:
-                logger.warning("%s; its objects go later", error.message)
-                continue
-            self._ledger.run(calls.outputs_removed(self._prefix, job_id, output_prefix))
+        for due in self._ledger.run(calls.due_orphans(self._prefix)):
+            record = self._ledger.run(calls.get(self._prefix, due.job_id))
+            if record and not record.ended:
+                continue  # due again in some minutes
+            with self._noting(calls.orphans_removed(self._prefix, due)):
+                for place in self._places(due):
+                    self._remove_orphans(place)
+
+    @contextmanager
+    def _noting(self, done: Call[None]) -> Iterator[None]:
+        """Tell the ledger once the objects are gone; a store that is away only delays it."""
+        try:
+            yield
+        except JobError as error:
+            logger.warning("%s; its objects go later", error.message)
+        else:
+            self._ledger.run(done)
+
+    def _places(self, due: Objects) -> list[S3Place]:
+        places = [self._home / due.job_id]
+        if due.output_prefix:
+            places.append(S3Place.parse(due.output_prefix, key_required=False) / due.job_id)
+        return places
+
+    def _remove_orphans(self, place: S3Place) -> None:
+        """What attempts of an ended job wrote and its manifest does not name."""
+        kept = self._committed(place)
+        for found in self._store.list_under(place):
+            outside = found.key.removeprefix(f"{place.key}/") in _OUTSIDE_ATTEMPTS
+            if not outside and not any(_is_of(found, one) for one in kept):
+                logger.info("removing %s, which an attempt left that was cut off", found)
+                self._store.delete(found)
+
+    def _committed(self, place: S3Place) -> list[S3Place]:
+        body = self._store.find(place / MANIFEST)
+        try:
+            outputs = JobResult.model_validate_json(body).outputs.values() if body else ()
+        except ValidationError:  # a stranger's: then nothing here was committed
+            outputs = ()
+        return [S3Place.parse(uri) for uri in outputs if not is_url(uri)]
+
+
+def _is_of(found: S3Place, place: S3Place) -> bool:
+    """Whether it is that object or, where the place is a directory, below it."""
+    return found == place or (place.key.endswith("/") and str(found).startswith(str(place)))

@@ -325,19 +325,40 @@ def sweep(
     return Call(script("sweep"), args, lambda answer: Swept(*map(int, answer)))
 
 
-def due_outputs(prefix: str, cap: int = 100) -> Call[list[tuple[str, str]]]:
-    """Ended jobs whose objects are past their retention, with their output_prefix or ''."""
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Where objects of a job are: in its own place and, if it has one, under its output_prefix."""
 
-    def parse(answer: Sequence[str]) -> list[tuple[str, str]]:
-        return [(job_id, chosen) for job_id, _, chosen in (m.partition(" ") for m in answer)]
+    job_id: str
+    output_prefix: str  # or ''
 
-    return Call(script("outputs"), (prefix, cap), parse)
+    @property
+    def member(self) -> str:
+        return f"{self.job_id} {self.output_prefix}".rstrip()
 
 
-def outputs_removed(prefix: str, job_id: str, output_prefix: str) -> Call[None]:
+def due_outputs(prefix: str, cap: int = 100) -> Call[list[Objects]]:
+    """Ended jobs whose objects are past their retention."""
+    return Call(script("outputs"), (prefix, cap, "outputs"), _objects)
+
+
+def due_orphans(prefix: str, cap: int = 100) -> Call[list[Objects]]:
+    """Jobs of which an attempt was cut off some minutes ago: it may have left objects."""
+    return Call(script("outputs"), (prefix, cap, "orphans"), _objects)
+
+
+def _objects(answer: Sequence[str]) -> list[Objects]:
+    return [Objects(job_id, chosen) for job_id, _, chosen in (m.partition(" ") for m in answer)]
+
+
+def outputs_removed(prefix: str, which: Objects) -> Call[None]:
     """Nothing of it is left in the store."""
-    member = f"{job_id} {output_prefix}".rstrip()
-    return Call(None, ("ZREM", keys.outputs(prefix), member), lambda _: None)
+    return Call(None, ("ZREM", keys.outputs(prefix), which.member), lambda _: None)
+
+
+def orphans_removed(prefix: str, which: Objects) -> Call[None]:
+    """What cut-off attempts left is gone."""
+    return Call(None, ("ZREM", keys.orphans(prefix), which.member), lambda _: None)
 
 
 # --- a caller's ---------------------------------------------------------------------------------------

@@ -249,6 +249,15 @@ local function expire_queued(id)
     failure('expired', 'it was not running when its queue_ttl_s ended; submit it again'))
 end
 
+-- An attempt was cut off, perhaps with objects in the store that no result names: somebody looks later,
+-- when a holder that was only slow has long found out and removed its own.
+local ORPHANS_MS = 600000
+local function leave_orphans(id)
+  local request = cjson.decode(redis.call('HGET', record_key(id), 'request'))
+  local member = id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or '')
+  redis.call('ZADD', key('orphans'), now + ORPHANS_MS, member)
+end
+
 -- Take a running job from its holder. `release.lua` and `sweep.lua` decide what becomes of it.
 local function unhold(id)
   redis.call('ZREM', key('leases'), id)

@@ -12,6 +12,7 @@
 {p}:deadlines            zset   jobs not ended, by when they expire or time out
 {p}:created, {p}:ended   zset   all records; those ended
 {p}:outputs              zset   ended jobs whose objects go, by when (MASKQ_OUTPUT_RETENTION_S)
+{p}:orphans              zset   jobs of which an attempt was cut off, by when its objects are looked for
 {p}:delivery:{event}[:log]  hash, list  a webhook that is owed, and what its attempts came to
 {p}:deliveries[:due]     zset   all of them by age; those to be tried, by when
 {p}:answers              zset   ended jobs whose Celery caller is not answered yet
@@ -56,6 +57,10 @@ def answers(prefix: str) -> str:
 
 def outputs(prefix: str) -> str:
     return f"{prefix}:outputs"
+
+
+def orphans(prefix: str) -> str:
+    return f"{prefix}:orphans"
 
 
 def events(prefix: str) -> str:

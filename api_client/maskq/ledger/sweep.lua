@@ -26,6 +26,7 @@ end
 local function reap(id)
   local known = redis.call('HMGET', record_key(id), 'exclusive', 'attempt')
   redis.call('HSET', record_key(id), 'alone', '1')
+  leave_orphans(id)
   retry_or_fail(id, known[1] == '1' and 1 or 0, 0, failure('worker_lost',
     'its worker died or went silent during attempt ' .. known[2]))
 end
@@ -45,6 +46,7 @@ for _, id in ipairs(due) do
   if status == 'queued' then
     expire_queued(id)
   elseif status == 'running' then
+    leave_orphans(id)
     end_job(id, 'failed', 'error', failure('timeout', 'did not end within its run_timeout_s'))
     redis.call('HSET', record_key(id), 'token', '')
   else
