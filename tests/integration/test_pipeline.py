@@ -76,6 +76,7 @@ class Bench:
         return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
 
     def close(self) -> None:
+        self.pipeline.stop_claiming()
         self.batcher.close()
         self.ledger.close()
 

@@ -42,8 +42,10 @@ def test_without_an_outage_nobody_waits_and_nothing_is_probed(store: Store, outa
 
 
 def test_all_wait_until_the_store_answers(store: Store, outage: Outage) -> None:
+    before = set(threading.enumerate())
     outage.report()
     outage.report()  # the second to notice
+    (prober,) = set(threading.enumerate()) - before
     with ThreadPoolExecutor(3) as pool:
         waits = [pool.submit(outage.wait) for _ in range(3)]
         for _ in range(3):
@@ -51,10 +53,8 @@ def test_all_wait_until_the_store_answers(store: Store, outage: Outage) -> None:
         assert not any(wait.done() for wait in waits)
         store.up.set()
         assert [wait.result(WAIT_S) for wait in waits] == [True] * 3
-    for thread in threading.enumerate():
-        if thread.name == "maskq-outage":
-            thread.join(WAIT_S)
-            assert not thread.is_alive()
+    prober.join(WAIT_S)
+    assert not prober.is_alive()
 
 
 def test_it_can_happen_again(store: Store, outage: Outage) -> None:
