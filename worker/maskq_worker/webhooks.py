@@ -13,9 +13,10 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated
 
@@ -40,6 +41,8 @@ EX_CONFIG = 78
 _AT_ONCE = 32
 _AT_ONCE_A_HOST = 8  # a slow receiver leaves the others their threads
 _HOLD_S = 60.0  # longer than any attempt
+_SOONEST_S, _LATEST_S = 0.1, 15.0  # before a delivery is looked at again whose receiver is busy
+_HOSTS_KEPT = 1000
 _IDLE_S = 0.5
 _GONE, _SLOW_DOWN = 410, (429, 503)
 _LONGEST_RETRY_AFTER_S = 86_400.0
@@ -73,6 +76,22 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+@dataclass(slots=True)
+class _Host:
+    """What is on its way to one receiver, and how long it took last."""
+
+    begun: dict[str, float] = field(default_factory=dict)  # delivery → monotonic seconds
+    took_s: float = 0.0
+
+    def wait_s(self) -> float:
+        """0 if there is room for one more, else when to ask again: a slow receiver is asked after
+        seldom, or looking through its backlog would cost more than delivering."""
+        if len(self.begun) < _AT_ONCE_A_HOST:
+            return 0.0
+        oldest_s = time.monotonic() - min(self.begun.values())
+        return min(max(oldest_s, self.took_s, _SOONEST_S), _LATEST_S) * random.uniform(1.0, 1.5)
+
+
 class Deliverer:
     """Takes what is due and posts it, some at a time, few of them to one host."""
 
@@ -83,32 +102,38 @@ class Deliverer:
         self._prefix = settings.key_prefix
         self._keys = webhooks.keys_of(settings.webhook_secret.get_secret_value())
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="maskq-webhook")
-        self._busy: Counter[str] = Counter()  # host → attempts in progress
+        self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
         self._changed = threading.Lock()
 
     def deliver_due(self) -> int:
         """Start what is due and finds a free thread; how many those were."""
         with self._changed:
-            free = _AT_ONCE - self._busy.total()
+            if len(self._hosts) > _HOSTS_KEPT:
+                idle = [name for name, host in self._hosts.items() if not host.begun]
+                for name in idle:
+                    del self._hosts[name]
+            free = _AT_ONCE - sum(len(host.begun) for host in self._hosts.values())
         if free <= 0:
             return 0
         due = self._ledger.run(calls.due_deliveries(self._prefix, cap=free, hold_s=_HOLD_S))
         for delivery in due:
-            host = _host(delivery.url)
+            name = _host(delivery.url)
             with self._changed:
-                room = self._busy[host] < _AT_ONCE_A_HOST
-                self._busy[host] += room
-            if room:
-                self._pool.submit(self._deliver, delivery, host)
+                host = self._hosts[name]
+                wait_s = host.wait_s()
+                if not wait_s:
+                    host.begun[delivery.id] = time.monotonic()
+            if wait_s:
+                self._ledger.run(calls.delivery_later(self._prefix, delivery, wait_s))
             else:
-                self._ledger.run(calls.delivery_later(self._prefix, delivery, 1.0))
+                self._pool.submit(self._deliver, delivery, host)
         return len(due)
 
     def close(self) -> None:
         """Let what is on its way arrive."""
         self._pool.shutdown(wait=True)
 
-    def _deliver(self, due: DueDelivery, host: str) -> None:
+    def _deliver(self, due: DueDelivery, host: _Host) -> None:
         try:
             self._try(due)
         except MaskqError as error:  # it stays due
@@ -117,7 +142,7 @@ class Deliverer:
             logger.exception("webhook %s met a fault of ours", due.id)
         finally:
             with self._changed:
-                self._busy[host] -= 1
+                host.took_s = time.monotonic() - host.begun.pop(due.id)
 
     def _try(self, due: DueDelivery) -> None:
         began = time.monotonic()
