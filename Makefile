@@ -2,6 +2,7 @@
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make check   lint, types, import rules                       make bench   latency at light load
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
+#   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
@@ -15,7 +16,7 @@ TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 ARGS ?=
 
-.PHONY: demo test check chaos bench compose-test train clean
+.PHONY: demo test check chaos browser bench compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -31,6 +32,9 @@ check: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
+
+browser: $(VENV)/.dev
+	$(BIN)/python -m pytest -m browser -n 0 tests/browser $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.light_load $(ARGS)

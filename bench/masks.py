@@ -138,7 +138,7 @@ def demo_scores() -> torch.Tensor:
 
     segmenter = load_segmenter(WorkerSettings(model="demo", device="cpu"))
     item = segmenter.prepare(draw(held_out(5, 0), size=(1280, 960)).image)
-    return segmenter._backend.forward(item.pixels[None])[0]
+    return segmenter._backend.forward(item.views.each[0].pixels[None])[0]
 
 
 def noise() -> torch.Tensor:

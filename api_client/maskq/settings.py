@@ -59,7 +59,8 @@ class Settings(BaseSettings):
 # A client meets its worker's variables in a shared environment: known is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "forward_timeout_s", "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
+    "forward_timeout_s", "max_score_bytes",
+    "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",

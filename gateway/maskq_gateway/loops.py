@@ -19,10 +19,13 @@ FILES: Final = {
     Output.OVERLAY: "overlay.jpg",
     Output.STATS: "stats.json",
     Output.LOGITS: "logits.npy",
+    Output.CONFIDENCE: "confidence.png",
+    Output.RLE: "rle.json",
 }
+_BINARY = tuple(f"binary/{index:03d}.png" for index in range(1000))  # one for each class
 MANIFEST: Final = "result.json"  # of every job
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_FILE = "|".join(map(re.escape, FILES.values()))
+_FILE = "|".join([*map(re.escape, FILES.values()), r"binary/[0-9]{3,5}\.png"])
 _OUTPUT = re.compile(
     rf"(?:.*/)?{_UUID}/(?:[A-Za-z0-9_-]{{16}}/(?:{_FILE})|{re.escape(MANIFEST)})", re.DOTALL
 )
@@ -53,7 +56,8 @@ class Written:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (*(FILES[output] for output in sorted(self.outputs)), MANIFEST)
+        files = [FILES[output] for output in sorted(self.outputs) if output in FILES]
+        return (*files, *(_BINARY if Output.BINARY in self.outputs else ()), MANIFEST)
 
 
 def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:

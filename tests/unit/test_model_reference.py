@@ -27,6 +27,7 @@ from maskq_worker.model.backends import choose_device, load_network
 from maskq_worker.model.labels import read_labels
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.views import View, Views
 from maskq_worker.settings import WorkerSettings
 
 SIDE = 64  # px
@@ -265,7 +266,8 @@ def test_an_error_at_one_mask_stays_with_its_image(
 def test_scores_that_are_no_numbers_fail_only_their_own_image(original: Path) -> None:
     segmenter = load(original)
     good = segmenter.prepare(photo(20, 30))
-    bad = ModelInput(np.full_like(good.pixels, np.nan), (30, 20))
+    blank = View(np.full_like(good.views.each[0].pixels, np.nan))
+    bad = ModelInput(Views((blank,)), (30, 20))
     failed, output = segmenter.run([bad, good])
     assert isinstance(failed, PermanentError)
     assert "float32" in failed.message

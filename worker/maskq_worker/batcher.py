@@ -73,8 +73,12 @@ class MicroBatcher(Generic[In, Out]):
         return future
 
     def busy_since(self) -> float | None:
-        """When the run in progress began, by time.monotonic(); None while idle."""
+        """When the run in progress began, or last made progress, by time.monotonic(); None: idle."""
         return self._busy_since
+
+    def progress(self) -> None:
+        """For a run of several forwards: one of them is done. Call it from within the run."""
+        self._busy_since = time.monotonic()
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
         """Take no more items, and wait up to `timeout_s` (None: as long as needed) for the thread.

@@ -66,6 +66,7 @@ class ModelStep(bootsteps.StartStopStep):
             name="maskq-model",
             initialise=self._make_ready,
         )
+        self._segmenter.on_forward = self._batcher.progress
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher.busy_since, settings.forward_timeout_s)
         self._watchdog.start()

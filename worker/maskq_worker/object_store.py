@@ -16,6 +16,7 @@ from maskq_worker.errors import PermanentError, TransientError
 class StoredObject:
     body: bytes
     etag: str | None
+    version_id: str | None = None  # in a bucket with versions
 
 
 class AlreadyThere(Exception):
@@ -57,7 +58,8 @@ class ObjectStore:
                     f"{place} has {size} bytes; this worker takes {max_bytes} "
                     f"(MASKQ_MAX_IMAGE_BYTES)",
                 )
-            return StoredObject(answer["Body"].read(), answer.get("ETag"))
+            version = answer.get("VersionId")
+            return StoredObject(answer["Body"].read(), answer.get("ETag"), version)
 
     def find(self, place: S3Place) -> bytes | None:
         """Read a small object that may not be there."""

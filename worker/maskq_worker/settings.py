@@ -20,7 +20,8 @@ class WorkerSettings(Settings):
     )
     device: str = "auto"  # auto | cpu | cuda; the GPU itself is chosen by CUDA_VISIBLE_DEVICES
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    backend: Literal["auto", "transformers"] = "auto"  # transformers: the reference path
+    # transformers: the reference path; cpu and cuda: our own network on that device
+    backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
     # Left open, both follow the device: sizes.py.
     max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
     concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
@@ -28,6 +29,8 @@ class WorkerSettings(Settings):
     event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # and at most 100,000 events
     # A forward that takes longer is taken for stuck: the process ends and is started again.
     forward_timeout_s: float = Field(default=300.0, gt=0)
+    # Of the scores that windows of one image are merged into (mode `tiled`): larger, more detail.
+    max_score_bytes: int = Field(default=2**30, ge=2**24)
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.

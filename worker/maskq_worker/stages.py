@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from maskq.contract import FailureCode, JobRecord, JobResult, Output
+from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentRequest
+from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
 from maskq_worker import images, outputs
 from maskq_worker.errors import JobError, PermanentError
@@ -52,6 +55,7 @@ class Stages:
         place = self._job_place(record)
         if record.attempt > 1 and (earlier := self._committed(place)):
             return earlier
+        classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
         times = Stopwatch()
         with times.stage("fetch"):
             stored = self._fetch(record, urls)
@@ -60,23 +64,21 @@ class Stages:
                 stored.body, max_bytes=None, max_pixels=self._settings.max_image_pixels
             )
         with times.stage("prepare"):
-            prepared = self._segmenter.prepare(decoded.image, outputs=record.request.outputs)
+            prepared = self._segmenter.prepare(
+                decoded.image, outputs=record.request.outputs, mode=record.request.mode
+            )
         held.check()
         with times.stage("model"):
             output = self._batcher.submit(prepared).result()
         held.check()
         with times.stage("encode"):
-            artifacts = outputs.encode(
-                record.request.outputs,
-                image=decoded.image,
-                output=output,
-                labels=self._segmenter.info.labels,
-            )
+            encoded = self._encode(record.request, decoded, output, classes)
         with times.stage("store"):
-            places = self._write(record, urls, held, artifacts)
+            places = self._write(record, urls, held, encoded.artifacts)
         held.check()
-        result = self._result(record, stored, decoded, output, places, times)
-        return self._commit(place, result, held)
+        result = self._result(record, stored, decoded, encoded.classes, places, times)
+        manifest = self._manifest(record.request, result, encoded)
+        return self._commit(place, result, manifest, held)
 
     def remove(self, places: Sequence[S3Place]) -> None:
         """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
@@ -86,8 +88,12 @@ class Stages:
 
     def remove_result(self, record: JobRecord, result: JobResult) -> None:
         """A manifest and what it names. What was put to a caller's URL is not ours to remove."""
-        ours = [S3Place.parse(uri) for uri in result.outputs.values() if not is_url(uri)]
-        self.remove([self._job_place(record) / MANIFEST, *ours])
+        ours = [uri for uri in result.outputs.values() if not is_url(uri)]
+        self.remove([self._job_place(record) / MANIFEST])
+        self.remove([S3Place.parse(uri) for uri in ours if not uri.endswith("/")])
+        with suppress(JobError):
+            for prefix in (uri.rstrip("/") for uri in ours if uri.endswith("/")):
+                self._store.delete_under(S3Place.parse(prefix))
 
     def _fetch(self, record: JobRecord, urls: PrivateUrls) -> StoredObject:
         request, max_bytes = record.request, self._settings.max_image_bytes
@@ -100,6 +106,27 @@ class Stages:
             version_id=request.image_version_id,
             etag=request.image_etag,
         )
+
+    def _encode(
+        self,
+        request: SegmentRequest,
+        decoded: Decoded,
+        output: ModelOutput,
+        ids: frozenset[int] | None,
+    ) -> Encoded:
+        labels = self._segmenter.info.labels
+        output = replace(output, mask=outputs.only(output.mask, ids, len(labels)))
+        classes = outputs.measured(request.outputs, output.mask, labels)
+        alpha = outputs.OVERLAY_ALPHA if request.overlay_alpha is None else request.overlay_alpha
+        artifacts = outputs.encode(
+            request.outputs,
+            image=decoded.image,
+            output=output,
+            labels=labels,
+            classes=classes,
+            look=outputs.Look(alpha, request.overlay_legend),
+        )
+        return Encoded(artifacts, classes)
 
     def _write(
         self, record: JobRecord, urls: PrivateUrls, held: Held, artifacts: Sequence[Artifact]
@@ -116,6 +143,8 @@ class Stages:
             held.written.append(at)
             self._store.put(at, artifact.body, artifact.content_type)
             places[artifact.output] = str(at)
+        if Output.BINARY in record.request.outputs:  # also where no class has a file
+            places[Output.BINARY] = str(self._job_place(record) / held.token / outputs.BINARY)
         return places
 
     def _result(
@@ -123,28 +152,43 @@ class Stages:
         record: JobRecord,
         stored: StoredObject,
         decoded: Decoded,
-        output: ModelOutput,
+        classes: list[ClassStats],
         places: dict[Output, str],
         times: Stopwatch,
     ) -> JobResult:
-        stats = outputs.stats(output.mask, self._segmenter.info.labels)
         return JobResult(
             width=decoded.image.width,
             height=decoded.image.height,
             model=record.model,
             model_revision=self._segmenter.info.revision,
             backend=self._segmenter.info.backend,
+            dtype=self._segmenter.info.dtype,
             outputs=places,
-            labels={entry.id: entry.label for entry in stats},
-            stats=stats if Output.STATS in record.request.outputs else [],
+            labels={entry.id: entry.label for entry in classes},
+            stats=classes if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
+            source_version_id=stored.version_id,
             notes=list(decoded.notes),
             timings_ms=times.milliseconds,
         )
 
-    def _commit(self, place: S3Place, result: JobResult, held: Held) -> JobResult:
+    def _manifest(self, request: SegmentRequest, result: JobResult, encoded: Encoded) -> Manifest:
+        info = self._segmenter.info
+        sizes: Counter[Output] = Counter()
+        for artifact in encoded.artifacts:
+            sizes[artifact.output] += len(artifact.body)
+        return Manifest(
+            **result.model_dump(),
+            palette=outputs.colours(encoded.classes, len(info.labels)),
+            preprocessing={"mode": request.mode, "input_size": info.input_size},
+            output_bytes=dict(sizes),
+        )
+
+    def _commit(
+        self, place: S3Place, result: JobResult, manifest: Manifest, held: Held
+    ) -> JobResult:
         """The manifest decides which attempt's outputs are the job's: it is created once."""
-        body = result.model_dump_json(exclude_defaults=True).encode()
+        body = manifest.model_dump_json(exclude_defaults=True).encode()
         # From here on the outputs belong to the manifest: an error may hide that it was written.
         written, held.written = held.written, []
         try:
@@ -173,6 +217,14 @@ class Stages:
         if record.request.output_prefix:
             return S3Place.parse(record.request.output_prefix, key_required=False) / record.id
         return S3Place(self._settings.s3_bucket, self._settings.output_prefix) / record.id
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What is to be stored, and the classes that are in it."""
+
+    artifacts: list[Artifact]
+    classes: list[ClassStats]  # with boxes and regions only where an output needs them
 
 
 class Stopwatch:

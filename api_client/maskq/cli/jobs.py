@@ -30,9 +30,20 @@ def register(app: typer.Typer) -> None:
 def submit(
     images: Annotated[list[str], typer.Argument(help="files or s3://bucket/key")],
     output: Annotated[
-        list[str] | None, typer.Option(help="mask, overlay, stats, logits; may be repeated")
+        list[str] | None,
+        typer.Option(help="mask, overlay, stats, logits, confidence, rle, binary; may be repeated"),
     ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="only this label or id; may be repeated")
+    ] = None,
+    overlay_alpha: Annotated[
+        float | None, typer.Option(help="how much of the overlay is colour, 0 to 1")
+    ] = None,
+    legend: Annotated[
+        bool, typer.Option("--legend", help="labels and shares below the overlay")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="one of those served")] = None,
+    mode: Annotated[str, typer.Option(help="whole, multiscale or tiled")] = "whole",
     priority: Annotated[str, typer.Option(help="high, normal or low")] = "normal",
     tenant: Annotated[str | None, typer.Option(help="whose job: tenants take turns")] = None,
     queue_ttl: Annotated[float | None, typer.Option(help="seconds in which it must start")] = None,
@@ -54,7 +65,11 @@ def submit(
     """Submit images; prints the ids of their jobs."""
     options: dict[str, Any] = {
         "outputs": frozenset(output or ["mask"]),
+        "classes": frozenset(classes) if classes else None,
+        "overlay_alpha": overlay_alpha,
+        "overlay_legend": legend,
         "model": model,
+        "mode": mode,
         "priority": priority,
         "tenant": tenant,
         "queue_ttl": queue_ttl,

@@ -22,6 +22,10 @@ class Options(TypedDict, total=False):
     image_etag: str | None
     model: str | None
     outputs: set[str] | frozenset[str] | Iterable[Output]
+    classes: set[str] | frozenset[str] | list[str] | None
+    overlay_alpha: float | None
+    overlay_legend: bool
+    mode: str
     priority: Priority | str
     tenant: str | None
     output_prefix: str | None
@@ -59,7 +63,8 @@ def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> st
     # Without the secrets of presigned URLs: signed anew, they name the same object.
     plain = request.shown()
     source = hashlib.sha256(upload[0]).hexdigest() if upload else plain.image_uri
-    rest = plain.model_dump_json(exclude={"image_uri"})
+    # Without defaults: a field that a later version adds does not make an old key a conflict.
+    rest = plain.model_dump_json(exclude={"image_uri"}, exclude_defaults=True)
     return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
 
 

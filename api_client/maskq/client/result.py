@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from maskq.client.flow import (
@@ -17,7 +19,7 @@ from maskq.client.flow import (
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.places import S3Place, is_url
-from maskq.errors import InvalidRequest
+from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ResultCore:
-    """Places and numbers are at hand; `mask()`, `overlay()` and `logits()` fetch."""
+    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch."""
 
     def __init__(self, record: JobRecord, objects: Objects, driver: Any) -> None:
         if record.result is None:
@@ -49,7 +51,7 @@ class ResultCore:
 
     @property
     def stats(self) -> list[ClassStats]:
-        """Pixels and share per class present, the largest first."""
+        """Pixels, share, box and regions per class present, the largest first; if asked for."""
         return self.details.stats
 
     @property
@@ -84,6 +86,27 @@ class ResultCore:
         return (yield from self._image(Output.OVERLAY))
 
     @operation
+    def confidence(self) -> Flow[PIL.Image.Image]:
+        """How sure the model was: mode L, 255 times the probability of the class that won."""
+        return (yield from self._image(Output.CONFIDENCE))
+
+    @operation
+    def rle(self) -> Flow[dict[str, Any]]:
+        """A COCO document: `annotations` has one of compressed RLE for each class present."""
+        document: dict[str, Any] = json.loads((yield from self._fetch(Output.RLE)))
+        return document
+
+    @operation
+    def binary(self, label: str | int) -> Flow[PIL.Image.Image]:
+        """Where one class is: mode 1. `label`: a label or class id of those present.
+
+        Raises InvalidRequest for one that is not in this result.
+        """
+        place = S3Place.parse(self.uri(Output.BINARY).rstrip("/")) / f"{self._id_of(label):03d}.png"
+        body: bytes = yield Blocking(lambda: self._objects.get(place))
+        return _opened(body)
+
+    @operation
     def logits(self) -> Flow[np.ndarray[Any, np.dtype[np.float32]]]:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
         import numpy as np
@@ -96,6 +119,10 @@ class ResultCore:
 
     def _fetch(self, output: Output | str) -> Flow[bytes]:
         uri = self.uri(output)
+        if uri.endswith("/"):
+            raise InvalidRequest(
+                f"it is one file per class, below {uri}; read them by binary(label)"
+            )
         if is_url(uri):
             raise InvalidRequest(
                 f"it was put to the URL that the caller gave; read it there: {uri}"
@@ -105,24 +132,59 @@ class ResultCore:
         return body
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
-        from PIL import Image
+        return _opened((yield from self._fetch(output)))
 
-        body = yield from self._fetch(output)
-        image = Image.open(io.BytesIO(body))
-        image.load()
-        return image
+    def _id_of(self, label: str | int) -> int:
+        if isinstance(label, int) and label in self.labels:
+            return label
+        for class_id, known in self.labels.items():
+            if label == known:
+                return class_id
+        present = ", ".join(f"{known} ({class_id})" for class_id, known in self.labels.items())
+        raise InvalidRequest(
+            f"no class {label!r} in the result of job {self.job_id}; there are: {present or 'none'}"
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of job {self.job_id}: {self.size[0]}x{self.size[1]}>"
 
 
 class Result(ResultCore, RunsBlocking):
-    """What a succeeded job left."""
+    """What a succeeded job left. In a notebook it shows itself: the overlay, or the mask coloured."""
 
     _driver: BlockingDriver
+
+    def _repr_png_(self) -> bytes | None:
+        from maskq.view.notebook import png
+
+        picture = self._picture()
+        return None if picture is None else png(picture)
+
+    def _repr_html_(self) -> str:
+        from maskq.view.notebook import html
+
+        return html(self.job_id, self.details, self._picture())
+
+    def _picture(self) -> PIL.Image.Image | None:
+        """None where neither can be read: what only shows a result must not fail."""
+        with suppress(MaskqError):
+            return self.overlay()
+        with suppress(MaskqError):
+            from maskq.view.notebook import coloured_mask
+
+            return coloured_mask(self.mask(), self.labels)
+        return None
 
 
 class AsyncResult(ResultCore, RunsAsync):
     """What a succeeded job left; what fetches is awaited."""
 
     _driver: AsyncDriver
+
+
+def _opened(body: bytes) -> PIL.Image.Image:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(body))
+    image.load()
+    return image

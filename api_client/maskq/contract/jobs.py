@@ -60,11 +60,26 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class Mode(StrEnum):
+    WHOLE = "whole"  # the image resized to the network's square, as the checkpoint was trained
+    MULTISCALE = "multiscale"  # the mean of three scales, each also mirrored: six forwards
+    TILED = "tiled"  # overlapping windows at the image's own resolution, as far as memory allows
+
+
 class Output(StrEnum):
     MASK = "mask"  # palette PNG, pixel = class id, at the image's own upright size
     OVERLAY = "overlay"  # the image with the mask's colours over it, JPEG
-    STATS = "stats"  # pixels and share per class, JSON, also inside the record
+    STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
     LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
+    CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
+    RLE = "rle"  # one run-length encoded annotation per class, JSON as COCO has it
+    BINARY = (
+        "binary"  # a 1-bit PNG per class, {class id:03d}.png below the prefix that is its place
+    )
+
+
+# What `classes` of a request applies to.
+BY_CLASS: Final = frozenset({Output.MASK, Output.OVERLAY, Output.STATS, Output.RLE, Output.BINARY})
 
 
 def _image_place(uri: str) -> str:
@@ -89,6 +104,13 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # In order on the wire: a set's own differs between processes, and fingerprints are taken of the JSON.
 Outputs = Annotated[frozenset[Output], PlainSerializer(sorted, when_used="json")]
 
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+Classes = Annotated[
+    frozenset[ClassName],
+    Field(min_length=1, max_length=256),
+    PlainSerializer(sorted, when_used="json"),
+]
+
 
 class SegmentRequest(BaseModel):
     """What a caller asks for. Unknown fields are refused: a misspelled option is never ignored."""
@@ -105,6 +127,13 @@ class SegmentRequest(BaseModel):
         default=None, min_length=1, max_length=200
     )  # None: the only one served
     outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
+    # Only these, by label or id ('sky', '12'); None: every class. Other pixels of the mask are then 255
+    # (65535 in a mask of 16 bits), which is no class.
+    classes: Classes | None = None
+    # How much of the overlay is colour, 0..1; None: half.
+    overlay_alpha: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    overlay_legend: bool = False  # a strip below the overlay: colour, label and share of each class
+    mode: Mode = Mode.WHOLE  # how the image is shown to the network
     priority: Priority = Priority.NORMAL
     # Whose it is: jobs of several tenants are taken by turns, and may have a quota each.
     tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
@@ -129,6 +158,20 @@ class SegmentRequest(BaseModel):
             )
         if extra := set(self.output_urls) - self.outputs:
             raise ValueError(f"output_urls names {', '.join(sorted(extra))}, not among the outputs")
+        if Output.BINARY in self.output_urls:
+            raise ValueError(
+                "output_urls cannot take binary: it is one file per class, give an output_prefix"
+            )
+        if self.classes and not self.outputs & BY_CLASS:
+            raise ValueError(
+                f"classes applies to {', '.join(sorted(BY_CLASS))}, none of which is asked for"
+            )
+        if (self.overlay_alpha is not None or self.overlay_legend) and (
+            Output.OVERLAY not in self.outputs
+        ):
+            raise ValueError(
+                "overlay_alpha and overlay_legend go with the output overlay, which is not asked for"
+            )
         return self
 
     def shown(self) -> SegmentRequest:
@@ -155,7 +198,7 @@ class SegmentRequest(BaseModel):
 
 
 class ClassStats(BaseModel):
-    """How much of the image one class covers."""
+    """How much of the image one class covers, and where."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -163,10 +206,13 @@ class ClassStats(BaseModel):
     label: str
     pixels: int
     share: float  # of all pixels, 0..1
+    # x, y, width and height of the smallest box around it, px; None: an older result
+    bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
+    regions: int | None = None  # connected ones, corners count; None: an older result
 
 
 class JobResult(BaseModel):
-    """What a succeeded job left in the store; the manifest `result.json` holds the same."""
+    """What a succeeded job left in the store; the manifest `result.json` holds this and more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -175,12 +221,26 @@ class JobResult(BaseModel):
     model: str  # served name
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
-    outputs: dict[Output, str] = Field(default_factory=dict)  # s3:// places, or URLs as `shown`
+    dtype: str | None = None  # that the model computed in: float32, float16 or bfloat16
+    # s3:// places, or URLs as `shown`; that of `binary` is a prefix and ends in '/'
+    outputs: dict[Output, str] = Field(default_factory=dict)
     labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
     stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first
     source_etag: str | None = None
+    source_version_id: str | None = None  # of the object that was read, in a bucket with versions
     notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
     timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
+
+
+class Manifest(JobResult):
+    """`result.json`: the result, and what whoever has only the files needs to understand them.
+
+    It lies in the store and not in the ledger, whose records stay small.
+    """
+
+    palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
+    preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
+    output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
 
 
 class JobRecord(BaseModel):

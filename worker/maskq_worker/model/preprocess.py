@@ -54,13 +54,16 @@ class Preprocessor:
             )
         return preprocessor
 
-    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """image: RGB, any size. Returns (3, side, side) float32, contiguous.
+    def __call__(
+        self, image: Image.Image, size: tuple[int, int] | None = None
+    ) -> NDArray[np.float32]:
+        """image: RGB, any size. Returns (3, height, width) float32, contiguous; size: (width, height)
+        px, left out: the network's square.
 
         Pillow resizes the image itself; transformers would first copy it to an array, move its
         axes and build an image again, at five times the cost for 12 megapixels.
         """
-        small = image.resize((self.side, self.side), self.processor.resample)
+        small = image.resize(size or (self.side, self.side), self.processor.resample)
         return _reference(self.processor, small, do_resize=False)
 
 

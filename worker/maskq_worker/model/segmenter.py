@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskq.contract import FailureCode, Output
+from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from maskq_worker.model.backends import Reference
     from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
 
 
@@ -43,9 +45,10 @@ class ModelInfo:
 class ModelInput:
     """One image, ready for the network."""
 
-    pixels: NDArray[np.float32]  # (3, input_size, input_size), normalised
+    views: Views  # what the network looks at, normalised
     size: tuple[int, int]  # (H, W) px of the image, and so of its mask
     logits: bool = False  # whether the caller wants the scores too
+    confidence: bool = False  # and how sure of each pixel the network is
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class ModelOutput:
 
     mask: NDArray[Any]  # (H, W) class ids, uint8 up to 256 classes, else uint16
     logits: NDArray[np.float32] | None  # (C, h, w) at the model's own size, if asked for
+    # (H, W) softmax probability of the pixel's class, 0..255 for 0..1, if asked for
+    confidence: NDArray[np.uint8] | None
     forward_ms: float  # of the whole batch that the image was in
     mask_ms: float  # of this image
 
@@ -68,7 +73,12 @@ class Segmenter:
         preprocessor: Preprocessor,
         *,
         max_batch_size: int,
+        max_score_bytes: int,
     ) -> None:
+        self.on_forward: Callable[[], None] = lambda: (
+            None
+        )  # called after each, in the model's thread
+        self._max_score_bytes = max_score_bytes
         self._backend = backend
         self._preprocessor = preprocessor
         self._max_batch_size = max_batch_size
@@ -83,11 +93,25 @@ class Segmenter:
         )
 
     def prepare(
-        self, image: Image.Image, *, outputs: frozenset[Output] = frozenset()
+        self,
+        image: Image.Image,
+        *,
+        outputs: frozenset[Output] = frozenset(),
+        mode: Mode = Mode.WHOLE,
     ) -> ModelInput:
-        """image: RGB, upright, any size. outputs: what the job asks for."""
-        pixels = self._preprocessor(image)
-        return ModelInput(pixels, (image.height, image.width), Output.LOGITS in outputs)
+        """image: RGB, upright, any size. outputs, mode: what the job asks for."""
+        from maskq_worker.model.views import look
+
+        views = look(
+            image,
+            mode,
+            self._preprocessor,
+            side=self.info.input_size,
+            classes=len(self.info.labels),
+            budget=self._max_score_bytes,
+        )
+        size = (image.height, image.width)
+        return ModelInput(views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs)
 
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
         """One forward for all; what goes wrong with one image's mask is returned in its place.
@@ -96,12 +120,30 @@ class Segmenter:
         several is then run again in parts.
         """
         began = time.perf_counter()
-        scores = self._forward(np.stack([item.pixels for item in batch]))
+        merged = self._merged(batch)
         forward_ms = _ms_since(began)
         return [
-            self._output(item, logits, forward_ms)
-            for item, logits in zip(batch, scores, strict=True)
+            self._output(item, one.scores(), forward_ms)
+            for item, one in zip(batch, merged, strict=True)
         ]
+
+    def _merged(self, batch: Sequence[ModelInput]) -> list[Merged]:
+        """The scores of every image, from all its views; views of one size share forwards."""
+        from maskq_worker.model.views import Merged
+
+        merged = [Merged(item.views) for item in batch]
+        by_size: dict[tuple[int, ...], list[tuple[Merged, View]]] = {}
+        for item, one in zip(batch, merged, strict=True):
+            for view in item.views.each:
+                by_size.setdefault(view.pixels.shape, []).append((one, view))
+        for waiting in by_size.values():
+            for start in range(0, len(waiting), self._max_batch_size):
+                some = waiting[start : start + self._max_batch_size]
+                scores = self._forward(np.stack([view.pixels for _, view in some]))
+                for (one, view), logits in zip(some, scores, strict=True):
+                    one.add(view, logits)
+                self.on_forward()
+        return merged
 
     def warm_up(self) -> None:
         """Run once as jobs will: on a GPU also with a full batch, which takes the memory it needs."""
@@ -153,6 +195,8 @@ class Segmenter:
     def _output(
         self, item: ModelInput, logits: torch.Tensor, forward_ms: float
     ) -> ModelOutput | Exception:
+        from maskq_worker.model.masks import mask_with_confidence
+
         began = time.perf_counter()
         try:
             if not _finite(logits):
@@ -161,9 +205,13 @@ class Segmenter:
                     f"{self.info.name} gave scores that are no numbers for this image in "
                     f"{self.info.dtype}: try MASKQ_DTYPE=float32",
                 )
-            mask = self._backend.mask(logits, item.size)
+            confidence = None
+            if item.confidence:
+                mask, confidence = mask_with_confidence(logits, item.size)
+            else:
+                mask = self._backend.mask(logits, item.size)
             scores = logits.cpu().numpy().copy() if item.logits else None
-            return ModelOutput(mask, scores, forward_ms, _ms_since(began))
+            return ModelOutput(mask, scores, confidence, forward_ms, _ms_since(began))
         except Exception as error:  # noqa: BLE001 - returned in the image's place
             if not _out_of_memory(error):
                 return error
@@ -175,7 +223,7 @@ class Segmenter:
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
         try:
-            logits = self._backend.forward(item.pixels[None])[0]
+            logits = self._backend.forward(item.views.each[0].pixels[None])[0]
         except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"{self.info.name} cannot take its own processor's images: {error}"
@@ -212,7 +260,13 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
         dtype=settings.dtype,
     )
     batch = sizes(settings, cuda=backend.device.type == "cuda").max_batch_size
-    return Segmenter(checkpoint, backend, preprocessor, max_batch_size=batch)
+    return Segmenter(
+        checkpoint,
+        backend,
+        preprocessor,
+        max_batch_size=batch,
+        max_score_bytes=settings.max_score_bytes,
+    )
 
 
 def golden_image() -> Image.Image:

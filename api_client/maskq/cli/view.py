@@ -1,0 +1,70 @@
+"""maskq view: a result as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskq.client.core import Client
+from maskq.contract import Output
+from maskq.contract.places import S3Place, is_url
+from maskq.errors import InvalidRequest, MaskqError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from maskq.client.result import Result
+    from maskq.contract import JobRecord
+    from maskq.view import Shown
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(view)
+
+
+def view(
+    job_id: Annotated[str, typer.Argument(help="as `submit` printed it")],
+    out: Annotated[Path | None, typer.Option(help="the file; left out: maskq-JOB.html")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="in the browser")] = False,
+) -> None:
+    """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
+    from maskq.view import page
+
+    path = out or Path(f"maskq-{job_id}.html")
+    with Client.from_env() as client:
+        job = client.get(job_id)
+        record = job.refresh()
+        text = page(_shown(client, record, job.result()))
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
+    typer.echo(path)
+    if open_it:
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
+    from maskq.view import Shown
+
+    photo, notice = None, ""
+    try:
+        photo = _photo(client, record, result)
+    except MaskqError as error:
+        notice = f"The image could not be read, so the mask is shown alone: {error}"
+    made = result.details.outputs.get(Output.CONFIDENCE)
+    confidence = result.confidence() if made and not is_url(made) else None
+    return Shown(record, result.mask(), photo, confidence, notice)
+
+
+def _photo(client: Client, record: JobRecord, result: Result) -> PIL.Image.Image:
+    """Raises MaskqError if it cannot be had any more."""
+    from maskq.view import open_photo
+
+    source = record.request.image_uri
+    if is_url(source):
+        raise InvalidRequest(f"it was at a URL that the caller gave, {source}")
+    return open_photo(client.objects.get(S3Place.parse(source)), result.size)
