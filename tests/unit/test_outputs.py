@@ -20,10 +20,9 @@ from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
 from maskq.contract.places import S3Place
 from maskq_gateway.loops import Written, is_output
-from maskq_worker import outputs
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.labels import palette
-from maskq_worker.outputs import Look, chosen, encode, only, shares, stats
+from maskq_worker.outputs import Look, bands, chosen, encode, only, shares, stats
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -198,7 +197,7 @@ def test_stats_say_what_is_there_largest_share_first(segmented: Segmented) -> No
 @given(mask=masks(), band=st.integers(1, 60))
 def test_regions_and_boxes_are_those_of_a_slow_count(mask: np.ndarray, band: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "_BAND", band)  # pixels: so that regions go on from band to band
+        patch.setattr(bands, "PIXELS", band)  # pixels: so that regions go on from band to band
         found = stats(mask, EIGHT)
     assert {entry.id for entry in found} == set(np.unique(mask).tolist())
     for entry in found:
@@ -219,7 +218,7 @@ def test_a_spiral_is_one_region_and_so_is_what_it_encloses(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long and thin, through every band again and again: the worst for whoever goes from the top."""
-    monkeypatch.setattr(outputs, "_BAND", 2000)
+    monkeypatch.setattr(bands, "PIXELS", 2000)
     mask = np.zeros(shape, np.uint8)
     for step in range(0, min(shape) // 2, 2):
         mask[step : shape[0] - step, step : shape[1] - step] = 1
@@ -235,7 +234,7 @@ def test_a_spiral_is_one_region_and_so_is_what_it_encloses(
 @given(mask=masks(), band=st.integers(1, 60))
 def test_pycocotools_reads_every_class_back(mask: np.ndarray, band: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "_BAND", band)
+        patch.setattr(bands, "PIXELS", band)
         document = json.loads(made(Output.RLE, Segmented(mask), EIGHT))
     assert {one["category_id"] for one in document["annotations"]} == set(np.unique(mask).tolist())
     for one in document["annotations"]:

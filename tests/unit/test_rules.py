@@ -214,7 +214,7 @@ def test_other_keys_are_no_outputs(key: str) -> None:
 
 
 def test_the_files_are_those_that_workers_write() -> None:
-    text = (ROOT / "worker/maskq_worker/outputs.py").read_text(encoding="utf-8")
+    text = (ROOT / "worker/maskq_worker/outputs/__init__.py").read_text(encoding="utf-8")
     written = dict(re.findall(r'Artifact\(Output\.([A-Z]+), "([^"]+)"', text))
     assert {output.name: file for output, file in FILES.items()} == written
 
