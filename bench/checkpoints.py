@@ -36,3 +36,36 @@ def write_smallest(directory: Path, *, labels: int = 8) -> Path:
         image_std=[0.5] * 3,
     ).save_pretrained(directory)
     return directory
+
+
+def write_large(directory: Path) -> Path:
+    """The architecture and sizes of Intel/dpt-large-ade with random weights: its cost, not its masks."""
+    torch.manual_seed(0)
+    config = DPTConfig(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        image_size=384,
+        patch_size=16,
+        backbone_out_indices=[5, 11, 17, 23],
+        reassemble_factors=[4, 2, 1, 0.5],
+        neck_hidden_sizes=[256, 512, 1024, 1024],
+        fusion_hidden_size=256,
+        use_batch_norm_in_fusion_residual=True,
+        num_labels=150,
+    )
+    network = DPTForSemanticSegmentation(config)
+    # Weights as small as a fresh network's give one class everywhere: these give some dozens.
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim > 1 and not name.startswith("dpt.embeddings"):
+                weight.normal_(0.0, 1.4 * weight[0].numel() ** -0.5)
+    network.save_pretrained(directory)
+    DPTImageProcessorPil(
+        size={"height": 480, "width": 480},
+        keep_aspect_ratio=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(directory)
+    return directory
