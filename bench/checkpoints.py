@@ -39,7 +39,7 @@ def write_smallest(directory: Path, *, labels: int = 8) -> Path:
 
 
 def write_large(directory: Path) -> Path:
-    """The architecture and sizes of Intel/dpt-large-ade with random weights: its cost, not its masks."""
+    """The architecture and sizes of Intel/dpt-large-ade with random weights: its cost, no sense."""
     torch.manual_seed(0)
     config = DPTConfig(
         hidden_size=1024,
