@@ -1,6 +1,6 @@
 # Everything installs into .venv, which then holds .venv/bin/maskq.
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
-#   make check   lint, types, import rules                       make bench   latency at light load
+#   make check   lint, types, import rules                       make bench   latency at light load, cost of a mask
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
@@ -38,6 +38,7 @@ browser: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.light_load $(ARGS)
+	$(BIN)/python -m bench.masks
 
 compose-test:
 	deploy/compose-test.sh

@@ -1,10 +1,12 @@
 """How scores are computed: the reference path of transformers, and the same result for less.
 
-Names: `transformers` is the reference, always selectable; `cpu` and `cuda` are what `auto` takes.
+`transformers` is the reference, always selectable. `cpu` and `cuda` are our own network (network/) on
+that device. `auto` is told below.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,16 @@ import torch
 
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.masks import mask_dtype, upsampled_argmax
+from maskq_worker.model.network import Network, UnsupportedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REFERENCE: Final = "transformers"
+# The devices on which `auto` takes our own network, and not transformers' without its spare parts.
+AUTO_TAKES_OURS: Final[frozenset[str]] = frozenset()
+
+_log = logging.getLogger(__name__)
 
 # The first fusion layer has no second input, so Intel's checkpoints lack the layer that would take
 # it; the auxiliary head serves training only. Neither touches the scores.
@@ -65,23 +72,72 @@ class Lean(Reference):
             return upsampled_argmax(logits, size)
 
 
+class Rewritten(Reference):
+    """Our own network over the same weights; masks in bounded memory."""
+
+    def __init__(
+        self, network: Network, processor: Any, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.name = device.type
+        self.device = device
+        self.dtype = dtype
+        self._network = network
+        self._processor = processor
+
+    @torch.inference_mode()
+    def forward(self, pixels: NDArray[np.float32]) -> torch.Tensor:
+        """As the reference's."""
+        batch = torch.from_numpy(pixels).to(self.device, self.dtype)
+        logits: torch.Tensor = self._network(batch).float()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return logits
+
+    @torch.inference_mode()
+    def mask(self, logits: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """As the reference's."""
+        return upsampled_argmax(logits, size)
+
+
 def load_backend(
     directory: Path, processor: Any, *, backend: str, device: str, dtype: str
 ) -> Reference:
-    """backend: auto | transformers; device: auto | cpu | cuda; dtype: auto or torch's name.
+    """backend: auto | transformers | cpu | cuda; device: auto | cpu | cuda; dtype: auto or torch's.
 
-    `auto` dtype is float32, and float16 for the lean path on CUDA. Raises ModelError.
+    `auto` dtype is float32, and float16 on CUDA, except for the reference. Raises ModelError.
     """
-    place = choose_device(device)
-    lean = backend != REFERENCE
-    if dtype == "auto":
-        dtype = "float16" if lean and place.type == "cuda" else "float32"
-    network = load_network(directory, getattr(torch, dtype)).to(place)
-    return Lean(network, processor) if lean else Reference(network, processor)
+    place = choose_device(device, backend)
+    plain = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    if backend == REFERENCE:
+        return Reference(load_network(directory, plain).to(place), processor)
+    precision = torch.float16 if dtype == "auto" and place.type == "cuda" else plain
+    if backend == "auto" and place.type not in AUTO_TAKES_OURS:
+        return Lean(load_network(directory, precision).to(place), processor)
+    # Folded as float32 where the weights are meant to be half, and rounded once, after it.
+    network = load_network(directory, torch.float32)
+    try:
+        ours = Network(network)
+    except UnsupportedError as error:
+        _log.warning(
+            "%s is not a network that backend %s knows (%s), so transformers computes its scores",
+            directory,
+            backend,
+            error,
+        )
+        return Reference(network.to(place, plain), processor)
+    ours.to(place, precision).head.classifier.float()
+    return Rewritten(ours, processor, place, precision)
 
 
-def choose_device(device: str) -> torch.device:
-    """auto: the first visible GPU, else the CPU. A GPU that is asked for is never replaced."""
+def choose_device(device: str, backend: str = "auto") -> torch.device:
+    """auto: the backend's, else the first visible GPU, else the CPU. A GPU that is asked for is never
+    replaced."""
+    if backend in ("cpu", "cuda"):
+        if device not in ("auto", backend):
+            raise ModelError(
+                f"MASKQ_BACKEND is {backend} and MASKQ_DEVICE is {device}: set only one of them"
+            )
+        device = backend
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -109,7 +165,7 @@ def load_network(directory: Path, dtype: torch.dtype) -> Any:
             network, report = loader.from_pretrained(
                 directory,
                 dtype=dtype,
-                attn_implementation="sdpa",
+                attn_implementation={"": "sdpa"},  # not of a hybrid's backbone, which has none
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
