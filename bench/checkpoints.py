@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import DPTConfig, DPTForSemanticSegmentation
@@ -38,7 +39,7 @@ def write_smallest(directory: Path, *, labels: int = 8) -> Path:
     return directory
 
 
-def write_large(directory: Path) -> Path:
+def large_network() -> Any:
     """The architecture and sizes of Intel/dpt-large-ade with random weights: its cost, no sense."""
     torch.manual_seed(0)
     config = DPTConfig(
@@ -61,7 +62,12 @@ def write_large(directory: Path) -> Path:
         for name, weight in network.named_parameters():
             if weight.ndim > 1 and not name.startswith("dpt.embeddings"):
                 weight.normal_(0.0, 1.4 * weight[0].numel() ** -0.5)
-    network.save_pretrained(directory)
+    return network.eval()
+
+
+def write_large(directory: Path) -> Path:
+    """`large_network` in the hub's layout."""
+    large_network().save_pretrained(directory)
     DPTImageProcessorPil(
         size={"height": 480, "width": 480},
         keep_aspect_ratio=False,

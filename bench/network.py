@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.checkpoints import large_network
 from maskq_worker.model.network import Network
 
 Forward = Callable[[], torch.Tensor]
@@ -87,26 +89,13 @@ def demo() -> tuple[Any, int]:
     from maskq_worker.model.backends import load_network
 
     directory = Path(maskq_standalone.__file__).parent / "demo" / "checkpoint"
-    return load_network(directory, torch.float32), 288
+    settings = json.loads((directory / "preprocessor_config.json").read_text())
+    return load_network(directory, torch.float32), settings["size"]["height"]
 
 
 def large() -> tuple[Any, int]:
-    """The shape of Intel/dpt-large-ade, random weights."""
-    from transformers import DPTConfig, DPTForSemanticSegmentation
-
-    config = DPTConfig(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        image_size=480,
-        backbone_out_indices=[5, 11, 17, 23],
-        neck_hidden_sizes=[256, 512, 1024, 1024],
-        use_batch_norm_in_fusion_residual=True,
-        num_labels=150,
-    )
-    torch.manual_seed(1)
-    return DPTForSemanticSegmentation(config).eval(), 480
+    """As `demo`."""
+    return large_network(), 480
 
 
 if __name__ == "__main__":
