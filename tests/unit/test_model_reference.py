@@ -20,14 +20,15 @@ from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentati
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import FailureCode, Output
+from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
-from maskq_worker.model import ModelError, ModelInput, Segmenter, load_segmenter
+from maskq_worker.model import ModelError, Segmenter, load_segmenter
 from maskq_worker.model import backends as backends_module
-from maskq_worker.model.backends import choose_device, load_network
+from maskq_worker.model.backends import choose_device
 from maskq_worker.model.labels import read_labels
+from maskq_worker.model.loading import load_network
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Preprocessor
-from maskq_worker.model.views import View, Views
 from maskq_worker.settings import WorkerSettings
 
 SIDE = 64  # px
@@ -130,11 +131,14 @@ def test_logits_and_mask_are_transformers_own(
     logits, mask = transformers_answer(original, image)
     output = run_one(load(original, backend=backend), image)
 
-    assert np.array_equal(output.logits, logits.numpy())  # bit for bit
+    if backend == "transformers":
+        assert np.array_equal(output.logits, logits.numpy())  # bit for bit
+        assert np.array_equal(output.mask, mask)
+    else:  # rewritten: rounded in other places
+        assert np.abs(output.logits - logits.numpy()).max() < 2e-5 * np.abs(logits.numpy()).max()
     assert output.logits.dtype == np.float32
     assert (output.mask.dtype, output.mask.shape) == (np.uint8, (size[1], size[0]))
     assert untied_differences(logits, output.mask, mask) == 0
-    assert backend == "auto" or np.array_equal(output.mask, mask)
     assert len(np.unique(mask)) > 1 or min(size) == 1  # else the test could not fail
 
 
@@ -148,10 +152,12 @@ def test_preprocessing_is_bit_equal_to_transformers(
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
 
-    pixels = Preprocessor.from_checkpoint(checkpoint)(image)
+    preprocessor = Preprocessor.from_checkpoint(checkpoint)
+    small = preprocessor(image)
+    pixels = preprocessor.normalised(torch.from_numpy(small)).numpy()
 
     expected = processor(images=image, return_tensors="np")["pixel_values"][0]
-    assert (pixels.dtype, pixels.shape) == (np.float32, (3, SIDE, SIDE))
+    assert (small.dtype, small.shape) == (np.uint8, (SIDE, SIDE, 3))
     assert np.array_equal(pixels, expected)
 
 
@@ -173,7 +179,7 @@ def test_the_preprocessor_file_of_intels_checkpoint_is_understood(checkpoint: Pa
             }
         )
     )
-    assert Preprocessor.from_checkpoint(checkpoint)(photo(50, 40)).shape == (3, 480, 480)
+    assert Preprocessor.from_checkpoint(checkpoint)(photo(50, 40)).shape == (480, 480, 3)
 
 
 def test_one_preprocessor_serves_many_threads(original: Path) -> None:
@@ -204,10 +210,18 @@ def test_a_processor_that_dpt_cannot_be_served_with_is_refused(
         load(checkpoint)
 
 
-def test_the_lean_backend_leaves_out_what_nobody_reads(original: Path) -> None:
-    lean = load(original)
-    assert lean._backend._network.auxiliary_head is None
-    assert load(original, backend="transformers")._backend._network.auxiliary_head is not None
+def test_aspect_shows_the_network_a_rectangle(original: Path) -> None:
+    segmenter, image = load(original), photo(200, 90)
+    item = segmenter.prepare(image, mode=Mode.ASPECT)
+    assert [view.pixels.shape for view in item.views.each] == [(64, 128, 3)]
+    [output] = segmenter.run([item])
+    assert not isinstance(output, Exception)
+    assert output.mask.shape == (90, 200)
+
+
+def test_a_network_that_takes_squares_refuses_aspect(original: Path) -> None:
+    with pytest.raises(PermanentError, match="takes squares: choose whole"):
+        load(original, backend="transformers").prepare(photo(20, 30), mode=Mode.ASPECT)
 
 
 def test_info_says_what_is_served(original: Path) -> None:
@@ -263,11 +277,20 @@ def test_an_error_at_one_mask_stays_with_its_image(
     assert np.array_equal(first.mask, last.mask)  # type: ignore[union-attr]
 
 
-def test_scores_that_are_no_numbers_fail_only_their_own_image(original: Path) -> None:
+def test_scores_that_are_no_numbers_fail_only_their_own_image(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter = load(original)
+    real = segmenter._backend.forward
+
+    def forward(pixels: Any) -> torch.Tensor:
+        scores = real(pixels).clone()
+        scores[(pixels == 0).all(axis=(1, 2, 3))] = torch.nan
+        return scores
+
+    monkeypatch.setattr(segmenter._backend, "forward", forward)
     good = segmenter.prepare(photo(20, 30))
-    blank = View(np.full_like(good.views.each[0].pixels, np.nan))
-    bad = ModelInput(Views((blank,)), (30, 20))
+    bad = segmenter.prepare(Image.new("RGB", (20, 30)))
     failed, output = segmenter.run([bad, good])
     assert isinstance(failed, PermanentError)
     assert "float32" in failed.message

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from transformers import DPTConfig, DPTForSemanticSegmentation
@@ -19,7 +20,7 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 from maskq_worker.model import ModelError, load_segmenter
 from maskq_worker.model import backends as backends_module
-from maskq_worker.model.backends import Lean, Reference, Rewritten, choose_device, load_backend
+from maskq_worker.model.backends import Reference, Rewritten, choose_device, load_backend
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
 from maskq_worker.model.network.neck import Project
@@ -121,6 +122,10 @@ def network(dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
 def pixels(height: int, width: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     draw = torch.Generator().manual_seed(9)
     return torch.randn(2, 3, height, width, generator=draw).to(dtype)
+
+
+def photos(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(9).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
 
 
 def reference(source: Any, values: torch.Tensor) -> torch.Tensor:
@@ -378,7 +383,7 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def load(directory: Path, **options: str) -> Reference:
     chosen = {"backend": "cpu", "device": "auto", "dtype": "auto", **options}
-    return load_backend(directory, Preprocessor.from_checkpoint(directory).processor, **chosen)
+    return load_backend(directory, Preprocessor.from_checkpoint(directory), **chosen)
 
 
 @pytest.mark.parametrize("variant", ["as Intel's", "hybrid"])
@@ -389,7 +394,7 @@ def test_the_cpu_backend_s_answers_are_transformers_own(
     ours, expected = (load(directory, backend=name) for name in ("cpu", "transformers"))
     assert isinstance(ours, Rewritten)
     assert (ours.name, str(ours.device), ours.dtype) == ("cpu", "cpu", torch.float32)
-    values = pixels(64, 64, torch.float32).numpy()
+    values = photos(64, 64)
     scores = ours.forward(values), expected.forward(values)
     assert difference(*scores) < 2e-5
     for one in scores[0]:
@@ -421,7 +426,7 @@ def test_in_half_precision_the_classifier_stays_in_float32(
     assert types.pop("head.classifier.weight") == types.pop("head.classifier.bias") == torch.float32
     assert set(types.values()) == {dtype}
     assert backend.dtype == dtype
-    values = pixels(64, 64, torch.float32).numpy()
+    values = photos(64, 64)
     exact = load(directory).forward(values)
     scores = backend.forward(values)
     assert scores.dtype == torch.float32
@@ -437,16 +442,12 @@ def test_an_unknown_network_is_left_to_transformers_and_that_is_said(
     assert backend.name == "transformers"
     [record] = caplog.records
     assert "hidden_act 'silu'" in record.getMessage()
-    assert backend.forward(pixels(64, 64, torch.float32).numpy()).shape == (2, 7, 64, 64)
+    assert backend.forward(photos(64, 64)).shape == (2, 7, 64, 64)
 
 
-@pytest.mark.parametrize("takes", [True, False])
-def test_what_auto_takes(
-    save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, takes: bool
-) -> None:
-    monkeypatch.setattr(backends_module, "AUTO_TAKES_OURS", frozenset({"cpu"} if takes else ()))
+def test_auto_takes_our_own(save: Callable[..., Path]) -> None:
     backend = load(save(), backend="auto", device="cpu")
-    assert type(backend) is (Rewritten if takes else Lean)
+    assert type(backend) is Rewritten
     assert backend.name == "cpu"
 
 

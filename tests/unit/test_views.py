@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
+from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
 
 from maskq.contract.jobs import Mode
 from maskq_worker.model.views import (
@@ -19,6 +20,7 @@ from maskq_worker.model.views import (
     Merged,
     View,
     Views,
+    aspect_size,
     canvas_size,
     look,
     starts,
@@ -30,9 +32,8 @@ if TYPE_CHECKING:
 SIDE, CLASSES, BUDGET = 32, 3, 2**24
 
 
-def preprocess(image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
-    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32) / 255
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def resize(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -41,12 +42,16 @@ def photo(width: int, height: int) -> Image.Image:
 
 
 def views_of(image: Image.Image, mode: Mode, budget: int = BUDGET) -> Views:
-    return look(image, mode, preprocess, side=SIDE, classes=CLASSES, budget=budget)
+    return look(image, mode, resize, side=SIDE, classes=CLASSES, budget=budget)
 
 
 def scores_of(view: View) -> torch.Tensor:
     """A network whose scores are the colours that it sees, at its input's own size."""
-    return torch.from_numpy(np.ascontiguousarray(view.pixels))
+    return colours(view.pixels)
+
+
+def colours(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / 255)
 
 
 def merged(views: Views, network: Any = scores_of) -> torch.Tensor:
@@ -58,15 +63,32 @@ def merged(views: Views, network: Any = scores_of) -> torch.Tensor:
 
 def test_whole_is_one_square() -> None:
     (view,) = views_of(photo(100, 50), Mode.WHOLE).each
-    assert view.pixels.shape == (3, SIDE, SIDE)
+    assert view.pixels.shape == (SIDE, SIDE, 3)
     assert torch.equal(merged(Views((view,))), scores_of(view))
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_aspect_is_the_size_that_transformers_keeps_the_ratio_with(height: int, width: int) -> None:
+    if max(height, width) > 3.5 * min(height, width):
+        return  # a panorama is held to the budget; below
+    size = aspect_size((height, width), 480, 150, 2**30)
+    image = np.empty((3, height, width), dtype=np.uint8)
+    expected = get_resize_output_image_size(image, (480, 480), keep_aspect_ratio=True, multiple=32)
+    assert size == (max(32, expected.height), max(32, expected.width))
+
+
+@given(st.integers(1, 60_000), st.integers(1, 60_000))
+def test_the_scores_of_a_panorama_fit_their_budget(height: int, width: int) -> None:
+    high, wide = aspect_size((height, width), 480, 150, 2**28)
+    assert high % 32 == wide % 32 == 0
+    assert min(high, wide) == 32 or 8 * 150 * high * wide <= 2**28
 
 
 def test_multiscale_is_the_mean_over_scales_and_mirrors() -> None:
     views = views_of(photo(100, 50), Mode.MULTISCALE)
     assert len(views.each) == 2 * len(SCALES)
-    assert {view.pixels.shape[1] % 32 for view in views.each} == {0}
-    largest = max(view.pixels.shape[1] for view in views.each)
+    assert {view.pixels.shape[0] % 32 for view in views.each} == {0}
+    largest = max(view.pixels.shape[0] for view in views.each)
     expected = torch.zeros(3, largest, largest)
     for view in views.each:
         scores = scores_of(view).flip(2) if view.mirrored else scores_of(view)
@@ -85,10 +107,10 @@ def test_a_mirrored_view_is_turned_back() -> None:
 def test_windows_of_what_is_seen_give_the_picture_back(size: tuple[int, int]) -> None:
     image = photo(*size)
     views = views_of(image, Mode.TILED)
-    assert {view.pixels.shape for view in views.each} == {(3, SIDE, SIDE)}
+    assert {view.pixels.shape for view in views.each} == {(SIDE, SIDE, 3)}
     width, height = (max(SIDE, length) for length in size)
     assert views.canvas == (height, width)
-    expected = torch.from_numpy(preprocess(image, (width, height)))
+    expected = colours(resize(image, (width, height)))
     torch.testing.assert_close(merged(views), expected, rtol=0, atol=1e-5)
 
 

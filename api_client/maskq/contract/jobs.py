@@ -62,6 +62,7 @@ class Priority(StrEnum):
 
 class Mode(StrEnum):
     WHOLE = "whole"  # the image resized to the network's square, as the checkpoint was trained
+    ASPECT = "aspect"  # one side the network's, the ratio kept: for networks that take rectangles
     MULTISCALE = "multiscale"  # the mean of three scales, each also mirrored: six forwards
     TILED = "tiled"  # overlapping windows at the image's own resolution, as far as memory allows
 

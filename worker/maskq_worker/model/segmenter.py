@@ -38,14 +38,14 @@ class ModelInfo:
     backend: str  # transformers | cpu | cuda
     device: str  # cpu | cuda:0
     dtype: str  # float32 | float16 | bfloat16
-    input_size: int  # px: the network takes squares of this side
+    input_size: int  # px: the network was trained on squares of this side
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
     """One image, ready for the network."""
 
-    views: Views  # what the network looks at, normalised
+    views: Views  # what the network looks at
     size: tuple[int, int]  # (H, W) px of the image, and so of its mask
     logits: bool = False  # whether the caller wants the scores too
     confidence: bool = False  # and how sure of each pixel the network is
@@ -99,9 +99,18 @@ class Segmenter:
         outputs: frozenset[Output] = frozenset(),
         mode: Mode = Mode.WHOLE,
     ) -> ModelInput:
-        """image: RGB, upright, any size. outputs, mode: what the job asks for."""
+        """image: RGB, upright, any size. outputs, mode: what the job asks for.
+
+        Raises PermanentError `invalid_request` for a mode that this network cannot do.
+        """
         from maskq_worker.model.views import look
 
+        if mode is Mode.ASPECT and not self._backend.rectangles:
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"mode aspect needs a network that takes rectangles; {self.info.name} runs on backend "
+                f"{self.info.backend}, which takes squares: choose whole, tiled or multiscale",
+            )
         views = look(
             image,
             mode,
@@ -177,7 +186,7 @@ class Segmenter:
 
             torch.cuda.empty_cache()
 
-    def _forward(self, pixels: NDArray[np.float32]) -> torch.Tensor:
+    def _forward(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         import torch
 
         try:
@@ -254,7 +263,7 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
     preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
     backend = load_backend(
         checkpoint.directory,
-        preprocessor.processor,
+        preprocessor,
         backend=settings.backend,
         device=settings.device,
         dtype=settings.dtype,

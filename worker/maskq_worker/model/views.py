@@ -1,6 +1,8 @@
 """How an image is shown to the network: whole, at several scales, or in windows; and how scores merge.
 
 - whole: resized to the network's square, as the checkpoint was trained.
+- aspect: resized as little as makes one side the network's, the other in proportion, both rounded to
+  32 px (as DPT's authors show images to it). For networks that take rectangles.
 - multiscale: whole at three scales, each also mirrored; the mean of the scores (the 'multi-scale and
   flip' testing of segmentation papers). Six forwards.
 - tiled: windows of the network's square, which overlap by a third, over the image at its own
@@ -30,15 +32,15 @@ OVERLAP: Final = 1 / 3  # of a window
 _MULTIPLE: Final = 32  # px: what DPT's patches and strides divide
 _PER_SCORE: Final = 8  # bytes: a float32 in the sum, and one more while it is worked on
 
-# Resizes an RGB image to (width, height) px and normalises it: (3, height, width) float32.
-Preprocess = Callable[["Image.Image", tuple[int, int]], "NDArray[np.float32]"]
+# Resizes an RGB image to (width, height) px: (height, width, 3).
+Resize = Callable[["Image.Image", tuple[int, int]], "NDArray[np.uint8]"]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """One thing for the network to look at."""
 
-    pixels: NDArray[np.float32]  # (3, S, S); several views may be parts of one array
+    pixels: NDArray[np.uint8]  # (h, w, 3); several views may be parts of one array
     top: int = 0  # of a window, px of the canvas
     left: int = 0
     mirrored: bool = False
@@ -53,29 +55,51 @@ class Views:
 
 
 def look(
-    image: Image.Image, mode: Mode, preprocess: Preprocess, *, side: int, classes: int, budget: int
+    image: Image.Image, mode: Mode, resize: Resize, *, side: int, classes: int, budget: int
 ) -> Views:
     """image: RGB, upright. side: px of the network's square. budget: bytes for merged scores."""
     if mode is Mode.MULTISCALE:
-        sides = [max(_MULTIPLE, round(side * s / _MULTIPLE) * _MULTIPLE) for s in SCALES]
-        arrays = [preprocess(image, (one, one)) for one in sides]
-        mirrored = [np.ascontiguousarray(array[:, :, ::-1]) for array in arrays]
+        sides = [_rounded(side * scale) for scale in SCALES]
+        arrays = [resize(image, (one, one)) for one in sides]
+        mirrored = [array[:, ::-1] for array in arrays]
         return Views(
             tuple(View(array) for array in arrays)
             + tuple(View(array, mirrored=True) for array in mirrored)
         )
     if mode is Mode.TILED:
         height, width = canvas_size((image.height, image.width), side, classes, budget)
-        pixels = preprocess(image, (width, height))
+        pixels = resize(image, (width, height))
         return Views(
             tuple(
-                View(pixels[:, top : top + side, left : left + side], top, left)
+                View(pixels[top : top + side, left : left + side], top, left)
                 for top in starts(height, side)
                 for left in starts(width, side)
             ),
             (height, width),
         )
-    return Views((View(preprocess(image, (side, side))),))
+    if mode is Mode.ASPECT:
+        height, width = aspect_size((image.height, image.width), side, classes, budget)
+        return Views((View(resize(image, (width, height))),))
+    return Views((View(resize(image, (side, side))),))
+
+
+def aspect_size(size: tuple[int, int], side: int, classes: int, budget: int) -> tuple[int, int]:
+    """(height, width) px: one of them `side`, the ratio kept, or less of both where the scores of a
+    panorama would not fit the budget."""
+    height, width = size
+    # As little as possible, as transformers' processor keeps a ratio.
+    scale = min((side / width, side / height), key=lambda one: abs(1 - one))
+    fitting = _rounded(height * scale), _rounded(width * scale)
+    room = budget / (_PER_SCORE * classes * math.prod(fitting))
+    if room >= 1:
+        return fitting
+    scale *= math.sqrt(room)
+    return _rounded(height * scale, math.floor), _rounded(width * scale, math.floor)
+
+
+def _rounded(length: float, how: Callable[[float], int] = round) -> int:
+    """In multiples of what patches and strides divide, px."""
+    return max(_MULTIPLE, how(length / _MULTIPLE) * _MULTIPLE)
 
 
 def canvas_size(size: tuple[int, int], side: int, classes: int, budget: int) -> tuple[int, int]:
@@ -123,11 +147,11 @@ class Merged:
 
     def _on_grid(self, scores: torch.Tensor) -> torch.Tensor:
         """At the size of the largest view: no view loses detail."""
-        largest = max(view.pixels.shape[-1] for view in self._views.each)
+        largest = max(view.pixels.shape[0] for view in self._views.each)
         return _resized(scores, largest, largest)
 
     def _add_window(self, view: View, scores: torch.Tensor, canvas: tuple[int, int]) -> None:
-        height, width = view.pixels.shape[1:]
+        height, width = view.pixels.shape[:2]
         if self._sum is None or self._weight is None:
             self._sum = scores.new_zeros((len(scores), *canvas))
             self._weight = scores.new_zeros(canvas)
