@@ -74,6 +74,7 @@ class ModelStep(bootsteps.StartStopStep):
             settings.s3_endpoint_url,
             allowed_buckets=settings.allowed_buckets,
             connections=worker.app.sizes.concurrency + 2,
+            client=settings.s3_client,
         )
         home = S3Place(settings.s3_bucket, settings.output_prefix)
         self._retention = Retention(self._ledger, store, prefix, home)

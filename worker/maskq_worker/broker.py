@@ -18,7 +18,17 @@ _KEPT = 100
 _SHOWN = 200  # characters of a refused message in the log
 
 
+class QoS(redis.QoS):
+    """Celery acknowledges every message; kombu then asks Redis to forget what, from a queue without
+    acknowledgements, Redis never kept: a round trip of the main loop for each job."""
+
+    def ack(self, delivery_tag: str) -> None:
+        if delivery_tag in self._delivered:
+            super().ack(delivery_tag)
+
+
 class Channel(redis.Channel):
+    QoS = QoS
     refused_key = "maskq:refused"
 
     from_transport_options = (*redis.Channel.from_transport_options, "refused_key")  # type: ignore[assignment]

@@ -31,6 +31,7 @@ class WorkerSettings(Settings):
     forward_timeout_s: float = Field(default=300.0, gt=0)
     # Of the scores that windows of one image are merged into (mode `tiled`): larger, more detail.
     max_score_bytes: int = Field(default=2**30, ge=2**24)
+    s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
