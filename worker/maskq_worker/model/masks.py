@@ -10,6 +10,7 @@ its best corner it reaches what some class has at its worst: mostly two or three
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
 TIE: Final = 1e-5  # of the largest score's magnitude: closer classes are equally good
 _FEW: Final = 4  # candidates of a border cell that are looked at alone
+_SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is cheaper to look at each
 _DENSE: Final = 0.25  # of a band's pixels: with more of them open, all classes of all are cheaper
 
 
@@ -42,6 +44,8 @@ def upsampled_argmax(
     except where two classes are tied but for rounding.
     """
     grid = _Grid(logits, size, budget_bytes)
+    if size[0] * size[1] <= _SMALL * grid.height * grid.width:
+        return _each_pixel(grid)
     borders = _Borders(grid)
     unanimous = grid.best.index_select(1, grid.columns.first)  # (h, W): a row of the mask is a copy
     mask = np.empty(size, mask_dtype(grid.classes))
@@ -53,6 +57,18 @@ def upsampled_argmax(
                 part[row : row + len(best)] = best
         else:
             grid.decide(part, still_open, top)
+        mask[top:bottom] = part.cpu().numpy()
+    return mask
+
+
+def _each_pixel(grid: _Grid) -> NDArray[np.unsignedinteger[Any]]:
+    """The mask, every pixel decided between all classes."""
+    mask = np.empty(grid.size, mask_dtype(grid.classes))
+    for top, bottom in grid.bands():
+        part = torch.empty(
+            (bottom - top, grid.size[1]), dtype=grid.dtype, device=grid.scores.device
+        )
+        grid.decide(part, torch.ones_like(part, dtype=torch.bool).nonzero(), top)
         mask[top:bottom] = part.cpu().numpy()
     return mask
 
@@ -97,9 +113,13 @@ class _Grid:
         # (h, w, C): a pixel's scores together
         self.scores = logits.float().permute(1, 2, 0).contiguous()
         self.dtype = torch.uint8 if self.classes <= 256 else torch.int32
-        self.best = self.scores.argmax(dim=2).to(self.dtype)
         self.rows = Taps.of(self.height, size[0], logits.device)
         self.columns = Taps.of(self.width, size[1], logits.device)
+
+    @cached_property
+    def best(self) -> torch.Tensor:
+        """(h, w): the best class at each place of the grid."""
+        return _argmax(self.scores).to(self.dtype)
 
     def bands(self) -> Iterator[tuple[int, int]]:
         """Output rows (top, bottom), as many at once as the budget allows."""
@@ -131,7 +151,7 @@ class _Grid:
             places, weights = self.corners(some, top)
             means = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
             i, j = some.unbind(1)
-            part[i, j] = means.argmax(dim=1).to(self.dtype)
+            part[i, j] = _argmax(means).to(self.dtype)
 
     def all_classes(
         self, top: int, bottom: int, *, confidence: bool
@@ -147,6 +167,13 @@ class _Grid:
                 whole = means.sub_(highest[..., None]).exp_().sum(dim=2)
                 share = whole.reciprocal().mul_(255.0).round_().to(torch.uint8)
             yield start - top, best.to(self.dtype), share
+
+
+def _argmax(values: torch.Tensor) -> torch.Tensor:
+    """Along the last dimension, the first of equals. numpy takes a third of torch's time on a CPU."""
+    if values.device.type != "cpu":
+        return values.argmax(dim=-1)
+    return torch.from_numpy(values.numpy().argmax(axis=-1))
 
 
 def _between(taps: Taps, values: torch.Tensor, dim: int) -> torch.Tensor:
