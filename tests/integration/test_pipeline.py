@@ -177,6 +177,24 @@ def test_an_outage_of_the_store_is_waited_out_uncharged(
     assert record.not_before_ms is not None
 
 
+def test_the_memory_an_image_takes_is_given_back(
+    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(segmenter, max_decoded_bytes=1)  # every image is larger: one at a time
+    room, taken = bench.pipeline._stages._room, []
+    real = segmenter.prepare
+    monkeypatch.setattr(
+        segmenter, "prepare", lambda *a, **k: taken.append(room._taken) or real(*a, **k)
+    )
+    for job_id in ("a", "b"):
+        bench.submit(job_id)
+        bench.pipeline.run("smallest")
+        assert bench.record(job_id).status is JobStatus.SUCCEEDED
+    assert taken == [8 * 60 * 40] * 2
+    assert room._taken == 0
+    bench.close()
+
+
 def test_a_fault_of_ours_fails_its_job_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit("a")
     with monkeypatch.context() as broken:

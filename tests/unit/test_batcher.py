@@ -164,6 +164,23 @@ def test_a_batch_of_cancelled_items_only_does_not_reach_the_model(
     assert model.batches == [[0], [5]]
 
 
+def test_a_batch_weighs_no_more_than_the_limit_but_for_one_item_alone() -> None:
+    model = Model()
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        model.run, max_batch_size=4, name="model", weight=lambda item: item
+    )
+    batcher.start()
+    model.hold()
+    batcher.submit(1)
+    model.wait_entered()
+    futures = [batcher.submit(item) for item in (2, 1, 3, 9, 1)]
+    model.go_on.set()
+
+    assert [future.result(WAIT_S) for future in futures] == [4, 2, 6, 18, 2]
+    assert model.batches == [[1], [2, 1], [3], [9], [1]]
+    batcher.close()
+
+
 def test_initialise_runs_first_and_in_the_thread_that_runs_batches() -> None:
     threads: list[str] = []
 

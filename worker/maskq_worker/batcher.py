@@ -29,6 +29,8 @@ class MicroBatcher(Generic[In, Out]):
     run: takes a batch, returns one result or exception per item, in order. If it raises for
         several items, they run again in halves, down to one: an error stays with the item that
         caused it, and a batch that is only too large for the device passes in parts.
+    weight: of an item, where one is the work of several. A batch weighs at most `max_batch_size`,
+        but an item that alone weighs more still runs, alone.
     initialise: called first in the thread that will call `run`; what it raises, `start` raises.
     on_batch: called in that thread with the size of each batch before it runs.
     """
@@ -39,6 +41,7 @@ class MicroBatcher(Generic[In, Out]):
         *,
         max_batch_size: int,
         name: str,
+        weight: Callable[[In], int] = lambda _: 1,
         initialise: Callable[[], None] | None = None,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
@@ -46,6 +49,7 @@ class MicroBatcher(Generic[In, Out]):
             raise ValueError(f"max_batch_size is {max_batch_size}; expected 1 or more")
         self._run = run
         self._max_batch_size = max_batch_size
+        self._weight = weight
         self._initialise = initialise
         self._on_batch = on_batch
         self._waiting: deque[tuple[In, Future[Out]]] = deque()
@@ -141,10 +145,15 @@ class MicroBatcher(Generic[In, Out]):
             if not self._waiting:
                 return None
             batch: list[tuple[In, Future[Out]]] = []
-            while self._waiting and len(batch) < self._max_batch_size:
+            room = self._max_batch_size
+            while self._waiting and room > 0:
+                weight = self._weight(self._waiting[0][0])
+                if batch and weight > room:
+                    break
                 item, future = self._waiting.popleft()
                 if future.set_running_or_notify_cancel():
                     batch.append((item, future))
+                    room -= weight
             return batch
 
     def _run_batch(self, batch: list[tuple[In, Future[Out]]]) -> None:

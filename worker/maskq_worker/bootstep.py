@@ -64,6 +64,9 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.run,
             max_batch_size=worker.app.sizes.max_batch_size,
             name="maskq-model",
+            weight=lambda item: len(
+                item.views.each
+            ),  # tiles of one image are forwards of their own
             initialise=self._make_ready,
         )
         self._segmenter.on_forward = self._batcher.progress

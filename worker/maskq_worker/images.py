@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -89,8 +90,16 @@ class Decoded:
     notes: tuple[str, ...]  # what was done to it: 'rotated upright', 'first of 3 frames', …
 
 
-def decode(data: bytes, *, max_bytes: int | None, max_pixels: int) -> Decoded:
+def decode(
+    data: bytes,
+    *,
+    max_bytes: int | None,
+    max_pixels: int,
+    on_pixels: Callable[[int], object] = lambda _: None,
+) -> Decoded:
     """Decode the first frame of an image.
+
+    on_pixels: called with their number before they take memory.
 
     Raises PermanentError `image_too_large` (bytes, or pixels by the header, before any pixel is
     decoded) or `invalid_image`, and TransientError `out_of_memory`.
@@ -105,6 +114,7 @@ def decode(data: bytes, *, max_bytes: int | None, max_pixels: int) -> Decoded:
             _check_size(source.size, max_pixels)
             _check_tiff(source)
             _check_scans(source, data)
+            on_pixels(source.width * source.height)
             return _decoded(source, data, max_pixels)
     except JobError:
         raise

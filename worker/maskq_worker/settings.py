@@ -34,6 +34,7 @@ class WorkerSettings(Settings):
     s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
+    max_decoded_bytes: int = Field(default=2**31, ge=1)  # of the images in hand together: room.py
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
     allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
     # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from maskq_worker.leases import Held
 from maskq_worker.object_store import AlreadyThere, ObjectStore, StoredObject
 from maskq_worker.outputs import Artifact
 from maskq_worker.presigned import Presigned
+from maskq_worker.room import Room
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from maskq_worker.settings import WorkerSettings
 
 MANIFEST = "result.json"
+_PIXEL_BYTES = 8  # of an image while it is decoded, and later beside its mask and overlay
 
 
 class Stages:
@@ -46,6 +48,7 @@ class Stages:
         self._presigned = Presigned(settings.presigned_allowed_hosts)
         self._segmenter = segmenter
         self._batcher = batcher
+        self._room = Room(settings.max_decoded_bytes)
 
     def run(self, record: JobRecord, urls: PrivateUrls, held: Held) -> JobResult:
         """All stages, or the result of an earlier attempt that got as far as its manifest.
@@ -56,12 +59,27 @@ class Stages:
         if record.attempt > 1 and (earlier := self._committed(place)):
             return earlier
         classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
-        times = Stopwatch()
+        with ExitStack() as room:
+            return self._segment(record, urls, held, classes, room)
+
+    def _segment(
+        self,
+        record: JobRecord,
+        urls: PrivateUrls,
+        held: Held,
+        classes: frozenset[int] | None,
+        room: ExitStack,
+    ) -> JobResult:
+        """room: where memory for the image is kept until the end."""
+        place, times = self._job_place(record), Stopwatch()
         with times.stage("fetch"):
             stored = self._fetch(record, urls)
         with times.stage("decode"):
             decoded = images.decode(
-                stored.body, max_bytes=None, max_pixels=self._settings.max_image_pixels
+                stored.body,
+                max_bytes=None,
+                max_pixels=self._settings.max_image_pixels,
+                on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),
             )
         with times.stage("prepare"):
             prepared = self._segmenter.prepare(

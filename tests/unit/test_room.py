@@ -1,0 +1,99 @@
+"""Images share a process's memory: nobody is over, nobody starves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from maskq_worker.room import _PASSED, Room
+
+LONG_S = 20.0
+
+
+class Guest:
+    """A thread in the room, until it is sent away."""
+
+    def __init__(self, room: Room, wanted: int) -> None:
+        self.inside = threading.Event()
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._stay, args=(room, wanted), daemon=True)
+        self._thread.start()
+
+    def _stay(self, room: Room, wanted: int) -> None:
+        with room.taken(wanted):
+            self.inside.set()
+            self._leave.wait(LONG_S)
+
+    def leave(self) -> None:
+        self._leave.set()
+        self._thread.join(LONG_S)
+        assert not self._thread.is_alive()
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def waiting(room: Room, number: int) -> None:
+    eventually(lambda: len(room._waiting) == number)
+
+
+def test_who_fits_comes_in_and_who_does_not_waits_for_room() -> None:
+    room = Room(10)
+    first, second = Guest(room, 6), Guest(room, 4)
+    assert first.inside.wait(LONG_S)
+    assert second.inside.wait(LONG_S)
+    third = Guest(room, 5)
+    waiting(room, 1)
+    assert not third.inside.is_set()
+    first.leave()
+    assert third.inside.wait(LONG_S)
+    second.leave(), third.leave()
+
+
+def test_what_is_larger_than_the_room_has_it_alone() -> None:
+    room = Room(10)
+    small = Guest(room, 1)
+    assert small.inside.wait(LONG_S)
+    giant = Guest(room, 99)
+    waiting(room, 1)
+    small.leave()
+    assert giant.inside.wait(LONG_S)
+    later = Guest(room, 1)
+    waiting(room, 1)
+    giant.leave()
+    assert later.inside.wait(LONG_S)
+    later.leave()
+
+
+def test_small_ones_pass_a_large_one_that_waits_but_not_for_ever() -> None:
+    room = Room(10)
+    holder = Guest(room, 5)
+    assert holder.inside.wait(LONG_S)
+    large = Guest(room, 8)
+    waiting(room, 1)
+    for _ in range(_PASSED):
+        with room.taken(1):
+            assert not large.inside.is_set()
+    late = Guest(room, 1)
+    waiting(room, 2)  # there would be room, but it is the large one's turn
+    holder.leave()
+    assert large.inside.wait(LONG_S)
+    assert late.inside.wait(LONG_S)
+    large.leave(), late.leave()
+
+
+def test_room_is_given_back_by_who_fails() -> None:
+    room = Room(10)
+    try:
+        with room.taken(10):
+            raise ValueError
+    except ValueError:
+        pass
+    with room.taken(10):
+        assert room._taken == 10
+    assert room._taken == 0
