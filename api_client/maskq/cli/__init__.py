@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from maskq.cli import jobs, view, webhooks
+from maskq.cli import bench, jobs, view, webhooks
 from maskq.errors import MaskqError
 
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
@@ -26,6 +26,7 @@ def build() -> typer.Typer:
     jobs.register(app)
     webhooks.register(app)
     view.register(app)
+    bench.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
     return app

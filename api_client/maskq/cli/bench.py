@@ -1,0 +1,130 @@
+"""maskq bench: what the service that MASKQ_ variables name does with one image, many times."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskq.client.core import Client
+from maskq.client.job import DEFAULT_WAIT_S, Job
+from maskq.contract import JobRecord, JobStatus
+from maskq.contract.ids import new_id
+from maskq.contract.places import S3Place
+from maskq.errors import InvalidRequest, MaskqError
+
+_PERCENTILES = (50, 90, 99)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(bench)
+
+
+def bench(
+    image: Annotated[Path, typer.Argument(help="a file; every job segments it")],
+    jobs: Annotated[int, typer.Option(min=1, help="submitted at once")] = 100,
+    alone: Annotated[int, typer.Option(min=0, help="before it, one at a time")] = 5,
+    model: Annotated[str | None, typer.Option(help="one of those served")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="of the machines: prints what a million images cost")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="seconds without a job ending")] = DEFAULT_WAIT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Measure the running service: images per second, and where a job's time goes.
+
+    First jobs one at a time, which is the latency nobody queued for, then all at once. The jobs and
+    what they wrote are deleted at the end.
+    """
+    if not image.is_file():
+        raise InvalidRequest(f"there is no file {image}")
+    with Client.from_env() as client:
+        source = S3Place(client.settings.s3_bucket, client.settings.output_prefix) / new_id()
+        client.objects.put(source, image.read_bytes(), "application/octet-stream")
+        done: list[Job] = []
+        try:
+            figures = {
+                "one at a time": _alone(client, str(source), alone, model, timeout, done),
+                "all at once": _together(client, str(source), jobs, model, timeout, done),
+            }
+        finally:
+            client.objects.delete(source)
+            for job in done:
+                client.delete(job.id)
+    rate = figures["all at once"].get("images_per_s")
+    if price_per_hour is not None and rate:
+        figures["all at once"]["price_per_million"] = round(price_per_hour / 3600 / rate * 1e6, 2)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, each in figures.items():
+        typer.echo(_text(name, each))
+
+
+def _alone(
+    client: Client, source: str, number: int, model: str | None, timeout: float, done: list[Job]
+) -> dict[str, Any]:
+    seconds = []
+    for _ in range(number):
+        began = time.perf_counter()
+        done.append(client.submit(source, model=model))
+        done[-1].wait(timeout=timeout)
+        seconds.append(time.perf_counter() - began)
+    return {"jobs": number, **_figures(seconds, [job.refresh() for job in done])}
+
+
+def _together(
+    client: Client, source: str, number: int, model: str | None, timeout: float, done: list[Job]
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    batch = client.submit_many([source] * number, model=model)
+    done += batch.jobs
+    records = []
+    for job in batch.as_completed(timeout=timeout):
+        if job.record is None or job.record.status is not JobStatus.SUCCEEDED:
+            raise MaskqError(f"job {job.id} {job.status.value}; nothing was measured")
+        records.append(job.record)
+    whole = time.perf_counter() - began
+    waits = [(record.ended_ms or 0) / 1e3 - record.created_ms / 1e3 for record in records]
+    return {"jobs": number, "images_per_s": round(number / whole, 2), **_figures(waits, records)}
+
+
+def _figures(seconds: Sequence[float], records: Sequence[JobRecord]) -> dict[str, Any]:
+    """Percentiles of submit to end, and of every stage, in ms."""
+    stages: dict[str, list[float]] = {"submit to end": [1e3 * one for one in seconds]}
+    for record in records:
+        started = record.started_ms or record.created_ms
+        stages.setdefault("queued", []).append(started - record.created_ms)
+        for stage, spent in (record.result.timings_ms if record.result else {}).items():
+            stages.setdefault(stage, []).append(spent)
+    return {
+        "ms": {
+            stage: {f"p{rank}": round(percentile(each, rank), 1) for rank in _PERCENTILES}
+            for stage, each in stages.items()
+            if each
+        }
+    }
+
+
+def percentile(values: Sequence[float], rank: float) -> float:
+    """The smallest value that at least `rank` per cent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(rank / 100 * len(ordered)) - 1)]
+
+
+def _text(name: str, figures: dict[str, Any]) -> str:
+    title = [f"{name}: {figures['jobs']} jobs"]
+    if rate := figures.get("images_per_s"):
+        title.append(f"{rate} images/s")
+    if price := figures.get("price_per_million"):
+        title.append(f"{price} a million images")
+    lines = [", ".join(title)]
+    for stage, each in figures["ms"].items():
+        cells = "".join(f"{rank:>6} {value:8.1f} ms" for rank, value in each.items())
+        lines.append(f"  {stage:<14}{cells}")
+    return "\n".join(lines)
