@@ -1,0 +1,3 @@
+from bench.scenarios.command import main
+
+main()

@@ -1,0 +1,76 @@
+"""`python -m bench.scenarios.empty_task`: a worker with maskq's Celery settings whose task is empty.
+
+The messages are sent first; printed is what the worker then made of them, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+from typing import Any
+
+from celery.platforms import SecurityWarning
+
+from maskq_worker.bootstep import ModelStep
+from maskq_worker.celery_app import make_app
+from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import sizes
+
+_QUEUE = "empty"
+
+
+class Progress:
+    """Counts tasks; ends the worker after the last."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._done = 0
+        self._lock = threading.Lock()
+        self._began = (0.0, 0.0)
+        self.figures: dict[str, float] = {}
+
+    def step(self) -> None:
+        with self._lock:
+            self._done += 1
+            if self._done == 1:
+                self._began = time.perf_counter(), time.process_time()
+            if self._done == self._wanted:
+                took = time.perf_counter() - self._began[0]
+                cpu_s = time.process_time() - self._began[1]
+                self.figures = {"jobs_a_second": (self._wanted - 1) / took, "cpu_s": cpu_s}
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--jobs", type=int, required=True)
+    jobs = options.parse_args().jobs
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    settings = WorkerSettings.load()
+    app: Any = make_app(settings, _QUEUE, concurrency=sizes(settings, cuda=False).concurrency)
+    app.steps["worker"].discard(ModelStep)
+    app.conf.worker_redirect_stdouts = False  # the figures go there
+    progress = Progress(jobs)
+    app.task(progress.step, name="bench.empty", ignore_result=True)
+    queue = app.conf.task_queues[-1]
+    with app.producer_or_acquire() as producer:
+        for _ in range(jobs):
+            app.send_task("bench.empty", queue=queue, producer=producer, ignore_result=True)
+    worker = app.Worker(
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    print(json.dumps(progress.figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The service that a scenario loads: a stack of its own, a client, and what its workers wrote down."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.checkpoints import write_large, write_smallest
+from bench.scenarios import processes
+from maskq import Client
+from maskq.ledger import Ledger
+from maskq_standalone.stack import Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch that a worker's model ran: forward and masks."""
+
+    began_s: float  # since the epoch
+    size: int
+    seconds: float
+    forward_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor seconds of everybody, up to now or between two moments."""
+
+    worker: float
+    store: float
+    redis: float
+    client: float
+
+    def since(self, before: Cost) -> Cost:
+        return Cost(
+            self.worker - before.worker,
+            self.store - before.store,
+            self.redis - before.redis,
+            self.client - before.client,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A stack that is up, in whose environment this process is."""
+
+    stack: Stack
+    client: Client
+    ledger: Ledger
+    model: str  # as MASKQ_MODEL has it
+    folder: Path  # scratch
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self.stack.workers]
+
+    def cost(self) -> Cost:
+        return Cost(
+            worker=processes.cpu_s(*self.pids),
+            store=processes.cpu_s(self.stack.s3.child.pid),
+            redis=processes.cpu_s(self.stack.redis.child.pid),
+            client=processes.cpu_s(os.getpid()),
+        )
+
+    def batches(self, since_s: float = 0.0) -> list[Batch]:
+        """What the models ran since then, in order."""
+        lines = [line.split() for line in _lines(self.folder / "batches")]
+        ran = [Batch(float(a), int(n), float(s), float(f)) for a, n, s, f in lines]
+        return sorted((b for b in ran if b.began_s >= since_s), key=lambda batch: batch.began_s)
+
+    def requests(self) -> Counter[str]:
+        """Calls of the object store by the workers, by kind."""
+        return Counter(_lines(self.folder / "requests"))
+
+
+@contextmanager
+def running(model: str, *, workers: int = 1, null: bool = False) -> Iterator[Service]:
+    """model: smallest or large (random weights, large: DPT-Large's shape), demo, or as MASKQ_MODEL."""
+    with tempfile.TemporaryDirectory(prefix="maskq-bench-") as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "bench.scenarios.worker"]
+        for what in ["requests"] if null else ["batches"]:
+            (folder / what).mkdir()
+            command += [f"--{what}", str(folder / what)]
+        path = checkpoint(model, folder)
+        stack = Stack(
+            folder / "stack",
+            workers=workers,
+            model=path,
+            env={"PYTHONPATH": _python_path()},
+            worker_command=[*command, "--null"] if null else command,
+        )
+        with stack, environment(stack.environment), Client.from_env() as client:
+            ledger = Ledger(stack.redis.url)
+            try:
+                yield Service(stack, client, ledger, path, folder)
+            finally:
+                ledger.close()
+
+
+def checkpoint(model: str, folder: Path) -> str:
+    """What MASKQ_MODEL must be; the random checkpoints are written into `folder`."""
+    if model == "smallest":
+        return str(write_smallest(folder / model))
+    if model == "large":
+        return str(write_large(folder / "dpt-large"))
+    return model
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment, for as long as a stack is up."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _python_path() -> str:
+    """Children import `bench`, wherever this was started."""
+    there = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(ROOT), there] if there else [str(ROOT)])
+
+
+def _lines(folder: Path) -> list[str]:
+    return [line for file in sorted(folder.glob("*")) for line in file.read_text().splitlines()]
