@@ -1,1 +1,1 @@
-"""Measurements. Not in the wheel, and no tests: a figure is a ratio or a median within one run."""
+"""Measurements. Not in the wheel; only its arithmetic has tests: a figure is a ratio or a median within one run."""

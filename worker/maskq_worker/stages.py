@@ -96,7 +96,12 @@ class Stages:
         held.check()
         result = self._result(record, stored, decoded, encoded.classes, places, times)
         manifest = self._manifest(record.request, result, encoded)
-        return self._commit(place, result, manifest, held)
+        with times.stage("commit"):
+            kept = self._commit(place, result, manifest, held)
+        if kept is not result:
+            return kept
+        # In the record alone: the manifest cannot say how long its own writing took.
+        return result.model_copy(update={"timings_ms": times.milliseconds})
 
     def remove(self, places: Sequence[S3Place]) -> None:
         """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
