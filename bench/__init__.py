@@ -1,1 +1,1 @@
-"""Measurements. Not in the wheel; only its arithmetic has tests: a figure is a ratio or a median within one run."""
+"""Measurements. A figure is a ratio or a median within one run. Not in the wheel."""
