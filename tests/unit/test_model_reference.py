@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -329,6 +330,25 @@ def test_a_sound_model_passes_its_self_test(original: Path, backend: str) -> Non
     segmenter.warm_up()
     segmenter.self_test()
     segmenter.close()
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", []), ("cuda", [1, 3])])
+def test_a_warm_up_is_for_gpus(
+    original: Path, monkeypatch: pytest.MonkeyPatch, device: str, batches: list[int]
+) -> None:
+    """A CPU has nothing to record or to allocate ahead, and its self-test ran the model twice."""
+    segmenter, seen = load(original, max_batch_size=3), []
+    forward = segmenter._backend.forward
+
+    def count(pixels: np.ndarray) -> torch.Tensor:
+        seen.append(len(pixels))
+        return forward(pixels)
+
+    mask = segmenter._backend.mask
+    backend = SimpleNamespace(device=torch.device(device), forward=count, mask=mask)
+    monkeypatch.setattr(segmenter, "_backend", backend)
+    segmenter.warm_up()
+    assert seen == batches
 
 
 def test_the_self_test_sees_a_wrong_mask(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch.nn import functional
 
 from maskq_worker.model.errors import ModelError
-from maskq_worker.model.loading import load_network
+from maskq_worker.model.loading import load_network, load_source
 from maskq_worker.model.masks import mask_dtype, upsampled_argmax
 from maskq_worker.model.network import Network, UnsupportedError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from maskq_worker.model.preprocess import Preprocessor
 
 REFERENCE: Final = "transformers"
+_CLASSES = 32  # at once in `plain_mask`
 
 _log = logging.getLogger(__name__)
 
@@ -94,9 +96,9 @@ def load_backend(
         network = load_network(directory, plain).to(place)
         return Reference(network, preprocessor, device=place, dtype=plain)
     # Folded as float32 where the weights are meant to be half, and rounded once, after it.
-    network = load_network(directory, torch.float32)
+    source = load_source(directory, place)
     try:
-        ours = Network(network)
+        ours = Network(source)
     except UnsupportedError as error:
         _log.warning(
             "%s is not a network that backend %s knows (%s), so transformers computes its scores",
@@ -104,7 +106,7 @@ def load_backend(
             place.type,
             error,
         )
-        return Reference(network.to(place, plain), preprocessor, device=place, dtype=plain)
+        return Reference(source.to(place, plain), preprocessor, device=place, dtype=plain)
     precision = torch.float16 if dtype == "auto" and place.type == "cuda" else plain
     ours.to(place, precision).head.classifier.float()
     return Rewritten(ours, preprocessor, name=place.type, device=place, dtype=precision)
@@ -134,6 +136,24 @@ def choose_device(device: str, backend: str = "auto") -> torch.device:
             "CUDA_VISIBLE_DEVICES and that torch was built for CUDA, or set MASKQ_DEVICE=cpu"
         )
     return torch.device("cuda", 0)
+
+
+def plain_mask(scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """What transformers' own mask is, without transformers: scores (C, h, w), size (H, W) px.
+
+    Some classes at a time: half the time of all at once, and a fifth of the memory with 150.
+    """
+    with torch.inference_mode():
+        best = torch.full(size, -torch.inf, device=scores.device)
+        ids = torch.zeros(size, dtype=torch.int64, device=scores.device)
+        for first in range(0, len(scores), _CLASSES):
+            some = scores[None, first : first + _CLASSES].contiguous()
+            large = functional.interpolate(some, size=size, mode="bilinear", align_corners=False)
+            highest, index = large[0].max(dim=0)
+            ids = torch.where(highest > best, index + first, ids)  # of equals the first class
+            best = torch.maximum(best, highest)
+    answer: NDArray[Any] = ids.cpu().numpy()
+    return answer.astype(mask_dtype(len(scores)))
 
 
 def reference_mask(processor: Any, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import re
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +24,8 @@ SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, and then without running code
 INDEX: Final = ".index.json"  # of weights in several files
 RECORD: Final = "maskq.json"  # what `maskq weights pull` wrote about a folder
+# Bytes. At each block a thread gives the interpreter's lock away, and may wait 5 ms to have it back.
+_BLOCK: Final = 2**24
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -33,13 +37,29 @@ class Checkpoint:
     name: str  # as served: a hub id as it is, `demo`, or a folder's name
     revision: str | None = None  # full commit of the hub, where it is known
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Of the weights; of several files, of their hashes in order of name."""
-        digests = [sha256_of(path) for path in weight_files(self.directory)]
-        if len(digests) == 1:
-            return digests[0]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return self._sha256.result()
+
+    def begin_sha256(self) -> None:
+        """Compute it beside what else is done, if it will be asked for: a commit needs none."""
+        if self.revision is None:
+            _ = self._sha256
+
+    @cached_property
+    def _sha256(self) -> Future[str]:
+        """In a thread of its own, which ends with the process: nobody waits for it but who asks."""
+        answer: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(_sha256_of_all(weight_files(self.directory)))
+            except Exception as error:  # noqa: BLE001 - raised where it is asked for
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="maskq-sha256", daemon=True).start()
+        return answer
 
 
 def resolve(model: str, revision: str | None = None) -> Checkpoint:
@@ -156,8 +176,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
+
+
+def _sha256_of_all(paths: list[Path]) -> str:
+    digests = [sha256_of(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _demo() -> Path:

@@ -1,16 +1,24 @@
-"""transformers' network from a checkpoint, with every weight that the scores need accounted for."""
+"""A checkpoint's network, with every weight that the scores need accounted for.
+
+Two ways: transformers' own network, and a skeleton of it for `Network` to take apart, which needs no
+transformers. Both are held to the same report.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from maskq_worker.model.checkpoint import CONFIG, read_json, weight_files
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.network import UnsupportedError, skeleton
 
 # The first fusion layer has no second input, so Intel's checkpoints lack the layer that would take
 # it; the auxiliary head serves training only. Neither touches the scores.
@@ -19,47 +27,105 @@ _NOT_NEEDED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|auxi
 _NETWORK = re.compile(r"(dpt\.(embeddings|encoder)|neck|head)\.(?!.*num_batches_tracked$)")
 
 
+@dataclass(slots=True)
+class Report:
+    """How the names and shapes of the stored weights differ from what config.json asks for."""
+
+    missing: set[str] = field(default_factory=set)
+    unexpected: set[str] = field(default_factory=set)
+    # Name, stored shape, expected shape.
+    mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
+
+
 def load_network(directory: Path, dtype: torch.dtype) -> Any:
     """DPTForSemanticSegmentation in evaluation mode, with every weight from the checkpoint."""
     from transformers import DPTForSemanticSegmentation
 
     loader: Any = DPTForSemanticSegmentation  # its annotations leave out the report
-    try:
-        with _quiet_transformers():
-            network, report = loader.from_pretrained(
-                directory,
-                dtype=dtype,
-                attn_implementation={"": "sdpa"},  # not of a hybrid's backbone, which has none
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are in the report, and refused below
-            )
-    except Exception as error:  # safetensors, torch and transformers each raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{directory} could not be loaded: {reason}") from error
-    _check_weights(directory, report)
+    with _in_one_sentence(directory), _quiet_transformers():
+        network, info = loader.from_pretrained(
+            directory,
+            dtype=dtype,
+            attn_implementation={"": "sdpa"},  # not of a hybrid's backbone, which has none
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are in the report, and refused below
+        )
+    _check_weights(
+        directory, Report(info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    )
     return network.eval()
 
 
-def _check_weights(directory: Path, report: dict[str, Any]) -> None:
+def load_source(directory: Path, device: torch.device | None = None) -> Any:
+    """What `Network` takes apart, in float32, with every weight from the checkpoint.
+
+    A skeleton on `device` (left out: the CPU, where weights that are float32 stay in the mapped file),
+    or transformers' own network on the CPU where config.json asks for more than the skeleton knows.
+    """
+    try:
+        config = skeleton.read(read_json(directory / CONFIG))
+    except UnsupportedError:
+        return load_network(directory, torch.float32)
+    with _in_one_sentence(directory):
+        source = skeleton.Skeleton(config).eval()
+        report, weights = _stored(weight_files(directory), source, device or torch.device("cpu"))
+    _check_weights(directory, report)
+    source.load_state_dict(weights, strict=False, assign=True)
+    return source
+
+
+def _stored(
+    files: Iterable[Path], source: nn.Module, device: torch.device
+) -> tuple[Report, dict[str, torch.Tensor]]:
+    """The weights that fit `source`, each in the type of its place there."""
+    from safetensors import safe_open
+
+    places = source.state_dict()
+    report, weights = Report(missing=set(places)), {}
+    for path in files:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                report.missing.discard(name)
+                place = places.get(name)
+                shape = tuple(file.get_slice(name).get_shape())
+                if place is None:
+                    report.unexpected.add(name)
+                elif shape != place.shape:
+                    report.mismatched.add((name, shape, tuple(place.shape)))
+                elif not _NOT_NEEDED.match(name):
+                    weights[name] = file.get_tensor(name).to(place.dtype)
+    return report, weights
+
+
+def _check_weights(directory: Path, report: Report) -> None:
     """A network with weights of chance still gives masks, so each must be there and fit."""
-    for name, stored, expected in sorted(report["mismatched_keys"]):
+    for name, stored, expected in sorted(report.mismatched):
         if not _NOT_NEEDED.match(name):
             raise ModelError(
                 f"{directory} does not fit its config.json: {name} has shape {tuple(stored)}, "
                 f"expected {tuple(expected)}"
             )
-    missing = sorted(key for key in report["missing_keys"] if not _NOT_NEEDED.match(key))
+    missing = sorted(name for name in report.missing if not _NOT_NEEDED.match(name))
     if missing:
         raise ModelError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
-    surplus = sorted(key for key in report["unexpected_keys"] if _NETWORK.match(key))
+    surplus = sorted(name for name in report.unexpected if _NETWORK.match(name))
     if surplus:
         raise ModelError(
             f"{directory} holds {len(surplus)} weights that its config.json has no place for, "
             f"{surplus[0]} among them"
         )
+
+
+@contextmanager
+def _in_one_sentence(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors, torch and transformers each raise their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{directory} could not be loaded: {reason}") from error
 
 
 @contextmanager

@@ -155,10 +155,14 @@ class Segmenter:
         return merged
 
     def warm_up(self) -> None:
-        """Run once as jobs will: on a GPU also with a full batch, which takes the memory it needs."""
+        """On a GPU, run once as jobs will, and with a full batch, which takes the memory it needs.
+
+        On a CPU the self-test did as much.
+        """
+        if self._backend.device.type == "cpu":
+            return
         blank = self.prepare(golden_image())
-        sizes = {1, self._max_batch_size} if self._backend.device.type == "cuda" else {1}
-        for size in sorted(sizes):
+        for size in sorted({1, self._max_batch_size}):
             for output in self.run([blank] * size):
                 if isinstance(output, Exception):
                     raise ModelError(f"{self.info.name} fails on a drawn image: {output}")
@@ -170,10 +174,10 @@ class Segmenter:
         mask = self._backend.mask(first, item.size)
         if not np.array_equal(mask, self._backend.mask(second, item.size)):
             self._fail("gave two masks for one image")
-        from maskq_worker.model.backends import reference_mask
+        from maskq_worker.model.backends import plain_mask
         from maskq_worker.model.masks import untied_differences
 
-        expected = reference_mask(self._preprocessor.processor, first, item.size)
+        expected = plain_mask(first, item.size)
         wrong = untied_differences(first, mask, expected)
         if wrong:
             self._fail(f"gave a mask that differs from transformers' own in {wrong} pixels")
@@ -256,6 +260,7 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
     if not settings.model:
         raise ModelError("MASKQ_MODEL is not set: a hub id, a folder in the hub's layout or `demo`")
     checkpoint = resolve(settings.model, settings.model_revision)
+    checkpoint.begin_sha256()
     # Here, not above: the labels, and this module's types, must be there without torch.
     from maskq_worker.model.backends import load_backend
     from maskq_worker.model.preprocess import Preprocessor
