@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from maskq.cli import bench, jobs, view, webhooks
+from maskq.cli import bench, jobs, submit, view, webhooks
 from maskq.errors import MaskqError
 
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
@@ -23,6 +23,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    submit.register(app)
     jobs.register(app)
     webhooks.register(app)
     view.register(app)

@@ -1,4 +1,4 @@
-"""submit, status, wait, cancel, retry, delete, list, events: what a caller does, from a shell.
+"""status, wait, cancel, retry, delete, list, events: what a caller does, from a shell.
 
 `--json` prints one JSON document on stdout (`events`: one a line); progress goes to stderr.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,77 +23,8 @@ JobId = Annotated[str, typer.Argument(help="as `submit` printed it")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, status, wait, cancel, retry, delete, list_jobs, events):
+    for command in (status, wait, cancel, retry, delete, list_jobs, events):
         app.command("list" if command is list_jobs else command.__name__)(command)
-
-
-def submit(
-    images: Annotated[list[str], typer.Argument(help="files or s3://bucket/key")],
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="mask, overlay, stats, logits, confidence, rle, binary; may be repeated"),
-    ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="only this label or id; may be repeated")
-    ] = None,
-    overlay_alpha: Annotated[
-        float | None, typer.Option(help="how much of the overlay is colour, 0 to 1")
-    ] = None,
-    legend: Annotated[
-        bool, typer.Option("--legend", help="labels and shares below the overlay")
-    ] = False,
-    model: Annotated[str | None, typer.Option(help="one of those served")] = None,
-    mode: Annotated[str, typer.Option(help="whole, multiscale or tiled")] = "whole",
-    priority: Annotated[str, typer.Option(help="high, normal or low")] = "normal",
-    tenant: Annotated[str | None, typer.Option(help="whose job: tenants take turns")] = None,
-    queue_ttl: Annotated[float | None, typer.Option(help="seconds in which it must start")] = None,
-    run_timeout: Annotated[float | None, typer.Option(help="seconds it may run")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="attempts that may be charged")] = None,
-    output_prefix: Annotated[str | None, typer.Option(help="s3://bucket/prefix")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="the same key: the same job")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
-    durable: Annotated[
-        bool, typer.Option("--durable", help="only once Redis has it on disk")
-    ] = False,
-    room_timeout: Annotated[
-        float, typer.Option(help="seconds to wait for room in a full queue")
-    ] = 0.0,
-    wait: Annotated[bool, typer.Option("--wait", help="until all have ended")] = False,
-    timeout: Timeout = DEFAULT_WAIT_S,
-    as_json: Json = False,
-) -> None:
-    """Submit images; prints the ids of their jobs."""
-    options: dict[str, Any] = {
-        "outputs": frozenset(output or ["mask"]),
-        "classes": frozenset(classes) if classes else None,
-        "overlay_alpha": overlay_alpha,
-        "overlay_legend": legend,
-        "model": model,
-        "mode": mode,
-        "priority": priority,
-        "tenant": tenant,
-        "queue_ttl": queue_ttl,
-        "run_timeout": run_timeout,
-        "max_attempts": max_attempts,
-        "durable": durable,
-        "room_timeout": room_timeout,
-        "output_prefix": output_prefix,
-        "metadata": dict(_pair(entry) for entry in metadata or []),
-    }
-    with Client.from_env() as client:
-        if idempotency_key and len(images) > 1:
-            raise InvalidRequest("--idempotency-key names one job; submit one image with it")
-        if len(images) == 1:
-            jobs = [client.submit(images[0], idempotency_key=idempotency_key, **options)]
-        else:
-            jobs = client.submit_many(images, **options).jobs
-        if wait:
-            _wait_for(jobs, timeout, as_json)
-        elif as_json:
-            typer.echo(json.dumps([{"id": job.id} for job in jobs]))
-        else:
-            for job in jobs:
-                typer.echo(job.id)
 
 
 def status(job_id: JobId, as_json: Json = False) -> None:
@@ -109,7 +40,7 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; exit 0 only if all succeeded."""
     with Client.from_env() as client:
-        _wait_for([client.get(job_id) for job_id in job_ids], timeout, as_json)
+        wait_for([client.get(job_id) for job_id in job_ids], timeout, as_json)
 
 
 def cancel(job_id: JobId) -> None:
@@ -217,14 +148,8 @@ def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
             return
 
 
-def _pair(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not equals:
-        raise InvalidRequest(f"--metadata {entry!r} is not NAME=VALUE")
-    return name, value
-
-
-def _wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
+def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
+    """Wait for each and print what they came to; raises typer.Exit(1) if one failed."""
     failed = 0
     for number, job in enumerate(jobs, 1):
         try:

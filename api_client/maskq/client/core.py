@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
+from maskq.client.bulk import CHUNK, Bulk, Manner, Submission, is_reference
 from maskq.client.flow import (
     AsyncDriver,
     Blocking,
     BlockingDriver,
     Flow,
     Many,
-    Pause,
     RunsAsync,
     RunsBlocking,
     operation,
@@ -28,14 +26,15 @@ from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, J
 from maskq.client.objects import Objects, read_image
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
+from maskq.client.sending import NO_ROOM, Room, sent
 from maskq.client.stream import TAKE_OVER_S, Wanted, left_s_of, reader
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place, is_url
+from maskq.contract.places import S3Place
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
-from maskq.ledger.calls import Call, SubmitOutcome, Submitted
+from maskq.ledger.calls import BatchPlace, Call, Submitted
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -48,11 +47,6 @@ ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])
 BatchT = TypeVar("BatchT")
 
-_CHUNK = 500  # jobs a round trip
-_UPLOADS = 8  # at a time
-_FSYNC_S = 4.0  # below the socket's timeout
-_ROOM_PAUSE_S = (0.1, 2.0)  # first and longest pause before a full queue is asked again
-_NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
 UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
 
 
@@ -108,7 +102,7 @@ class ClientCore(Generic[JobT, BatchT]):
         if upload:
             yield Blocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
         call = calls.submit(self.key_prefix, job_id, request, self._limits, idempotency=idempotency)
-        (answer,) = yield from self._accepted([call], durable=durable, room_timeout=room_timeout)
+        answer = yield from self._accepted(call, durable=durable, room_timeout=room_timeout)
         if upload and answer.job_id != job_id:
             yield Blocking(lambda: self.objects.delete(S3Place.parse(request.image_uri)))
         refuse(answer, request, idempotency_key)
@@ -134,27 +128,51 @@ class ClientCore(Generic[JobT, BatchT]):
         sources = list(images)
         if not sources:
             raise InvalidRequest("submit_many got no images")
-        place = calls.BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
-        numbered = iter([(new_id(), source) for source in sources])
-        accepted: list[str] = []
-        while chunk := list(islice(numbered, _CHUNK)):
-            requests = yield Blocking(partial(self._upload_all, chunk, options))
-            answers = yield from self._accepted(
-                [
-                    calls.submit(self.key_prefix, job_id, request, self._limits, batch=place)
-                    for (job_id, _), request in zip(chunk, requests, strict=True)
-                ],
-                durable=durable,
-                room_timeout=room_timeout,
-            )
-            for answer, request in zip(answers, requests, strict=True):
-                if answer.outcome is SubmitOutcome.ACCEPTED:
-                    accepted.append(answer.job_id)
-                    continue
-                # Half a batch would never complete: take back what was accepted, then say why.
+        place = BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
+        manner = Manner(batch=place, durable=durable, room_timeout=room_timeout, outage_s=0.0)
+        bulk: Bulk[JobT] = Bulk(self, manner, options)
+        jobs: dict[int, JobT] = {}
+        try:
+            for step in bulk.steps(sources):
+                settled = yield from step
+                jobs |= {number: job for number, (_, job, _) in settled if job}
+                if errors := [error for _, (_, _, error) in settled if error]:
+                    raise errors[0]
+        except Exception:
+            # Half a batch would never complete: take back what was accepted, then say why.
+            accepted = [*(job.id for job in jobs.values()), *bulk.in_doubt]
+            with suppress(StoreUnavailable):
                 yield Many([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
-                refuse(answer, request, None)
-        return self._batch_type(self, place.batch_id, [self._job(job_id) for job_id in accepted])
+            raise
+        in_order = [jobs[number] for number in range(len(sources))]
+        return self._batch_type(self, place.batch_id, in_order)
+
+    def batch(self, batch_id: str, job_ids: Iterable[str]) -> BatchT:
+        """A handle on jobs of one batch or run: `for job in client.batch(run_id, ids).as_completed()`.
+
+        `job_ids`: all jobs that were submitted under it; one that is named twice counts once.
+        """
+        return self._batch_type(self, batch_id, [self._job(i) for i in dict.fromkeys(job_ids)])
+
+    def _bulk(
+        self,
+        run_id: str | None,
+        durable: bool,
+        room_timeout: float | None,
+        chunk: int,
+        options: Options,
+    ) -> Bulk[JobT]:
+        if run_id == "":
+            raise InvalidRequest("run_id is empty; leave it out, or give the run a name")
+        manner = Manner(
+            # How many there will be is not known: counted, with an end for each, and none for all.
+            batch=BatchPlace(batch_id=run_id or new_id(), total=0),
+            run_id=run_id,
+            durable=durable,
+            room_timeout=room_timeout,
+            chunk=chunk,
+        )
+        return Bulk(self, manner, options)
 
     @operation
     def get(self, job_id: str) -> Flow[JobT]:
@@ -221,9 +239,9 @@ class ClientCore(Generic[JobT, BatchT]):
             return self._job(known[0])
         new = new_id()
         # Its own copy of an uploaded image: deleting the first job must not take it away.
-        request, ours = record.request, self._place_of(job_id) / UPLOAD
+        request, ours = record.request, self._upload_place(job_id)
         if request.image_uri == str(ours):
-            copy = self._place_of(new) / UPLOAD
+            copy = self._upload_place(new)
             yield Blocking(lambda: self.objects.copy(ours, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         answer = yield calls.submit(
@@ -288,32 +306,23 @@ class ClientCore(Generic[JobT, BatchT]):
             raise JobNotFound(delivery_id, kind="delivery")
 
     def _accepted(
-        self, submissions: Sequence[Call[Submitted]], *, durable: bool, room_timeout: float | None
-    ) -> Flow[Sequence[Submitted]]:
-        """The answers, in order; what found no room is sent again until there is, or the time is up."""
-        if durable:
-            yield calls.fsync(0.001)  # where it is not to be had, nothing must have been submitted
-        answers = list((yield Many(submissions)))
-        waited, pause = 0.0, _ROOM_PAUSE_S[0]
-        while full := [n for n, answer in enumerate(answers) if answer.outcome in _NO_ROOM]:
-            if room_timeout is not None and waited >= room_timeout:
-                break
-            yield Pause(pause)
-            waited, pause = waited + pause, min(2 * pause, _ROOM_PAUSE_S[1])
-            for n, answer in zip(full, (yield Many([submissions[n] for n in full])), strict=True):
-                answers[n] = answer
-        if durable:
-            *_, safe = yield Many([calls.touch(self.key_prefix), calls.fsync(_FSYNC_S)])
-            if not safe:
-                raise StoreUnavailable(
-                    f"Redis did not confirm within {_FSYNC_S:g} s that the job is on disk; it may "
-                    f"still run: submit again with the same idempotency_key"
-                )
-        return answers
+        self, submission: Call[Submitted], *, durable: bool, room_timeout: float | None
+    ) -> Flow[Submitted]:
+        """The answer; what found no room is sent again until there is, or the time is up."""
+        room = Room(room_timeout)
+        while True:
+            answer: Submitted
+            (answer,) = yield from sent(self.key_prefix, [submission], durable)
+            if answer.outcome not in NO_ROOM or room.time_is_up:
+                return answer
+            yield room.wait()
 
     def _place_of(self, job_id: str) -> S3Place:
         """Where a job's upload is, and its outputs unless it has an output_prefix."""
         return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
+
+    def _upload_place(self, job_id: str) -> S3Place:
+        return self._place_of(job_id) / UPLOAD
 
     def _job(self, job_id: str, record: JobRecord | None = None) -> JobT:
         return type(self)._job_type(self, record, job_id)
@@ -326,22 +335,10 @@ class ClientCore(Generic[JobT, BatchT]):
         self, job_id: str, image: ImageSource, options: Options
     ) -> tuple[SegmentRequest, tuple[bytes, str] | None]:
         """The request, and the body and content type to upload, if the image is not in S3 yet."""
-        if isinstance(image, str) and (image.startswith("s3://") or is_url(image)):
-            return build(image, options), None
+        if is_reference(image):
+            return build(str(image), options), None
         upload = read_image(image)
-        return build(str(self._place_of(job_id) / UPLOAD), options), upload
-
-    def _upload_all(
-        self, chunk: Sequence[tuple[str, ImageSource]], options: Options
-    ) -> Sequence[SegmentRequest]:
-        def one(numbered: tuple[str, ImageSource]) -> SegmentRequest:
-            request, upload = self._prepare(*numbered, options)
-            if upload:
-                self.objects.put(S3Place.parse(request.image_uri), *upload)
-            return request
-
-        with ThreadPoolExecutor(_UPLOADS) as pool:
-            return [*pool.map(one, chunk)]
+        return build(str(self._upload_place(job_id)), options), upload
 
 
 def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:
@@ -369,6 +366,31 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
     ) -> Result:
         """Submit and wait."""
         return self.submit(image, **options).wait(timeout)
+
+    def submit_each(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        run_id: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = None,
+        chunk: int = CHUNK,
+        **options: Unpack[Options],
+    ) -> Iterator[Submission[Job]]:
+        """Ask for any number: `for image, job, error in client.submit_each(images, run_id="may")`.
+
+        Images are taken as they are needed and submitted `chunk` at a time; each is yielded once it
+        has a `job`, or the `error` why it has none (InvalidRequest, IdempotencyConflict, QueueFull),
+        and the others go on. A full queue is waited for, without end unless there is a `room_timeout`
+        (seconds without room for any); Redis or S3 that go away meanwhile, for a minute.
+
+        `run_id` names the run. Under the same one an image is submitted once, however often it is
+        asked for: after a crash begin again from the first. It is the jobs' `batch_id`, too, for
+        `list` and `batch`. Raises UnknownModel, StoreUnavailable, InvalidRequest for an option.
+        """
+        for step in self._bulk(run_id, durable, room_timeout, chunk, options).steps(images):
+            for _, submission in self._driver.drive(step):
+                yield submission
 
     def events(
         self,
@@ -430,6 +452,21 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         """Submit and wait."""
         job = await self.submit(image, **options)
         return await job.wait(timeout)
+
+    async def submit_each(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        run_id: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = None,
+        chunk: int = CHUNK,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Submission[AsyncJob]]:
+        """Ask for any number; see Client.submit_each."""
+        for step in self._bulk(run_id, durable, room_timeout, chunk, options).steps(images):
+            for _, submission in await self._driver.drive(step):
+                yield submission
 
     async def events(
         self,

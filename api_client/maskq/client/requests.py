@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.mistakes import sentence
+from maskq.contract.places import S3Place, shown
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
 from maskq.ledger.calls import SubmitOutcome, Submitted
@@ -43,11 +44,47 @@ _RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
 
 def build(image_uri: str, options: Options) -> SegmentRequest:
     fields = {_RENAMED.get(name, name): value for name, value in options.items()}
+    return _checked({**fields, "image_uri": image_uri})
+
+
+class Requests:
+    """Requests that differ in their image alone: their options are checked once."""
+
+    def __init__(self, options: Options) -> None:
+        """Raises InvalidRequest for an option that is wrong."""
+        self._any = build("s3://bucket/key", options)
+        self._rest = _rest(self._any)
+
+    def of(self, image_uri: str) -> SegmentRequest:
+        """Raises InvalidRequest for what is no place of an image."""
+        try:
+            S3Place.parse(image_uri)
+        except ValueError:  # a URL, for which other rules hold, or nothing: `_checked` knows
+            return _checked({**dict(self._any), "image_uri": image_uri})
+        return self._any.model_copy(update={"image_uri": image_uri})
+
+    def fingerprint(self, request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
+        """The function `fingerprint`, for one of these."""
+        return _digest(upload, shown_place(request.image_uri), self._rest)
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for beside the image, as plain JSON values, without defaults."""
+        return self._any.shown().model_dump(
+            mode="json", exclude={"image_uri"}, exclude_defaults=True
+        )
+
+
+def _checked(fields: Mapping[str, object]) -> SegmentRequest:
     try:
-        return SegmentRequest.model_validate({"image_uri": image_uri, **fields})
+        return SegmentRequest.model_validate(fields)
     except ValidationError as error:
-        shown = {value: name for name, value in _RENAMED.items()}
-        raise InvalidRequest(sentence(error, shown)) from None
+        names = {value: name for name, value in _RENAMED.items()}
+        raise InvalidRequest(sentence(error, names)) from None
+
+
+def shown_place(image_uri: str) -> str:
+    """Without the secret of a presigned URL."""
+    return image_uri if image_uri.startswith("s3://") else shown(image_uri)
 
 
 def check_webhook(url: str) -> None:
@@ -60,11 +97,17 @@ def check_webhook(url: str) -> None:
 
 def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
     """What makes two requests the same: the options, and the image's bytes or its place."""
-    # Without the secrets of presigned URLs: signed anew, they name the same object.
-    plain = request.shown()
-    source = hashlib.sha256(upload[0]).hexdigest() if upload else plain.image_uri
-    # Without defaults: a field that a later version adds does not make an old key a conflict.
-    rest = plain.model_dump_json(exclude={"image_uri"}, exclude_defaults=True)
+    return _digest(upload, shown_place(request.image_uri), _rest(request))
+
+
+def _rest(request: SegmentRequest) -> str:
+    # Without the secrets of presigned URLs: signed anew, they name the same object. Without defaults:
+    # a field that a later version adds does not make an old key a conflict.
+    return request.shown().model_dump_json(exclude={"image_uri"}, exclude_defaults=True)
+
+
+def _digest(upload: tuple[bytes, str] | None, place: str, rest: str) -> str:
+    source = hashlib.sha256(upload[0]).hexdigest() if upload else place
     return hashlib.sha256(f"{source} {rest}".encode()).hexdigest()
 
 

@@ -165,6 +165,8 @@ def submit(
 
 
 def _urls(request: SegmentRequest) -> str:
+    if request.image_uri.startswith("s3://") and not request.output_urls:
+        return ""  # as nearly always: what it costs to look closer is paid by each of many
     private = request.private()
     return private.model_dump_json() if private != NO_URLS else ""
 

@@ -1,0 +1,68 @@
+"""How far it is, on stderr: one line rewritten on a terminal, one every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+_REWRITE_S = 0.2
+_LINE_S = 5.0
+_WIDTH = 24  # of the bar
+
+
+class Progress:
+    """`quiet`: says nothing."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._rewrites = self._stream.isatty()
+        self._shown = time.monotonic()
+        self._began = time.monotonic()
+        self._drawn = False
+        self._counted_from = 0
+
+    def begin(self, count: int = 0) -> None:
+        """Another thing is counted now; `count` of it are there already."""
+        self._began, self._counted_from = time.monotonic(), count
+
+    def show(
+        self, count: int, what: str, *, of: int | None = None, failed: int = 0, note: str = ""
+    ) -> None:
+        """`count` are `what`, of so many if that is known."""
+        now = time.monotonic()
+        pause_s = _REWRITE_S if self._rewrites else _LINE_S
+        if self._quiet or now - self._shown < pause_s:
+            return
+        self._shown = now
+        rate = (count - self._counted_from) / max(now - self._began, 0.001)
+        parts = [f"{count} of {of} {what}" if of else f"{count} {what}"]
+        if failed:
+            parts.append(f"{failed} failed")
+        parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        line = ", ".join([*parts, note] if note else parts)
+        if not self._rewrites:
+            print(f"maskq: {line}", file=self._stream, flush=True)
+            return
+        print(f"\r\x1b[K{_bar(count, of)}{line}", end="", file=self._stream, flush=True)
+        self._drawn = True
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self.clear()
+            print(f"maskq: {line}", file=self._stream, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away that is rewritten."""
+        if self._drawn:
+            print("\r\x1b[K", end="", file=self._stream, flush=True)
+            self._drawn = False
+
+
+def _bar(count: int, of: int | None) -> str:
+    if not of:
+        return ""
+    done = _WIDTH * count // of
+    return f"[{'#' * done}{'.' * (_WIDTH - done)}] "

@@ -1,0 +1,178 @@
+"""Where the images are: below a place in S3, in a folder, or one a line in a list."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from maskq import s3
+from maskq.contract.places import S3Place, is_url
+from maskq.errors import InvalidRequest, StoreUnavailable
+
+STDIN = "-"
+SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
+    ".tiff", ".webp",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """An entry that is no image, and why."""
+
+    name: str
+    error: InvalidRequest
+
+
+Found = str | Bad
+
+
+def images_in(
+    sources: Sequence[str], endpoint_url: str | None, outputs: Sequence[S3Place]
+) -> Iterator[Found]:
+    """Paths, s3:// places and URLs, as they are needed; those of a place page by page.
+
+    `outputs`: places where outputs are written, which are no images to submit. Raises InvalidRequest at
+    once for a source that there is not, StoreUnavailable on the way.
+    """
+    return chain.from_iterable([_images_of(one, endpoint_url, outputs) for one in sources])
+
+
+def _images_of(
+    source: str, endpoint_url: str | None, outputs: Sequence[S3Place]
+) -> Iterable[Found]:
+    if source == STDIN:
+        return _listed(sys.stdin.buffer, "the standard input")
+    if source.startswith("s3://"):
+        if _is_image(source):
+            return [source]
+        place = _folder_in_s3(source)
+        _refuse_outputs(place, outputs)
+        return _below(place, endpoint_url, outputs)
+    if is_url(source):
+        return [source]
+    path = Path(source)
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists():
+        raise InvalidRequest(f"there is no {source}; give s3://bucket/prefix/, a folder or a list")
+    if _is_image(path.name):
+        return [str(path)]
+    return _lines_of(path)
+
+
+# --- in S3 ------------------------------------------------------------------------------------------
+
+
+def _folder_in_s3(uri: str) -> S3Place:
+    try:
+        place = S3Place.parse(uri, key_required=False)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+    return S3Place(place.bucket, place.key.rstrip("/"))
+
+
+def _refuse_outputs(place: S3Place, outputs: Sequence[S3Place]) -> None:
+    for output in outputs:
+        if _lies_in(place, output):
+            raise InvalidRequest(
+                f"{place} lies where outputs are written, {output}: the masks would be submitted, "
+                f"too; give another SOURCE, or another --output-prefix"
+            )
+
+
+def _lies_in(place: S3Place, other: S3Place) -> bool:
+    below = f"{other.key}/" if other.key else ""
+    return place.bucket == other.bucket and f"{place.key}/".startswith(below)
+
+
+def _below(place: S3Place, endpoint_url: str | None, outputs: Sequence[S3Place]) -> Iterator[Found]:
+    for key in _keys_below(place, endpoint_url):
+        found = S3Place(place.bucket, key)
+        if _is_image(key) and not any(_lies_in(found, output) for output in outputs):
+            yield str(found)
+
+
+def _keys_below(place: S3Place, endpoint_url: str | None) -> Iterator[str]:
+    """A thousand are in memory."""
+    try:
+        with s3.typed_errors(place):
+            pages = (
+                s3.connect(endpoint_url)
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=place.bucket, Prefix=f"{place.key}/" if place.key else "")
+            )
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+    except s3.StoreError as error:
+        raised = StoreUnavailable(str(error))
+        raised.code = error.code
+        raise raised from error
+
+
+# --- in a folder ------------------------------------------------------------------------------------
+
+
+def _in_folder(folder: Path) -> Iterator[Found]:
+    """In the order of their names; what is hidden (a name that begins with a dot) is left out."""
+    unreadable: list[OSError] = []
+    for where, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (_unreadable(unreadable.pop()) for _ in range(len(unreadable)))
+        for name in sorted(files):
+            if _is_image(name) and not name.startswith("."):
+                yield str(Path(where, name))
+    yield from map(_unreadable, unreadable)
+
+
+def _unreadable(error: OSError) -> Bad:
+    return Bad(
+        str(error.filename),
+        InvalidRequest(f"cannot read folder {error.filename}: {error.strerror}"),
+    )
+
+
+# --- in a list --------------------------------------------------------------------------------------
+
+
+def _lines_of(path: Path) -> Iterator[Found]:
+    try:
+        with path.open("rb") as lines:
+            yield from _listed(lines, str(path))
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _listed(lines: BinaryIO, name: str) -> Iterator[Found]:
+    """One image a line; what is blank or begins with # is left out."""
+    for number, line in enumerate(lines):
+        if b"\0" in line:
+            raise InvalidRequest(
+                f"{name} is no list of images, and its name is not that of an image"
+            )
+        entry = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).strip()
+        if entry and not entry.startswith("#"):
+            yield _checked(entry)
+
+
+def _checked(entry: str) -> Found:
+    """As it is, or what is wrong with it as far as can be seen without reading it."""
+    if is_url(entry):
+        return entry
+    if entry.startswith("s3://") and entry.endswith("/"):
+        return Bad(entry, InvalidRequest(f"{entry} is a prefix; give it as a SOURCE of its own"))
+    suffix = PurePosixPath(entry).suffix.lower()
+    if suffix and suffix not in SUFFIXES:
+        known = ", ".join(sorted(SUFFIXES))
+        return Bad(entry, InvalidRequest(f"{entry} is no image by its name; known are {known}"))
+    return entry
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith("/")
