@@ -1,6 +1,7 @@
 # Everything installs into .venv, which then holds .venv/bin/maskq.
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make check   lint, types, import rules                       make bench   latency at light load, cost of a mask
+#   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
@@ -16,7 +17,7 @@ TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 ARGS ?=
 
-.PHONY: demo test check chaos browser bench compose-test train clean
+.PHONY: demo test check chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -40,6 +41,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.light_load $(ARGS)
 	$(BIN)/python -m bench.masks
 
+scenarios: $(VENV)/.dev
+	$(BIN)/python -m bench.scenarios $(ARGS)
+
+peers: $(VENV)/.peers
+	$(BIN)/python -m bench.peers $(ARGS)
+
 compose-test:
 	deploy/compose-test.sh
 
@@ -61,6 +68,10 @@ $(VENV)/.standalone: $(VENV)/.torch pyproject.toml
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.standalone
+
+$(VENV)/.peers: $(VENV)/.dev
+	$(PIP) --editable '.[dev,peers]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -286,7 +286,7 @@ def test_scores_that_are_no_numbers_fail_only_their_own_image(
 
     def forward(pixels: Any) -> torch.Tensor:
         scores = real(pixels).clone()
-        scores[(pixels == 0).all(axis=(1, 2, 3))] = torch.nan
+        scores[[not image.any() for image in pixels]] = torch.nan
         return scores
 
     monkeypatch.setattr(segmenter._backend, "forward", forward)
@@ -344,11 +344,15 @@ def test_a_warm_up_is_for_gpus(
         seen.append(len(pixels))
         return forward(pixels)
 
-    mask = segmenter._backend.mask
-    backend = SimpleNamespace(device=torch.device(device), forward=count, mask=mask)
+    backend = SimpleNamespace(
+        device=torch.device(device),
+        forward=count,
+        answer=segmenter._backend.answer,
+        warm_up=lambda batch: seen.append(f"graphs up to {batch}"),
+    )
     monkeypatch.setattr(segmenter, "_backend", backend)
     segmenter.warm_up()
-    assert seen == batches
+    assert seen == ["graphs up to 3", *batches]
 
 
 def test_the_self_test_sees_a_wrong_mask(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,3 +46,14 @@ def test_a_hanging_one_ends_the_process_with_a_word_on_why() -> None:
     assert (code, out) == (70, "")
     assert "MASKQ_FORWARD_TIMEOUT_S" in error
     assert took_s < 30
+
+
+def test_a_lost_card_ends_the_process_with_a_word_on_why() -> None:
+    error = r"RuntimeError('CUDA error: gone\nmore')"
+    program = f"from maskq_worker import bootstep; bootstep._end_for('cuda:0', {error})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 70
+    assert "cuda:0 is lost to this process (CUDA error: gone)" in done.stderr
+    assert "more" not in done.stderr

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.watchdog import Watchdog
+from maskq_worker.watchdog import Watchdog, end_process
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class ModelStep(bootsteps.StartStopStep):
             initialise=self._make_ready,
         )
         self._segmenter.on_forward = self._batcher.progress
+        self._segmenter.on_device_lost = partial(_end_for, self._segmenter.info.device)
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher.busy_since, settings.forward_timeout_s)
         self._watchdog.start()
@@ -153,6 +155,10 @@ class ModelStep(bootsteps.StartStopStep):
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip
+
+
+def _end_for(device: str, error: Exception) -> None:
+    end_process(f"{device} is lost to this process ({str(error).splitlines()[0]})")
 
 
 def _ignoring_outages(work: Any) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def register(app: typer.Typer) -> None:
@@ -96,3 +101,51 @@ def convert(
     from maskq_worker.model.weights import convert as convert_weights
 
     typer.echo(convert_weights(directory))
+
+
+@weights.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="a hub id, a folder in the hub's layout or demo")],
+    images: Annotated[Path, typer.Option(help="a folder of images like those of your jobs")],
+    revision: Annotated[str | None, typer.Option(help="full commit of a hub id")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="share of pixels that must agree with float32")
+    ] = 0.98,
+    limit: Annotated[int, typer.Option(min=1, help="images at most")] = 120,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Build the 8-bit network of a checkpoint for this CPU (MASKQ_DTYPE=int8).
+
+    Two thirds of the images calibrate it, the others show how far its masks agree with float32's. It is
+    kept with these figures; below the threshold no worker serves it, and this exits 1.
+    """
+    from maskq_worker.model.checkpoint import resolve
+    from maskq_worker.model.openvino import quantize as quantize_weights
+
+    record = quantize_weights(
+        resolve(model, revision), _images_in(images, limit), threshold=threshold
+    )
+    typer.echo(json.dumps(asdict(record)) if as_json else f"{record.model}: {record.figures}")
+    raise typer.Exit(0 if record.agreement >= threshold else 1)
+
+
+def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
+    """Upright RGB, in the order of their names; what is no image is named on stderr and left out."""
+    from maskq_worker.errors import PermanentError
+    from maskq_worker.images import decode
+    from maskq_worker.settings import WorkerSettings
+
+    largest = WorkerSettings.load().max_image_pixels
+
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = 0
+    for path in paths:
+        if found == limit:
+            return
+        try:
+            decoded = decode(path.read_bytes(), max_bytes=None, max_pixels=largest)
+        except PermanentError as error:
+            typer.echo(f"maskq: {path} is left out: {error}", err=True)
+            continue
+        found += 1
+        yield decoded.image

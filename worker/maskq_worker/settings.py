@@ -19,7 +19,8 @@ class WorkerSettings(Settings):
         None  # a commit of the hub; None: what `maskq weights pull` recorded
     )
     device: str = "auto"  # auto | cpu | cuda; the GPU itself is chosen by CUDA_VISIBLE_DEVICES
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    # int8: on a CPU, where `maskq weights quantize` built it
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     # transformers: the reference path; cpu and cuda: our own network on that device
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
     # Left open, both follow the device: sizes.py.

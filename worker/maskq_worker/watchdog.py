@@ -1,6 +1,7 @@
-"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted: the process ends.
+"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted, and a card that is
+lost stays lost: the process ends.
 
-Its leases run out and its jobs run elsewhere, each alone, so that the one that hangs is found.
+Its leases run out and its jobs run elsewhere, each alone, so that the one that does it is found.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ class Watchdog:
         since = self._busy_since()
         if since is None or time.monotonic() - since < self._limit_s:
             return
-        logger.critical(
-            "a forward has not ended for %.0f s (MASKQ_FORWARD_TIMEOUT_S=%g): this process ends, its "
-            "jobs run elsewhere",
-            time.monotonic() - since,
-            self._limit_s,
-        )  # fmt: skip
-        logging.shutdown()
-        os._exit(EX_SOFTWARE)
+        end_process(
+            f"a forward has not ended for {time.monotonic() - since:.0f} s "
+            f"(MASKQ_FORWARD_TIMEOUT_S={self._limit_s:g})"
+        )
+
+
+def end_process(reason: str) -> None:
+    """Now, from any thread; does not return."""
+    logger.critical("%s: this process ends, its jobs run elsewhere", reason)
+    logging.shutdown()
+    os._exit(EX_SOFTWARE)

@@ -7,19 +7,21 @@ that device; `auto` is the one whose device is there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.loading import load_network, load_source
-from maskq_worker.model.masks import mask_dtype, upsampled_argmax
+from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network, UnsupportedError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from maskq_worker.model.preprocess import Preprocessor
@@ -28,6 +30,15 @@ REFERENCE: Final = "transformers"
 _CLASSES = 32  # at once in `plain_mask`
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a job may ask about one image."""
+
+    mask: NDArray[Any]  # (H, W), uint8 up to 256 classes, else uint16
+    confidence: NDArray[np.uint8] | None  # (H, W) 0..255
+    logits: NDArray[np.float32] | None  # (C, h, w)
 
 
 class Reference:
@@ -50,14 +61,45 @@ class Reference:
         self._network = network
         self._preprocessor = preprocessor
 
+    def warm_up(self, max_batch_size: int) -> None:
+        """Whatever is done once, in the thread that will call `forward`."""
+
     @torch.inference_mode()
-    def forward(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """pixels: (N, H, W, 3). Returns (N, C, h, w) float32 on the device, complete."""
-        batch = self._preprocessor.normalised(torch.from_numpy(pixels).to(self.device))
+    def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
+        """pixels: N times (H, W, 3). Returns (N, C, h, w) float32 on the device."""
+        stacked = torch.from_numpy(np.stack(list(pixels))).to(self.device)
+        batch = self._preprocessor.normalised(stacked)
         scores = self._scores(batch.to(self.dtype)).float()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return scores
+
+    def answer(
+        self,
+        scores: torch.Tensor,
+        size: tuple[int, int],
+        *,
+        confidence: bool = False,
+        logits: bool = False,
+    ) -> Callable[[], Answer | None]:
+        """scores: (C, h, w) float32; size: (H, W) px; confidence, logits: whether they are wanted too.
+
+        What is returned gives the answer, and waits for it; None: there are scores that are no numbers.
+        A device that computes beside begins now.
+        """
+
+        def compute() -> Answer | None:
+            if not finite(scores):
+                return None
+            sure = None
+            if confidence:
+                mask, sure = mask_with_confidence(scores, size)
+            else:
+                mask = self.mask(scores, size)
+            wanted = scores.cpu().numpy().copy() if logits else None
+            return Answer(mask, sure, wanted)
+
+        return compute
 
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
         """scores: (C, h, w) float32; size: (H, W) px. Returns (H, W), uint8 up to 256 classes."""
@@ -88,7 +130,7 @@ def load_backend(
 ) -> Reference:
     """backend: auto | transformers | cpu | cuda; device: auto | cpu | cuda; dtype: auto or torch's.
 
-    `auto` dtype is float32, and float16 on CUDA, except for the reference. Raises ModelError.
+    `auto` dtype is float32, and on CUDA half precision, except for the reference. Raises ModelError.
     """
     place = choose_device(device, backend)
     plain = torch.float32 if dtype == "auto" else getattr(torch, dtype)
@@ -107,9 +149,12 @@ def load_backend(
             error,
         )
         return Reference(source.to(place, plain), preprocessor, device=place, dtype=plain)
-    precision = torch.float16 if dtype == "auto" and place.type == "cuda" else plain
-    ours.to(place, precision).head.classifier.float()
-    return Rewritten(ours, preprocessor, name=place.type, device=place, dtype=precision)
+    if place.type == "cuda":
+        from maskq_worker.model.cuda import load_cuda
+
+        return load_cuda(ours, preprocessor, device=place, dtype=dtype)
+    ours.to(plain).head.classifier.float()
+    return Rewritten(ours, preprocessor, name=place.type, device=place, dtype=plain)
 
 
 def choose_device(device: str, backend: str = "auto") -> torch.device:
@@ -136,6 +181,12 @@ def choose_device(device: str, backend: str = "auto") -> torch.device:
             "CUDA_VISIBLE_DEVICES and that torch was built for CUDA, or set MASKQ_DEVICE=cpu"
         )
     return torch.device("cuda", 0)
+
+
+def finite(scores: torch.Tensor) -> bool:
+    """Whether all are numbers."""
+    low, high = scores.aminmax()  # NaN passes through both
+    return bool((low.isfinite() & high.isfinite()).item())
 
 
 def plain_mask(scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:

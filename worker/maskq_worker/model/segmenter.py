@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from maskq_worker.model.backends import Reference
+    from maskq_worker.model.backends import Answer, Reference
     from maskq_worker.model.preprocess import Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
@@ -35,9 +36,9 @@ class ModelInfo:
     name: str  # hub id, `demo` or a folder's name
     revision: str  # commit of the hub, else `sha256:…` of the weights
     labels: tuple[str, ...]  # by class id
-    backend: str  # transformers | cpu | cuda
+    backend: str  # transformers | cpu | cuda | openvino
     device: str  # cpu | cuda:0
-    dtype: str  # float32 | float16 | bfloat16
+    dtype: str  # float32 | float16 | bfloat16 | int8
     input_size: int  # px: the network was trained on squares of this side
 
 
@@ -59,8 +60,10 @@ class ModelOutput:
     logits: NDArray[np.float32] | None  # (C, h, w) at the model's own size, if asked for
     # (H, W) softmax probability of the pixel's class, 0..255 for 0..1, if asked for
     confidence: NDArray[np.uint8] | None
-    forward_ms: float  # of the whole batch that the image was in
-    mask_ms: float  # of this image
+    forward_ms: (
+        float  # of the whole batch that the image was in; on a GPU until all of it was queued
+    )
+    mask_ms: float  # of this image; on a GPU from then on
 
 
 class Segmenter:
@@ -75,9 +78,9 @@ class Segmenter:
         max_batch_size: int,
         max_score_bytes: int,
     ) -> None:
-        self.on_forward: Callable[[], None] = lambda: (
-            None
-        )  # called after each, in the model's thread
+        # Both are called in the model's thread: after each forward, and once its card is lost.
+        self.on_forward: Callable[[], None] = lambda: None
+        self.on_device_lost: Callable[[Exception], None] = lambda error: None
         self._max_score_bytes = max_score_bytes
         self._backend = backend
         self._preprocessor = preprocessor
@@ -128,12 +131,24 @@ class Segmenter:
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
         several is then run again in parts.
         """
+        from maskq_worker.model.cuda.faults import is_fault
+
+        try:
+            return self._run(batch)
+        except Exception as error:
+            if is_fault(error):
+                self.on_device_lost(error)
+            raise
+
+    def _run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+        """All answers are begun before one is waited for: a GPU draws one while another leaves."""
         began = time.perf_counter()
         merged = self._merged(batch)
+        answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
         forward_ms = _ms_since(began)
         return [
-            self._output(item, one.scores(), forward_ms)
-            for item, one in zip(batch, merged, strict=True)
+            self._output(item, answer, forward_ms)
+            for item, answer in zip(batch, answers, strict=True)
         ]
 
     def _merged(self, batch: Sequence[ModelInput]) -> list[Merged]:
@@ -148,7 +163,7 @@ class Segmenter:
         for waiting in by_size.values():
             for start in range(0, len(waiting), self._max_batch_size):
                 some = waiting[start : start + self._max_batch_size]
-                scores = self._forward(np.stack([view.pixels for _, view in some]))
+                scores = self._forward([view.pixels for _, view in some])
                 for (one, view), logits in zip(some, scores, strict=True):
                     one.add(view, logits)
                 self.on_forward()
@@ -159,6 +174,7 @@ class Segmenter:
 
         On a CPU the self-test did as much.
         """
+        self._backend.warm_up(self._max_batch_size)
         if self._backend.device.type == "cpu":
             return
         blank = self.prepare(golden_image())
@@ -190,7 +206,7 @@ class Segmenter:
 
             torch.cuda.empty_cache()
 
-    def _forward(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+    def _forward(self, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         import torch
 
         try:
@@ -205,34 +221,43 @@ class Segmenter:
                 "MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own",
             ) from error
 
+    def _begun(self, item: ModelInput, merged: Merged) -> Callable[[], Answer | None]:
+        """What goes wrong already is raised by what is returned."""
+        try:
+            return self._backend.answer(
+                merged.scores(), item.size, confidence=item.confidence, logits=item.logits
+            )
+        except Exception as error:  # noqa: BLE001 - raised in its place
+            return partial(_raise, error)
+
     def _output(
-        self, item: ModelInput, logits: torch.Tensor, forward_ms: float
+        self, item: ModelInput, answer: Callable[[], Answer | None], forward_ms: float
     ) -> ModelOutput | Exception:
-        from maskq_worker.model.masks import mask_with_confidence
+        from maskq_worker.model.cuda.faults import is_fault
 
         began = time.perf_counter()
         try:
-            if not _finite(logits):
-                return PermanentError(
-                    FailureCode.INTERNAL,
-                    f"{self.info.name} gave scores that are no numbers for this image in "
-                    f"{self.info.dtype}: try MASKQ_DTYPE=float32",
-                )
-            confidence = None
-            if item.confidence:
-                mask, confidence = mask_with_confidence(logits, item.size)
-            else:
-                mask = self._backend.mask(logits, item.size)
-            scores = logits.cpu().numpy().copy() if item.logits else None
-            return ModelOutput(mask, scores, confidence, forward_ms, _ms_since(began))
-        except Exception as error:  # noqa: BLE001 - returned in the image's place
-            if not _out_of_memory(error):
-                return error
-            height, width = item.size
+            found = answer()
+        except Exception as error:
+            if is_fault(error):
+                raise
+            return self._mask_error(item, error)
+        if found is None:
             return PermanentError(
-                FailureCode.OUT_OF_MEMORY,
-                f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
+                FailureCode.INTERNAL,
+                f"{self.info.name} gave scores that are no numbers for this image in "
+                f"{self.info.dtype}: try MASKQ_DTYPE=float32",
             )
+        return ModelOutput(found.mask, found.logits, found.confidence, forward_ms, _ms_since(began))
+
+    def _mask_error(self, item: ModelInput, error: Exception) -> Exception:
+        if not _out_of_memory(error):
+            return error
+        height, width = item.size
+        return PermanentError(
+            FailureCode.OUT_OF_MEMORY,
+            f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
+        )
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
         try:
@@ -245,7 +270,9 @@ class Segmenter:
             self._fail(
                 f"gave scores of shape {tuple(logits.shape)} for {len(self.info.labels)} labels"
             )
-        if not _finite(logits):
+        from maskq_worker.model.backends import finite
+
+        if not finite(logits):
             self._fail(f"gave scores that are no numbers in {self.info.dtype}")
         return logits
 
@@ -262,17 +289,10 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
     checkpoint = resolve(settings.model, settings.model_revision)
     checkpoint.begin_sha256()
     # Here, not above: the labels, and this module's types, must be there without torch.
-    from maskq_worker.model.backends import load_backend
     from maskq_worker.model.preprocess import Preprocessor
 
     preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
-    backend = load_backend(
-        checkpoint.directory,
-        preprocessor,
-        backend=settings.backend,
-        device=settings.device,
-        dtype=settings.dtype,
-    )
+    backend = _backend(settings, checkpoint, preprocessor)
     batch = sizes(settings, cuda=backend.device.type == "cuda").max_batch_size
     return Segmenter(
         checkpoint,
@@ -281,6 +301,29 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
         max_batch_size=batch,
         max_score_bytes=settings.max_score_bytes,
     )
+
+
+def _backend(
+    settings: WorkerSettings, checkpoint: Checkpoint, preprocessor: Preprocessor
+) -> Reference:
+    from maskq_worker.model.backends import load_backend
+
+    if settings.dtype != "int8":
+        return load_backend(
+            checkpoint.directory,
+            preprocessor,
+            backend=settings.backend,
+            device=settings.device,
+            dtype=settings.dtype,
+        )
+    if settings.backend not in ("auto", "cpu") or settings.device not in ("auto", "cpu"):
+        raise ModelError(
+            f"MASKQ_DTYPE is int8, which is for CPUs; MASKQ_BACKEND is {settings.backend} and "
+            f"MASKQ_DEVICE {settings.device}: set one or the other to auto"
+        )
+    from maskq_worker.model.openvino import load_openvino
+
+    return load_openvino(checkpoint, preprocessor)
 
 
 def golden_image() -> Image.Image:
@@ -305,9 +348,8 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _finite(logits: torch.Tensor) -> bool:
-    low, high = logits.aminmax()  # NaN passes through both
-    return bool((low.isfinite() & high.isfinite()).item())
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 def _ms_since(began: float) -> float:

@@ -1,0 +1,75 @@
+"""Which precision? Pixels that half precision decides as float32 does, on drawn scenes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.gpu.subject import Subject, demo
+from bench.gpu.timing import release
+from maskq_worker.model.cuda.load import capability
+from maskq_worker.model.cuda.precision import choose, lower
+from maskq_worker.model.masks import upsampled_argmax
+from maskq_worker.model.network import Network
+
+SIZE = (480, 640)  # px (H, W), of the scenes
+SMALL = (48, 64)  # the same, dry
+FIRST = 1000  # of the scenes: those that training never saw
+
+
+def run(subject: Subject) -> dict[str, Any]:
+    return {
+        name: shares(one)
+        for name, one in {
+            "random weights": subject,
+            "demo checkpoint": demo(subject.device, dry=subject.dry),
+        }.items()
+    }
+
+
+@torch.inference_mode()
+def shares(subject: Subject) -> dict[str, Any]:
+    """Of all pixels of all masks; the largest difference of the largest score."""
+    images = subject.prepared(subject.scenes(2 if subject.dry else 16, FIRST))
+    pixels = torch.from_numpy(np.stack(images)).to(subject.device)
+    source = subject.transformers()
+    values = subject.normalised(pixels, torch.float32)
+    expected = torch.cat([source(pixel_values=one[None]).logits for one in values])
+    size = SMALL if subject.dry else SIZE
+    exact = [upsampled_argmax(one, size) for one in expected]
+    found: dict[str, Any] = {"classes": len(np.unique(np.stack(exact)))}
+    for dtype in _types(subject):
+        ours = lower(Network(subject.transformers()), dtype)
+        theirs = subject.transformers(dtype)
+        for name, forward in {
+            f"ours {dtype}": lambda one, ours=ours: ours(one),
+            f"transformers {dtype}": lambda one, theirs=theirs: theirs(pixel_values=one).logits,
+        }.items():
+            each = torch.cat([forward(one[None].to(dtype)).float() for one in values])
+            found[name.replace("torch.", "")] = _compared(each, expected, exact)
+        del ours, theirs
+        release(subject.device)
+    return found
+
+
+def _types(subject: Subject) -> list[torch.dtype]:
+    """float32 too, and then without TF32: what is left is the order of sums."""
+    both = choose(capability(subject.device), "auto").dtypes
+    half = [dtype for dtype in both if dtype != torch.float32] or [torch.bfloat16]
+    return [torch.float32, *half]
+
+
+def _compared(
+    scores: torch.Tensor, expected: torch.Tensor, exact: list[np.ndarray]
+) -> dict[str, float]:
+    masks = [upsampled_argmax(one, exact[0].shape) for one in scores]
+    same = [float((mask == other).mean()) for mask, other in zip(masks, exact, strict=True)]
+    difference = (scores - expected).abs().max() / expected.abs().max()
+    return {
+        "pixels_agree": float(np.mean(same)),
+        "worst_image": min(same),
+        "largest_difference": difference.item(),
+        "finite": bool(scores.isfinite().all()),
+    }

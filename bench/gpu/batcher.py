@@ -1,0 +1,78 @@
+"""The model thread fed from memory: what it loses against the bare forward, without store and queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from bench.gpu.subject import Subject
+from bench.gpu.timing import release
+from maskq_worker.batcher import MicroBatcher
+from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import sizes
+
+SECONDS = 6.0
+
+
+def run(subject: Subject) -> dict[str, Any]:
+    settings = WorkerSettings(model=str(subject.directory), device=subject.device.type)
+    size = sizes(settings, cuda=subject.device.type == "cuda")
+    segmenter = load_segmenter(settings)
+    batches: list[int] = []
+    batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+        **_steps(segmenter),
+        max_batch_size=size.max_batch_size,
+        name="bench-model",
+        initialise=lambda: _ready(segmenter),
+        on_batch=batches.append,
+    )
+    batcher.start()
+    try:
+        rate = _rate(subject, segmenter, batcher, size.concurrency)
+    finally:
+        batcher.close(drain=False)
+        segmenter.close()
+        release(subject.device)
+    bare = subject.found.get("bare_images_s")
+    return {
+        "threads": size.concurrency,
+        "max_batch_size": size.max_batch_size,
+        "mean_batch": round(sum(batches) / max(1, len(batches)), 2),
+        "images_s": round(rate, 2),
+        "of_bare_forward": round(rate / bare, 3) if bare else None,
+    }
+
+
+def _steps(segmenter: Segmenter) -> dict[str, Any]:
+    """As bootstep.py has it: on a card in two, where the segmenter can."""
+    launch = getattr(segmenter, "launch", None)
+    if launch is not None and segmenter.info.device.startswith("cuda"):
+        return {"launch": launch}
+    return {"run": segmenter.run}
+
+
+def _ready(segmenter: Segmenter) -> None:
+    segmenter.warm_up()
+    segmenter.self_test()
+
+
+def _rate(subject: Subject, segmenter: Segmenter, batcher: Any, threads: int) -> float:
+    """Each thread hands in an image, waits for its mask, and hands in the next."""
+    items = [segmenter.prepare(image) for image in subject.scenes(4)]
+    end = time.perf_counter() + (0.5 if subject.dry else SECONDS)
+    done = [0] * threads
+
+    def ask(number: int) -> None:
+        while time.perf_counter() < end:
+            batcher.submit(items[number % len(items)]).result()
+            done[number] += 1
+
+    each = [threading.Thread(target=ask, args=(number,)) for number in range(threads)]
+    began = time.perf_counter()
+    for thread in each:
+        thread.start()
+    for thread in each:
+        thread.join()
+    return sum(done) / (time.perf_counter() - began)

@@ -1,0 +1,114 @@
+"""Images a second of the bare forward, by batch: transformers as it comes, ours, ours with graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from bench.gpu.subject import Subject
+from bench.gpu.timing import peak_mib, release, seconds, wall_seconds
+from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.network.rewrites import upsample
+
+SIZE = (480, 640)  # px (H, W) of the images that masks are drawn for
+SMALL = (48, 64)  # the same, dry
+SLOW_MS = 1500.0  # a batch
+
+
+def run(subject: Subject) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    memory = {}
+    for name, ways in (
+        ("transformers float32", partial(transformers, subject, torch.float32)),
+        ("transformers float16", partial(transformers, subject, torch.float16)),
+        ("ours", partial(ours, subject)),
+    ):
+        release(subject.device)
+        for row in ways():
+            rows.append(row)
+        memory[name] = peak_mib(subject.device)
+    release(subject.device)
+    bare = max(row["images_s"] for row in rows if row["way"].startswith("bare, ours"))
+    subject.found["bare_images_s"] = bare
+    return {"rows": rows, "best_bare_images_s": bare, "memory": memory}
+
+
+def transformers(subject: Subject, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
+    network = subject.transformers(dtype)
+    name = str(dtype).removeprefix("torch.")
+    for batch in subject.batches:
+        values = subject.normalised(subject.pixels(batch), dtype)
+        with torch.inference_mode():
+            forward = partial(network, pixel_values=values)
+            row = _row(subject, f"bare, transformers {name}", batch, forward)
+        yield row
+        if row["ms"] > SLOW_MS:
+            return  # on a small card larger batches take minutes, and say nothing new
+
+
+def ours(subject: Subject) -> Iterator[dict[str, Any]]:
+    backend, size = subject.ours(), SMALL if subject.dry else SIZE
+    dtype = str(backend.dtype).removeprefix("torch.")
+    for batch in subject.batches:
+        pixels = subject.pixels(batch)
+        with torch.inference_mode():
+            for way, forward in bare(backend, pixels).items():
+                yield _row(subject, f"bare, ours {dtype}, {way}", batch, forward)
+        host = list(pixels.cpu().numpy())
+        yield _row(subject, f"from 8 bit in memory, {dtype}", batch, partial(backend.forward, host))
+        yield _row(subject, f"to masks in memory, {dtype}", batch, Ahead(backend, host, size))
+        yield {
+            "way": "to masks, each batch waited for",
+            "batch": batch,
+            **_figures(wall_seconds(Waiting(backend, host, size), subject.device, runs=5), batch),
+        }
+
+
+def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Pixels that lie on the device to scores there: normalised, forward, upsampled."""
+    ways = {"eager": lambda: upsample(backend._compute(pixels))}
+    if backend._graphs is not None:
+        graphs = backend._graphs
+        ways["graphs"] = lambda: upsample(graphs(pixels))
+    return ways
+
+
+class Waiting:
+    """A batch from pixels in memory to masks in memory."""
+
+    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+        self._backend, self._images, self._size = backend, images, size
+
+    def __call__(self) -> None:
+        for wait in self.queue():
+            wait()
+
+    def queue(self) -> list[Callable[[], Any]]:
+        scores = self._backend.forward(self._images)
+        return [self._backend.answer(one, self._size) for one in scores]
+
+
+class Ahead(Waiting):
+    """The same, but a batch is waited for only when the next one is queued."""
+
+    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+        super().__init__(backend, images, size)
+        self._before: list[Callable[[], Any]] = []
+
+    def __call__(self) -> None:
+        queued = self.queue()
+        for wait in self._before:
+            wait()
+        self._before = queued
+
+
+def _row(subject: Subject, way: str, batch: int, forward: Callable[[], Any]) -> dict[str, Any]:
+    took = seconds(forward, subject.device, least_s=0.01 if subject.dry else 0.4)
+    return {"way": way, "batch": batch, **_figures(took, batch)}
+
+
+def _figures(took: float, batch: int) -> dict[str, float]:
+    return {"ms": round(1e3 * took, 3), "images_s": round(batch / took, 2)}

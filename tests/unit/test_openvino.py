@@ -1,0 +1,292 @@
+"""8 bits on a CPU: the conversion is exact, figures are measured, a bad network is not served."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bench.checkpoints import write_smallest
+from networks import HYBRID, network
+from PIL import Image
+from typer.testing import CliRunner
+
+from maskq.cli import build
+from maskq.contract import Output
+from maskq.contract.jobs import Mode
+from maskq_worker.model import load_segmenter
+from maskq_worker.model.checkpoint import Checkpoint, resolve
+from maskq_worker.model.errors import ModelError
+from maskq_worker.model.network import Network
+from maskq_worker.model.openvino import OpenVINO, Record, cache, int8, load_openvino, runtime
+from maskq_worker.model.openvino.convert import converted
+from maskq_worker.model.openvino.load import quantize
+from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.settings import WorkerSettings
+
+pytestmark = pytest.mark.xdist_group("openvino")  # one process imports it, and quantises once
+
+
+def pictures(count: int, size: tuple[int, int] = (70, 50)) -> list[Image.Image]:
+    """Smooth, each its own."""
+    draw = np.random.default_rng(4)
+    return [
+        Image.fromarray(draw.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose masks have several classes."""
+    directory = write_smallest(tmp_path_factory.mktemp("models") / "tiny")
+    sizes = {"hidden_size": 32, "neck_hidden_sizes": [16, 16, 16, 16], "fusion_hidden_size": 16}
+    factors = {"patch_size": 8, "reassemble_factors": [2, 1, 0.5, 0.25]}
+    network(torch.float32, image_size=32, **sizes, **factors).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def built(written: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """The cache that one `quantize` left, and its record."""
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root))
+        record = quantize(resolve(str(written)), pictures(24), threshold=0.5)
+    return root, record
+
+
+@pytest.fixture
+def served(built: tuple[Path, Record], written: Path, tmp_path: Path) -> Checkpoint:
+    """Its checkpoint, with a copy of that cache in place."""
+    shutil.copytree(built[0], tmp_path / "cache", dirs_exist_ok=True)
+    return resolve(str(written))
+
+
+# --- the conversion ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (128, 64)])
+def test_a_converted_network_s_scores_are_its_own(size: tuple[int, int], written: Path) -> None:
+    source = network(torch.float32)
+    preprocessor = Preprocessor.from_checkpoint(written)
+    preprocessor.side = 64
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = Network(copy.deepcopy(source))(preprocessor.normalised(torch.from_numpy(pixels)))
+    ours = OpenVINO(converted(Network(source)), preprocessor, dtype=torch.float32)
+    scores = ours.forward(pixels)
+    assert scores.shape == expected.shape
+    assert (scores - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+def test_a_hybrid_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"DPT-Hybrid .*MASKQ_DTYPE=float32"):
+        converted(Network(network(torch.float32, **HYBRID)))
+
+
+# --- the figures ------------------------------------------------------------------------------------
+
+
+def test_agreement_counts_pixels_of_all_images_together() -> None:
+    exact = [np.array([[0, 0], [1, 1]]), np.array([[2]])]
+    other = [np.array([[0, 1], [1, 1]]), np.array([[2]])]
+    found = int8.agreement(exact, other)
+    assert found.pixels == pytest.approx(4 / 5)
+    assert found.miou == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+
+
+def test_a_class_that_only_the_other_sees_lowers_no_mean_by_itself() -> None:
+    found = int8.agreement([np.zeros((2, 2), int)], [np.array([[0, 0], [0, 3]])])
+    assert (found.pixels, found.miou) == (0.75, 0.75)
+
+
+def test_images_that_check_did_not_calibrate() -> None:
+    images = [np.full((1, 1, 3), n, np.uint8) for n in range(13)]
+    calibration, held_out = int8.split(images)
+    assert sorted(int(one.max()) for one in calibration + held_out) == list(range(13))
+    assert len(held_out) == 5
+    with pytest.raises(ModelError, match="11 images are too few"):
+        int8.split(images[:11])
+
+
+def test_a_record_says_what_was_measured(built: tuple[Path, Record], written: Path) -> None:
+    _, record = built
+    assert (record.calibration_images, record.checked_images) == (16, 8)
+    assert 0.5 < record.agreement <= 1
+    assert 0 < record.miou <= 1
+    assert f"{record.agreement:.3%} of the pixels of 8 images" in record.figures
+    assert record.source.checkpoint == f"sha256:{resolve(str(written)).sha256}"
+
+
+@pytest.mark.usefixtures("served")
+def test_its_figures_are_those_of_the_network_that_is_served(
+    served: Checkpoint, built: tuple[Path, Record]
+) -> None:
+    preprocessor = Preprocessor.from_checkpoint(served.directory)
+    _, held_out = int8.split([preprocessor(image) for image in pictures(24)])
+    exact = load_segmenter(WorkerSettings(model=str(served.directory), device="cpu"))
+    eight = load_openvino(served, preprocessor)
+    found = int8.agreement(
+        int8.masks(exact._backend.forward, held_out), int8.masks(eight.forward, held_out)
+    )
+    assert found.pixels == built[1].agreement
+    assert found.miou == pytest.approx(built[1].miou)
+
+
+# --- what is served ---------------------------------------------------------------------------------
+
+
+def test_a_worker_serves_it(served: Checkpoint) -> None:
+    settings = {"model": str(served.directory), "device": "cpu", "max_score_bytes": 2**24}
+    segmenter = load_segmenter(WorkerSettings(**settings, dtype="int8"))
+    exact = load_segmenter(WorkerSettings(**settings))
+    info = segmenter.info
+    assert (info.backend, info.device, info.dtype) == ("openvino", "cpu", "int8")
+    assert info.revision == exact.info.revision
+    segmenter.self_test()
+    asked = frozenset({Output.LOGITS, Output.CONFIDENCE})
+    for mode in Mode:
+        item = segmenter.prepare(pictures(1)[0], mode=mode, outputs=asked)
+        [ours], [expected] = segmenter.run([item]), exact.run([item])
+        assert not isinstance(ours, Exception)
+        assert not isinstance(expected, Exception)
+        assert (ours.mask == expected.mask).mean() > 0.7, mode
+        assert ours.logits is not None
+        assert expected.logits is not None
+        assert not np.array_equal(ours.logits, expected.logits)  # these are 8 bits
+
+
+@pytest.mark.parametrize("chosen", [{"device": "cuda"}, {"backend": "transformers"}])
+def test_int8_goes_with_nothing_but_a_cpu(served: Checkpoint, chosen: dict[str, str]) -> None:
+    settings = WorkerSettings(model=str(served.directory), dtype="int8", **chosen)
+    with pytest.raises(ModelError, match="MASKQ_DTYPE is int8, which is for CPUs"):
+        load_segmenter(settings)
+
+
+def test_without_one_the_command_is_named(written: Path) -> None:
+    with pytest.raises(ModelError, match=r"`maskq weights quantize \S+ --images FOLDER`"):
+        cache.load(resolve(str(written)))
+
+
+def change(checkpoint: Checkpoint, **values: Any) -> Path:
+    """In its record; returns the folder."""
+    folder = cache.folder(cache.Source.of(checkpoint))
+    path = folder / cache.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def test_below_the_threshold_it_is_refused(served: Checkpoint) -> None:
+    change(served, agreement=0.979, threshold=0.98)
+    with pytest.raises(ModelError, match=r"agrees with float32 in 97\.900%.*MASKQ_DTYPE=float32"):
+        cache.load(served)
+
+
+def test_figures_of_another_kind_of_cpu_do_not_count(
+    served: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(served, dot_products=True)
+    monkeypatch.setattr(runtime, "has_dot_products", lambda: False)
+    with pytest.raises(ModelError, match="VNNI"):
+        cache.load(served)
+
+
+def test_a_damaged_network_is_refused(served: Checkpoint) -> None:
+    weights = change(served) / cache.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"int8\.bin is missing or damaged"):
+        cache.load(served)
+    change(served, surprise=1)
+    with pytest.raises(ModelError, match="is damaged"):
+        cache.load(served)
+
+
+def test_another_preprocessing_is_another_network(served: Checkpoint, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(served.directory, other)
+    path = other / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"image_mean": [0.4, 0.5, 0.5]}))
+    with pytest.raises(ModelError, match="there is no 8-bit network of other"):
+        cache.load(resolve(str(other)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags : fpu avx512_vnni sse", True),
+        ("flags : fpu avx_vnni", True),
+        ("Features : fp asimddp", True),
+        ("flags : fpu avx2 avx512f", False),
+    ],
+)
+def test_what_a_cpu_can_is_read_from_the_kernel(tmp_path: Path, text: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert runtime.has_dot_products(tmp_path / "cpuinfo") == expected
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ModelError, match=r"pip install 'maskq\[openvino\]'"):
+        runtime.openvino()
+
+
+def test_nothing_is_sent_anywhere() -> None:
+    """Both send usage data at import, by a package that is then not there."""
+    program = (
+        "import sys, logging\n"
+        "from maskq_worker.model.openvino import runtime\n"
+        "runtime.openvino(), runtime.nncf()\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+        "assert not [m for m in sys.modules if m.startswith('openvino_telemetry.')]\n"
+        "assert logging.getLoggerClass() is logging.Logger\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos" / "deeper"
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures(14)):
+        picture.save(folder / f"{number:02}.png")
+    (folder / "00-notes.txt").write_text("no image")
+    return folder.parent
+
+
+def test_the_command_builds_prints_and_keeps(written: Path, photos: Path) -> None:
+    asked = ["weights", "quantize", str(written), "--images", str(photos), "--threshold"]
+    made = CliRunner().invoke(build(), [*asked, "0.3", "--limit", "13", "--json"])
+    assert made.exit_code == 0, made.output
+    assert "00-notes.txt is left out" in made.stderr
+    record = json.loads(made.stdout)
+    assert record["calibration_images"] + record["checked_images"] == 13
+    _, found = cache.load(resolve(str(written)))
+    assert dataclasses.asdict(found) == record
+    refused = CliRunner().invoke(build(), [*asked, "1.0"])
+    assert refused.exit_code == 1, refused.output
+    assert "where 100.000% of the pixels are asked for" in refused.stdout
+    with pytest.raises(ModelError, match="agrees with float32"):
+        cache.load(resolve(str(written)))

@@ -1,0 +1,158 @@
+"""The forward as CUDA graphs: one a batch size, recorded once, each started by a single call.
+
+A graph always reads and writes the same memory, and all graphs share theirs: pixels are copied in, and
+scores are good until the next graph runs. Whoever records them also runs them, in one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from maskq_worker.model.cuda.buckets import Plan
+
+# pixels (N, H, W, 3) uint8 -> scores (N, C, h, w) float32
+Compute = Callable[[torch.Tensor], torch.Tensor]
+
+_SAME: Final = 1e-2  # of the largest score; what differs by more is no rounding
+_WARM_UP: Final = 3  # forwards before one is recorded: cuDNN chooses its algorithms in them
+_TIMED: Final = 3  # runs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One recorded forward."""
+
+    replay: Callable[[], object]
+    scores: torch.Tensor  # (N, C, h, w): where every replay leaves them
+
+
+# Records a forward of these pixels, which stay where they are.
+Capture = Callable[[Compute, torch.Tensor], Captured]
+
+
+class Graphs:
+    """Forwards of square batches up to a size."""
+
+    def __init__(
+        self,
+        compute: Compute,
+        buckets: Sequence[int],
+        side: int,
+        device: torch.device,
+        *,
+        capture: Capture,
+        seconds: Callable[[Callable[[], object]], float],
+    ) -> None:
+        """side: px. capture, seconds: `CaptureCuda()` and `seconds_cuda`, or a stand-in on a CPU.
+
+        A bucket that cannot be captured is left out, and the log says so; RuntimeError where none can.
+        """
+        self._pixels = torch.empty((max(buckets), side, side, 3), dtype=torch.uint8, device=device)
+        self._compute = compute
+        self._captured: dict[int, Captured] = {}
+        for bucket in sorted(buckets, reverse=True):  # the small ones find room in the large one's
+            self._add(bucket, capture)
+        if not self._captured:
+            raise RuntimeError("no CUDA graph could be captured")
+        self.seconds = {size: seconds(one.replay) for size, one in self._captured.items()}
+        self._plan = Plan(self.seconds)
+
+    def takes(self, pixels: torch.Tensor) -> bool:
+        """Whether these are of the size that was captured."""
+        return pixels.shape[1:] == self._pixels.shape[1:]
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: (N, H, W, 3) uint8, any N. Returns (N, C, h, w), good until the next call."""
+        parts = self._plan.split(len(pixels))
+        if len(parts) == 1:
+            return self._run(parts[0][0], pixels)
+        whole, start = [], 0
+        for bucket, inside in parts:
+            part = self._run(bucket, pixels[start : start + inside])
+            whole.append(part.clone())  # a bucket may come twice
+            start += inside
+        return torch.cat(whole)
+
+    def _run(self, bucket: int, pixels: torch.Tensor) -> torch.Tensor:
+        """What pads a batch is whatever was there before: images do not see one another."""
+        captured = self._captured[bucket]
+        self._pixels[: len(pixels)].copy_(pixels)
+        captured.replay()
+        return captured.scores[: len(pixels)]
+
+    def _add(self, bucket: int, capture: Capture) -> None:
+        pixels = self._pixels[:bucket]
+        try:
+            captured = capture(self._compute, pixels)
+            self._check(captured, pixels)
+        except Exception as error:  # noqa: BLE001 - whatever it is: there is another way
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            _log.warning("no CUDA graph for batches of %d (%s)", bucket, reason[0])
+            return
+        self._captured[bucket] = captured
+
+    def _check(self, captured: Captured, pixels: torch.Tensor) -> None:
+        """Other pixels than were there at the capture must give what a plain forward gives."""
+        pixels.random_(0, 256)
+        captured.replay()
+        expected = self._compute(pixels)
+        largest = expected.abs().max()
+        difference = (captured.scores - expected).abs().max()
+        if not difference <= _SAME * largest:  # nor is NaN
+            raise RuntimeError(
+                f"its scores differ by {difference.item():.2g} from a plain forward's, of which "
+                f"{largest.item():.2g} is the largest"
+            )
+
+
+class CaptureCuda:
+    """Records on a device; all graphs share their memory, since one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # not the default one, which cannot be recorded
+
+    def __call__(self, compute: Compute, pixels: torch.Tensor) -> Captured:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream), _chosen_algorithms():
+            for _ in range(_WARM_UP):
+                compute(pixels)
+            self._stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: what another thread does meanwhile does not spoil the capture.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                scores = compute(pixels)
+        return Captured(graph.replay, scores)
+
+
+@contextmanager
+def _chosen_algorithms() -> Iterator[None]:
+    """cuDNN tries its algorithms; only here, where no job waits and shapes are few."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def seconds_cuda(run: Callable[[], object]) -> float:
+    """Of one run, the mean of some after another."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    run()
+    began.record()
+    for _ in range(_TIMED):
+        run()
+    ended.record()
+    ended.synchronize()
+    return float(began.elapsed_time(ended)) / 1e3 / _TIMED
