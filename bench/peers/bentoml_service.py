@@ -1,0 +1,28 @@
+"""The BentoML peer: `bentoml serve bench.peers.bentoml_service:Segmentation`."""
+
+import os
+
+import bentoml
+
+from bench.peers.segment import Segment
+from bench.peers.setup import Setup
+from maskq_standalone.tether import die_with_parent
+
+SETUP = Setup.from_environment()
+HOUR_S = 3600  # requests are never turned away for their age
+
+
+@bentoml.service(workers=SETUP.processes, traffic={"timeout": HOUR_S})
+class Segmentation:
+    """POST {"keys": [key]} to /segment returns [mask]; requests are gathered into batches."""
+
+    def __init__(self) -> None:
+        die_with_parent(os.getppid())  # its workers lead sessions of their own
+        self.run = Segment(SETUP)
+
+    @bentoml.api(batchable=True, max_batch_size=SETUP.batch, max_latency_ms=1000 * HOUR_S)
+    def segment(self, keys: list[str]) -> list[str]:
+        # Its dispatcher trains on the first requests: empty ones, so that images need not wait for it.
+        wanted = [key for key in keys if key]
+        masks = dict(zip(wanted, self.run(wanted), strict=True)) if wanted else {}
+        return [masks.get(key, "") for key in keys]

@@ -1,0 +1,106 @@
+"""What is measured, seen from outside: started, given keys of images, stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.peers.setup import Setup
+from maskq_standalone.children import Child, ChildError
+from maskq_standalone.ports import free_port
+from maskq_standalone.stack import Stack
+from maskq_standalone.workers import is_foreign
+
+READY_S: Final = 300.0
+WAIT_S: Final = 1800.0  # for the masks of one load
+REPOSITORY: Final = Path(__file__).parents[2]
+
+
+class Contender(ABC):
+    """`name` is as given on the command line."""
+
+    def __init__(self, name: str, stack: Stack, *, model: str, processes: int, batch: int) -> None:
+        cores = int(os.environ["OMP_NUM_THREADS"])
+        self.name = name
+        self.stack = stack
+        self.setup = Setup(
+            model=model,
+            bucket=stack.s3.bucket,
+            redis_url=stack.redis.url.removesuffix("/0") + "/1",
+            port=free_port(),
+            processes=processes,
+            threads=max(1, cores // processes),
+            batch=batch,
+        )
+
+    @abstractmethod
+    def start(self) -> None:
+        """Ready for work when this returns. Raises ChildError with the last line of its log."""
+
+    @abstractmethod
+    def run(self, keys: Sequence[str]) -> list[str]:
+        """Ask for all images at once, wait for all masks; returns the masks' keys, in order."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Idempotent."""
+
+    def prepare(self) -> None:  # noqa: B027 -- most need nothing
+        """What it needs before its first image."""
+
+    def pause(self) -> None:  # noqa: B027 -- most are idle by themselves
+        """It is the others' turn."""
+
+    def go_on(self) -> None:  # noqa: B027 -- as above
+        """After a pause."""
+
+
+class Peer(Contender):
+    """One child process, which may have children of its own."""
+
+    child: Child | None = None
+
+    @abstractmethod
+    def command(self) -> Sequence[str]: ...
+
+    @abstractmethod
+    def ready(self) -> bool: ...
+
+    def environment(self) -> Mapping[str, str]:
+        """Beside what every peer has."""
+        return {}
+
+    def start(self) -> None:
+        self.child = Child(
+            self.name,
+            [sys.executable, "-m", *self.command()],
+            log=self.stack.directory / "logs" / f"{self.name.replace(':', '-')}.log",
+            env=self._whole_environment(),
+        )
+        self.child.start()
+        try:
+            self.child.wait_ready(self.ready, READY_S)
+        except ChildError:
+            print(self.child.log_tail(), file=sys.stderr)  # the file goes with the stack
+            raise
+
+    def stop(self) -> None:
+        if self.child:
+            self.child.stop()
+            self.child = None
+
+    def _whole_environment(self) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not is_foreign(name)}
+        return {
+            **own,
+            **self.stack.environment,
+            **self.setup.environment(),
+            **self.environment(),
+            "AWS_ENDPOINT_URL_S3": self.stack.s3.endpoint_url,
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(REPOSITORY),
+        }

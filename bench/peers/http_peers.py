@@ -1,0 +1,104 @@
+"""The HTTP servers, started and called by a client of many threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from bench.peers.contender import WAIT_S, Peer
+
+AT_ONCE = 64  # requests under way
+_opener = build_opener(ProxyHandler({}))  # never through a proxy: it is on this machine
+
+
+class HttpPeer(Peer):
+    health: str
+
+    def ask(self, key: str) -> str:
+        """The key of the mask."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        try:
+            with _opener.open(f"{self.url}{self.health}", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def run(self, keys: Sequence[str]) -> list[str]:
+        with ThreadPoolExecutor(min(AT_ONCE, len(keys))) as threads:
+            return [*threads.map(self.ask, keys)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.setup.port}"
+
+    def post(self, path: str, body: Any) -> Any:
+        request = Request(  # noqa: S310 -- the address is our own
+            self.url + path,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with _opener.open(request, timeout=WAIT_S) as answer:
+            return json.load(answer)
+
+
+class LitServe(HttpPeer):
+    health = "/health"
+
+    def command(self) -> Sequence[str]:
+        return ["bench.peers.litserve_server"]
+
+    def ask(self, key: str) -> str:
+        return str(self.post("/predict", {"key": key})["mask"])
+
+    def pause(self) -> None:
+        """Waiting for requests, its batching loop takes a fifth of a core."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.go_on()  # a stopped process takes no SIGTERM
+        super().stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.child and self.child.alive:
+            os.killpg(self.child.pid, number)
+
+
+class BentoML(HttpPeer):
+    health = "/readyz"
+    training = 16  # requests a process: its dispatcher trains on 11
+
+    def command(self) -> Sequence[str]:
+        where = ["--host", "127.0.0.1", "--port", str(self.setup.port)]
+        return ["bentoml", "serve", "bench.peers.bentoml_service:Segmentation", *where]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": self._home.name}
+
+    def start(self) -> None:
+        self._home = tempfile.TemporaryDirectory()
+        super().start()
+
+    def prepare(self) -> None:
+        for _ in range(self.training * self.setup.processes):
+            self.ask("")
+
+    def ask(self, key: str) -> str:
+        (mask,) = self.post("/segment", {"keys": [key]})
+        return str(mask)
+
+    def stop(self) -> None:
+        super().stop()
+        if hasattr(self, "_home"):
+            self._home.cleanup()
