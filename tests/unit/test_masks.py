@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from maskq_worker.model import masks
 from maskq_worker.model.masks import (
     TIE,
     mask_with_confidence,
@@ -14,6 +15,12 @@ from maskq_worker.model.masks import (
     upsampled_argmax,
 )
 from maskq_worker.model.taps import Taps
+
+
+@pytest.fixture(autouse=True)
+def _by_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few classes, as most of these tests have, would all go the reference's own way."""
+    monkeypatch.setattr(masks, "_FEW_CLASSES", 0)
 
 
 def reference(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -127,6 +134,21 @@ def test_bands_and_portions_leave_no_seams(budget_bytes: int) -> None:
     logits, target = noise(9, 12, 12), (50, 41)
     mask = upsampled_argmax(logits, target, budget_bytes=budget_bytes)
     assert np.array_equal(mask, upsampled_argmax(logits, target))
+
+
+@pytest.mark.parametrize("target", [(64, 64), (40, 7), (1, 1)])
+def test_a_small_mask_of_few_classes_is_the_reference_s_own(
+    monkeypatch: pytest.MonkeyPatch, target: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(masks, "_FEW_CLASSES", 8)
+    monkeypatch.setattr(masks, "_Grid", None)  # nothing else is asked
+    mask = upsampled_argmax(noise(8, 32, 32).movedim(0, -1).contiguous().movedim(-1, 0), target)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, reference(noise(8, 32, 32), target))
+    with pytest.raises(TypeError, match="NoneType"):  # more classes, or more than the budget holds
+        upsampled_argmax(noise(9, 32, 32), target)
+    with pytest.raises(TypeError, match="NoneType"):
+        upsampled_argmax(noise(8, 32, 32), target, budget_bytes=31)
 
 
 def test_more_than_256_classes_need_16_bits() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
 TIE: Final = 1e-5  # of the largest score's magnitude: closer classes are equally good
 _FEW: Final = 4  # candidates of a border cell that are looked at alone
+_FEW_CLASSES: Final = 32  # for no more a small mask is cheapest as the reference makes it
 _SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is cheaper to look at each
 _DENSE: Final = 0.25  # of a band's pixels: with more of them open, all classes of all are cheaper
 
@@ -43,8 +44,11 @@ def upsampled_argmax(
     Returns (H, W), uint8 up to 256 classes, else uint16. Equal to `interpolate` and `argmax`
     except where two classes are tied but for rounding.
     """
+    classes, height, width = logits.shape
+    if classes <= _FEW_CLASSES and 4 * classes * size[0] * size[1] <= budget_bytes:
+        return _interpolated(logits, size)
     grid = _Grid(logits, size, budget_bytes)
-    if size[0] * size[1] <= _SMALL * grid.height * grid.width:
+    if size[0] * size[1] <= _SMALL * height * width:
         return _each_pixel(grid)
     borders = _Borders(grid)
     unanimous = grid.best.index_select(1, grid.columns.first)  # (h, W): a row of the mask is a copy
@@ -59,6 +63,15 @@ def upsampled_argmax(
             grid.decide(part, still_open, top)
         mask[top:bottom] = part.cpu().numpy()
     return mask
+
+
+def _interpolated(logits: torch.Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
+    """The mask as the reference makes it, all scores of all pixels at once."""
+    scores = functional.interpolate(
+        logits[None].float(), size=size, mode="bilinear", align_corners=False
+    )[0]
+    best = _argmax(scores.permute(1, 2, 0).contiguous())  # a pixel's scores together
+    return best.cpu().numpy().astype(mask_dtype(len(logits)))
 
 
 def _each_pixel(grid: _Grid) -> NDArray[np.unsignedinteger[Any]]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from maskq_worker.model.backends import finite
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
 from maskq_worker.model.taps import Taps
@@ -134,13 +135,11 @@ def _say(error: Exception) -> None:
 
 
 def _in_bands(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> Drawn:
-    low, high = scores.aminmax()  # NaN passes through both
-    unsound = ~(low.isfinite() & high.isfinite())
+    unsound = torch.tensor([not finite(scores)], dtype=torch.int32)
     if not confidence:
-        mask = upsampled_argmax(scores, size)
-        return Drawn(torch.from_numpy(mask), unsound.int()[None], None)
+        return Drawn(torch.from_numpy(upsampled_argmax(scores, size)), unsound, None)
     mask, sure = mask_with_confidence(scores, size)
-    return Drawn(torch.from_numpy(mask), unsound.int()[None], torch.from_numpy(sure))
+    return Drawn(torch.from_numpy(mask), unsound, torch.from_numpy(sure))
 
 
 def _taps(source: int, target: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
