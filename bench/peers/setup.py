@@ -27,4 +27,5 @@ class Setup:
         return cls(**json.loads(os.environ[VARIABLE]))
 
     def environment(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(asdict(self)), "OMP_NUM_THREADS": str(self.threads)}
+        threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": "1000"}
+        return {VARIABLE: json.dumps(asdict(self)), **threads}

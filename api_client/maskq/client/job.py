@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from maskq.client.flow import Flow, Many, RunsAsync, RunsBlocking, Until, operation
+from maskq.client.flow import Flow, Many, Pause, RunsAsync, RunsBlocking, Until, operation
 from maskq.client.result import AsyncResult, Result
 from maskq.contract import TERMINAL, JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
@@ -18,6 +18,7 @@ ResultT = TypeVar("ResultT")
 JobT = TypeVar("JobT", bound="JobCore[Any]")
 
 DEFAULT_WAIT_S = 600.0
+_GATHER_S: Final = 0.03  # what ends meanwhile is fetched together
 
 
 class JobCore(Generic[ResultT]):
@@ -151,6 +152,8 @@ class BatchCore(Generic[JobT]):
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
         """The jobs that ended after the first `seen` ones; waits for at least one."""
+        if seen:
+            yield Pause(_GATHER_S)
         progress = yield from self._progress(seen, lambda p: p is None or bool(p.ended), timeout)
         if not progress.ended:
             raise WaitTimeout(
