@@ -112,7 +112,14 @@ def test_the_manifest_explains_the_files_and_the_record_stays_small(
     }
     assert (manifest.model, manifest.model_revision) == ("smallest", segmenter.info.revision)
     assert (manifest.dtype, manifest.backend) == ("float32", segmenter.info.backend)
-    assert manifest.preprocessing
+    assert manifest.preprocessing == {
+        "mode": "whole",
+        "input_size": 32,
+        "resample": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "views": {"32x32": 1},  # width x height px: how often
+    }
     assert (manifest.width, manifest.height) == photo.size
     assert manifest.source_etag
     assert {"fetch", "decode", "prepare", "model", "encode", "store"} == set(manifest.timings_ms)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
     from maskq_worker.images import Decoded
     from maskq_worker.model import ModelInput, ModelOutput, Segmenter
+    from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
 
 MANIFEST = "result.json"
@@ -95,7 +96,7 @@ class Stages:
             places = self._write(record, urls, held, encoded.artifacts)
         held.check()
         result = self._result(record, stored, decoded, encoded.classes, places, times)
-        manifest = self._manifest(record.request, result, encoded)
+        manifest = self._manifest(record.request, result, encoded, prepared.views)
         with times.stage("commit"):
             kept = self._commit(place, result, manifest, held)
         if kept is not result:
@@ -195,7 +196,10 @@ class Stages:
             timings_ms=times.milliseconds,
         )
 
-    def _manifest(self, request: SegmentRequest, result: JobResult, encoded: Encoded) -> Manifest:
+    def _manifest(
+        self, request: SegmentRequest, result: JobResult, encoded: Encoded, views: Views
+    ) -> Manifest:
+        """views: what the network looked at."""
         info = self._segmenter.info
         sizes: Counter[Output] = Counter()
         for artifact in encoded.artifacts:
@@ -203,7 +207,11 @@ class Stages:
         return Manifest(
             **result.model_dump(),
             palette=outputs.colours(encoded.classes, len(info.labels)),
-            preprocessing={"mode": request.mode, "input_size": info.input_size},
+            preprocessing={
+                **info.preprocessing,
+                "mode": request.mode,
+                "views": Counter("{1}x{0}".format(*view.pixels.shape) for view in views.each),
+            },
             output_bytes=dict(sizes),
         )
 

@@ -155,6 +155,17 @@ class Preprocessor:
             )
         return preprocessor
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """As it stands in results; mean and std are of red, green and blue scaled to 0..1."""
+        low, high = self._levels.double().view(3, _LEVELS)[:, [0, -1]].T
+        return {
+            "input_size": self.side,
+            "resample": Image.Resampling(self._resample).name.lower(),
+            "mean": [round(value, 6) for value in (-low / (high - low)).tolist()],
+            "std": [round(value, 6) for value in (1 / (high - low)).tolist()],
+        }
+
     @cached_property
     def processor(self) -> Any:
         """transformers' own, which takes seconds to import."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ class ModelInfo:
     device: str  # cpu | cuda:0
     dtype: str  # float32 | float16 | bfloat16 | int8
     input_size: int  # px: the network was trained on squares of this side
+    preprocessing: Mapping[str, Any]  # of images, for the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Segmenter:
             device=str(backend.device),
             dtype=str(backend.dtype).removeprefix("torch."),
             input_size=preprocessor.side,
+            preprocessing=preprocessor.description,
         )
 
     def prepare(
