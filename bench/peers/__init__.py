@@ -8,10 +8,12 @@ not there at all. Every mask is compared with transformers' own, made in the mea
 wrong answer shows. In the same run both networks' bare forwards are timed.
 
 maskq      one worker process as `maskq up` starts it, every setting at its default.
+maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ.
 celery     the naive task (celery_task.py): prefork, transformers' processor, network and
            post-processing, boto3, result backend Redis.
 litserve   a LitAPI with max_batch_size and batch_timeout (litserve_server.py), called by many threads.
-bentoml    a service with a batchable API (bentoml_service.py), called by as many.
+bentoml    a service with a batchable API (bentoml_service.py), called by as many. `--batch 1` turns
+           batching off in both, which on a CPU may be faster.
 
 A name may say how many processes share the cores: `celery:2` has two, each with half of torch's
 threads. LitServe's documentation advises that on a CPU, and a prefork pool does so by default; it

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -21,7 +22,7 @@ from bench.peers.celery_peer import CeleryPeer
 from bench.peers.contender import Contender
 from bench.peers.forwards import Forwards
 from bench.peers.http_peers import BentoML, LitServe
-from bench.peers.ours import Maskq
+from bench.peers.ours import Maskq, Maskq8, calibrate
 from bench.peers.plain import Model
 from bench.peers.rounds import Rounds
 from maskq_standalone.stack import Stack
@@ -29,12 +30,14 @@ from maskq_worker.model.checkpoint import resolve
 
 KINDS: Final[dict[str, type[Contender]]] = {
     "maskq": Maskq,
+    "maskq-int8": Maskq8,
     "celery": CeleryPeer,
     "litserve": LitServe,
     "bentoml": BentoML,
 }
 WRITERS: Final = {"large": write_large, "smallest": write_smallest}
 DEFAULT: Final = ("maskq", "celery", "celery:2", "litserve", "bentoml")
+BATCH: Final = 4
 RAW: Final = argparse.RawDescriptionHelpFormatter
 # Above, transformers' post-processing takes gigabytes: one server at a time, and one process of it.
 TOGETHER_MEGAPIXELS: Final = 2.0
@@ -49,6 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measured(chosen, str(directory_of(chosen.model, Path(folder))))
     name = f"peers-{Path(chosen.model).name}-{chosen.megapixels:g}mp"
+    if chosen.batch != BATCH:
+        name += f"-batch{chosen.batch}"
     path = report.write(name, found, "litserve", "bentoml")
     print(report.table(figures.rows(found)))
     print(forwards_line(found))
@@ -57,6 +62,7 @@ def main() -> None:
 
 def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
     """All rounds, as they stand in the result's file."""
+    eight = {"int8": asdict(calibrate(directory))} if "maskq-int8" in chosen.only else {}
     bodies = scenes.jpegs(chosen.images, chosen.megapixels)
     reference = Model(directory)
     masks = scenes.references(reference, bodies)
@@ -77,6 +83,7 @@ def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
         "how": peers.__doc__,
         "options": {**vars(chosen), "model": Path(chosen.model).name},
         "torch_threads": torch.get_num_threads(),
+        **eight,
         **figures.summary(rounds.rates, rounds.equal, forwards.seconds),
     }
 
@@ -110,7 +117,9 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--megapixels", type=float, default=0.3)
     options.add_argument("--images", type=int, help="of a load")
     options.add_argument("--rounds", type=int)
-    options.add_argument("--batch", type=int, default=4, help="of LitServe and BentoML, at most")
+    options.add_argument(
+        "--batch", type=int, default=BATCH, help="of LitServe and BentoML, at most"
+    )
     options.add_argument("--only", type=lambda names: names.split(","), help="contenders")
     chosen = options.parse_args()
     large = chosen.megapixels > TOGETHER_MEGAPIXELS
@@ -118,8 +127,6 @@ def arguments() -> argparse.Namespace:
     chosen.images = chosen.images or (2 if large else 4 if slow else 32)
     chosen.rounds = chosen.rounds or (2 if large or slow else 5)
     chosen.only = chosen.only or [name for name in DEFAULT if not (large and ":" in name)]
-    if chosen.batch < 2:
-        options.error("--batch must be at least 2: the peers are measured with batching on")
     return chosen
 
 

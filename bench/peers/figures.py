@@ -56,7 +56,7 @@ def verdict(ratios: Sequence[float]) -> str:
 
 
 def network_of(name: str) -> str:
-    return "ours" if name.partition(":")[0] == OURS else "transformers"
+    return "ours" if name.startswith(OURS) else "transformers"
 
 
 def rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         description=bench.scenarios.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("scenario", choices=[*SCENARIOS, "all"])
+    options.add_argument("scenario", nargs="?", default="all", choices=[*SCENARIOS, "all"])
     options.add_argument(
         "--model",
         help="smallest or large (random weights, large: DPT-Large's shape), demo, or as MASKQ_MODEL; "
