@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.scenarios.service import ROOT, Service
 from maskq.contract import JobRecord, Output
+from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.settings import WorkerSettings
@@ -40,8 +41,10 @@ def store(service: Service, record: JobRecord, jobs: int) -> Ceiling:
     home = S3Place(settings.s3_bucket, settings.output_prefix)
     manifest = objects.get(home / record.id / _MANIFEST, max_bytes=limit).body
 
+    run_id = new_id()
+
     def one(number: int) -> None:
-        place = S3Place(settings.s3_bucket, f"bench/ceiling/{number}")
+        place = S3Place(settings.s3_bucket, f"bench/ceiling/{run_id}/{number}")
         objects.get(image, max_bytes=limit)
         objects.put(place / "mask.png", mask, "image/png")
         objects.create(place / _MANIFEST, manifest, "application/json")

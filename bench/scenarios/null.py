@@ -1,8 +1,9 @@
 """A model whose forward is free: what the service itself costs, beside what store and Celery allow.
 
-First the queue is filled while the worker is paused (SIGSTOP; it holds nothing then), as the queue of
-the Celery ceiling is filled before its worker starts: this gives rate, processor time and round trips.
-Then the same jobs again, with a client that submits and waits: this gives the client's cost.
+In rounds, since other machines share the processor: in each the queue is filled while the worker is
+paused (SIGSTOP; it holds nothing then), as the queue of the Celery ceiling is filled before its worker
+starts, and worked off; then come the ceilings and the naive task. Figures are medians over the rounds,
+ratios are of one round. Last a client submits the same jobs and waits: this gives the client's cost.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bench.scenarios import ceilings, load, naive_run, pictures, stages
@@ -21,6 +22,7 @@ from bench.scenarios.findings import Findings, Options, Row, cpu_ms_a_job, memor
 from bench.scenarios.service import Cost, Service, running
 
 JOBS = 2000
+ROUNDS = 5
 IMAGE = (64, 64)  # px
 WARM_UP = 50
 _LATENCIES = 50  # jobs one by one
@@ -39,42 +41,75 @@ class Drained:
     redis: dict[str, float]  # round trips and commands, a job
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The same jobs done by everyone, one after the other."""
+
+    jobs: int
+    drained: Drained
+    store: ceilings.Ceiling
+    celery: ceilings.Ceiling
+    naive: naive_run.Naive
+
+    @property
+    def rate(self) -> float:
+        return self.jobs / self.drained.seconds
+
+    @property
+    def to_ceiling(self) -> float:
+        """Of the store or of Celery, whichever binds."""
+        return self.rate / min(self.store.jobs_a_second, self.celery.jobs_a_second)
+
+    def rows(self) -> dict[str, tuple[float, float, float]]:
+        """Processor seconds, of them the store's beside, and jobs a second."""
+        cost, store, celery, naive = self.drained.cost, self.store, self.celery, self.naive
+        return {
+            "maskq worker": (cost.worker, cost.store, self.rate),
+            "naive Celery task": (naive.cpu_s, naive.store_cpu_s, naive.jobs_a_second),
+            "ceiling: store alone": (store.cpu_s, store.store_cpu_s, store.jobs_a_second),
+            "ceiling: empty Celery task": (celery.cpu_s, 0.0, celery.jobs_a_second),
+        }
+
+
 def run(options: Options) -> Findings:
-    jobs = options.jobs or JOBS
+    jobs = (options.jobs or JOBS) // ROUNDS * ROUNDS
     with running(options.model, null=True) as service:
         uris = pictures.stored(service, jobs, size=IMAGE)
         load.all_at_once(service, uris[:WARM_UP])
-        drained = drain(service, uris)
-        client = [client_costs(service, uris), client_costs(service, uris)]
+        rounds = [round_of(service, uris[number::ROUNDS]) for number in range(ROUNDS)]
+        client = [client_costs(service, uris[number::ROUNDS]) for number in range(ROUNDS)]
         light = load.one_by_one(service, uris[:_LATENCIES])
         used = memory(service)
-        store = ceilings.store(service, drained.ended[0].record, jobs)
-        celery = ceilings.celery(service, jobs)
-        beside = naive_run.measure(service, uris)
-    rate, binding = jobs / drained.seconds, min(store.jobs_a_second, celery.jobs_a_second)
     figures: dict[str, Any] = {
         "jobs": jobs,
-        **cpu_ms_a_job(drained.cost, jobs, of=("worker", "store", "redis")),
-        "client_submit_cpu_ms_a_job": _median(client, "submit_ms"),
-        "client_wait_cpu_ms_a_job": _median(client, "wait_ms"),
-        "jobs_a_second": round(rate, 1),
-        "store_ceiling_jobs_a_second": round(store.jobs_a_second, 1),
-        "celery_ceiling_jobs_a_second": round(celery.jobs_a_second, 1),
-        "to_binding_ceiling": round(rate / binding, 3),
-        "store_ceiling": asdict(store),
-        "celery_ceiling": asdict(celery),
-        "naive_celery_task": asdict(beside),
-        "store_requests_a_job": drained.requests,
-        "redis_a_job": drained.redis,
+        "rounds": ROUNDS,
+        **_median_costs(rounds),
+        "client_submit_cpu_ms_a_job": _median(one["submit_ms"] for one in client),
+        "client_wait_cpu_ms_a_job": _median(one["wait_ms"] for one in client),
+        "jobs_a_second": _median(one.rate for one in rounds),
+        "to_binding_ceiling": _median(one.to_ceiling for one in rounds),
+        "to_binding_ceiling_by_round": [round(one.to_ceiling, 3) for one in rounds],
+        "times_naive_by_round": [round(one.rate / one.naive.jobs_a_second, 2) for one in rounds],
+        "store_requests_a_job": rounds[-1].drained.requests,
+        "redis_a_job": rounds[-1].drained.redis,
+        "by_round": [one.rows() for one in rounds],
         **used,
     }
-    rows = [
-        _row("maskq worker", drained.cost.worker, drained.cost.store, jobs, rate),
-        _row("naive Celery task", beside.cpu_s, beside.store_cpu_s, jobs, beside.jobs_a_second),
-        _row("ceiling: store alone", store.cpu_s, store.store_cpu_s, jobs, store.jobs_a_second),
-        _row("ceiling: empty Celery task", celery.cpu_s, 0.0, jobs, celery.jobs_a_second),
-    ]
-    return Findings(figures, {"side by side": rows, "stages at light load": stages.rows(light)})
+    side_by_side = [_row(name, rounds) for name in rounds[0].rows()]
+    return Findings(
+        figures, {"side by side": side_by_side, "stages at light load": stages.rows(light)}
+    )
+
+
+def round_of(service: Service, uris: Sequence[str]) -> Round:
+    drained = drain(service, uris)
+    return Round(
+        len(uris),
+        drained,
+        ceilings.store(service, drained.ended[0].record, len(uris)),
+        ceilings.celery(service, len(uris)),
+        naive_run.measure(service, uris),
+    )
 
 
 def drain(service: Service, uris: Sequence[str]) -> Drained:
@@ -146,14 +181,22 @@ def _cpu_of(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - before, answer
 
 
-def _median(costs: Sequence[dict[str, float]], name: str) -> float:
-    return round(statistics.median(each[name] for each in costs), 3)
+def _median_costs(rounds: Sequence[Round]) -> dict[str, float]:
+    each = [
+        cpu_ms_a_job(one.drained.cost, one.jobs, of=("worker", "store", "redis")) for one in rounds
+    ]
+    return {name: _median(one[name] for one in each) for name in each[0]}
 
 
-def _row(name: str, cpu_s: float, store_cpu_s: float, jobs: int, rate: float) -> Row:
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+def _row(name: str, rounds: Sequence[Round]) -> Row:
+    each = [(one.rows()[name], one.jobs) for one in rounds]
     return {
         "": name,
-        "CPU-ms a job": round(1e3 * cpu_s / jobs, 3),
-        "of the store": round(1e3 * store_cpu_s / jobs, 3),
-        "jobs/s": round(rate, 1),
+        "CPU-ms a job": _median(1e3 * cpu_s / jobs for (cpu_s, _, _), jobs in each),
+        "of the store": _median(1e3 * store_s / jobs for (_, store_s, _), jobs in each),
+        "jobs/s": round(statistics.median(rate for (_, _, rate), _ in each), 1),
     }
