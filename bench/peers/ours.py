@@ -24,6 +24,7 @@ class Maskq(Contender):
             "OMP_NUM_THREADS": str(self.setup.threads),
             "MASKQ_DEVICE": "cpu",
             "MASKQ_DTYPE": self.dtype,
+            "MASKQ_KEY_PREFIX": self.name,  # else another contender's worker would help
         }
         self.workers = tuple(self.stack.start_workers(self.setup.processes, chosen))
 
@@ -42,7 +43,8 @@ class Maskq(Contender):
 
     def _settings(self) -> dict[str, str]:
         ours = ("redis_url", "s3_endpoint_url", "s3_bucket", "model")
-        return {name: self.stack.environment[f"MASKQ_{name.upper()}"] for name in ours}
+        shared = {name: self.stack.environment[f"MASKQ_{name.upper()}"] for name in ours}
+        return {**shared, "key_prefix": self.name}
 
 
 class Maskq8(Maskq):
