@@ -97,6 +97,7 @@ class Desk:
         model: str = MODEL,
         lease_s: float = LEASE_S,
         exclusive: bool = False,
+        with_ticket: bool = False,
     ) -> Claimed:
         """What a worker is answered that asks for the next job, or for a certain one."""
         call = calls.claim(
@@ -107,6 +108,7 @@ class Desk:
             lease_s=lease_s,
             job_id=job_id,
             exclusive=exclusive,
+            with_ticket=with_ticket,
         )
         return self.ledger.run(call)
 

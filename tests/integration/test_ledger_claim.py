@@ -179,6 +179,40 @@ def test_of_many_expired_jobs_one_claim_clears_some_and_leaves_a_ticket(desk: De
     assert {desk.record(one).status for one in expired} == {JobStatus.EXPIRED}
 
 
+# --- with a ticket of its own -------------------------------------------------------------------------
+
+
+def test_who_goes_on_takes_ticket_and_job_in_one_step(desk: Desk) -> None:
+    first, second = desk.submit(), desk.submit()
+    record = desk.try_claim(with_ticket=True).record
+    assert record is not None
+    assert (record.id, desk.tickets(), desk.queued()) == (first, 1, {"": 1})
+    assert desk.take() == second
+
+
+def test_without_a_ticket_nothing_is_claimed(desk: Desk) -> None:
+    """Somebody else holds it, and is on his way to the job."""
+    job_id = desk.submit()
+    assert desk.pop()
+    assert desk.try_claim(with_ticket=True) == NONE
+    assert desk.record(job_id).status is JobStatus.QUEUED
+
+
+def test_a_claim_with_a_ticket_sent_again_takes_no_second_one(desk: Desk) -> None:
+    desk.submit_many(3)
+    answers = [desk.try_claim("t", with_ticket=True) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert (desk.tickets(), desk.queued()) == (2, {"": 2})
+
+
+def test_a_message_that_is_no_ticket_is_left_to_celery(desk: Desk) -> None:
+    job_id = desk.submit()
+    desk.redis.rpush(desk.queue, "no ticket")
+    assert desk.try_claim(with_ticket=True) == NONE
+    assert desk.redis.lindex(desk.queue, -1) == "no ticket"
+    assert desk.record(job_id).status is JobStatus.QUEUED
+
+
 # --- alone --------------------------------------------------------------------------------------------
 
 

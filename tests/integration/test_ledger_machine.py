@@ -157,6 +157,24 @@ class LedgerMachine(RuleBasedStateMachine):
             if job:
                 self._had(worker, job, token, answer)
 
+    @rule(worker=workers, exclusive=st.booleans(), again=twice)
+    def go_on(self, worker: int, exclusive: bool, again: bool) -> None:
+        """Who is done with a job takes a ticket and the next job in one step; or finds no ticket."""
+        token = new_token()
+        for _ in range(1 + again):
+            before = self.desk.redis.lrange(self.desk.queue, 0, -1)
+            answered = token in self.queue.answered  # then no other ticket goes
+            outcome, job = ClaimOutcome.NONE, None
+            if before or answered:
+                outcome, job = self.queue.claim(token, exclusive=exclusive)
+            answer = self.desk.try_claim(token, exclusive=exclusive, with_ticket=True)
+            assert answer.outcome is outcome
+            taken = [] if answered else before[-1:]
+            assert self.desk.redis.lrange(self.desk.queue, 0, -1) + taken == before
+            self.used += taken
+            if job:
+                self._had(self.workers[worker], job, token, answer)
+
     def _had(self, worker: Worker, job: ModelJob, token: str, answer: Claimed) -> None:
         """It was this very job; the worker runs it, or makes room for it."""
         self.tokens.append((job.job_id, token))

@@ -103,6 +103,50 @@ def test_a_job_ends_with_its_outputs_under_its_own_place(bench: Bench, s3_server
     assert names_under(s3_server, bench.place("a")) == {"mask.png", "stats.json", "result.json"}
 
 
+def test_a_thread_that_is_done_goes_on_with_the_next_job(bench: Bench) -> None:
+    # Given three jobs, and the ticket of the first taken by Celery
+    for job_id in "abc":
+        bench.submit(job_id)
+    tickets = bench.ledger.redis
+    tickets.rpop(f"{bench.prefix}.smallest")
+    # When
+    bench.pipeline.run("smallest")
+    # Then all are done, by one message, and no ticket is left over
+    assert {bench.record(job_id).status for job_id in "abc"} == {JobStatus.SUCCEEDED}
+    assert tickets.llen(f"{bench.prefix}.smallest") == 0
+
+
+def test_after_a_while_a_thread_goes_back_to_celery(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other messages wait there."""
+    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)
+    bench.submit("a")
+    bench.submit("b")
+    bench.pipeline.run("smallest")
+    assert bench.record("a").status is JobStatus.SUCCEEDED
+    assert bench.record("b").status is JobStatus.QUEUED
+
+
+def test_a_worker_that_stops_goes_on_with_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that is told to stop while it has a job in hand
+    bench.submit("a")
+    bench.submit("b")
+    put = bench.store.put
+
+    def stop_then_put(place: S3Place, body: bytes, content_type: str) -> None:
+        bench.pipeline.stop_claiming()
+        put(place, body, content_type)
+
+    monkeypatch.setattr(bench.store, "put", stop_then_put)
+    # When / Then that job ends, and the other is left to others
+    bench.pipeline.run("smallest")
+    assert bench.record("a").status is JobStatus.SUCCEEDED
+    assert bench.record("b").status is JobStatus.QUEUED
+
+
 def test_outputs_go_where_the_caller_wants_them(bench: Bench, s3_server: S3Server) -> None:
     wanted = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
     bench.submit("a", output_prefix=str(wanted))

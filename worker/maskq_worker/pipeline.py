@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BACKOFF_S = (1.0, 60.0)  # first and longest pause before a retry
+_KEEP_ON_S = 1.0  # without going back to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
 _OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
 _OUTAGE_STEP_S = 0.5
@@ -62,17 +63,31 @@ class Pipeline:
         self._outage.close()
 
     def run(self, model: str) -> None:
-        """Run the next job of the model, if there is one."""
+        """Run the next job of the model, if there is one, and for a while those after it.
+
+        The caller has a ticket. For more jobs this thread takes tickets itself, which costs less than a
+        message through Celery; not for long, since Celery's other messages wait for this thread.
+        """
         if not self._outage.wait():
             self._persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
             return
+        end = time.monotonic() + _KEEP_ON_S
+        found = self._run_next(model)
+        while found and time.monotonic() < end and self._outage.wait():
+            found = self._run_next(model, with_ticket=True)
+
+    def _run_next(self, model: str, *, with_ticket: bool = False) -> bool:
+        """Whether there was a job."""
         with self._gate.shared():
-            claimed = self._claim_and_run(model)
+            claimed = self._claim_and_run(model, with_ticket=with_ticket)
         if claimed.outcome is ClaimOutcome.ALONE:
             with self._gate.alone():
                 self._claim_and_run(model, claimed.job_id)
+        return claimed.outcome is not ClaimOutcome.NONE
 
-    def _claim_and_run(self, model: str, alone: str = "") -> calls.Claimed:
+    def _claim_and_run(
+        self, model: str, alone: str = "", *, with_ticket: bool = False
+    ) -> calls.Claimed:
         token = new_token()
         call = calls.claim(
             self._prefix,
@@ -82,6 +97,7 @@ class Pipeline:
             lease_s=self._settings.lease_s,
             job_id=alone,
             exclusive=bool(alone),
+            with_ticket=with_ticket,
         )
         claimed = self._persist(call)
         if claimed.record:

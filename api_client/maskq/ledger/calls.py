@@ -226,11 +226,14 @@ def claim(
     lease_s: float,
     job_id: str = "",
     exclusive: bool = False,
+    with_ticket: bool = False,
 ) -> Call[Claimed]:
     """Take the next job of a model, or `job_id`, under a fresh token.
 
     Next is decided here: high, normal and low by their weights, tenants by turns, the oldest first.
     `exclusive`: this process runs nothing else meanwhile.
+    `with_ticket`: the caller came without a ticket, so one is taken off the list in the same step;
+    where there is none, nothing is claimed.
     """
 
     def parse(answer: Sequence[str]) -> Claimed:
@@ -244,7 +247,9 @@ def claim(
                 return Claimed(outcome, job_id=fields["id"], newer=str(error))
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
-    args = (prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive))
+    args = (
+        prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive), int(with_ticket),
+    )  # fmt: skip
     return Call(script("claim"), args, parse)
 
 

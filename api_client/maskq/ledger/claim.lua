@@ -1,9 +1,10 @@
 -- A worker takes a job: the next one of a model, or a certain one.
 -- ARGV: prefix, model, id or '' (the next one), token, owner, lease_ms,
---       exclusive ('1': this process runs nothing else meanwhile)
+--       exclusive ('1': this process runs nothing else meanwhile),
+--       with_ticket ('1': a ticket is taken off the list for it, or nothing is claimed)
 -- → {'claimed', field, value, …} | {'none'} | {'alone', id}
 local model, wanted, token, owner = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local lease_ms, exclusive = tonumber(ARGV[6]), ARGV[7]
+local lease_ms, exclusive, with_ticket = tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
 local STRIDES = {high = 5, normal = 10, low = 30}  -- 6 : 3 : 1 of the claims, while all have jobs
 local ANSWER_KEPT_MS = 60000
 local LOOKS = 100  -- expired jobs that one call clears away
@@ -37,6 +38,15 @@ local function next_job()
   redis.call('ZADD', turns, redis.call('HINCRBY', key('queue', model), 'turn', 1), tenant)
   local id = redis.call('ZRANGE', ready_key(model, level, tenant), 0, 0)[1]
   return id, {model = model, level = level, tenant = tenant}
+end
+
+-- As Celery takes it: the oldest. What is no ticket is Celery's to refuse.
+local function take_ticket()
+  local list = prefix .. '.' .. model
+  local message = redis.call('LINDEX', list, -1)
+  if not message or not string.find(message, '"task":"maskq.run"', 1, true) then return false end
+  redis.call('RPOP', list)
+  return true
 end
 
 local function remember(id)
@@ -88,6 +98,7 @@ if earlier then
   if known[1] == 'queued' and known[3] == '1' and exclusive ~= '1' then return {'alone', earlier} end
   return {'none'}
 end
+if with_ticket and not take_ticket() then return {'none'} end
 if wanted ~= '' then return try(wanted) or {'none'} end
 for _ = 1, LOOKS do
   local id, at = next_job()
