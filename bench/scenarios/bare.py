@@ -1,9 +1,11 @@
 """The bare forward: the same weights, threads and batch, in a process that does nothing else.
 
 `python -m bench.scenarios.bare` runs the forward alone (8-bit pixels on the host to scores, as the
-worker's model thread calls it), then forward and mask, by turns, and prints the figures as JSON. It
-does so in the main thread and in one of its own, as a worker does, because OpenMP's threads wait
-differently where there are several pools of them. The faster one counts: E is not to be flattered.
+worker's model thread calls it), then forward and mask, by turns, for as many seconds as a line of its
+input says, and prints the figures as a line of JSON. It does so in the main thread and in one of its
+own, as a worker does, because OpenMP's threads wait differently where there are several pools of them.
+The faster one counts, since E is not to be flattered, and so does the faster size of batch; from the
+second line on only these are measured.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,7 +43,6 @@ class Speed:
 
     median_s: float  # a batch
     rate: float  # images a second, over all runs
-    cpu_s: float  # an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +62,42 @@ class Bare:
 
 
 def measure(service: Service, *, seconds: float, size: tuple[int, int] = PLAIN) -> Bare:
-    """In a process of its own, with a worker's settings and share of the cores.
+    """Once, every size of batch; arguments as of `started`."""
+    with started(service, seconds=seconds, size=size) as again:
+        return again()
+
+
+@contextmanager
+def started(
+    service: Service, *, seconds: float, size: tuple[int, int] = PLAIN
+) -> Iterator[Callable[[], Bare]]:
+    """A process with a worker's settings and share of the cores, which measures when it is called.
 
     seconds: for each size of batch, in each thread; size: (width, height) px of the image, which
     masks depend on.
     """
-    share = cpu_share(len(service.stack.workers))
-    command = [sys.executable, "-m", "bench.scenarios.bare", "--seconds", str(seconds)]
-    done = subprocess.run(
-        [*command, "--size", str(size[0]), str(size[1])],
-        env=os.environ | share, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench.scenarios.bare", "--size", str(size[0]), str(size[1])],
+        env=os.environ | cpu_share(len(service.stack.workers)), cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    return parse(json.loads(done.stdout))
+    assert child.stdin is not None
+    assert child.stdout is not None
+    stdin, stdout = child.stdin, child.stdout
+
+    def measured_now() -> Bare:
+        stdin.write(f"{seconds}\n")
+        stdin.flush()
+        if not (line := stdout.readline()):
+            raise RuntimeError(f"the bare forward's process ended with {child.wait()}")
+        return parse(json.loads(line))
+
+    try:
+        yield measured_now
+    finally:
+        stdin.close()  # it has no more lines to read, and ends
+        child.wait()
+        stdout.close()
 
 
 def parse(document: dict[str, Any]) -> Bare:
@@ -83,7 +109,6 @@ def parse(document: dict[str, Any]) -> Bare:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=10.0)
     options.add_argument("--size", type=int, nargs=2, default=PLAIN)
     chosen = options.parse_args()
 
@@ -96,36 +121,44 @@ def main() -> None:
     settings = WorkerSettings.load()
     segmenter = load_segmenter(settings)
     item = segmenter.prepare(Image.open(io.BytesIO(scene(0, tuple(chosen.size)))).convert("RGB"))
-    largest = sizes(settings, cuda=segmenter.info.device.startswith("cuda")).max_batch_size
-    with ThreadPoolExecutor(1) as thread:
-        places = {
-            "main": measured(segmenter, item, largest, chosen.seconds),
-            "own": thread.submit(measured, segmenter, item, largest, chosen.seconds).result(),
-        }
-    best = max(places, key=lambda place: max(s["rate"] for s in places[place]["forward"].values()))
-    document = {
-        "device": segmenter.info.device,
-        "dtype": segmenter.info.dtype,
-        "backend": segmenter.info.backend,
+    info = segmenter.info
+    about = {
+        "device": info.device,
+        "dtype": info.dtype,
+        "backend": info.backend,
         "threads": torch.get_num_threads(),
-        "in_thread": best,
-        **places[best],
     }
-    print(json.dumps(document))
+    places = ["main", "own"]
+    batches = _powers_up_to(sizes(settings, cuda=info.device.startswith("cuda")).max_batch_size)
+    with ThreadPoolExecutor(1) as thread:
+        for line in sys.stdin:
+            found = {
+                place: measured(place, thread, segmenter, item, batches, float(line))
+                for place in places
+            }
+            best = max(found, key=lambda place: _best_rate(found[place]["forward"])[0])
+            print(json.dumps(about | {"in_thread": best} | found[best]), flush=True)
+            places, batches = [best], [_best_rate(found[best]["forward"])[1]]
 
 
 def measured(
-    segmenter: Segmenter, item: ModelInput, largest: int, seconds: float
+    place: str,
+    thread: ThreadPoolExecutor,
+    segmenter: Segmenter,
+    item: ModelInput,
+    batches: Sequence[int],
+    seconds: float,
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """By way and size of batch, in the thread that calls."""
+    """By way and size of batch, in this thread or in `thread`."""
     speeds: dict[str, dict[int, dict[str, float]]] = {"forward": {}, "whole": {}}
-    for size in _powers_up_to(largest):
+    for size in batches:
         pixels = np.stack([item.views.each[0].pixels] * size)
         ways: dict[str, Callable[[], Any]] = {
             "forward": partial(segmenter._forward, pixels),
             "whole": partial(segmenter.run, [item] * size),
         }
-        for way, speed in by_turns(ways, size, seconds).items():
+        work = partial(by_turns, ways, size, seconds)
+        for way, speed in (work() if place == "main" else thread.submit(work).result()).items():
             speeds[way][size] = speed
     return speeds
 
@@ -137,22 +170,24 @@ def by_turns(
     for work in ways.values():
         work()
     took: dict[str, list[float]] = {way: [] for way in ways}
-    cpu: dict[str, list[float]] = {way: [] for way in ways}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(min(took.values(), key=len)) < _LEAST:
         for way, work in ways.items():
-            began, cpu_began = time.perf_counter(), time.process_time()
+            began = time.perf_counter()
             work()
             took[way].append(time.perf_counter() - began)
-            cpu[way].append(time.process_time() - cpu_began)
     return {
         way: {
             "median_s": statistics.median(took[way]),
             "rate": size * len(took[way]) / sum(took[way]),
-            "cpu_s": statistics.fmean(cpu[way]) / size,
         }
         for way in ways
     }
+
+
+def _best_rate(speeds: Mapping[int, Mapping[str, float]]) -> tuple[float, int]:
+    """The highest rate, and the size of batch that has it."""
+    return max((speed["rate"], size) for size, speed in speeds.items())
 
 
 def _powers_up_to(largest: int) -> list[int]:

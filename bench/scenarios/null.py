@@ -114,10 +114,11 @@ def round_of(service: Service, uris: Sequence[str]) -> Round:
 
 def drain(service: Service, uris: Sequence[str]) -> Drained:
     """Fill the queue, then let the worker at it."""
+    requests_before = service.requests()
     with paused(service.pids):
         batch = service.client.submit_many(uris)
         before, redis_before = service.cost(), redis_counts(service)
-        requests_before, began_ms = service.requests(), time.time() * 1e3
+        began_ms = time.time() * 1e3
     asked = load.await_batch(service, batch.id)
     cost, redis = service.cost().since(before), redis_counts(service)
     done = service.requests() - requests_before

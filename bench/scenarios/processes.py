@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,23 @@ _PARENT, _USER, _SYSTEM = 1, 11, 12  # fields of /proc/PID/stat after the comman
 def cpu_s(*pids: int) -> float:
     """Seconds of user and system time of all their threads; 10 ms is the smallest step."""
     return sum(int(_stat(pid)[i]) for pid in pids for i in (_USER, _SYSTEM)) / _TICKS_PER_S
+
+
+def other_threads_s() -> float:
+    """Processor seconds of this process's threads but the one that calls and OpenMP's, which help it.
+
+    OpenMP's are those that neither Python nor Rust started.
+    """
+    pythons = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
+    total_ns = 0
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) in pythons or _is_rusts(task):
+            total_ns += int((task / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
+
+
+def _is_rusts(task: Path) -> bool:
+    return (task / "comm").read_text().startswith("tokio")
 
 
 def with_children(pid: int) -> list[int]:

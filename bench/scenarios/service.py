@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from bench.checkpoints import write_large, write_smallest
 from bench.scenarios import processes
+from bench.scenarios.worker import REQUESTS_EVERY_S
 from maskq import Client
 from maskq.ledger import Ledger
 from maskq_standalone.stack import Stack
@@ -28,6 +31,7 @@ class Batch:
     size: int
     seconds: float
     forward_s: float
+    forward_cpu_s: float  # of all its threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,16 @@ class Service:
     def batches(self, since_s: float = 0.0) -> list[Batch]:
         """What the models ran since then, in order."""
         lines = [line.split() for line in _lines(self.folder / "batches")]
-        ran = [Batch(float(a), int(n), float(s), float(f)) for a, n, s, f in lines]
+        ran = [Batch(float(a), int(n), float(s), float(f), float(c)) for a, n, s, f, c in lines]
         return sorted((b for b in ran if b.began_s >= since_s), key=lambda batch: batch.began_s)
 
     def requests(self) -> Counter[str]:
-        """Calls of the object store by the workers, by kind."""
-        return Counter(_lines(self.folder / "requests"))
+        """Calls of the object store by the workers, by kind, up to now."""
+        time.sleep(2 * REQUESTS_EVERY_S)  # until they have written the last ones down
+        counts: Counter[str] = Counter()
+        for file in (self.folder / "requests").glob("*[0-9]"):
+            counts.update(json.loads(file.read_text()))
+        return counts
 
 
 @contextmanager

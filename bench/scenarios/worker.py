@@ -1,7 +1,7 @@
 """`python -m bench.scenarios.worker`: the real worker, which also writes down what is measured.
 
---batches FOLDER   each batch that the model ran: when, how many images, how long
---requests FOLDER  each call of the object store
+--batches FOLDER   each batch that the model ran: when, how many images, how long, the processor's time
+--requests FOLDER  how many calls of the object store, by kind
 --null             the model's forward is replaced by scores of one drawn image (bench/null_model.py)
 
 Nothing else differs from `python -m maskq_worker`.
@@ -10,22 +10,26 @@ Nothing else differs from `python -m maskq_worker`.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from bench.null_model import without_forward
+from bench.scenarios import processes
 from maskq_worker import __main__ as worker
 from maskq_worker import bootstep
 from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 
-_REQUESTS = ("get", "find", "put", "create", "delete", "delete_under", "list_under", "answers")
-Run = Callable[[Sequence[ModelInput]], list[ModelOutput | Exception]]
+REQUESTS_EVERY_S = 0.2
+_REQUESTS = ("get", "find", "put", "create", "delete", "delete_under", "answers")
 
 
 def main() -> int:
@@ -41,42 +45,65 @@ def main() -> int:
         if chosen.null:
             without_forward(segmenter)
         if chosen.batches:
-            segmenter.run = noted(segmenter.run, _file(chosen.batches))  # type: ignore[method-assign, assignment]
+            note_batches(segmenter, _file(chosen.batches))
         return segmenter
 
     bootstep.load_segmenter = load
     if chosen.requests:
-        note_requests(_file(chosen.requests))
+        note_requests(chosen.requests / str(os.getpid()))
     return worker.main()
 
 
-def noted(run: Run, file: int) -> Run:
-    """`run`, which writes a line for each batch: when it began, its size, seconds, of the forward."""
+def note_batches(segmenter: Segmenter, file: int) -> None:
+    """A line for each batch: when it began, its size, seconds, of the forward, processor's for that."""
+    run, forward, spent = segmenter.run, segmenter._forward, list[float]()
 
-    def and_noted(batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+    def timed_forward(pixels: Any) -> Any:
+        began = time.process_time() - processes.other_threads_s()
+        scores = forward(pixels)
+        spent.append(time.process_time() - processes.other_threads_s() - began)
+        return scores
+
+    def noted_run(batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+        spent.clear()
         began_at, began = time.time(), time.perf_counter()
         outputs = run(batch)
         took = time.perf_counter() - began
-        forward = next((one.forward_ms / 1e3 for one in outputs if isinstance(one, ModelOutput)), 0)
-        os.write(file, f"{began_at:.6f} {len(batch)} {took:.6f} {forward:.6f}\n".encode())
+        known = next((one.forward_ms / 1e3 for one in outputs if isinstance(one, ModelOutput)), 0)
+        line = f"{began_at:.6f} {len(batch)} {took:.6f} {known:.6f} {sum(spent):.6f}\n"
+        os.write(file, line.encode())
         return outputs
 
-    return and_noted
+    segmenter._forward = timed_forward  # type: ignore[method-assign]
+    segmenter.run = noted_run  # type: ignore[method-assign]
 
 
-def note_requests(file: int) -> None:
-    """One line for each call of the object store, which is one HTTP request but for listings."""
+def note_requests(file: Path) -> None:
+    """How often each call of the object store was made, which is one HTTP request but for listings.
+
+    Counted, and written down a few times a second: a write for each call would cost as much as it.
+    """
+    counts: Counter[str] = Counter()
     for name in _REQUESTS:
-        if method := getattr(ObjectStore, name, None):
-            setattr(ObjectStore, name, _announced(name, method, file))
+        setattr(ObjectStore, name, _counted(name, getattr(ObjectStore, name), counts))
+
+    def write_down() -> None:
+        written: Counter[str] = Counter()
+        while True:
+            if counts != written:
+                written = counts.copy()
+                new = file.with_suffix(".new")
+                new.write_text(json.dumps(written))
+                new.replace(file)
+            time.sleep(REQUESTS_EVERY_S)
+
+    threading.Thread(target=write_down, daemon=True).start()
 
 
-def _announced(name: str, method: Callable[..., Any], file: int) -> Callable[..., Any]:
-    line = f"{name}\n".encode()
-
+def _counted(name: str, method: Callable[..., Any], counts: Counter[str]) -> Callable[..., Any]:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        os.write(file, line)
+        counts[name] += 1  # by some threads at once: a figure to the hundredth does not mind one
         return method(*args, **kwargs)
 
     return call
