@@ -3,7 +3,8 @@
 `make bench` runs it. One job at a time through a real stack (Valkey, S3 server, one worker process),
 alternating with the same stages called one after another in this process: GET, decode, prepare,
 forward and mask, encode, PUT, manifest. Both sides read and write the same S3 server with the same
-image and the same checkpoint. Printed: medians over the pairs, and the median of their differences.
+image and the same checkpoint. Printed, and written to bench/results/light-load-MODEL.json: medians over
+the pairs, and the median of their differences.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import report
 from bench.checkpoints import write_smallest
 from maskq import Client
 from maskq.contract import Output
@@ -46,12 +47,14 @@ def main() -> None:
         with Stack(workers=1, model=model, log_level="WARNING") as stack:
             os.environ.update(stack.environment)
             figures = measure(chosen.pairs)
-    figures |= {"model": chosen.model, "cpus": os.cpu_count(), "machine": platform.machine()}
+    figures = {"model": chosen.model} | figures
+    path = report.write(f"light-load-{Path(chosen.model).name}", figures)
     if chosen.json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
         print(f"{name:<28} {value}")
+    print(path)
 
 
 def measure(pairs: int) -> dict[str, object]:

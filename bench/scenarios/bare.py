@@ -34,7 +34,7 @@ from maskq_worker.sizes import cpu_share, sizes
 if TYPE_CHECKING:
     from maskq_worker.model import ModelInput, Segmenter
 
-_LEAST = 3  # runs of each
+_LEAST = 2  # runs of each
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from bench.scenarios.findings import (
 from bench.scenarios.service import Batch, Cost, Service, running
 
 JOBS = 200
-ROUNDS = 5
+ROUNDS = 10
 WARM_UP = 8
 
 

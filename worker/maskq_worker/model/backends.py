@@ -7,6 +7,7 @@ that device; `auto` is the one whose device is there.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def finite(scores: torch.Tensor) -> bool:
         0, -1
     )  # as our network leaves them: in order of memory it takes a 20th
     low, high = (by_place if by_place.is_contiguous() else scores).aminmax()  # NaN passes through
-    return bool((low.isfinite() & high.isfinite()).item())
+    return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
 def plain_mask(scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
