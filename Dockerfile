@@ -20,6 +20,10 @@ RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[wor
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --create-home --uid 10001 maskq && install -d -o maskq -g maskq /var/cache/maskq
+# Triton compiles the mask kernel when a GPU worker first starts.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/maskq /opt/maskq
 # The root file system may be read-only: what is written goes to the weights' volume and to /tmp.
 ENV PATH=/opt/maskq/bin:$PATH \
@@ -27,6 +31,7 @@ ENV PATH=/opt/maskq/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     XDG_CACHE_HOME=/var/cache/maskq \
     HF_HOME=/var/cache/maskq/huggingface \
+    TRITON_CACHE_DIR=/var/cache/maskq/triton \
     HF_HUB_OFFLINE=1 \
     MASKQ_HEALTH_FILE=/tmp/maskq-healthy
 USER maskq

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from bench.gpu.subject import Subject
@@ -11,46 +12,49 @@ from bench.gpu.timing import release
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import sizes
+from maskq_worker.sizes import Sizes, sizes
 
 SECONDS = 6.0
 
 
 def run(subject: Subject) -> dict[str, Any]:
+    """As workers run it, and with one batch less on the device, to see what queueing ahead is worth."""
     settings = WorkerSettings(model=str(subject.directory), device=subject.device.type)
     size = sizes(settings, cuda=subject.device.type == "cuda")
     segmenter = load_segmenter(settings)
-    batches: list[int] = []
+    try:
+        return {
+            f"{batches} at once": _measured(subject, segmenter, replace(size, batches=batches))
+            for batches in sorted({1, size.batches}, reverse=True)
+        }
+    finally:
+        segmenter.close()
+        release(subject.device)
+
+
+def _measured(subject: Subject, segmenter: Segmenter, size: Sizes) -> dict[str, Any]:
+    launched: list[int] = []
     batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
-        **_steps(segmenter),
+        segmenter.launch,
         max_batch_size=size.max_batch_size,
         name="bench-model",
+        at_once=size.batches,
         initialise=lambda: _ready(segmenter),
-        on_batch=batches.append,
+        on_batch=launched.append,
     )
     batcher.start()
     try:
         rate = _rate(subject, segmenter, batcher, size.concurrency)
     finally:
         batcher.close(drain=False)
-        segmenter.close()
-        release(subject.device)
     bare = subject.found.get("bare_images_s")
     return {
         "threads": size.concurrency,
         "max_batch_size": size.max_batch_size,
-        "mean_batch": round(sum(batches) / max(1, len(batches)), 2),
+        "mean_batch": round(sum(launched) / max(1, len(launched)), 2),
         "images_s": round(rate, 2),
         "of_bare_forward": round(rate / bare, 3) if bare else None,
     }
-
-
-def _steps(segmenter: Segmenter) -> dict[str, Any]:
-    """As bootstep.py has it: on a card in two, where the segmenter can."""
-    launch = getattr(segmenter, "launch", None)
-    if launch is not None and segmenter.info.device.startswith("cuda"):
-        return {"launch": launch}
-    return {"run": segmenter.run}
 
 
 def _ready(segmenter: Segmenter) -> None:

@@ -2,8 +2,9 @@
 
 In rounds, since other machines share the processor: in each the queue is filled while the worker is
 paused (SIGSTOP; it holds nothing then), as the queue of the Celery ceiling is filled before its worker
-starts, and worked off; then come the ceilings and the naive task. Figures are medians over the rounds,
-ratios are of one round. Last a client submits the same jobs and waits: this gives the client's cost.
+starts, and worked off; the store's ceiling is measured before and after; then come Celery's and the
+naive task. Figures are medians over the rounds, ratios are of one round. Last a client submits the same
+jobs and waits: this gives the client's cost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.scenarios.findings import Findings, Options, Row, cpu_ms_a_job, memor
 from bench.scenarios.service import Cost, Service, running
 
 JOBS = 2000
-ROUNDS = 5
+ROUNDS = 8
 IMAGE = (64, 64)  # px
 WARM_UP = 50
 _LATENCIES = 50  # jobs one by one
@@ -47,7 +48,7 @@ class Round:
 
     jobs: int
     drained: Drained
-    store: ceilings.Ceiling
+    stores: tuple[ceilings.Ceiling, ceilings.Ceiling]  # before and after
     celery: ceilings.Ceiling
     naive: naive_run.Naive
 
@@ -58,11 +59,12 @@ class Round:
     @property
     def to_ceiling(self) -> float:
         """Of the store or of Celery, whichever binds."""
-        return self.rate / min(self.store.jobs_a_second, self.celery.jobs_a_second)
+        store = statistics.fmean(one.jobs_a_second for one in self.stores)
+        return self.rate / min(store, self.celery.jobs_a_second)
 
     def rows(self) -> dict[str, tuple[float, float, float]]:
         """Processor seconds, of them the store's beside, and jobs a second."""
-        cost, store, celery, naive = self.drained.cost, self.store, self.celery, self.naive
+        cost, store, celery, naive = self.drained.cost, self.stores[1], self.celery, self.naive
         return {
             "maskq worker": (cost.worker, cost.store, self.rate),
             "naive Celery task": (naive.cpu_s, naive.store_cpu_s, naive.jobs_a_second),
@@ -75,8 +77,8 @@ def run(options: Options) -> Findings:
     jobs = (options.jobs or JOBS) // ROUNDS * ROUNDS
     with running(options.model, null=True) as service:
         uris = pictures.stored(service, jobs, size=IMAGE)
-        load.all_at_once(service, uris[:WARM_UP])
-        rounds = [round_of(service, uris[number::ROUNDS]) for number in range(ROUNDS)]
+        (done, *_) = load.all_at_once(service, uris[:WARM_UP])
+        rounds = [round_of(service, uris[number::ROUNDS], done) for number in range(ROUNDS)]
         client = [client_costs(service, uris[number::ROUNDS]) for number in range(ROUNDS)]
         light = load.one_by_one(service, uris[:_LATENCIES])
         used = memory(service)
@@ -101,12 +103,14 @@ def run(options: Options) -> Findings:
     )
 
 
-def round_of(service: Service, uris: Sequence[str]) -> Round:
+def round_of(service: Service, uris: Sequence[str], done: stages.Ended) -> Round:
+    """done: a job whose objects the store's ceiling is measured with."""
+    before = ceilings.store(service, done.record, len(uris))
     drained = drain(service, uris)
     return Round(
         len(uris),
         drained,
-        ceilings.store(service, drained.ended[0].record, len(uris)),
+        (before, ceilings.store(service, done.record, len(uris))),
         ceilings.celery(service, len(uris)),
         naive_run.measure(service, uris),
     )

@@ -119,8 +119,9 @@ def compared(rounds: Sequence[Round], options: Options) -> dict[str, Any]:
         "device": one.device,
         "dtype": one.dtype,
         "backend": one.backend,
-        "cpu_share_beyond_forward": _median([each.beyond_forward for each in rounds]),
     }
+    if one.device == "cpu":
+        figures["cpu_share_beyond_forward"] = _median([each.beyond_forward for each in rounds])
     if options.workers == 1:
         figures["time_share_in_forward"] = _median([each.in_forward for each in rounds])
     costs = [cpu_ms_a_job(each.cost, len(each.ended)) for each in rounds]

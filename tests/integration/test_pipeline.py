@@ -45,7 +45,7 @@ class Bench:
             connections=4,
         )
         self.batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
-            segmenter.run, max_batch_size=2, name="model"
+            segmenter.launch, max_batch_size=2, name="model"
         )
         self.batcher.start()
         self.pipeline = Pipeline(

@@ -18,11 +18,12 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
-from maskq_worker.model import Segmenter
+from maskq_worker.model import ModelError, Segmenter
 from maskq_worker.model.backends import Rewritten
 from maskq_worker.model.checkpoint import Checkpoint
-from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
+from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision, transfer
 from maskq_worker.model.cuda import backend as backend_module
+from maskq_worker.model.cuda import coarse as coarse_module
 from maskq_worker.model.cuda import graphs as graphs_module
 from maskq_worker.model.cuda.buckets import Plan, bucket_sizes
 from maskq_worker.model.cuda.coarse import coarse
@@ -181,9 +182,13 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def graphs(
-    buckets: Sequence[int] = (1, 2, 4), *, capture: Any = capture, costs: Any = seconds
+    buckets: Sequence[int] = (1, 2, 4),
+    *,
+    compute: Compute = scores_of,
+    capture: Any = capture,
+    costs: Any = seconds,
 ) -> Graphs:
-    return Graphs(scores_of, buckets, 8, CPU, capture=capture, seconds=costs)
+    return Graphs(compute, buckets, 8, CPU, capture=capture, seconds=costs)
 
 
 def images(count: int, side: int = 8, *, seed: int = 1) -> torch.Tensor:
@@ -268,7 +273,26 @@ def test_a_graph_that_answers_wrongly_is_not_used(
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="no CUDA graph"):
         graphs(capture=wrong)
     assert len(caplog.records) == 3
-    assert "from a plain forward's" in caplog.text
+    assert "a plain forward's" in caplog.text
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_noise_that_overflows_is_no_reason_against_a_graph_that_overflows_in_the_same_places(
+    same: bool,
+) -> None:
+    def overflowing(pixels: torch.Tensor) -> torch.Tensor:
+        scores = scores_of(pixels).clone()
+        scores[:, 0, 0, 0] = torch.inf
+        return scores
+
+    def captured(compute: Compute, pixels: torch.Tensor) -> Captured:
+        return capture(compute if same else scores_of, pixels)
+
+    if same:
+        assert sorted(graphs(compute=overflowing, capture=captured).seconds) == [1, 2, 4]
+        return
+    with pytest.raises(RuntimeError, match="no CUDA graph"):
+        graphs(compute=overflowing, capture=captured)
 
 
 # Copies.
@@ -303,6 +327,16 @@ def test_tensors_come_back_in_order_and_are_the_caller_s_own() -> None:
     arrays[0][:] = 9
     assert source[0].max() == 5
     assert arrived()[0].max() == 5
+
+
+def test_what_is_huge_is_copied_by_whoever_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "_LARGEST_PINNED", 16)
+    small, huge = torch.arange(2), torch.arange(24).view(4, 6).T.contiguous()
+    arrived = Download(CPU)(small, huge)
+    huge += 1  # too early to be its copy
+    assert [array.tolist() for array in arrived()] == [small.tolist(), huge.tolist()]
+    arrived()[1][:] = 0
+    assert huge.max() == 24
 
 
 class Streams:
@@ -408,6 +442,15 @@ def test_upsampling_after_the_network_changes_nothing() -> None:
         assert small.shape == (2, 7, SIDE // 2, SIDE)
         assert torch.equal(upsample(small), expected)
         assert torch.equal(coarse(whole)(values), small)  # twice is once
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 9])  # images a call
+def test_a_batch_too_large_for_one_call_is_upsampled_in_parts(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    values = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(coarse_module, "_INDEXED", room * 4 * values[0].numel() + 1)
+    assert torch.equal(coarse_module.upsampled(values), upsample(values))
 
 
 @pytest.mark.usefixtures("_flags")
@@ -521,21 +564,11 @@ def test_a_segmenter_gives_every_image_of_a_batch_its_own(
     preprocessor: Preprocessor, captured: bool, tmp_path: Path
 ) -> None:
     """More views than a forward takes: the graph of the first runs again while its scores are held."""
-    network().save_pretrained(tmp_path)
     ours = cuda(preprocessor)
     if captured:
         ours.capture(2, capture, seconds)
     plain = Rewritten(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
-    sound, expected = (
-        Segmenter(
-            Checkpoint(tmp_path, "tiny", "1"),
-            backend,
-            preprocessor,
-            max_batch_size=2,
-            max_score_bytes=2**24,
-        )
-        for backend in (ours, plain)
-    )
+    sound, expected = (segmenter_of(one, preprocessor, tmp_path) for one in (ours, plain))
     sound.self_test()
     modes = [Mode.WHOLE, Mode.TILED, Mode.WHOLE, Mode.MULTISCALE, Mode.ASPECT, Mode.WHOLE]
     asked = frozenset({Output.LOGITS, Output.CONFIDENCE})
@@ -553,12 +586,69 @@ def test_a_segmenter_gives_every_image_of_a_batch_its_own(
         assert (one.confidence is None) == (other.confidence is None)
 
 
+def segmenter_of(backend: Any, preprocessor: Preprocessor, directory: Path) -> Segmenter:
+    network().save_pretrained(directory)
+    return Segmenter(
+        Checkpoint(directory, "tiny", "1"),
+        backend,
+        preprocessor,
+        max_batch_size=2,
+        max_score_bytes=2**24,
+    )
+
+
+@pytest.mark.usefixtures("_flags")
+def test_launch_does_not_wait_for_the_masks(
+    preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, waited = cuda(preprocessor), []
+    begun = ours.answer
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        wait = begun(*args, **kwargs)
+        return lambda: (waited.append(1), wait())[1]
+
+    monkeypatch.setattr(ours, "answer", answer)
+    segmenter = segmenter_of(ours, preprocessor, tmp_path)
+    ending = segmenter.launch([segmenter.prepare(picture(70, 50, seed)) for seed in range(2)])
+    assert waited == []
+    assert [one.mask.shape for one in ending()] == [(50, 70)] * 2
+    assert waited == [1, 1]
+
+
+@pytest.mark.usefixtures("_flags")
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("CUDA error: invalid configuration argument", ModelError),  # the next start fails, too
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_a_warm_up_that_fails_says_of_what(
+    preprocessor: Preprocessor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    raised: type[Exception],
+) -> None:
+    ours = cuda(preprocessor)
+
+    def fail(max_batch_size: int) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(ours, "warm_up", fail)
+    with pytest.raises(raised, match=said) as caught:
+        segmenter_of(ours, preprocessor, tmp_path).warm_up()
+    assert type(caught.value) is raised
+    if raised is ModelError:
+        assert "in batches of 2" in str(caught.value)
+
+
 @pytest.mark.usefixtures("_flags")
 @pytest.mark.parametrize("place", ["forward", "answer"])
 def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
     preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    network().save_pretrained(tmp_path)
     ours, told, runs = cuda(preprocessor), [], []
 
     def lost(*_: Any, **__: Any) -> Any:
@@ -566,13 +656,7 @@ def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
 
     monkeypatch.setattr(ours, place, lost if place == "forward" else lambda *_, **__: lost)
-    segmenter = Segmenter(
-        Checkpoint(tmp_path, "tiny", "1"),
-        ours,
-        preprocessor,
-        max_batch_size=2,
-        max_score_bytes=2**24,
-    )
+    segmenter = segmenter_of(ours, preprocessor, tmp_path)
     segmenter.on_device_lost = told.append
     with pytest.raises(RuntimeError, match="illegal memory"):
         segmenter.run([segmenter.prepare(picture(70, 50, seed)) for seed in range(2)])
@@ -685,6 +769,15 @@ def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:
     assert draw.fused
 
 
+def test_a_kernel_that_found_no_room_is_tried_again() -> None:
+    failing: Any = Failing(RuntimeError("Triton Error [CUDA]: out of memory"))
+    draw = Masks(failing)
+    for _ in range(2):
+        drawn = draw(noise(), (50, 41))
+        assert np.array_equal(drawn.mask.numpy(), upsampled_argmax(noise(), (50, 41)))
+    assert failing.asked == 2
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -693,6 +786,7 @@ def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublas…"), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
         (RuntimeError("CUDA error: out of memory"), False),  # beside torch's own allocator
+        (RuntimeError("CUDA error: invalid configuration argument"), False),  # a launch refused
         (RuntimeError("shapes cannot be multiplied"), False),
         (ValueError("CUDA error"), False),
     ],

@@ -332,7 +332,7 @@ def test_a_sound_model_passes_its_self_test(original: Path, backend: str) -> Non
     segmenter.close()
 
 
-@pytest.mark.parametrize(("device", "batches"), [("cpu", []), ("cuda", [1, 3])])
+@pytest.mark.parametrize(("device", "batches"), [("cpu", []), ("cuda", [1, 1, 3])])
 def test_a_warm_up_is_for_gpus(
     original: Path, monkeypatch: pytest.MonkeyPatch, device: str, batches: list[int]
 ) -> None:

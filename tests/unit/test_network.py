@@ -19,7 +19,7 @@ from transformers import DPTConfig
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
-from maskq_worker.model import ModelError, load_segmenter
+from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter
 from maskq_worker.model import backends as backends_module
 from maskq_worker.model.backends import Reference, Rewritten, choose_device, load_backend
 from maskq_worker.model.masks import untied_differences
@@ -31,6 +31,7 @@ from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_smal
 from maskq_worker.model.preprocess import Preprocessor
 from maskq_worker.model.segmenter import golden_image
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import sizes
 
 # Of the largest score. What rounds is summed in another order; nothing else differs.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
@@ -387,3 +388,22 @@ def test_a_backend_names_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="torch finds no GPU"):
         choose_device("auto", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "dtype", "expected"),
+    [
+        ("auto", "auto", "auto", True),
+        ("auto", "cpu", "auto", False),
+        ("cpu", "auto", "auto", False),
+        ("auto", "auto", "int8", False),
+    ],
+)
+def test_sizes_follow_the_device_that_auto_finds(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: Any, dtype: Any, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = WorkerSettings(model="demo", device=device, backend=backend, dtype=dtype)
+    assert goes_to_gpu(settings) is expected
+    batch = sizes(settings, cuda=goes_to_gpu(settings))
+    assert (batch.max_batch_size, batch.batches) == ((16, 2) if expected else (1, 1))

@@ -12,7 +12,11 @@ from maskq_worker.batcher import MicroBatcher
 from maskq_worker.watchdog import Watchdog
 
 logging.basicConfig()
-batcher = MicroBatcher(lambda batch: time.sleep(batch[0]) or batch, max_batch_size=1, name="model")
+def launch(batch):
+    time.sleep(batch[0])
+    return lambda: batch
+
+batcher = MicroBatcher(launch, max_batch_size=1, name="model")
 batcher.start()
 watchdog = Watchdog(batcher.busy_since, limit_s=0.6)
 watchdog.start()

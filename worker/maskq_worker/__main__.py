@@ -36,9 +36,14 @@ def main() -> int:
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
     from maskq_worker.celery_app import make_app
+    from maskq_worker.model import goes_to_gpu
     from maskq_worker.model.checkpoint import served_name
 
-    wanted = sizes(settings, cuda=settings.device.startswith("cuda"))
+    try:
+        wanted = sizes(settings, cuda=goes_to_gpu(settings))
+    except MaskqError as error:
+        print(f"maskq worker: {error}", file=sys.stderr)
+        return 78
     app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(

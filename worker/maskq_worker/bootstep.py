@@ -62,9 +62,10 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases.start()
         self._segmenter: Segmenter = load_segmenter(settings)
         self._batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
-            self._segmenter.run,
+            self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
             name="maskq-model",
+            at_once=worker.app.sizes.batches,
             weight=lambda item: len(
                 item.views.each
             ),  # tiles of one image are forwards of their own
@@ -103,8 +104,9 @@ class ModelStep(bootsteps.StartStopStep):
 
     def _make_ready(self) -> None:
         """In the thread that owns the model."""
-        self._segmenter.self_test()
+        # In this order: on a GPU the test is of the graphs then, and cuDNN keeps what it chose first.
         self._segmenter.warm_up()
+        self._segmenter.self_test()
 
     def _register(self) -> None:
         info = self._segmenter.info

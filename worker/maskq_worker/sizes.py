@@ -12,6 +12,7 @@ from maskq_worker.settings import WorkerSettings
 class Sizes:
     max_batch_size: int  # images a forward
     concurrency: int  # jobs in flight
+    batches: int  # on the device at once
 
 
 def cpu_share(processes: int) -> dict[str, str]:
@@ -29,8 +30,9 @@ def cpu_share(processes: int) -> dict[str, str]:
 
 
 def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:
-    """A GPU wants large batches and two more being prepared. A CPU gains nothing from a batch, but no
-    wait for the store may keep it idle."""
+    """A GPU wants large batches: one computes, one is queued behind it, and two more are fetched,
+    prepared, encoded and stored. A CPU gains nothing from a batch, but no wait for the store may keep
+    it idle."""
     batch = settings.max_batch_size or (16 if cuda else 1)
-    ahead = 3 * batch if cuda else batch + 4
-    return Sizes(batch, settings.concurrency or ahead)
+    jobs = 4 * batch if cuda else batch + 4
+    return Sizes(batch, settings.concurrency or jobs, batches=2 if cuda else 1)

@@ -9,6 +9,7 @@ from maskq_worker.model.segmenter import (
     ModelInput,
     ModelOutput,
     Segmenter,
+    goes_to_gpu,
     load_segmenter,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "ModelInput",
     "ModelOutput",
     "Segmenter",
+    "goes_to_gpu",
     "load_segmenter",
 ]

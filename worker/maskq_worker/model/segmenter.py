@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ class ModelOutput:
 
 
 class Segmenter:
-    """One model on one device. `prepare` is for any thread, the rest for the model's own."""
+    """One model on one device. `prepare`, and what `launch` returns, are for any thread; the rest is
+    for the model's own."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Segmenter:
         max_batch_size: int,
         max_score_bytes: int,
     ) -> None:
-        # Both are called in the model's thread: after each forward, and once its card is lost.
+        # After each forward, in the model's thread; once the card is lost, in whichever hears of it.
         self.on_forward: Callable[[], None] = lambda: None
         self.on_device_lost: Callable[[Exception], None] = lambda error: None
         self._max_score_bytes = max_score_bytes
@@ -127,31 +129,49 @@ class Segmenter:
         size = (image.height, image.width)
         return ModelInput(views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs)
 
-    def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
-        """One forward for all; what goes wrong with one image's mask is returned in its place.
+    def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[ModelOutput | Exception]]:
+        """One forward for all; what is returned waits for the masks, in any thread.
+
+        On a GPU all work is queued when this returns, and what is queued next follows without a pause;
+        on a CPU the masks are computed by whoever waits. What goes wrong with one image's mask is
+        returned in its place.
 
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
-        several is then run again in parts.
+        several is then launched again in parts.
         """
+        began = time.perf_counter()
+        with self._device_watched():
+            merged = self._merged(batch)
+            answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
+        return partial(self._outputs, batch, answers, _ms_since(began))
+
+    def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+        """`launch`, and wait."""
+        return self.launch(batch)()
+
+    def _outputs(
+        self,
+        batch: Sequence[ModelInput],
+        answers: Sequence[Callable[[], Answer | None]],
+        forward_ms: float,
+    ) -> list[ModelOutput | Exception]:
+        with self._device_watched():
+            return [
+                self._output(item, answer, forward_ms)
+                for item, answer in zip(batch, answers, strict=True)
+            ]
+
+    @contextmanager
+    def _device_watched(self) -> Iterator[None]:
+        """Tells of a card that is lost."""
         from maskq_worker.model.cuda.faults import is_fault
 
         try:
-            return self._run(batch)
+            yield
         except Exception as error:
             if is_fault(error):
                 self.on_device_lost(error)
             raise
-
-    def _run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
-        """All answers are begun before one is waited for: a GPU draws one while another leaves."""
-        began = time.perf_counter()
-        merged = self._merged(batch)
-        answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
-        forward_ms = _ms_since(began)
-        return [
-            self._output(item, answer, forward_ms)
-            for item, answer in zip(batch, answers, strict=True)
-        ]
 
     def _merged(self, batch: Sequence[ModelInput]) -> list[Merged]:
         """The scores of every image, from all its views; views of one size share forwards."""
@@ -174,14 +194,29 @@ class Segmenter:
     def warm_up(self) -> None:
         """On a GPU, run once as jobs will, and with a full batch, which takes the memory it needs.
 
-        On a CPU the self-test did as much.
+        On a CPU the self-test does as much. Raises ModelError for what does not run.
         """
+        from maskq_worker.model.cuda.faults import is_fault
+
+        try:
+            self._warm_up()
+        except (PermanentError, RuntimeError) as error:
+            if is_fault(error):
+                raise  # another process may have more luck with the card
+            raise ModelError(
+                f"{self.info.name} does not run on {self.info.device} in batches of "
+                f"{self._max_batch_size}: {error}"
+            ) from error
+
+    def _warm_up(self) -> None:
         self._backend.warm_up(self._max_batch_size)
         if self._backend.device.type == "cpu":
             return
-        blank = self.prepare(golden_image())
-        for size in sorted({1, self._max_batch_size}):
-            for output in self.run([blank] * size):
+        plain = self.prepare(golden_image())
+        # The mask kernel is compiled once with confidence and once without: before a job waits for it.
+        sure = self.prepare(golden_image(), outputs=frozenset({Output.CONFIDENCE}))
+        for batch in ([sure], [plain], [plain] * self._max_batch_size):
+            for output in self.run(batch):
                 if isinstance(output, Exception):
                     raise ModelError(f"{self.info.name} fails on a drawn image: {output}")
 
@@ -282,6 +317,15 @@ class Segmenter:
         raise ModelError(
             f"{self.info.name} ({self.info.backend}, {self.info.device}) {what} in its self-test"
         )
+
+
+def goes_to_gpu(settings: WorkerSettings) -> bool:
+    """Whether `load_segmenter` puts the model on one. Raises ModelError for a GPU that is not there."""
+    from maskq_worker.model.backends import choose_device
+
+    if settings.dtype == "int8":  # for CPUs
+        return False
+    return choose_device(settings.device, settings.backend).type == "cuda"
 
 
 def load_segmenter(settings: WorkerSettings) -> Segmenter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import nn
 from maskq_worker.model.backends import Answer, Reference
 from maskq_worker.model.cuda import masks
 from maskq_worker.model.cuda.buckets import bucket_sizes
+from maskq_worker.model.cuda.coarse import upsampled
 from maskq_worker.model.cuda.graphs import Capture, CaptureCuda, Graphs, seconds_cuda
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.cuda.transfer import Download, Upload
-from maskq_worker.model.network.rewrites import upsample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,8 @@ class Cuda(Reference):
         """Record the graphs. Before it every forward is eager."""
         if self.device.type == "cuda":
             self.capture(max_batch_size, CaptureCuda(), seconds_cuda)
-            torch.cuda.empty_cache()  # what the forwards before each recording left
+            with suppress(RuntimeError):  # after a capture that was cut short, some versions refuse
+                torch.cuda.empty_cache()  # what the forwards before each recording left
 
     @torch.inference_mode()
     def capture(
@@ -83,8 +85,8 @@ class Cuda(Reference):
         with self._upload(pixels) as there:
             graphs = self._graphs
             if graphs is not None and graphs.takes(there):
-                return upsample(graphs(there))
-            return upsample(self._compute(there))
+                return upsampled(graphs(there))
+            return upsampled(self._compute(there))
 
     @torch.inference_mode()
     def answer(

@@ -6,12 +6,17 @@ upsampling comes after it, into memory that no later graph writes.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import nn
 
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.dpt import Head
+from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.upsampled import convolve_upsampled
+
+_INDEXED: Final = 2**31  # elements: torch's upsampling counts in 32 bits
 
 
 class CoarseHead(nn.Module):
@@ -33,3 +38,11 @@ def coarse(network: Network) -> Network:
     if isinstance(network.head, Head):
         network.head = CoarseHead(network.head)  # type: ignore[assignment]  # one with the same parts
     return network
+
+
+def upsampled(scores: torch.Tensor) -> torch.Tensor:
+    """(N, C, h, w) -> (N, C, 2h, 2w), in parts where the batch is too large for one call."""
+    images = max(1, (_INDEXED - 1) // (4 * scores[0].numel()))
+    if len(scores) <= images:
+        return upsample(scores)
+    return torch.cat([upsample(part) for part in scores.split(images)])

@@ -100,13 +100,21 @@ class Graphs:
         self._captured[bucket] = captured
 
     def _check(self, captured: Captured, pixels: torch.Tensor) -> None:
-        """Other pixels than were there at the capture must give what a plain forward gives."""
+        """Other pixels than were there at the capture must give what a plain forward gives.
+
+        Noise may overflow fp16 where no photograph does: then both must, in the same places.
+        """
         pixels.random_(0, 256)
         captured.replay()
         expected = self._compute(pixels)
-        largest = expected.abs().max()
-        difference = (captured.scores - expected).abs().max()
-        if not difference <= _SAME * largest:  # nor is NaN
+        sound = expected.isfinite()
+        if not torch.equal(captured.scores.isfinite(), sound):
+            raise RuntimeError(
+                "its scores are no numbers where a plain forward's are, or the reverse"
+            )
+        largest = expected.abs().where(sound, 0.0).max()
+        difference = (captured.scores - expected).abs().where(sound, 0.0).max()
+        if difference > _SAME * largest:
             raise RuntimeError(
                 f"its scores differ by {difference.item():.2g} from a plain forward's, of which "
                 f"{largest.item():.2g} is the largest"
@@ -121,10 +129,19 @@ class CaptureCuda:
         self._stream = torch.cuda.Stream()  # not the default one, which cannot be recorded
 
     def __call__(self, compute: Compute, pixels: torch.Tensor) -> Captured:
+        try:
+            return self._captured(compute, pixels)
+        except Exception:
+            # A capture that was cut short may leave its memory unusable.
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
+
+    def _captured(self, compute: Compute, pixels: torch.Tensor) -> Captured:
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream), _chosen_algorithms():
-            for _ in range(_WARM_UP):
-                compute(pixels)
+        with torch.cuda.stream(self._stream):
+            with _chosen_algorithms():  # not while recording: to try one is to wait for it
+                for _ in range(_WARM_UP):
+                    compute(pixels)
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             # thread_local: what another thread does meanwhile does not spoil the capture.
@@ -147,12 +164,15 @@ def _chosen_algorithms() -> Iterator[None]:
 
 
 def seconds_cuda(run: Callable[[], object]) -> float:
-    """Of one run, the mean of some after another."""
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    """Of one run, the least of some: other processes may start on the card just now."""
     run()
+    return min(_timed(run) for _ in range(_TIMED))
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     began.record()
-    for _ in range(_TIMED):
-        run()
+    run()
     ended.record()
     ended.synchronize()
-    return float(began.elapsed_time(ended)) / 1e3 / _TIMED
+    return float(began.elapsed_time(ended)) / 1e3

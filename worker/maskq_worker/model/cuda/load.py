@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +42,9 @@ def load_cuda(
     whole = coarse(network).to(device)
     chosen = choice.dtypes[0]
     if len(choice.dtypes) > 1:
-        chosen = measured(whole, preprocessor, device, choice.dtypes)
+        # In a thread of its own: what cuDNN chose in a thread, here without trying, it keeps there.
+        with ThreadPoolExecutor(1) as thread:
+            chosen = thread.submit(measured, whole, preprocessor, device, choice.dtypes).result()
     return Cuda(precision.lower(whole, chosen), preprocessor, device=device, dtype=chosen)
 
 

@@ -108,6 +108,8 @@ class Masks:
             except Exception as error:
                 if is_fault(error):
                     raise  # the other way would fail too
+                if "out of memory" in str(error):  # Triton's: the kernel is loaded another time
+                    return _in_bands(scores, size, confidence=confidence)
                 self._fused = None  # no compiler, a driver or a card too old
                 _say(error)
         return _in_bands(scores, size, confidence=confidence)

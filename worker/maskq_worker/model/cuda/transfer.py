@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,8 @@ import torch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Pinned memory is kept for the next copy and never given back, so a huge mask takes the slower way.
+# Pinned memory is kept for the next copy and never given back, so what is huge takes the slower way: a
+# copy that whoever queues it would have to wait for, so that it is left to whoever wants the result.
 _LARGEST_PINNED: Final = 32 * 2**20  # bytes
 
 
@@ -90,9 +91,9 @@ class Download:
         ready.record(self._streams.current_stream())
         ready.wait(self._stream)
         with self._streams.stream(self._stream):
-            hosts = [self._host(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
+            hosts = [self._begun(tensor) for tensor in tensors]
         arrived.record(self._stream)
-        return _Arriving(tensors, hosts, arrived)
+        return partial(self._arrays, tensors, hosts, arrived)
 
     def _event(self) -> Any:
         """One whose waiting thread sleeps: by default it would keep a core busy."""
@@ -100,17 +101,26 @@ class Download:
             return self._streams.Event(blocking=True)
         return self._streams.Event()
 
-    def _host(self, tensor: torch.Tensor) -> torch.Tensor:
-        pinned = self._device.type == "cuda" and tensor.nbytes <= _LARGEST_PINNED
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+    def _begun(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The memory that the tensor is being copied to; None: it is not."""
+        if tensor.nbytes > _LARGEST_PINNED:
+            return None
+        pinned = self._device.type == "cuda"
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        return host.copy_(tensor, non_blocking=True)
 
+    def _arrays(
+        self, tensors: Sequence[torch.Tensor], hosts: Sequence[torch.Tensor | None], arrived: Any
+    ) -> list[NDArray[Any]]:
+        """tensors: kept until the copies have ended, since then their memory is taken."""
+        arrived.synchronize()
+        return [
+            # A copy: the pinned memory serves the next.
+            self._large(tensor) if host is None else host.numpy().copy()
+            for tensor, host in zip(tensors, hosts, strict=True)
+        ]
 
-@dataclass(frozen=True, slots=True)
-class _Arriving:
-    sources: tuple[torch.Tensor, ...]  # kept: until the copies end their memory is taken
-    hosts: list[torch.Tensor]
-    arrived: Any  # event
-
-    def __call__(self) -> list[NDArray[Any]]:
-        self.arrived.synchronize()
-        return [host.numpy().copy() for host in self.hosts]  # the pinned memory serves the next
+    def _large(self, tensor: torch.Tensor) -> NDArray[Any]:
+        """Of a tensor that is complete. On this stream: on the other one it would wait for forwards."""
+        with self._streams.stream(self._stream):
+            return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor).numpy()
