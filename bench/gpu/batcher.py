@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 from bench.gpu.subject import Subject
@@ -12,7 +11,7 @@ from bench.gpu.timing import release
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import Sizes, sizes
+from maskq_worker.sizes import BATCHES, Sizes, sizes
 
 SECONDS = 6.0
 
@@ -24,21 +23,21 @@ def run(subject: Subject) -> dict[str, Any]:
     segmenter = load_segmenter(settings)
     try:
         return {
-            f"{batches} at once": _measured(subject, segmenter, replace(size, batches=batches))
-            for batches in sorted({1, size.batches}, reverse=True)
+            f"{batches} at once": _measured(subject, segmenter, size, batches)
+            for batches in (BATCHES, 1)
         }
     finally:
         segmenter.close()
         release(subject.device)
 
 
-def _measured(subject: Subject, segmenter: Segmenter, size: Sizes) -> dict[str, Any]:
+def _measured(subject: Subject, segmenter: Segmenter, size: Sizes, at_once: int) -> dict[str, Any]:
     launched: list[int] = []
     batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
         segmenter.launch,
         max_batch_size=size.max_batch_size,
         name="bench-model",
-        at_once=size.batches,
+        at_once=at_once,
         initialise=lambda: _ready(segmenter),
         on_batch=launched.append,
     )

@@ -18,17 +18,20 @@ def cpu_s(*pids: int) -> float:
     return sum(int(_stat(pid)[i]) for pid in pids for i in (_USER, _SYSTEM)) / _TICKS_PER_S
 
 
-def other_threads_s() -> float:
-    """Processor seconds of this process's threads but the one that calls and OpenMP's, which help it.
+def openmp_threads() -> list[int]:
+    """Threads of this process that neither Python nor Rust started."""
+    pythons = {thread.native_id for thread in threading.enumerate()}
+    return [
+        int(task.name)
+        for task in Path("/proc/self/task").iterdir()
+        if int(task.name) not in pythons and not _is_rusts(task)
+    ]
 
-    OpenMP's are those that neither Python nor Rust started.
-    """
-    pythons = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
-    total_ns = 0
-    for task in Path("/proc/self/task").iterdir():
-        if int(task.name) in pythons or _is_rusts(task):
-            total_ns += int((task / "schedstat").read_text().split()[0])
-    return total_ns / 1e9
+
+def threads_s(threads: Iterable[int]) -> float:
+    """Processor seconds of threads of this process, to some milliseconds where they run just now."""
+    stats = [Path(f"/proc/self/task/{thread}/schedstat").read_text() for thread in threads]
+    return sum(int(stat.split()[0]) for stat in stats) / 1e9
 
 
 def _is_rusts(task: Path) -> bool:

@@ -57,11 +57,14 @@ def main() -> int:
 def note_batches(segmenter: Segmenter, file: int) -> None:
     """A line for each batch: when it began, its size, seconds, of the forward, processor's for that."""
     launch, forward, spent = segmenter.launch, segmenter._forward, list[float]()
+    helping = list[int]()  # OpenMP's threads for the model's; those for masks come later
 
     def timed_forward(pixels: Any) -> Any:
-        began = time.process_time() - processes.other_threads_s()
+        if not helping:
+            helping.extend(processes.openmp_threads())
+        began = time.thread_time() + processes.threads_s(helping)
         scores = forward(pixels)
-        spent.append(time.process_time() - processes.other_threads_s() - began)
+        spent.append(time.thread_time() + processes.threads_s(helping) - began)
         return scores
 
     def noted_launch(

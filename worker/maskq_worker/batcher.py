@@ -32,10 +32,10 @@ class MicroBatcher(Generic[In, Out]):
         item, in order. If `launch` raises for several items, they are launched again in halves, down
         to one: an error stays with the item that caused it, and a batch that is only too large for the
         device passes in parts.
-    at_once: batches that may be on the device. With 1 the thread that launches a batch waits for it,
-        too. With 2, for a device that computes by itself, another thread waits, and a batch that is
-        full is launched behind the one that computes, so that the device goes on without a pause. One
-        that is not full stays open until the device is free.
+    at_once: batches that may have begun and not ended. With 1 the thread that launches a batch waits
+        for it, too. With more another thread waits, and a batch that is full is launched behind the
+        one that is not done, so that a device goes on without a pause. One that is not full stays open
+        until nothing is left to wait for.
     weight: of an item, where one is the work of several. A batch weighs at most `max_batch_size`,
         but an item that alone weighs more still runs, alone.
     initialise: called first in the thread that will call `launch`; what it raises, `start` raises.

@@ -24,6 +24,7 @@ from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import BATCHES
 from maskq_worker.watchdog import Watchdog, end_process
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
             name="maskq-model",
-            at_once=worker.app.sizes.batches,
+            at_once=BATCHES,
             weight=lambda item: len(
                 item.views.each
             ),  # tiles of one image are forwards of their own

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
 from maskq_worker.settings import WorkerSettings
+
+# Batches on the device at once: while the forward of one is computed, the masks of another are.
+BATCHES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     max_batch_size: int  # images a forward
     concurrency: int  # jobs in flight
-    batches: int  # on the device at once
 
 
 def cpu_share(processes: int) -> dict[str, str]:
@@ -35,4 +38,4 @@ def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:
     it idle."""
     batch = settings.max_batch_size or (16 if cuda else 1)
     jobs = 4 * batch if cuda else batch + 4
-    return Sizes(batch, settings.concurrency or jobs, batches=2 if cuda else 1)
+    return Sizes(batch, settings.concurrency or jobs)
