@@ -31,7 +31,7 @@ def machine(*packages: str) -> dict[str, Any]:
 
 def write(name: str, figures: Mapping[str, Any], *packages: str) -> Path:
     """bench/results/{name}.json: the figures, and the machine they are of."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     document = {"machine": machine(*packages), **figures}
     path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
@@ -63,10 +63,13 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    answer = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False,
+            cwd=Path(__file__).parent,
+        )  # fmt: skip
+    except OSError:  # git is not installed
+        return None
     return answer.stdout.strip() or None
 
 

@@ -12,7 +12,7 @@ service     end to end with 1, 2, 3 processes on the card, and E = that rate / t
 naive       the Celery task that one writes first, on the same card
 
 The network is DPT-Large's shape with random weights (344 M parameters, 480x480), for agreement also
-the demo checkpoint. Written to bench/results/gpu-CARD.json after every part, so that what one part
-breaks does not take the others along. `--dry-run --device cpu` runs every line that needs no GPU, with
-a network of a few kilobytes, and writes nothing.
+the demo checkpoint. Each part has a process of its own, and after each bench/results/gpu-CARD.json is
+written, so that what one part breaks does not take the others along. `--dry-run --device cpu` runs
+every line that needs no GPU, with a network of a few kilobytes, and writes nothing.
 """

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import logging
 import os
 import platform
 import re
@@ -13,7 +11,6 @@ import sys
 import tempfile
 import textwrap
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +21,22 @@ import torch
 import bench.gpu
 from bench import report
 from bench.checkpoints import write_large, write_smallest
-from bench.gpu.subject import Subject
-from bench.gpu.timing import release
+from bench.gpu import part
 
 # By importance, and for how long each may be left out when time is short, seconds.
 PARTS: Final = {
     "ceiling": 20,
-    "correct": 45,
+    "correct": 50,
     "forward": 60,
     "masks": 45,
     "agreement": 30,
     "service": 120,
-    "naive": 60,
-    "batcher": 25,
+    "naive": 80,
+    "batcher": 45,
     "profile": 15,
     "choices": 20,
 }
+LATE_S: Final = 25.0  # past --minutes, for a part that has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +52,27 @@ class Paper:
 
 def main() -> None:
     chosen = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    for loud in ("botocore", "boto3", "urllib3", "httpx", "celery"):
-        logging.getLogger(loud).setLevel(logging.WARNING)
     device = torch.device(chosen.device, 0) if chosen.device == "cuda" else torch.device("cpu")
+    if chosen.part:
+        part.run(chosen.part, chosen.folder, device, dry=chosen.dry_run)
+    else:
+        measure(chosen, device)
+
+
+def measure(chosen: argparse.Namespace, device: torch.device) -> None:
     card = about(device)
     if chosen.out:
         report.RESULTS = chosen.out
     paper = Paper(f"gpu-{card['short']}", not chosen.dry_run)
     began = time.monotonic()
     found: dict[str, Any] = {"how": bench.gpu.__doc__, "card": card}
-    with tempfile.TemporaryDirectory(prefix="maskq-gpu-") as folder:
-        subject = made(Path(folder), device, dry=chosen.dry_run)
-        for name, part in measured(subject, chosen.only, began + 60 * chosen.minutes):
-            found[name] = part
-            print(said(name, part), flush=True)
+    with tempfile.TemporaryDirectory(prefix="maskq-gpu-") as scratch:
+        folder = Path(scratch)
+        # Where it is measured: nothing is fetched.
+        (write_smallest if chosen.dry_run else write_large)(folder / part.CHECKPOINT)
+        for name, figures in measured(chosen, folder, device, began + 60 * chosen.minutes):
+            found[name] = figures
+            print(said(name, figures), flush=True)
             written = paper.note(found)
     print(f"\n{time.monotonic() - began:.0f} s; written to {written or 'nothing: a dry run'}")
     failed = [name for name in chosen.only if "failed" in found.get(name, {})]
@@ -77,44 +80,25 @@ def main() -> None:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def made(folder: Path, device: torch.device, *, dry: bool) -> Subject:
-    """The checkpoint is written where it is measured: nothing is fetched."""
-    write = write_smallest if dry else write_large
-    if dry:
-        torch.set_num_threads(1)
-    return Subject(write(folder / "dpt"), device, dry, (1, 2, 4) if dry else Subject.batches)
-
-
 def measured(
-    subject: Subject, parts: list[str], end: float
+    chosen: argparse.Namespace, folder: Path, device: torch.device, end: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each part as it is done; what fails says why, and the next one goes on."""
-    for name in parts:
+    for name in chosen.only:
         left = end - time.monotonic()
-        if left < PARTS[name] and not subject.dry:
+        if left < PARTS[name] and not chosen.dry_run:
             yield name, {"left_out": f"{left:.0f} s were left, it takes about {PARTS[name]}"}
             continue
         began = time.monotonic()
-        try:
-            found = importlib.import_module(f"bench.gpu.{name}").run(subject)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts are wanted
-            found = {
-                "failed": f"{type(error).__name__}: {error}",
-                "traceback": traceback.format_exc().splitlines(),
-            }
-        release_quietly(subject.device)
-        yield name, {**found, "took_s": round(time.monotonic() - began, 1)}
-
-
-def release_quietly(device: torch.device) -> None:
-    """After a fault of the card this fails too."""
-    try:
-        release(device)
-    except RuntimeError as error:
-        print(f"the card does not answer any more: {error}", file=sys.stderr)
+        most_s = 60.0 + 4 * PARTS[name]  # one that hangs leaves time for others
+        if not chosen.dry_run:
+            most_s = min(most_s, left + LATE_S)
+        figures = part.asked(name, folder, device, dry=chosen.dry_run, most_s=most_s)
+        yield name, {**figures, "took_s": round(time.monotonic() - began, 1)}
 
 
 def about(device: torch.device) -> dict[str, Any]:
+    """The driver is asked, no memory of the card is taken."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
     if device.type != "cuda":
         return {"short": "cpu", "name": platform.machine(), **versions}
@@ -130,10 +114,10 @@ def about(device: torch.device) -> dict[str, Any]:
     }
 
 
-def said(name: str, part: Mapping[str, Any]) -> str:
+def said(name: str, figures: Mapping[str, Any]) -> str:
     """A part as text: its lists of rows as tables."""
     lines = [f"\n=== {name}"]
-    for key, value in part.items():
+    for key, value in figures.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             lines += [key, textwrap.indent(report.table(_even(value)), "  ")]
         elif key == "traceback":
@@ -160,6 +144,9 @@ def arguments() -> argparse.Namespace:
     )
     options.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS))
     options.add_argument("--out", type=Path, help="a folder, instead of bench/results")
+    # How it starts itself for one part.
+    options.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if unknown := set(chosen.only) - set(PARTS):
         options.error(f"--only {','.join(sorted(unknown))}: there are {', '.join(PARTS)}")

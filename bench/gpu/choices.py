@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.gpu.subject import Subject
-from bench.gpu.timing import seconds
+from bench.gpu.timing import reason, seconds
 from maskq_worker.model.cuda.precision import exact_float32
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.upsampled import on_the_small_map
@@ -126,4 +126,4 @@ def _ms(subject: Subject, run: Callable[[], Any]) -> float | str:
             least_s = 0.005 if subject.dry else 0.1
             return round(1e3 * seconds(run, subject.device, least_s=least_s), 4)
         except RuntimeError as error:  # an attention that does not take these shapes
-            return str(error).splitlines()[0]
+            return reason(error)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
 from bench.gpu.subject import Subject
-from bench.gpu.timing import peak_mib, release, seconds, wall_seconds
+from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
 from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.network.rewrites import upsample
 
 SIZE = (480, 640)  # px (H, W) of the images that masks are drawn for
@@ -20,20 +23,23 @@ SLOW_MS = 1500.0  # a batch
 
 def run(subject: Subject) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
-    memory = {}
+    memory, broken = {}, {}
     for name, ways in (
         ("transformers float32", partial(transformers, subject, torch.float32)),
         ("transformers float16", partial(transformers, subject, torch.float16)),
         ("ours", partial(ours, subject)),
     ):
-        release(subject.device)
-        for row in ways():
-            rows.append(row)
+        try:
+            release(subject.device)
+            for row in ways():
+                rows.append(row)
+        except RuntimeError as error:  # the rows before it are wanted
+            broken[name] = reason(error)
         memory[name] = peak_mib(subject.device)
-    release(subject.device)
-    bare = max(row["images_s"] for row in rows if row["way"].startswith("bare, ours"))
-    subject.found["bare_images_s"] = bare
-    return {"rows": rows, "best_bare_images_s": bare, "memory": memory}
+    rates = [row["images_s"] for row in rows if row["way"].startswith("bare, ours") and "ms" in row]
+    bare = subject.found["bare_images_s"] = max(rates, default=None)
+    found = {"rows": rows, "best_bare_images_s": bare, "memory": memory}
+    return {"failed": broken, **found} if broken else found
 
 
 def transformers(subject: Subject, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
@@ -41,12 +47,23 @@ def transformers(subject: Subject, dtype: torch.dtype) -> Iterator[dict[str, Any
     name = str(dtype).removeprefix("torch.")
     for batch in subject.batches:
         values = subject.normalised(subject.pixels(batch), dtype)
-        with torch.inference_mode():
+        with torch.inference_mode(), torchs_own_tf32():
             forward = partial(network, pixel_values=values)
             row = _row(subject, f"bare, transformers {name}", batch, forward)
         yield row
-        if row["ms"] > SLOW_MS:
-            return  # on a small card larger batches take minutes, and say nothing new
+        if row.get("ms", math.inf) > SLOW_MS:
+            return  # on a small card larger batches take minutes or do not fit, and say nothing new
+
+
+@contextmanager
+def torchs_own_tf32() -> Iterator[None]:
+    """As torch comes: convolutions in TF32, matrix products not. `Subject` turns it off for all."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def ours(subject: Subject) -> Iterator[dict[str, Any]]:
@@ -60,11 +77,8 @@ def ours(subject: Subject) -> Iterator[dict[str, Any]]:
         host = list(pixels.cpu().numpy())
         yield _row(subject, f"from 8 bit in memory, {dtype}", batch, partial(backend.forward, host))
         yield _row(subject, f"to masks in memory, {dtype}", batch, Ahead(backend, host, size))
-        yield {
-            "way": "to masks, each batch waited for",
-            "batch": batch,
-            **_figures(wall_seconds(Waiting(backend, host, size), subject.device, runs=5), batch),
-        }
+        waiting = partial(wall_seconds, Waiting(backend, host, size), subject.device, runs=5)
+        yield _tried("to masks, each batch waited for", batch, waiting)
 
 
 def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
@@ -106,9 +120,17 @@ class Ahead(Waiting):
 
 
 def _row(subject: Subject, way: str, batch: int, forward: Callable[[], Any]) -> dict[str, Any]:
-    took = seconds(forward, subject.device, least_s=0.01 if subject.dry else 0.4)
-    return {"way": way, "batch": batch, **_figures(took, batch)}
+    least_s = 0.01 if subject.dry else 0.4
+    return _tried(way, batch, partial(seconds, forward, subject.device, least_s=least_s))
 
 
-def _figures(took: float, batch: int) -> dict[str, float]:
-    return {"ms": round(1e3 * took, 3), "images_s": round(batch / took, 2)}
+def _tried(way: str, batch: int, measure: Callable[[], float]) -> dict[str, Any]:
+    """One row. What finds no memory says so in its own, and the others are measured."""
+    row = {"way": way, "batch": batch}
+    try:
+        took = measure()
+    except RuntimeError as error:  # torch.OutOfMemoryError, or cuBLAS' and cuDNN's words for it
+        if is_fault(error):
+            raise  # nothing can be measured in this process any more
+        return {**row, "failed": reason(error)}
+    return {**row, "ms": round(1e3 * took, 3), "images_s": round(batch / took, 2)}

@@ -65,7 +65,8 @@ def synchronize(device: torch.device) -> None:
 def release(device: torch.device) -> None:
     """Give back what nobody holds any more, and begin a new peak."""
     gc.collect()
-    if device.type == "cuda":
+    # In a process that has not touched the card yet there is no peak, and to reset it fails.
+    if device.type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -78,3 +79,8 @@ def peak_mib(device: torch.device) -> dict[str, float]:
         "allocated_mib": round(torch.cuda.max_memory_allocated(device) / 2**20),
         "reserved_mib": round(torch.cuda.max_memory_reserved(device) / 2**20),
     }
+
+
+def reason(error: BaseException) -> str:
+    """What stands in the place of a figure that could not be measured."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
