@@ -1,10 +1,10 @@
 """Poisson arrivals, open loop, at a share of the capacity: latency by stage, beside a simulation.
 
 The simulation has the very same arrivals and one server with the measured T(b), of the forward: the
-next one begins while masks are made, so everything else is the delay that a job has at light load. It is
-run twice: with the T(b) of the bare process (the median of each size), and, on a CPU, with the batches of
-this run in their own order, which have in them what the worker's other threads, and the machine's other
-work, took from the model. (On a GPU nobody in the worker waits for a forward alone.)
+next one begins while masks are made, so everything else is the delay that a job has at light load. It
+is run twice: with the T(b) of the bare process (the median of each size), and, on a CPU, with the
+batches of this run in their own order, which have in them what the worker's other threads, and the
+machine's other work, took from the model. (On a GPU nobody waits for a forward alone.)
 """
 
 from __future__ import annotations

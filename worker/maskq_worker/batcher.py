@@ -113,10 +113,10 @@ class MicroBatcher(Generic[In, Out]):
                 return
             while self._step():
                 pass
-            self._in_flight.close()
         finally:  # however the thread ends, nobody may wait for it for ever
             self._closed = True
             self._fail_waiting()
+            self._in_flight.close()
 
     def _became_ready(self) -> bool:
         try:
