@@ -259,6 +259,16 @@ def test_a_batch_gives_each_image_its_own_mask(original: Path) -> None:
         assert (together.mask == one.mask).mean() > 0.999  # a batch may round differently
 
 
+@pytest.mark.parametrize("backend", ["transformers", "auto"])
+def test_a_batch_keeps_its_scores_while_the_next_is_computed(original: Path, backend: str) -> None:
+    segmenter = load(original, backend=backend)
+    items = [segmenter.prepare(photo(40, 30, seed=seed)) for seed in (1, 2)]
+    alone = [segmenter.run([item])[0].mask for item in items]
+    endings = [segmenter.launch([item]) for item in items]
+    for ending, mask in zip(endings, alone, strict=True):
+        assert np.array_equal(ending()[0].mask, mask)
+
+
 def test_an_error_at_one_mask_stays_with_its_image(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

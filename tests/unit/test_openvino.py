@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import pytest
 import torch
 from bench.checkpoints import write_smallest
 from networks import HYBRID, network
+from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
 from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
-from maskq_worker.model import load_segmenter
+from maskq_worker.model import ModelOutput, load_segmenter
 from maskq_worker.model.checkpoint import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.network import Network
@@ -170,6 +172,24 @@ def test_a_worker_serves_it(served: Checkpoint) -> None:
         assert ours.logits is not None
         assert expected.logits is not None
         assert not np.array_equal(ours.logits, expected.logits)  # these are 8 bits
+
+
+def test_a_batch_keeps_its_scores_while_the_next_is_computed(served: Checkpoint) -> None:
+    """OpenVINO's answer lies in memory that the next one takes."""
+    settings = WorkerSettings(model=str(served.directory), device="cpu", dtype="int8")
+    segmenter = load_segmenter(settings)
+    items = [segmenter.prepare(one) for one in pictures(2)]
+    alone = [mask_of(segmenter.run([item])) for item in items]
+    endings = [segmenter.launch([item]) for item in items]
+    for ending, mask in zip(endings, alone, strict=True):
+        assert np.array_equal(mask_of(ending()), mask)
+    assert not np.array_equal(*alone)
+
+
+def mask_of(outputs: Sequence[ModelOutput | Exception]) -> NDArray[Any]:
+    [output] = outputs
+    assert isinstance(output, ModelOutput)
+    return output.mask
 
 
 @pytest.mark.parametrize("chosen", [{"device": "cuda"}, {"backend": "transformers"}])
