@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tempfile
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,9 +22,9 @@ _opener = build_opener(ProxyHandler({}))  # never through a proxy: it is on this
 class HttpPeer(Peer):
     health: str
 
+    @abstractmethod
     def ask(self, key: str) -> str:
         """The key of the mask."""
-        raise NotImplementedError
 
     def ready(self) -> bool:
         try:

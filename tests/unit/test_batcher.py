@@ -18,7 +18,7 @@ Run = Callable[[Sequence[int]], Sequence[int | Exception]]
 Ending = Callable[[], Sequence[int | Exception]]
 
 
-def at_once(run: Run) -> Callable[[Sequence[int]], Ending]:
+def immediate(run: Run) -> Callable[[Sequence[int]], Ending]:
     """A launch that has done all when it returns."""
 
     def launch(batch: Sequence[int]) -> Ending:
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def launch(self) -> Callable[[Sequence[int]], Ending]:
-        return at_once(self.run)
+        return immediate(self.run)
 
     def hold(self) -> None:
         self.go_on.clear()
@@ -129,7 +129,7 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
             raise MemoryError
         return list(batch)
 
-    batcher: MicroBatcher[int, int] = MicroBatcher(at_once(run), max_batch_size=8, name="model")
+    batcher: MicroBatcher[int, int] = MicroBatcher(immediate(run), max_batch_size=8, name="model")
     batcher.start()
     first = batcher.submit(0)
     while batcher.busy_since() is None:
@@ -145,7 +145,7 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
 
 def test_a_wrong_number_of_results_is_an_error() -> None:
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(lambda _: []), max_batch_size=2, name="model"
+        immediate(lambda _: []), max_batch_size=2, name="model"
     )
     batcher.start()
 
@@ -209,7 +209,7 @@ def test_initialise_runs_first_and_in_the_thread_that_runs_batches() -> None:
         return list(batch)
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(run),
+        immediate(run),
         max_batch_size=1,
         name="the-model",
         initialise=lambda: threads.append("initialise " + threading.current_thread().name),
@@ -226,7 +226,7 @@ def test_start_raises_what_initialise_raises() -> None:
         raise LookupError("no weights")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(list), max_batch_size=1, name="model", initialise=initialise
+        immediate(list), max_batch_size=1, name="model", initialise=initialise
     )
     with pytest.raises(LookupError, match="no weights"):
         batcher.start()
@@ -244,7 +244,7 @@ def test_items_submitted_during_a_failing_initialise_fail_too() -> None:
         raise LookupError("no weights")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(list), max_batch_size=1, name="model", initialise=initialise
+        immediate(list), max_batch_size=1, name="model", initialise=initialise
     )
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(batcher.start)
@@ -315,7 +315,7 @@ def test_the_end_of_the_thread_leaves_nobody_waiting(batch_size: int) -> None:
         raise GeneratorExit
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(run), max_batch_size=batch_size, name="model"
+        immediate(run), max_batch_size=batch_size, name="model"
     )
     batcher.start()
     futures = [batcher.submit(item) for item in range(6)]
@@ -367,7 +367,7 @@ def test_on_batch_hears_every_batch_and_cannot_break_it() -> None:
         raise KeyError("a metric is missing")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        at_once(list), max_batch_size=4, name="model", on_batch=on_batch
+        immediate(list), max_batch_size=4, name="model", on_batch=on_batch
     )
     batcher.start()
     assert batcher.submit(3).result(WAIT_S) == 3
@@ -384,191 +384,4 @@ def test_many_threads_each_get_their_own_answer(batcher: MicroBatcher[int, int])
 
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_batch_size is 0"):
-        MicroBatcher(at_once(list), max_batch_size=0, name="model")
-
-
-class Device:
-    """Doubles numbers beside the thread that launches; each batch ends when it is told to."""
-
-    def __init__(self, room: int = 99) -> None:
-        """room: items that it holds together, else MemoryError."""
-        self.launched: list[list[int]] = []
-        self.entered = threading.Semaphore(0)
-        self._room = room
-        self._inside = 0
-        self._may_end = threading.Semaphore(0)
-
-    def launch(self, batch: Sequence[int]) -> Ending:
-        if self._inside + len(batch) > self._room:
-            raise MemoryError
-        self._inside += len(batch)
-        self.launched.append(list(batch))
-        self.entered.release()
-
-        def ending() -> list[int | Exception]:
-            assert self._may_end.acquire(timeout=WAIT_S)
-            self._inside -= len(batch)
-            if 13 in batch:
-                raise ValueError("13 is poison")
-            return [2 * item for item in batch]
-
-        return ending
-
-    def end(self, batches: int = 1) -> None:
-        self._may_end.release(batches)
-
-    def wait_launched(self, batches: int = 1) -> None:
-        for _ in range(batches):
-            assert self.entered.acquire(timeout=WAIT_S)
-
-    def launches_no_more(self) -> bool:
-        return not self.entered.acquire(timeout=0.05)
-
-
-@pytest.fixture
-def device() -> Device:
-    return Device()
-
-
-@pytest.fixture
-def ahead(device: Device) -> Iterator[MicroBatcher[int, int]]:
-    """Two batches of at most two on the device."""
-    batcher: MicroBatcher[int, int] = MicroBatcher(
-        device.launch, max_batch_size=2, name="model", at_once=2
-    )
-    batcher.start()
-    yield batcher
-    device.end(99)
-    batcher.close(timeout_s=WAIT_S)
-
-
-def submitted(batcher: MicroBatcher[int, int], *items: int) -> list[Future[int]]:
-    return [batcher.submit(item) for item in items]
-
-
-def test_a_full_batch_is_launched_behind_the_one_that_computes(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    first = ahead.submit(1)
-    device.wait_launched()
-    futures = submitted(ahead, 2, 3, 4, 5)
-    device.wait_launched()
-
-    assert device.launches_no_more()  # two at once: the third waits, though it is full
-    assert device.launched == [[1], [2, 3]]
-    assert not first.done()
-    device.end(3)
-    assert [future.result(WAIT_S) for future in (first, *futures)] == [2, 4, 6, 8, 10]
-    assert device.launched == [[1], [2, 3], [4, 5]]
-
-
-def test_a_batch_with_room_stays_open_while_the_device_computes(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    first = ahead.submit(1)
-    device.wait_launched()
-    second = ahead.submit(2)
-    assert device.launches_no_more()
-    third = ahead.submit(3)  # now it is full
-    device.wait_launched()
-
-    device.end(2)
-    assert [one.result(WAIT_S) for one in (first, second, third)] == [2, 4, 6]
-    assert device.launched == [[1], [2, 3]]
-
-
-def test_a_batch_with_room_is_launched_when_the_device_is_free(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    first = ahead.submit(1)
-    device.wait_launched()
-    second = ahead.submit(2)
-    device.end()
-    assert first.result(WAIT_S) == 2
-    device.wait_launched()
-    device.end()
-    assert second.result(WAIT_S) == 4
-
-
-def test_a_batch_that_fails_on_the_device_fails_alone(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    first = ahead.submit(13)
-    device.wait_launched()
-    others = submitted(ahead, 2, 3)
-    device.end(2)
-
-    with pytest.raises(ValueError, match="13 is poison"):
-        first.result(WAIT_S)
-    assert [one.result(WAIT_S) for one in others] == [4, 6]
-
-
-def test_what_does_not_fit_beside_another_batch_waits_until_it_has_ended() -> None:
-    device = Device(room=2)
-    batcher: MicroBatcher[int, int] = MicroBatcher(
-        device.launch, max_batch_size=2, name="model", at_once=2
-    )
-    batcher.start()
-    first = batcher.submit(1)
-    device.wait_launched()
-    others = submitted(batcher, 2, 3)  # raises MemoryError beside the first
-    assert device.launches_no_more()
-    device.end(2)
-
-    assert [one.result(WAIT_S) for one in (first, *others)] == [2, 4, 6]
-    assert device.launched == [[1], [2, 3]]  # whole, and not in halves
-    batcher.close()
-
-
-def test_busy_since_lasts_until_the_last_batch_on_the_device_has_ended(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    first = ahead.submit(1)
-    device.wait_launched()
-    others = submitted(ahead, 2, 3)
-    device.wait_launched()
-    began = ahead.busy_since()
-    device.end()
-    first.result(WAIT_S)
-    later = ahead.busy_since()
-    device.end()
-    others[1].result(WAIT_S)
-
-    assert began is not None
-    assert later is not None
-    assert began < later  # the second has had the device only since then
-    assert ahead.busy_since() is None
-
-
-def test_close_waits_for_what_is_on_the_device(
-    device: Device, ahead: MicroBatcher[int, int]
-) -> None:
-    futures = submitted(ahead, 1)
-    device.wait_launched()
-    futures += submitted(ahead, 2, 3, 4)
-    device.end(3)
-    ahead.close(timeout_s=WAIT_S)
-
-    assert [future.result(0) for future in futures] == [2, 4, 6, 8]
-
-
-def test_what_cuts_a_batch_off_leaves_nobody_waiting() -> None:
-    def launch(batch: Sequence[int]) -> Ending:
-        def ending() -> list[int | Exception]:
-            raise SystemExit
-
-        return ending
-
-    batcher: MicroBatcher[int, int] = MicroBatcher(
-        launch, max_batch_size=2, name="model", at_once=2
-    )
-    batcher.start()
-    for _ in range(2):
-        with pytest.raises(BatcherClosed, match="cut off"):
-            batcher.submit(1).result(WAIT_S)
-    batcher.close()
-
-
-def test_fewer_than_one_batch_at_once_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 batches at once"):
-        MicroBatcher(at_once(list), max_batch_size=1, name="model", at_once=0)
+        MicroBatcher(immediate(list), max_batch_size=0, name="model")
