@@ -9,9 +9,9 @@ from typing import Any
 from bench.gpu.subject import Subject
 from bench.gpu.timing import release
 from maskq_worker.batcher import MicroBatcher
-from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import BATCHES, Sizes, sizes
+from maskq_worker.sizes import Sizes, sizes
 
 SECONDS = 6.0
 
@@ -24,7 +24,7 @@ def run(subject: Subject) -> dict[str, Any]:
     try:
         return {
             f"{batches} at once": _measured(subject, segmenter, size, batches)
-            for batches in (BATCHES, 1)
+            for batches in sorted({size.batches, 1}, reverse=True)
         }
     finally:
         segmenter.close()
@@ -33,7 +33,7 @@ def run(subject: Subject) -> dict[str, Any]:
 
 def _measured(subject: Subject, segmenter: Segmenter, size: Sizes, at_once: int) -> dict[str, Any]:
     launched: list[int] = []
-    batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+    batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
         segmenter.launch,
         max_batch_size=size.max_batch_size,
         name="bench-model",
@@ -69,7 +69,7 @@ def _rate(subject: Subject, segmenter: Segmenter, batcher: Any, threads: int) ->
 
     def ask(number: int) -> None:
         while time.perf_counter() < end:
-            batcher.submit(items[number % len(items)]).result()
+            batcher.submit(items[number % len(items)]).result().output()
             done[number] += 1
 
     each = [threading.Thread(target=ask, args=(number,)) for number in range(threads)]

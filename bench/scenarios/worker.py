@@ -25,7 +25,7 @@ from bench.null_model import without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
 from maskq_worker import bootstep
-from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 
 REQUESTS_EVERY_S = 0.2
@@ -55,9 +55,10 @@ def main() -> int:
 
 
 def note_batches(segmenter: Segmenter, file: int) -> None:
-    """A line for each batch: when it began, its size, seconds, of the forward, processor's for that."""
+    """A line for each batch: when it began, its size, seconds until the device was done with it, of
+    these until all was launched (on a CPU: computed), and the processor's for the forward."""
     launch, forward, spent = segmenter.launch, segmenter._forward, list[float]()
-    helping = list[int]()  # OpenMP's threads for the model's; those for masks come later
+    helping = list[int]()  # OpenMP's threads for the model's; those for masks are others
 
     def timed_forward(pixels: Any) -> Any:
         if not helping:
@@ -69,19 +70,18 @@ def note_batches(segmenter: Segmenter, file: int) -> None:
 
     def noted_launch(
         batch: Sequence[ModelInput],
-    ) -> Callable[[], list[ModelOutput | Exception]]:
+    ) -> Callable[[], list[Scored | Exception]]:
         spent.clear()
         began_at, began = time.time(), time.perf_counter()
         ending = launch(batch)
-        forward_cpu_s = sum(spent)
+        forward_s, forward_cpu_s = time.perf_counter() - began, sum(spent)
 
-        def noted_ending() -> list[ModelOutput | Exception]:
-            outputs = ending()
+        def noted_ending() -> list[Scored | Exception]:
+            scored = ending()
             took = time.perf_counter() - began
-            known = next((o.forward_ms / 1e3 for o in outputs if isinstance(o, ModelOutput)), 0)
-            line = f"{began_at:.6f} {len(batch)} {took:.6f} {known:.6f} {forward_cpu_s:.6f}\n"
+            line = f"{began_at:.6f} {len(batch)} {took:.6f} {forward_s:.6f} {forward_cpu_s:.6f}\n"
             os.write(file, line.encode())
-            return outputs
+            return scored
 
         return noted_ending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -71,7 +72,7 @@ def test_an_object_is_created_once(store: ObjectStore, place: S3Place) -> None:
 def test_a_state_of_an_object_is_asked_for(
     store: ObjectStore, s3_server: S3Server, place: S3Place
 ) -> None:
-    bucket = f"versions-{new_token().lower()[:12]}"
+    bucket = f"versions-{uuid.uuid4()}"
     plain = s3_server.client()
     plain.create_bucket(Bucket=bucket)
     plain.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

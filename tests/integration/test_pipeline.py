@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from maskq.contract.places import S3Place
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases
-from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.settings import WorkerSettings
@@ -44,7 +46,7 @@ class Bench:
             allowed_buckets=self.settings.allowed_buckets,
             connections=4,
         )
-        self.batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+        self.batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             segmenter.launch, max_batch_size=2, name="model"
         )
         self.batcher.start()
@@ -114,6 +116,105 @@ def test_a_thread_that_is_done_goes_on_with_the_next_job(bench: Bench) -> None:
     # Then all are done, by one message, and no ticket is left over
     assert {bench.record(job_id).status for job_id in "abc"} == {JobStatus.SUCCEEDED}
     assert tickets.llen(f"{bench.prefix}.smallest") == 0
+
+
+def test_the_next_job_is_claimed_in_the_trip_that_ends_the_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[str] = []
+    for name in ("_send", "_pipeline"):
+        real = getattr(bench.ledger, name)
+        monkeypatch.setattr(
+            bench.ledger, name, lambda asked, n=name, r=real: trips.append(n) or r(asked)
+        )
+    for job_id in "ab":
+        bench.submit(job_id)
+    bench.ledger.redis.rpop(f"{bench.prefix}.smallest")
+    trips.clear()
+    bench.pipeline.run("smallest")
+    assert {bench.record(job_id).status for job_id in "ab"} == {JobStatus.SUCCEEDED}
+    assert trips[:3] == ["_send", "_pipeline", "_pipeline"]  # all else are our own looks
+
+
+@pytest.mark.parametrize("end", ["canceled", "failed"])
+def test_after_a_job_that_came_to_nothing_it_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    get = bench.store.get
+
+    def troubled(place: S3Place, **options: Any) -> Any:
+        if place.key.endswith("/a.png"):
+            if end == "failed":
+                return get(place / "no-such-object", **options)
+            bench.ledger.run(calls.cancel(bench.prefix, "a"))
+            for held in bench.pipeline._leases.holding():
+                held.lost.set()
+        return get(place, **options)
+
+    monkeypatch.setattr(bench.store, "get", troubled)
+    for job_id in "ab":
+        bench.submit(job_id)
+    bench.ledger.redis.rpop(f"{bench.prefix}.smallest")
+    bench.pipeline.run("smallest")
+    assert bench.record("a").status is JobStatus(end)
+    assert bench.record("b").status is JobStatus.SUCCEEDED
+    assert bench.pipeline._leases.holding() == []
+
+
+def test_a_suspect_that_comes_next_is_run_alone_and_nothing_after_it(bench: Bench) -> None:
+    for job_id in "abc":
+        bench.submit(job_id)
+    bench.ledger.redis.hset(f"{bench.prefix}:job:b", "alone", "1")
+    tickets = f"{bench.prefix}.smallest"
+    bench.ledger.redis.rpop(tickets)
+    bench.pipeline.run("smallest")
+    assert [bench.record(job_id).status for job_id in "abc"] == [
+        JobStatus.SUCCEEDED, JobStatus.SUCCEEDED, JobStatus.QUEUED,
+    ]  # fmt: skip
+    assert bench.ledger.redis.llen(tickets) == 1  # for the third
+    with bench.pipeline._gate.alone():  # nobody holds it any more
+        pass
+
+
+def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None:
+    # Given a thread with jobs ahead of it, and another that waits to run one alone
+    for job_id in "ab":
+        bench.submit(job_id)
+    put, asking = bench.store.put, threading.Thread(target=lambda: hold_alone(bench))
+
+    def put_then_ask(*args: Any) -> None:
+        put(*args)
+        asking.start()
+        while not bench.pipeline._gate.wanted:
+            time.sleep(0.001)
+
+    bench.store.put = put_then_ask  # type: ignore[method-assign]
+    # When / Then the thread ends the job it has, and makes room
+    bench.pipeline.run("smallest")
+    asking.join(10)
+    assert bench.record("a").status is JobStatus.SUCCEEDED
+    assert bench.record("b").status is JobStatus.QUEUED
+
+
+def hold_alone(bench: Bench) -> None:
+    with bench.pipeline._gate.alone():
+        pass
+
+
+def test_the_stages_are_all_of_a_job(bench: Bench) -> None:
+    bench.submit("a")
+    began = time.perf_counter()
+    bench.pipeline.run("smallest")
+    took_ms = (time.perf_counter() - began) * 1e3
+    result = bench.record("a").result
+    assert result is not None
+    assert [*result.timings_ms] == [
+        "fetch", "decode", "prepare", "model", "encode", "store", "commit",
+    ]  # fmt: skip
+    assert 0 < sum(result.timings_ms.values()) < took_ms
+    # The manifest was written before it was known how long that takes.
+    manifest = json.loads(bench.store.find(bench.place("a") / "result.json") or b"")
+    assert "commit" not in manifest["timings_ms"]
 
 
 def test_after_a_while_a_thread_goes_back_to_celery(

@@ -612,7 +612,9 @@ def test_launch_does_not_wait_for_the_masks(
     segmenter = segmenter_of(ours, preprocessor, tmp_path)
     ending = segmenter.launch([segmenter.prepare(picture(70, 50, seed)) for seed in range(2)])
     assert waited == []
-    assert [one.mask.shape for one in ending()] == [(50, 70)] * 2
+    arrived = ending()
+    assert waited == [1, 1]
+    assert [one.output().mask.shape for one in arrived] == [(50, 70)] * 2
     assert waited == [1, 1]
 
 

@@ -266,7 +266,37 @@ def test_a_batch_keeps_its_scores_while_the_next_is_computed(original: Path, bac
     alone = [segmenter.run([item])[0].mask for item in items]
     endings = [segmenter.launch([item]) for item in items]
     for ending, mask in zip(endings, alone, strict=True):
-        assert np.array_equal(ending()[0].mask, mask)
+        assert np.array_equal(ending()[0].output().mask, mask)
+
+
+@pytest.mark.parametrize(
+    ("backend", "crowded", "beside"),
+    [("auto", True, True), ("auto", False, False), ("transformers", True, False)],
+)
+def test_where_others_wait_masks_are_left_to_those_who_ask(
+    original: Path, monkeypatch: pytest.MonkeyPatch, backend: str, crowded: bool, beside: bool
+) -> None:
+    # Given a model that is wanted for another forward, or is not
+    segmenter, drawn = load(original, backend=backend), list[int]()
+    expected = segmenter.run([segmenter.prepare(photo(40, 30))])[0].mask
+    real = segmenter._backend.mask
+
+    def mask(*args: Any) -> Any:
+        drawn.append(torch.get_num_threads())
+        return real(*args)
+
+    monkeypatch.setattr(segmenter._backend, "mask", mask)
+    segmenter.crowded = lambda: crowded
+    # When a batch has ended, and a thread asks for its mask
+    [scored] = segmenter.launch([segmenter.prepare(photo(40, 30))])()
+    assert len(drawn) == (not beside)
+    with ThreadPoolExecutor(1) as asking:
+        output = asking.submit(scored.output).result()
+    # Then it is the same mask, drawn once; beside a forward by one thread
+    assert np.array_equal(output.mask, expected)
+    assert len(drawn) == 1
+    if beside:
+        assert drawn == [1]
 
 
 def test_an_error_at_one_mask_stays_with_its_image(
@@ -358,6 +388,7 @@ def test_a_warm_up_is_for_gpus(
         device=torch.device(device),
         forward=count,
         answer=segmenter._backend.answer,
+        masks_beside=False,
         warm_up=lambda batch: seen.append(f"graphs up to {batch}"),
     )
     monkeypatch.setattr(segmenter, "_backend", backend)

@@ -182,7 +182,7 @@ def test_a_batch_keeps_its_scores_while_the_next_is_computed(served: Checkpoint)
     alone = [mask_of(segmenter.run([item])) for item in items]
     endings = [segmenter.launch([item]) for item in items]
     for ending, mask in zip(endings, alone, strict=True):
-        assert np.array_equal(mask_of(ending()), mask)
+        assert np.array_equal(mask_of([one.output() for one in ending()]), mask)
     assert not np.array_equal(*alone)
 
 

@@ -38,6 +38,7 @@ def outage(store: Store) -> Iterator[Outage]:
 
 def test_without_an_outage_nobody_waits_and_nothing_is_probed(store: Store, outage: Outage) -> None:
     assert outage.wait() is True
+    assert outage.none
     assert not store.probed.acquire(timeout=0.05)
 
 
@@ -45,6 +46,7 @@ def test_all_wait_until_the_store_answers(store: Store, outage: Outage) -> None:
     before = set(threading.enumerate())
     outage.report()
     outage.report()  # the second to notice
+    assert not outage.none
     (prober,) = set(threading.enumerate()) - before
     with ThreadPoolExecutor(3) as pool:
         waits = [pool.submit(outage.wait) for _ in range(3)]

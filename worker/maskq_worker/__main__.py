@@ -28,6 +28,9 @@ def main() -> int:
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
         return 78
+    # What our format does not show need not be found out: a job's line then costs half.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # by which callers are found; Python's own documentation says so
     logging.basicConfig(level=settings.log_level, format=_FORMAT, stream=sys.stderr)
     # One line a job is ours to write; Celery's own two say nothing more.
     for name in ("celery.app.trace", "celery.worker.strategy"):

@@ -84,6 +84,10 @@ class MicroBatcher(Generic[In, Out]):
             self._changed.notify_all()
         return future
 
+    def crowded(self) -> bool:
+        """Whether items wait for the batch in progress to end."""
+        return bool(self._waiting)
+
     def busy_since(self) -> float | None:
         """When the batch in progress began, or last made progress, by time.monotonic(); None: idle."""
         return self._in_flight.busy_since

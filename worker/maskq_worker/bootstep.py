@@ -19,12 +19,11 @@ from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases, Sweeper
-from maskq_worker.model import ModelInput, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import BATCHES
 from maskq_worker.watchdog import Watchdog, end_process
 
 logger = logging.getLogger(__name__)
@@ -62,17 +61,18 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
         self._segmenter: Segmenter = load_segmenter(settings)
-        self._batcher: MicroBatcher[ModelInput, ModelOutput] = MicroBatcher(
+        self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
             name="maskq-model",
-            at_once=BATCHES,
+            at_once=worker.app.sizes.batches,
             weight=lambda item: len(
                 item.views.each
             ),  # tiles of one image are forwards of their own
             initialise=self._make_ready,
         )
         self._segmenter.on_forward = self._batcher.progress
+        self._segmenter.crowded = self._batcher.crowded
         self._segmenter.on_device_lost = partial(_end_for, self._segmenter.info.device)
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher.busy_since, settings.forward_timeout_s)

@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 # Of other keys obstore would normalise the path: `a//b`, `a/./b`, what needs quoting.
 _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", re.ASCII)
-_CREDENTIALS = timedelta(minutes=5)  # boto3 renews them ten minutes before they end
+# Those of boto3 have ten minutes left, at least; obstore asks again five before what it is told here.
+_CREDENTIALS = timedelta(minutes=10)
 _FAILURES = 5  # in a row, where boto3 did what failed here
 _PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
 

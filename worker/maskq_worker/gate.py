@@ -20,6 +20,11 @@ class Gate:
         self._alone = False
         self._waiting = 0
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits to have it alone."""
+        return self._waiting > 0
+
     @contextmanager
     def shared(self) -> Iterator[None]:
         with self._changed:

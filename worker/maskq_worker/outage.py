@@ -34,6 +34,11 @@ class Outage:
         logger.warning("the object store is away: nothing is claimed until it answers")
         threading.Thread(target=self._probe, name="maskq-outage", daemon=True).start()
 
+    @property
+    def none(self) -> bool:
+        """Whether one may claim right now."""
+        return self._over.is_set() and not self._closed.is_set()
+
     def wait(self) -> bool:
         """Return when there is none; False: the worker stops, claim nothing."""
         self._over.wait()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
 from maskq.contract.ids import new_token
 from maskq.contract.places import PrivateUrls
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
-from maskq.ledger.calls import Call, ClaimOutcome, T
+from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.gate import Gate
@@ -23,7 +25,7 @@ from maskq_worker.stages import Stages
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
-    from maskq_worker.model import ModelInput, ModelOutput, Segmenter
+    from maskq_worker.model import ModelInput, Scored, Segmenter
     from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ _KEEP_ON_S = 1.0  # without going back to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
 _OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
 _OUTAGE_STEP_S = 0.5
+_NOTHING: Final = calls.Claimed(ClaimOutcome.NONE)
+
+# Asked once a job is done: what claims the next one, None if this thread is to claim no more.
+Following = Callable[[], Call[calls.Claimed] | None]
 
 
 class Pipeline:
@@ -45,7 +51,7 @@ class Pipeline:
         ledger: Ledger,
         store: ObjectStore,
         segmenter: Segmenter,
-        batcher: MicroBatcher[ModelInput, ModelOutput],
+        batcher: MicroBatcher[ModelInput, Scored],
         leases: Leases,
         owner: str,
     ) -> None:
@@ -66,83 +72,103 @@ class Pipeline:
         """Run the next job of the model, if there is one, and for a while those after it.
 
         The caller has a ticket. For more jobs this thread takes tickets itself, which costs less than a
-        message through Celery; not for long, since Celery's other messages wait for this thread.
+        message through Celery, and claims each in the round trip that ends the one before; not for
+        long, since Celery's other messages wait for this thread.
         """
         if not self._outage.wait():
             self._persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
             return
-        end = time.monotonic() + _KEEP_ON_S
-        found = self._run_next(model)
-        while found and time.monotonic() < end and self._outage.wait():
-            found = self._run_next(model, with_ticket=True)
-
-    def _run_next(self, model: str, *, with_ticket: bool = False) -> bool:
-        """Whether there was a job."""
+        until = time.monotonic() + _KEEP_ON_S
         with self._gate.shared():
-            claimed = self._claim_and_run(model, with_ticket=with_ticket)
+            claimed = self._persist(self._claim(model))
+            while claimed.outcome is ClaimOutcome.CLAIMED:
+                claimed = self._run(claimed, lambda: self._next(model, until))
         if claimed.outcome is ClaimOutcome.ALONE:
             with self._gate.alone():
-                self._claim_and_run(model, claimed.job_id)
-        return claimed.outcome is not ClaimOutcome.NONE
+                suspect = self._persist(self._claim(model, alone=claimed.job_id))
+                if suspect.outcome is ClaimOutcome.CLAIMED:
+                    self._run(suspect, lambda: None)
 
-    def _claim_and_run(
-        self, model: str, alone: str = "", *, with_ticket: bool = False
-    ) -> calls.Claimed:
-        token = new_token()
-        call = calls.claim(
+    def _claim(
+        self, model: str, *, alone: str = "", with_ticket: bool = False
+    ) -> Call[calls.Claimed]:
+        return calls.claim(
             self._prefix,
             model,
-            token,
+            new_token(),
             owner=self._owner,
             lease_s=self._settings.lease_s,
             job_id=alone,
             exclusive=bool(alone),
             with_ticket=with_ticket,
         )
-        claimed = self._persist(call)
-        if claimed.record:
-            self._hold(claimed.record, claimed.urls, token)
-        elif claimed.newer:
-            self._leave_to_newer(claimed, token)
+
+    def _next(self, model: str, until: float) -> Call[calls.Claimed] | None:
+        """What claims another job; None: go back to Celery."""
+        if time.monotonic() < until and self._outage.none and not self._gate.wanted:
+            return self._claim(model, with_ticket=True)
+        return None
+
+    def _run(self, claimed: calls.Claimed, following: Following) -> calls.Claimed:
+        """Returns what is claimed after it."""
+        if claimed.record is None:
+            return self._end(self._left_to_newer(claimed), following)
+        record = claimed.record
+        with self._leases.hold(record.id, claimed.token) as held:
+            return self._end(self._outcome(record, claimed.urls, held), following)
+
+    def _end(self, ending: Ending[T] | None, following: Following) -> calls.Claimed:
+        claim = following()
+        if ending is None:
+            return self._persist(claim) if claim else _NOTHING
+        if claim is None:
+            ending.after(self._persist(ending.call))
+            return _NOTHING
+        answer, claimed = self._waiting_out(lambda: self.ledger.run_both(ending.call, claim))
+        ending.after(answer)
         return claimed
 
-    def _leave_to_newer(self, claimed: calls.Claimed, token: str) -> None:
+    def _left_to_newer(self, claimed: calls.Claimed) -> Ending[ReleaseOutcome]:
         """In a rolling upgrade clients may be ahead of this worker: another one runs it, uncharged."""
+        job_id, newer = claimed.job_id, claimed.newer
         failure = JobFailure(
             code=FailureCode.INVALID_REQUEST,
-            message=f"the worker that took it does not know {claimed.newer}; it waits for a newer one",
+            message=f"the worker that took it does not know {newer}; it waits for a newer one",
         )
-        call = calls.release(
-            self._prefix, claimed.job_id, token, failure, charged=False, delay_s=_NEWER_S
+        return Ending(
+            calls.release(
+                self._prefix, job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S
+            ),
+            lambda _: logger.warning("job %s asks for %s: left to a newer worker", job_id, newer),
         )
-        self._persist(call)
-        logger.warning("job %s asks for %s: left to a newer worker", claimed.job_id, claimed.newer)
 
-    def _hold(self, record: JobRecord, urls: PrivateUrls, token: str) -> None:
-        with self._leases.hold(record.id, token) as held:
-            try:
-                self._finish(record, held, self._stages.run(record, urls, held))
-            except Lost:
-                self._discard(record, held)
-            except JobError as error:
-                self._give_up(record, held, error)
-            except BatcherClosed:
-                self._give_up(record, held, _stopping())
-            except MemoryError:
-                message = "the worker ran out of memory on this image"
-                self._give_up(record, held, PermanentError(FailureCode.OUT_OF_MEMORY, message))
-            except Exception as error:
-                logger.exception("job %s met a fault of ours", record.id)
-                message = (
-                    f"an unexpected {type(error).__name__}; the worker's log has the traceback"
-                )
-                self._give_up(record, held, PermanentError(FailureCode.INTERNAL, message))
+    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: Held) -> Ending[Any] | None:
+        """The job's end, or its way back into the queue; None: it is not ours any more."""
+        try:
+            return self._succeeded(record, held, self._stages.run(record, urls, held))
+        except Lost:
+            self._discard(record, held)
+            return None
+        except JobError as error:
+            return self._given_up(record, held, error)
+        except BatcherClosed:
+            return self._given_up(record, held, _stopping())
+        except MemoryError:
+            message = "the worker ran out of memory on this image"
+            return self._given_up(record, held, PermanentError(FailureCode.OUT_OF_MEMORY, message))
+        except Exception as error:
+            logger.exception("job %s met a fault of ours", record.id)
+            message = f"an unexpected {type(error).__name__}; the worker's log has the traceback"
+            return self._given_up(record, held, PermanentError(FailureCode.INTERNAL, message))
 
-    def _finish(self, record: JobRecord, held: Held, result: JobResult) -> None:
-        if not self._persist(calls.succeed(self._prefix, record.id, held.token, result)):
-            self._discard(record, held, result)
-            return
-        logger.info("job %s succeeded %s", record.id, result.timings_ms)
+    def _succeeded(self, record: JobRecord, held: Held, result: JobResult) -> Ending[bool]:
+        def after(done: bool) -> None:
+            if done:
+                logger.info("job %s succeeded %s", record.id, result.timings_ms)
+            else:
+                self._discard(record, held, result)
+
+        return Ending(calls.succeed(self._prefix, record.id, held.token, result), after)
 
     def _discard(self, record: JobRecord, held: Held, result: JobResult | None = None) -> None:
         """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
@@ -156,38 +182,55 @@ class Pipeline:
         self._stages.remove(held.written)
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
 
-    def _give_up(self, record: JobRecord, held: Held, error: JobError) -> None:
+    def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:
         failure = JobFailure(code=error.code, message=error.message)
         self._stages.remove(held.written)
-        if isinstance(error, TransientError):
-            if error.code is FailureCode.STORE_UNAVAILABLE and not error.charged:
-                self._outage.report()  # ours; a caller's own store is charged to the caller's job
-            delay_s = backoff_s(record.attempt)
-            call = calls.release(
-                self._prefix,
-                record.id,
-                held.token,
-                failure,
-                charged=error.charged,
-                delay_s=delay_s,
+        if not isinstance(error, TransientError):
+            return Ending(
+                calls.fail(self._prefix, record.id, held.token, failure),
+                lambda _: logger.warning(
+                    "job %s failed (%s): %s", record.id, error.code, error.message
+                ),
             )
-            outcome = self._persist(call)
-            logger.warning("job %s: %s; %s", record.id, error.message, outcome.value)
-            return
-        self._persist(calls.fail(self._prefix, record.id, held.token, failure))
-        logger.warning("job %s failed (%s): %s", record.id, error.code, error.message)
+        if error.code is FailureCode.STORE_UNAVAILABLE and not error.charged:
+            self._outage.report()  # ours; a caller's own store is charged to the caller's job
+        call = calls.release(
+            self._prefix,
+            record.id,
+            held.token,
+            failure,
+            charged=error.charged,
+            delay_s=backoff_s(record.attempt),
+        )
+        return Ending(
+            call,
+            lambda outcome: logger.warning(
+                "job %s: %s; %s", record.id, error.message, outcome.value
+            ),
+        )
 
     def _persist(self, call: Call[T]) -> T:
+        return self._waiting_out(lambda: self.ledger.run(call))
+
+    def _waiting_out(self, ask: Callable[[], T]) -> T:
         """Every call may be sent twice, so an outage of Redis is waited out here."""
         end = time.monotonic() + _OUTAGE_S
         while True:
             try:
-                return self.ledger.run(call)
+                return ask()
             except StoreUnavailable as error:
                 if time.monotonic() > end:
                     raise
                 logger.warning("%s; trying again", error)
                 time.sleep(_OUTAGE_STEP_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending(Generic[T]):
+    """How a job leaves this process."""
+
+    call: Call[T]
+    after: Callable[[T], None]  # given the ledger's answer
 
 
 def _stopping() -> TransientError:

@@ -8,34 +8,41 @@ from typing import Final
 
 from maskq_worker.settings import WorkerSettings
 
-# Batches on the device at once: while the forward of one is computed, the masks of another are.
-BATCHES: Final = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     max_batch_size: int  # images a forward
     concurrency: int  # jobs in flight
+    batches: int  # on the device at once
+
+
+_ENVIRONMENT: Final = {
+    # As libgomp comes its threads wait awake, for milliseconds, on cores that others need.
+    "GOMP_SPINCOUNT": "1000",  # some microseconds; the default is 300,000
+    "TOKIO_WORKER_THREADS": "1",  # of obstore, for HTTP: two of them mostly wake each other
+    # A forward takes hundreds of MB and gives them back. As glibc comes they go back to the system
+    # each time and come anew, page by page, to be cleared: a quarter of a small network's time.
+    "MALLOC_ARENA_MAX": "1",  # other threads' arenas have 64 MB, and keep no larger block
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),  # of what is free so much stays with the process
+}
 
 
 def cpu_share(processes: int) -> dict[str, str]:
     """The environment of one of several processes on a machine's CPU: its share of the cores.
 
     Each would otherwise run as many threads as there are cores, and they would wait for one another.
-    As libgomp comes they also wait awake, for milliseconds, on cores that job threads, Redis and store
-    need. What is set already stays.
+    What is set already stays.
     """
-    share = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
-        "GOMP_SPINCOUNT": "1000",  # some microseconds: a forward alone is as fast as with its 300,000
-    }
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    share = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     return {name: value for name, value in share.items() if name not in os.environ}
 
 
 def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:
     """A GPU wants large batches: one computes, one is queued behind it, and two more are fetched,
-    prepared, encoded and stored. A CPU gains nothing from a batch, but no wait for the store may keep
-    it idle."""
+    prepared, encoded and stored. A CPU gains nothing from a batch, and nothing is queued there: it has
+    computed the scores once they are launched. But no wait for the store may keep it idle."""
     batch = settings.max_batch_size or (16 if cuda else 1)
     jobs = 4 * batch if cuda else batch + 4
-    return Sizes(batch, settings.concurrency or jobs)
+    return Sizes(batch, settings.concurrency or jobs, batches=2 if cuda else 1)

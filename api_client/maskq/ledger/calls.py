@@ -213,7 +213,8 @@ class Claimed:
     outcome: ClaimOutcome
     record: JobRecord | None = None  # only when claimed
     urls: PrivateUrls = NO_URLS  # of its request, whole
-    job_id: str = ""  # only when alone, or when `newer`
+    job_id: str = ""  # of it, only when alone or claimed
+    token: str = ""  # it is claimed under, only when claimed
     newer: str = ""  # what it asks for and this version does not know: claimed, to be given back
 
 
@@ -240,17 +241,22 @@ def claim(
         outcome = ClaimOutcome(answer[0])
         if outcome is ClaimOutcome.CLAIMED:
             fields = pairs(answer[1:])
-            urls = PrivateUrls.model_validate_json(fields.get("urls", "{}"))
+            urls, job_id = _private_urls(fields.get("urls", "")), fields["id"]
             try:
-                return Claimed(outcome, parse_record(fields, to_run=True), urls)
+                record = parse_record(fields, to_run=True)
             except NewerRequest as error:
-                return Claimed(outcome, job_id=fields["id"], newer=str(error))
+                return Claimed(outcome, job_id=job_id, token=token, newer=str(error))
+            return Claimed(outcome, record, urls, job_id, token)
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
     args = (
         prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive), int(with_ticket),
     )  # fmt: skip
     return Call(script("claim"), args, parse)
+
+
+def _private_urls(text: str) -> PrivateUrls:
+    return PrivateUrls.model_validate_json(text) if text else NO_URLS
 
 
 def send_ticket(prefix: str, model: str) -> Call[None]:

@@ -17,6 +17,7 @@ from maskq.errors import QueueFull, StoreUnavailable
 from maskq.ledger.calls import Call
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 # A half-open connection is noticed within seconds (the default never notices). Every call may be sent
 # twice, so a lost answer is simply asked for again.
@@ -88,6 +89,12 @@ class Ledger:
                 self._load(calls)
                 answers = self._pipeline(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
+
+    def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
+        """Two calls whose answers differ, in one round trip."""
+        both: Sequence[Call[Any]] = (first, second)
+        one, other = self.run_many(both)
+        return one, other
 
     def run_id(self) -> str:
         """Which run of the server this is: it changes with a restart."""

@@ -42,4 +42,4 @@ def _request(text: str, to_run: bool) -> SegmentRequest:
     if newer and to_run:
         raise NewerRequest(", ".join(newer))
     known = {name: value for name, value in asked.items() if name not in newer}
-    return SegmentRequest.model_validate_json(json.dumps(known) if newer else text)
+    return SegmentRequest.model_validate(known)

@@ -46,6 +46,8 @@ class Reference:
     """transformers as it comes: its network, its post-processing."""
 
     rectangles = False  # its head takes squares, and scrambles what is not
+    # Whether what `answer` returns may be called in several threads at once, beside a forward.
+    masks_beside = False  # a large one takes gigabytes
 
     def __init__(
         self,
@@ -85,8 +87,8 @@ class Reference:
     ) -> Callable[[], Answer | None]:
         """scores: (C, h, w) float32; size: (H, W) px; confidence, logits: whether they are wanted too.
 
-        What is returned gives the answer, and waits for it; None: there are scores that are no numbers.
-        A device that computes beside begins now.
+        What is returned gives the answer, in any thread; None: there are scores that are no numbers.
+        A GPU begins now and is waited for then; a CPU computes then.
         """
 
         def compute() -> Answer | None:
@@ -115,10 +117,11 @@ class Rewritten(Reference):
     """Our own network over the same weights; masks in bounded memory."""
 
     rectangles = True
+    masks_beside = True
 
     @torch.inference_mode()
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
-        """As the reference's."""
+        """As the reference's, in 32 MB beside the scores."""
         return upsampled_argmax(scores, size)
 
     def _scores(self, batch: torch.Tensor) -> torch.Tensor:

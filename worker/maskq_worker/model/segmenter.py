@@ -68,6 +68,17 @@ class ModelOutput:
     mask_ms: float  # of this image; on a GPU from then on
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One image after its forward.
+
+    output: for any thread, once. Raises PermanentError `out_of_memory` for a mask that does not fit
+    the device, `internal` for scores that are no numbers.
+    """
+
+    output: Callable[[], ModelOutput]
+
+
 class Segmenter:
     """One model on one device. `prepare`, and what `launch` returns, are for any thread; the rest is
     for the model's own."""
@@ -84,6 +95,8 @@ class Segmenter:
         # After each forward, in the model's thread; once the card is lost, in whichever hears of it.
         self.on_forward: Callable[[], None] = lambda: None
         self.on_device_lost: Callable[[Exception], None] = lambda error: None
+        # Whether the model is wanted for another forward already.
+        self.crowded: Callable[[], bool] = lambda: False
         self._max_score_bytes = max_score_bytes
         self._backend = backend
         self._preprocessor = preprocessor
@@ -129,12 +142,12 @@ class Segmenter:
         size = (image.height, image.width)
         return ModelInput(views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs)
 
-    def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[ModelOutput | Exception]]:
-        """One forward for all; what is returned waits for the masks, in any thread.
+    def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[Scored | Exception]]:
+        """One forward for all; what is returned waits, in any thread, until the device is done.
 
-        On a GPU all work is queued when this returns, and what is queued next follows without a pause;
-        on a CPU the masks are computed by whoever waits. What goes wrong with one image's mask is
-        returned in its place.
+        On a GPU all work is queued when this returns, and what is queued next follows without a pause.
+        On a CPU masks are left to do: then and there, or where it is `crowded` by those who ask for
+        them. What goes wrong with one image's mask is its own error.
 
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
         several is then launched again in parts.
@@ -143,23 +156,25 @@ class Segmenter:
         with self._device_watched():
             merged = self._merged(batch)
             answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
-        return partial(self._outputs, batch, answers, _ms_since(began))
+        forward_ms = _ms_since(began)
+        waiting = [
+            Scored(partial(self._output, item, answer, forward_ms))
+            for item, answer in zip(batch, answers, strict=True)
+        ]
+        return partial(self._ended, waiting)
 
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
-        """`launch`, and wait."""
-        return self.launch(batch)()
+        """`launch`, and all that is left to do."""
+        return [
+            one if isinstance(one, Exception) else _output_or_error(one)
+            for one in self.launch(batch)()
+        ]
 
-    def _outputs(
-        self,
-        batch: Sequence[ModelInput],
-        answers: Sequence[Callable[[], Answer | None]],
-        forward_ms: float,
-    ) -> list[ModelOutput | Exception]:
+    def _ended(self, batch: Sequence[Scored]) -> list[Scored | Exception]:
+        if self._backend.masks_beside and self.crowded():
+            return [Scored(partial(_in_one_thread, one.output)) for one in batch]
         with self._device_watched():
-            return [
-                self._output(item, answer, forward_ms)
-                for item, answer in zip(batch, answers, strict=True)
-            ]
+            return [_computed(one) for one in batch]
 
     @contextmanager
     def _device_watched(self) -> Iterator[None]:
@@ -269,32 +284,25 @@ class Segmenter:
 
     def _output(
         self, item: ModelInput, answer: Callable[[], Answer | None], forward_ms: float
-    ) -> ModelOutput | Exception:
-        from maskq_worker.model.cuda.faults import is_fault
-
+    ) -> ModelOutput:
         began = time.perf_counter()
         try:
             found = answer()
         except Exception as error:
-            if is_fault(error):
+            if not _out_of_memory(error):
                 raise
-            return self._mask_error(item, error)
+            height, width = item.size
+            raise PermanentError(
+                FailureCode.OUT_OF_MEMORY,
+                f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
+            ) from error
         if found is None:
-            return PermanentError(
+            raise PermanentError(
                 FailureCode.INTERNAL,
                 f"{self.info.name} gave scores that are no numbers for this image in "
                 f"{self.info.dtype}: try MASKQ_DTYPE=float32",
             )
         return ModelOutput(found.mask, found.logits, found.confidence, forward_ms, _ms_since(began))
-
-    def _mask_error(self, item: ModelInput, error: Exception) -> Exception:
-        if not _out_of_memory(error):
-            return error
-        height, width = item.size
-        return PermanentError(
-            FailureCode.OUT_OF_MEMORY,
-            f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
-        )
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
         try:
@@ -317,6 +325,32 @@ class Segmenter:
         raise ModelError(
             f"{self.info.name} ({self.info.backend}, {self.info.device}) {what} in its self-test"
         )
+
+
+def _output_or_error(scored: Scored) -> ModelOutput | Exception:
+    """Raises only what concerns the whole device."""
+    from maskq_worker.model.cuda.faults import is_fault
+
+    try:
+        return scored.output()
+    except Exception as error:
+        if is_fault(error):
+            raise
+        return error
+
+
+def _computed(scored: Scored) -> Scored | Exception:
+    output = _output_or_error(scored)
+    return output if isinstance(output, Exception) else Scored(lambda: output)
+
+
+def _in_one_thread(work: Callable[[], ModelOutput]) -> ModelOutput:
+    """The cores are the forward's that is computed meanwhile; and where a second thread has helpers of
+    OpenMP's, the helpers of all sleep between their tasks instead of looking out for the next."""
+    import torch
+
+    torch.set_num_threads(1)  # of the calling thread
+    return work()
 
 
 def goes_to_gpu(settings: WorkerSettings) -> bool:

@@ -18,6 +18,7 @@ from maskq_worker.outputs.regions import Survey
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_SMALL: Final = 1 << 14  # pixels
 MEASURED: Final = frozenset({Output.STATS, Output.RLE})  # need more of each class than its share
 
 
@@ -82,7 +83,8 @@ def stats(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:
 
 
 def _histogram(mask: NDArray[Any]) -> NDArray[np.int64]:
-    """Pixels per class id. Pillow's needs no copy of the mask; numpy's makes one of 8 bytes a pixel."""
-    if mask.dtype == np.uint8:
+    """Pixels per class id. Pillow's needs no copy of the mask; numpy's makes one of 8 bytes a pixel,
+    which of a small one is soon done."""
+    if mask.dtype == np.uint8 and mask.size > _SMALL:
         return np.array(Image.fromarray(mask).histogram(), dtype=np.int64)
     return np.bincount(mask.ravel())
