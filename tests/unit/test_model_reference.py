@@ -273,10 +273,19 @@ def test_a_batch_keeps_its_scores_while_the_next_is_computed(original: Path, bac
     ("backend", "crowded", "beside"),
     [("auto", True, True), ("auto", False, False), ("transformers", True, False)],
 )
+@pytest.mark.parametrize("small", [True, False])
 def test_where_others_wait_masks_are_left_to_those_who_ask(
-    original: Path, monkeypatch: pytest.MonkeyPatch, backend: str, crowded: bool, beside: bool
+    original: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    crowded: bool,
+    beside: bool,
+    small: bool,
 ) -> None:
     # Given a model that is wanted for another forward, or is not
+    if not small:
+        monkeypatch.setattr("maskq_worker.model.segmenter._SMALL", 0)
+    beside = beside or (small and backend == "auto")
     segmenter, drawn = load(original, backend=backend), list[int]()
     expected = segmenter.run([segmenter.prepare(photo(40, 30))])[0].mask
     real = segmenter._backend.mask

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ class ModelStep(bootsteps.StartStopStep):
         self._sweeper.start()
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
-        self._segmenter: Segmenter = load_segmenter(settings)
+        # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
+        # look out for their next task; where there are those of several, libgomp lets all sleep.
+        with ThreadPoolExecutor(1, "maskq-loading") as loading:
+            self._segmenter: Segmenter = loading.submit(load_segmenter, settings).result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,

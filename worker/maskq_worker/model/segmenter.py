@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from maskq_worker.model.preprocess import Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
+
+
+_SMALL: Final = 2**16  # pixels of a mask that no second core is woken for
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +149,8 @@ class Segmenter:
         """One forward for all; what is returned waits, in any thread, until the device is done.
 
         On a GPU all work is queued when this returns, and what is queued next follows without a pause.
-        On a CPU masks are left to do: then and there, or where it is `crowded` by those who ask for
-        them. What goes wrong with one image's mask is its own error.
+        On a CPU masks are left to do: then and there, or, where it is `crowded` or the images are small,
+        by those who ask. What goes wrong with one image's mask is its own error.
 
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
         several is then launched again in parts.
@@ -161,7 +164,8 @@ class Segmenter:
             Scored(partial(self._output, item, answer, forward_ms))
             for item, answer in zip(batch, answers, strict=True)
         ]
-        return partial(self._ended, waiting)
+        small = all(height * width <= _SMALL for height, width in (item.size for item in batch))
+        return partial(self._ended, waiting, small)
 
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
         """`launch`, and all that is left to do."""
@@ -170,8 +174,8 @@ class Segmenter:
             for one in self.launch(batch)()
         ]
 
-    def _ended(self, batch: Sequence[Scored]) -> list[Scored | Exception]:
-        if self._backend.masks_beside and self.crowded():
+    def _ended(self, batch: Sequence[Scored], small: bool) -> list[Scored | Exception]:
+        if self._backend.masks_beside and (small or self.crowded()):
             return [Scored(partial(_in_one_thread, one.output)) for one in batch]
         with self._device_watched():
             return [_computed(one) for one in batch]
