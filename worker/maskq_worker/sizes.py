@@ -21,11 +21,6 @@ _ENVIRONMENT: Final = {
     # still meet the next task of a forward: one that is woken for each takes a sixth longer.
     "GOMP_SPINCOUNT": "20000",  # 0.1 ms; the default is 300,000
     "TOKIO_WORKER_THREADS": "1",  # of obstore, for HTTP: two of them mostly wake each other
-    # A forward takes hundreds of MB and gives them back. As glibc comes they go back to the system
-    # each time and come anew, page by page, to be cleared: a quarter of a small network's time.
-    "MALLOC_ARENA_MAX": "1",  # other threads' arenas have 64 MB, and keep no larger block
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),  # of what is free so much stays with the process
 }
 
 

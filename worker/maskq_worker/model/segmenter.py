@@ -149,8 +149,8 @@ class Segmenter:
         """One forward for all; what is returned waits, in any thread, until the device is done.
 
         On a GPU all work is queued when this returns, and what is queued next follows without a pause.
-        On a CPU masks are left to do: then and there, or, where it is `crowded` or the images are small,
-        by those who ask. What goes wrong with one image's mask is its own error.
+        On a CPU masks are left to do: then and there, or, where it is `crowded` or images are small, by
+        those who ask. What goes wrong with one image's mask is its own error.
 
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
         several is then launched again in parts.
