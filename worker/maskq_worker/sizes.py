@@ -20,6 +20,8 @@ _ENVIRONMENT: Final = {
     # As libgomp comes its threads wait awake, for milliseconds, on cores that others need. So long they
     # still meet the next task of a forward: one that is woken for each takes a sixth longer.
     "GOMP_SPINCOUNT": "20000",  # 0.1 ms; the default is 300,000
+    # Masks are made in every job's thread: with an arena of malloc's for each, memory grows.
+    "MALLOC_ARENA_MAX": "1",
     "TOKIO_WORKER_THREADS": "1",  # of obstore, for HTTP: two of them mostly wake each other
 }
 
