@@ -3,8 +3,8 @@
 `make bench` runs it. One job at a time through a real stack (Valkey, S3 server, one worker process),
 alternating with the same stages called one after another in this process: GET, decode, prepare,
 forward and mask, encode, PUT, manifest. Both sides read and write the same S3 server with the same
-image and the same checkpoint, and both have a worker's environment (`cpu_share`). Printed, and written
-to bench/results/light-load-MODEL.json: medians over the pairs, and the median of their differences.
+image and the same checkpoint, and both have a worker's environment (`cpu_environment`). Printed, and
+written to bench/results/light-load-MODEL.json: medians over the pairs, and of their differences.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskq_worker import images, outputs
 from maskq_worker.model import load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import cpu_share
+from maskq_worker.sizes import cpu_environment
 
 WARM_UP = 5
 
@@ -42,7 +42,7 @@ def main() -> None:
     options.add_argument("--model", default="demo", help="`smallest`: one that costs milliseconds")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
-    if environment := cpu_share(1):  # which OpenMP and malloc read when a process starts
+    if environment := cpu_environment(1):  # which OpenMP and malloc read when a process starts
         command = [sys.executable, "-m", "bench.light_load", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | environment)  # noqa: S606 - itself
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ import numpy as np
 
 from bench.scenarios.pictures import PLAIN, scene
 from bench.scenarios.service import ROOT, Service
-from maskq_worker.sizes import cpu_share, sizes
+from maskq_worker.sizes import cpu_environment, sizes
 
 if TYPE_CHECKING:
     from maskq_worker.model import ModelInput, Segmenter
@@ -78,7 +78,7 @@ def started(
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.scenarios.bare", "--size", str(size[0]), str(size[1])],
-        env=os.environ | cpu_share(len(service.stack.workers)), cwd=ROOT, text=True,
+        env=os.environ | cpu_environment(len(service.stack.workers)), cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert child.stdin is not None

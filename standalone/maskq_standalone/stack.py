@@ -27,7 +27,7 @@ from maskq_standalone.workers import (
     Worker,
     gpu_environments,
 )
-from maskq_worker.sizes import cpu_share
+from maskq_worker.sizes import cpu_environment
 
 Report = Callable[[str], None]
 # Set by the stack itself, so not taken from the environment it was started in.
@@ -155,7 +155,7 @@ class Stack:
 
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         """`count` workers more, side by side. Raises ChildError with the first one's own words."""
-        share = cpu_share(max(1, count, self._workers_wanted))
+        share = cpu_environment(max(1, count, self._workers_wanted))
         new = [self._new_worker(share | dict(env or {})) for _ in range(count)]
         try:
             for worker in new:

@@ -1,10 +1,9 @@
-"""The CUDA backend as far as a CPU goes: its choices, its graphs with a stand-in, its fallbacks."""
+"""The CUDA backend as far as a CPU goes: its choices, its masks, its fallbacks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+from cards import capture, seconds
 from numpy.typing import NDArray
 from PIL import Image
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
@@ -21,17 +21,14 @@ from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelError, Segmenter
 from maskq_worker.model.backends import Rewritten
 from maskq_worker.model.checkpoint import Checkpoint
-from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision, transfer
+from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
 from maskq_worker.model.cuda import backend as backend_module
 from maskq_worker.model.cuda import coarse as coarse_module
-from maskq_worker.model.cuda import graphs as graphs_module
-from maskq_worker.model.cuda.buckets import Plan, bucket_sizes
 from maskq_worker.model.cuda.coarse import coarse
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
 from maskq_worker.model.cuda.masks import Drawn, Masks
 from maskq_worker.model.cuda.normalise import Normalise
-from maskq_worker.model.cuda.transfer import Download, Upload
 from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
@@ -120,278 +117,6 @@ def test_agreement_is_the_share_of_places_with_the_same_class() -> None:
     assert precision.agreement(scores, exact) == 0.75
     scores[0, 0, 1, 1] = torch.nan
     assert precision.agreement(scores, exact) is None
-
-
-# Batches and graphs.
-
-
-@pytest.mark.parametrize(
-    ("largest", "expected"),
-    [(1, (1,)), (2, (1, 2)), (5, (1, 2, 4, 5)), (16, (1, 2, 4, 8, 16)), (24, (1, 2, 4, 8, 16, 24))],
-)
-def test_buckets_are_powers_of_two_and_the_largest_batch(
-    largest: int, expected: tuple[int, ...]
-) -> None:
-    assert bucket_sizes(largest) == expected
-
-
-STEEP = {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0}  # a card that is full with one image
-FLAT = {1: 5.0, 2: 5.2, 4: 5.5, 8: 6.0}  # one that idles
-
-
-@pytest.mark.parametrize(
-    ("seconds", "images", "expected"),
-    [
-        (STEEP, 1, [(1, 1)]),
-        (STEEP, 8, [(8, 8)]),
-        (STEEP, 5, [(4, 4), (1, 1)]),
-        (STEEP, 7, [(4, 4), (2, 2), (1, 1)]),
-        (FLAT, 5, [(8, 5)]),
-        (FLAT, 3, [(4, 3)]),
-        (FLAT, 9, [(8, 8), (1, 1)]),
-        ({1: 3.0, 2: 4.0}, 5, [(2, 2), (2, 2), (1, 1)]),  # larger ones could not be captured
-        ({4: 4.0}, 1, [(4, 1)]),  # nor smaller ones
-        ({1: 1.0, 2: 2.0, 4: 9.0}, 4, [(2, 2), (2, 2)]),  # of equals the fewest parts
-    ],
-)
-def test_a_batch_is_cut_as_costs_least(
-    seconds: dict[int, float], images: int, expected: list[tuple[int, int]]
-) -> None:
-    plan = Plan(seconds)
-    parts = plan.split(images)
-    assert sum(seconds[bucket] for bucket, _ in parts) == sum(seconds[b] for b, _ in expected)
-    assert sorted(parts) == sorted(expected)
-    assert plan.split(images) == parts
-
-
-def scores_of(pixels: torch.Tensor) -> torch.Tensor:
-    """A stand-in for the network: (N, 2, H, W), each image's own."""
-    values = pixels.float()
-    return torch.stack([values[..., 0] - values[..., 1], values.sum(dim=3)], dim=1)
-
-
-def capture(compute: Compute, pixels: torch.Tensor) -> Captured:
-    """As a graph behaves: it reads and writes the same memory every time."""
-    scores = compute(pixels).clone()
-    return Captured(lambda: scores.copy_(compute(pixels)), scores)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    run()
-    return 1.0
-
-
-def graphs(
-    buckets: Sequence[int] = (1, 2, 4),
-    *,
-    compute: Compute = scores_of,
-    capture: Any = capture,
-    costs: Any = seconds,
-) -> Graphs:
-    return Graphs(compute, buckets, 8, CPU, capture=capture, seconds=costs)
-
-
-def images(count: int, side: int = 8, *, seed: int = 1) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, side, side, 3), generator=draw).to(torch.uint8)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
-@pytest.mark.parametrize("per_image", [0.0, 1.0])  # padded, or in parts
-def test_graphs_give_every_image_its_own_scores(count: int, per_image: float) -> None:
-    costs = iter([1.0 + 4 * per_image, 1.0 + 2 * per_image, 1.0 + per_image])
-    all_graphs = graphs(costs=lambda run: next(costs))
-    for seed in range(3):  # what the run before left does not matter
-        pixels = images(count, seed=seed)
-        assert torch.equal(all_graphs(pixels), scores_of(pixels))
-
-
-def test_a_batch_is_padded_where_that_is_cheaper() -> None:
-    runs: list[int] = []
-
-    def counted(compute: Compute, pixels: torch.Tensor) -> Captured:
-        captured = capture(compute, pixels)
-
-        def replay() -> None:
-            runs.append(len(pixels))
-            captured.replay()
-
-        return Captured(replay, captured.scores)
-
-    padded = graphs(capture=counted, costs=lambda run: 1.0)
-    runs.clear()
-    assert len(padded(images(3))) == 3
-    assert runs == [4]
-
-
-def test_large_batches_are_captured_first() -> None:
-    """Graphs share memory: the small ones then fit into what the large one took."""
-    order: list[int] = []
-
-    def noted(compute: Compute, pixels: torch.Tensor) -> Captured:
-        order.append(len(pixels))
-        return capture(compute, pixels)
-
-    graphs((1, 2, 8, 4), capture=noted)
-    assert order == [8, 4, 2, 1]
-
-
-def test_graphs_take_only_the_size_they_were_captured_for() -> None:
-    assert graphs().takes(images(3))
-    assert not graphs().takes(images(3, side=16))
-
-
-def test_a_bucket_that_cannot_be_captured_is_left_out_and_that_is_said(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def short(compute: Compute, pixels: torch.Tensor) -> Captured:
-        if len(pixels) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-        return capture(compute, pixels)
-
-    with caplog.at_level(logging.WARNING, logger=graphs_module.__name__):
-        left = graphs(capture=short)
-    [record] = caplog.records
-    assert record.getMessage() == "no CUDA graph for batches of 4 (CUDA out of memory.)"
-    assert sorted(left.seconds) == [1, 2]
-    assert torch.equal(left(images(5)), scores_of(images(5)))
-
-
-def frozen(compute: Compute, pixels: torch.Tensor) -> Captured:
-    """A capture that missed its input: it answers for the pixels that were there then."""
-    return Captured(lambda: None, compute(pixels).clone())
-
-
-def nowhere(compute: Compute, pixels: torch.Tensor) -> Captured:
-    return Captured(lambda: None, torch.full_like(compute(pixels), torch.nan))
-
-
-@pytest.mark.parametrize("wrong", [frozen, nowhere])
-def test_a_graph_that_answers_wrongly_is_not_used(
-    wrong: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="no CUDA graph"):
-        graphs(capture=wrong)
-    assert len(caplog.records) == 3
-    assert "a plain forward's" in caplog.text
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_noise_that_overflows_is_no_reason_against_a_graph_that_overflows_in_the_same_places(
-    same: bool,
-) -> None:
-    def overflowing(pixels: torch.Tensor) -> torch.Tensor:
-        scores = scores_of(pixels).clone()
-        scores[:, 0, 0, 0] = torch.inf
-        return scores
-
-    def captured(compute: Compute, pixels: torch.Tensor) -> Captured:
-        return capture(compute if same else scores_of, pixels)
-
-    if same:
-        assert sorted(graphs(compute=overflowing, capture=captured).seconds) == [1, 2, 4]
-        return
-    with pytest.raises(RuntimeError, match="no CUDA graph"):
-        graphs(compute=overflowing, capture=captured)
-
-
-# Copies.
-
-
-def test_images_arrive_as_they_are_also_mirrored_and_after_larger_ones() -> None:
-    upload = Upload(CPU)
-    for seed, (count, side) in enumerate([(2, 8), (3, 16), (1, 4), (3, 16)]):
-        arrays = images(count, side, seed=seed).numpy()
-        given = [array[:, ::-1] for array in arrays]
-        with upload(given) as there:
-            assert there.shape == (count, side, side, 3)
-            assert np.array_equal(there.numpy(), arrays[:, :, ::-1])
-        with upload(arrays) as there:
-            assert np.array_equal(there.numpy(), arrays)
-
-
-def test_a_batch_stays_while_the_next_one_arrives() -> None:
-    """Two buffers: the device may still read the one while the other is filled."""
-    upload = Upload(CPU)
-    first, second = images(2, seed=1), images(2, seed=2)
-    with upload(first.numpy()) as there, upload(second.numpy()) as other:
-        assert torch.equal(there, first)
-        assert torch.equal(other, second)
-
-
-def test_tensors_come_back_in_order_and_are_the_caller_s_own() -> None:
-    source = [torch.arange(6).view(2, 3), torch.tensor([300], dtype=torch.uint16)]
-    arrived = Download(CPU)(*source)
-    arrays = arrived()
-    assert [array.tolist() for array in arrays] == [[[0, 1, 2], [3, 4, 5]], [300]]
-    arrays[0][:] = 9
-    assert source[0].max() == 5
-    assert arrived()[0].max() == 5
-
-
-def test_what_is_huge_is_copied_by_whoever_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_LARGEST_PINNED", 16)
-    small, huge = torch.arange(2), torch.arange(24).view(4, 6).T.contiguous()
-    arrived = Download(CPU)(small, huge)
-    huge += 1  # too early to be its copy
-    assert [array.tolist() for array in arrived()] == [small.tolist(), huge.tolist()]
-    arrived()[1][:] = 0
-    assert huge.max() == 24
-
-
-class Streams:
-    """Writes down what waits for what, as torch.cuda would be asked to."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self._names = iter(["filled 0", "read 0", "filled 1", "read 1"])
-
-    def Stream(self) -> str:
-        return "copies"
-
-    def current_stream(self) -> str:
-        return "compute"
-
-    def stream(self, stream: str) -> Any:
-        self.said.append(f"on {stream}")
-        return nullcontext()
-
-    def synchronize(self) -> None:
-        self.said.append("all")
-
-    def Event(self) -> Any:
-        name, said = next(self._names), self.said
-
-        class Event:
-            def record(self, stream: str) -> None:
-                said.append(f"{name} after {stream}")
-
-            def wait(self, stream: str) -> None:
-                said.append(f"{stream} waits for {name}")
-
-            def synchronize(self) -> None:
-                said.append(f"thread waits for {name}")
-
-        return Event()
-
-
-def test_a_buffer_is_filled_again_only_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = Streams()
-    monkeypatch.setattr(torch, "get_device_module", lambda device: streams)
-    upload = Upload(CPU)
-    for batch in range(3):
-        streams.said.clear()
-        with upload(images(1).numpy()):
-            streams.said.append("forward")
-        assert [line for line in streams.said if line != "all"] == [
-            f"thread waits for filled {batch % 2}",  # before pinned memory is written
-            f"copies waits for read {batch % 2}",  # before the device's is
-            "on copies",
-            f"filled {batch % 2} after copies",
-            f"compute waits for filled {batch % 2}",
-            "forward",
-            f"read {batch % 2} after compute",
-        ]
 
 
 # The network around the graphs.

@@ -44,7 +44,7 @@ def worker(
     """Serve one model: one process per GPU, each seeing exactly one."""
     from maskq_worker.gpus import choose, environment, inventory
     from maskq_worker.settings import WorkerSettings
-    from maskq_worker.sizes import cpu_share
+    from maskq_worker.sizes import cpu_environment
     from maskq_worker.supervisor import Slot, Supervisor
 
     if role is Role.WEBHOOKS:
@@ -60,7 +60,7 @@ def worker(
             for number in range(processes_per_gpu)
         ]
     else:
-        extra |= cpu_share(processes)
+        extra |= cpu_environment(processes)
         slots = [Slot(f"worker {number} on the CPU", extra) for number in range(processes)]
     raise typer.Exit(Supervisor(slots).run())
 

@@ -26,11 +26,11 @@ _ENVIRONMENT: Final = {
 }
 
 
-def cpu_share(processes: int) -> dict[str, str]:
-    """The environment of one of several processes on a machine's CPU: its share of the cores.
+def cpu_environment(processes: int) -> dict[str, str]:
+    """What one of several processes on a machine's CPU is started with, besides what is set already.
 
     Each would otherwise run as many threads as there are cores, and they would wait for one another.
-    What is set already stays.
+    So each gets its share of the cores, and libraries that neither wait awake nor hoard.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
     share = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
