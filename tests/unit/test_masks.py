@@ -19,7 +19,7 @@ from maskq_worker.model.taps import Taps
 
 @pytest.fixture(autouse=True)
 def _by_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few classes, as most of these tests have, would all go the reference's own way."""
+    """Masks of few classes, as most of these tests have, would all be made another way."""
     monkeypatch.setattr(masks, "_FEW_CLASSES", 0)
 
 
@@ -137,10 +137,12 @@ def test_bands_and_portions_leave_no_seams(budget_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("target", [(64, 64), (40, 7), (1, 1)])
+@pytest.mark.parametrize("band", [1, 2000, 1 << 17])
 def test_a_small_mask_of_few_classes_is_the_reference_s_own(
-    monkeypatch: pytest.MonkeyPatch, target: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, target: tuple[int, int], band: int
 ) -> None:
     monkeypatch.setattr(masks, "_FEW_CLASSES", 8)
+    monkeypatch.setattr(masks, "_BAND", band)
     monkeypatch.setattr(masks, "_Grid", None)  # nothing else is asked
     mask = upsampled_argmax(noise(8, 32, 32).movedim(0, -1).contiguous().movedim(-1, 0), target)
     assert mask.dtype == np.uint8
@@ -149,6 +151,13 @@ def test_a_small_mask_of_few_classes_is_the_reference_s_own(
         upsampled_argmax(noise(9, 32, 32), target)
     with pytest.raises(TypeError, match="NoneType"):
         upsampled_argmax(noise(8, 32, 32), target, budget_bytes=31)
+
+
+def test_of_few_classes_that_are_equal_the_first_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "_FEW_CLASSES", 8)
+    logits = noise(3, 4, 4)
+    mask = upsampled_argmax(torch.cat([logits, logits]), (9, 9))
+    assert np.array_equal(mask, reference(logits, (9, 9)))
 
 
 def test_more_than_256_classes_need_16_bits() -> None:

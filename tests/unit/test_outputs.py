@@ -134,6 +134,19 @@ def test_every_class_id_survives_the_png(classes: int) -> None:
     assert np.array_equal(np.asarray(opened(artifact.body)), mask)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (300, 1), (301, 257)])
+def test_the_mask_is_a_sound_palette_png(size: tuple[int, int]) -> None:
+    mask = (
+        np.random.default_rng(0).integers(0, 150, size, dtype=np.uint8).T
+    )  # not in memory's order
+    image = Image.new("RGB", size)
+    [artifact] = encode(frozenset({Output.MASK}), image=image, output=Segmented(mask), labels=ADE)
+    opened(artifact.body).verify()  # every chunk's sum
+    png = opened(artifact.body)
+    assert (png.format, png.mode, png.getpalette()) == ("PNG", "P", list(palette(150)))
+    assert np.array_equal(np.asarray(png), mask)
+
+
 def test_more_than_256_classes_make_a_16_bit_png() -> None:
     mask = mask_of([0, 255, 256, 299], dtype=np.uint16)
     image = Image.new("RGB", (4, 1))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +55,41 @@ class Taps:
             self.first_weight[index],
             self.second_weight[index],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTaps:
+    """The same in numpy's arrays, in the memory of the CPU."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    first_weight: NDArray[np.float32]
+    second_weight: NDArray[np.float32]
+
+    def at(self, some: slice) -> PlainTaps:
+        """Those of some output positions."""
+        return PlainTaps(
+            self.first[some], self.second[some], self.first_weight[some], self.second_weight[some]
+        )
+
+    def interpolated(self, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """values: (C, h, w). Along one axis, 1 or 2, of it."""
+        shape = (-1, 1) if axis == 1 else (1, -1)
+        first = values.take(self.first, axis)
+        first *= self.first_weight.reshape(shape)
+        second = values.take(self.second, axis)
+        second *= self.second_weight.reshape(shape)
+        first += second
+        return first
+
+
+@lru_cache(maxsize=32)
+def plain_taps(source: int, target: int) -> PlainTaps:
+    """Kept: images of one size follow one another, and `Taps.of` takes longer than a small mask."""
+    taps = Taps.of(source, target, torch.device("cpu"))
+    return PlainTaps(
+        taps.first.numpy(),
+        taps.second.numpy(),
+        taps.first_weight.numpy(),
+        taps.second_weight.numpy(),
+    )

@@ -12,21 +12,22 @@ from PIL import Image, ImageDraw, ImageFont
 from maskq.contract.jobs import ClassStats
 from maskq_worker.model.labels import PALETTE_COLOURS, palette
 from maskq_worker.outputs.classes import rgb
+from maskq_worker.outputs.png import palette_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OVERLAY_ALPHA: Final = 0.5  # of the mask's colours over the image
 OVERLAY_QUALITY: Final = 90
-# A palette image has no use for PNG's filters, and more effort than this saves little of few bytes.
-PNG_COMPRESS_LEVEL: Final = 1
+PNG_COMPRESS_LEVEL: Final = 1  # more effort saves little of few bytes
 _JPEG_SIDE: Final = 65_500  # px
 
 
 def mask_png(mask: NDArray[Any], num_labels: int) -> bytes:
     """Pixel = class id: a palette PNG, or 16-bit gray where there are more than 256 classes."""
-    image = Image.fromarray(mask) if mask.dtype == np.uint16 else _coloured(mask, num_labels)
-    return _saved(image, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    if mask.dtype == np.uint8:
+        return palette_png(mask, palette(num_labels))
+    return _saved(Image.fromarray(mask), "PNG", compress_level=PNG_COMPRESS_LEVEL)
 
 
 def overlay_jpeg(
