@@ -22,7 +22,7 @@ needs as many times the memory, and at 12 megapixels the post-processing alone t
 Granted to the peers, although a first version of such a program has none of it:
 - the model is loaded once, after the fork, in float32 (`auto` takes a checkpoint's float16, slow here),
   and runs in `torch.inference_mode`; transformers picks `sdpa` for the attention by itself;
-- torch's threads are set to the cores a process has, and wait asleep, as maskq's do;
+- torch's threads are set to the cores a process has, and wait awake for as short as maskq's do;
 - Celery's time limit for a child's start is raised;
 - S3 clients are kept open; images of a batch are fetched, and masks encoded and stored, by threads;
 - PNGs are compressed as quickly as maskq's (level 1), not at Pillow's default of 6;

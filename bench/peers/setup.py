@@ -27,5 +27,5 @@ class Setup:
         return cls(**json.loads(os.environ[VARIABLE]))
 
     def environment(self) -> dict[str, str]:
-        threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": "1000"}
+        threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": "20000"}
         return {VARIABLE: json.dumps(asdict(self)), **threads}

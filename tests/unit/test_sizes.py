@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -15,3 +17,29 @@ def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPa
     assert [cpu_environment(n)["OMP_NUM_THREADS"] for n in (1, 2, 3, 9)] == ["8", "4", "2", "1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert "OMP_NUM_THREADS" not in cpu_environment(2)
+
+
+# Prints the kernel's flags of the memory that a large tensor lies in.
+_FLAGS = """
+import torch
+tensor = torch.empty(64 * 2**20, dtype=torch.uint8)
+inside = False
+for line in open("/proc/self/smaps"):
+    name, *rest = line.split()
+    if not name.endswith(":"):
+        low, high = (int(end, 16) for end in name.split("-"))
+        inside = low <= tensor.data_ptr() + 4 * 2**20 < high
+    elif inside and name == "VmFlags:":
+        print(*rest)
+"""
+
+
+def test_torch_s_large_tensors_lie_in_huge_pages() -> None:
+    flags = subprocess.run(
+        [sys.executable, "-c", _FLAGS],
+        env=os.environ | cpu_environment(1),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "hg" in flags, "the kernel was not advised (MADV_HUGEPAGE); see proc_pid_smaps(5)"

@@ -15,6 +15,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
+from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
 from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
@@ -70,9 +71,8 @@ class ModelStep(bootsteps.StartStopStep):
             max_batch_size=worker.app.sizes.max_batch_size,
             name="maskq-model",
             at_once=worker.app.sizes.batches,
-            weight=lambda item: len(
-                item.views.each
-            ),  # tiles of one image are forwards of their own
+            # Tiles of one image are forwards of their own.
+            weight=lambda item: len(item.views.each),
             initialise=self._make_ready,
         )
         self._segmenter.on_forward = self._batcher.progress
@@ -151,8 +151,6 @@ class ModelStep(bootsteps.StartStopStep):
 
     def _release_rest(self) -> None:
         """What did not end within the drain's limit starts elsewhere at once, uncharged."""
-        from maskq.contract import FailureCode, JobFailure
-
         reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
         for held in self._leases.holding():
             held.lost.set()

@@ -189,9 +189,8 @@ def choose_device(device: str, backend: str = "auto") -> torch.device:
 
 def finite(scores: torch.Tensor) -> bool:
     """Whether all are numbers; scores: (C, h, w)."""
-    by_place = scores.movedim(
-        0, -1
-    )  # as our network leaves them: in order of memory it takes a 20th
+    # As our network leaves them: in order of memory it takes a 20th.
+    by_place = scores.movedim(0, -1)
     low, high = (by_place if by_place.is_contiguous() else scores).aminmax()  # NaN passes through
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
