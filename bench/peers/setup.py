@@ -27,5 +27,9 @@ class Setup:
         return cls(**json.loads(os.environ[VARIABLE]))
 
     def environment(self) -> dict[str, str]:
-        threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": "20000"}
+        from maskq_worker.sizes import (
+            SPINS,
+        )  # here: the peers' own processes need nothing of maskq's
+
+        threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": SPINS}
         return {VARIABLE: json.dumps(asdict(self)), **threads}

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch that a worker's model ran: the forward, and on a GPU the masks."""
+    """One batch that a worker's model ran: the forward, and masks that its thread made or awaited."""
 
     began_s: float  # since the epoch
     size: int

@@ -55,8 +55,9 @@ def main() -> int:
 
 
 def note_batches(segmenter: Segmenter, file: int) -> None:
-    """A line for each batch: when it began, its size, seconds until the device was done with it, of
-    these until all was launched (on a CPU: computed), and the processor's for the forward."""
+    """A line for each batch: when it began, its size, seconds until the model's thread was done with
+    it (on a CPU with the masks, too, that it made), of these until all was launched (on a CPU: the
+    forward), and the processor's for the forward."""
     launch, forward, spent = segmenter.launch, segmenter._forward, list[float]()
     helping = list[int]()  # OpenMP's threads for the model's; those for masks are others
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,18 +15,6 @@ from maskq_worker.model.cuda.buckets import Plan, bucket_sizes
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
 
 CPU = torch.device("cpu")
-FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
-T4, L4, H200, P100 = (7, 5), (8, 9), (9, 0), (6, 0)
-SIDE = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would only wait for one another on networks as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

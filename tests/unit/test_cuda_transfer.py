@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,18 +14,6 @@ from maskq_worker.model.cuda import transfer
 from maskq_worker.model.cuda.transfer import Download, Upload
 
 CPU = torch.device("cpu")
-FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
-T4, L4, H200, P100 = (7, 5), (8, 9), (9, 0), (6, 0)
-SIDE = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would only wait for one another on networks as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_images_arrive_as_they_are_also_mirrored_and_after_larger_ones() -> None:

@@ -151,6 +151,8 @@ def test_a_small_mask_of_few_classes_is_the_reference_s_own(
         upsampled_argmax(noise(9, 32, 32), target)
     with pytest.raises(TypeError, match="NoneType"):
         upsampled_argmax(noise(8, 32, 32), target, budget_bytes=31)
+    with pytest.raises(TypeError, match="NoneType"):  # few pixels, but between 32 rows of scores
+        upsampled_argmax(noise(8, 32, 32), (1, 20_000))
 
 
 def test_of_few_classes_that_are_equal_the_first_wins(monkeypatch: pytest.MonkeyPatch) -> None:

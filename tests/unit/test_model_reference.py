@@ -299,8 +299,10 @@ def test_where_others_wait_masks_are_left_to_those_who_ask(
     # When a batch has ended, and a thread asks for its mask
     [scored] = segmenter.launch([segmenter.prepare(photo(40, 30))])()
     assert len(drawn) == (not beside)
-    with ThreadPoolExecutor(1) as asking:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(2,)) as asking:
         output = asking.submit(scored.output).result()
+    torch.set_num_threads(before)  # a thread's own, but also what later ones begin with
     # Then it is the same mask, drawn once; beside a forward by one thread
     assert np.array_equal(output.mask, expected)
     assert len(drawn) == 1

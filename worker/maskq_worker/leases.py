@@ -52,11 +52,14 @@ class Leases:
     def stop(self) -> None:
         self._thread.stop()
 
+    def begin(self, job_id: str, token: str) -> Held:
+        """From now on its lease is renewed; `hold` goes on with it, and ends it."""
+        with self._lock:
+            return self._held.setdefault(token, Held(job_id, token))
+
     @contextmanager
     def hold(self, job_id: str, token: str) -> Iterator[Held]:
-        held = Held(job_id, token)
-        with self._lock:
-            self._held[token] = held
+        held = self.begin(job_id, token)
         try:
             yield held
         finally:

@@ -78,8 +78,11 @@ class Pipeline:
         if not self._outage.wait():
             self._persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
             return
-        until = time.monotonic() + _KEEP_ON_S
         with self._gate.shared():
+            if not self._outage.none:  # a suspect had the process to itself, perhaps for long
+                self._persist(calls.send_ticket(self._prefix, model))
+                return
+            until = time.monotonic() + _KEEP_ON_S
             claimed = self._persist(self._claim(model))
             while claimed.outcome is ClaimOutcome.CLAIMED:
                 claimed = self._run(claimed, lambda: self._next(model, until))
@@ -125,7 +128,12 @@ class Pipeline:
             ending.after(self._persist(ending.call))
             return _NOTHING
         answer, claimed = self._waiting_out(lambda: self.ledger.run_both(ending.call, claim))
-        ending.after(answer)
+        if claimed.record:  # it is ours already, and what follows may take longer than a lease
+            self._leases.begin(claimed.job_id, claimed.token)
+        try:
+            ending.after(answer)
+        except Exception:  # the next job must not suffer for it
+            logger.exception("a job has ended, but what was to follow did not work")
         return claimed
 
     def _left_to_newer(self, claimed: calls.Claimed) -> Ending[ReleaseOutcome]:

@@ -88,7 +88,7 @@ class Reference:
         """scores: (C, h, w) float32; size: (H, W) px; confidence, logits: whether they are wanted too.
 
         What is returned gives the answer, in any thread; None: there are scores that are no numbers.
-        A GPU begins now and is waited for then; a CPU computes then.
+        Masks for a GPU begin now and are waited for then (model/cuda/); here they are made then.
         """
 
         def compute() -> Answer | None:

@@ -46,7 +46,9 @@ def upsampled_argmax(
     except where two classes are tied but for rounding.
     """
     classes, height, width = logits.shape
-    few = classes <= _FEW_CLASSES and 4 * classes * size[0] * size[1] <= budget_bytes
+    # It takes two arrays (C, h, W), and for a large mask another way is sooner done.
+    all_scores = 4 * classes * max(2 * height, size[0]) * size[1]
+    few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
     if few and logits.device.type == "cpu":
         return _between_all(logits.float().contiguous().numpy(), size)
     grid = _Grid(logits, size, budget_bytes)
@@ -67,6 +69,7 @@ def upsampled_argmax(
     return mask
 
 
+@np.errstate(all="ignore")  # whoever calls looks for scores that are no numbers, or does not mind
 def _between_all(
     scores: NDArray[np.float32], size: tuple[int, int]
 ) -> NDArray[np.unsignedinteger[Any]]:

@@ -150,28 +150,30 @@ class Segmenter:
 
         On a GPU all work is queued when this returns, and what is queued next follows without a pause.
         On a CPU masks are left to do: then and there, or, where it is `crowded` or images are small, by
-        those who ask. What goes wrong with one image's mask is its own error.
+        those who ask (not those of transformers' own backend). What goes wrong with one image's mask is
+        its own error.
 
         Raises PermanentError `out_of_memory` if the forward does not fit the device: a batch of
         several is then launched again in parts.
         """
+        small = all(height * width <= _SMALL for height, width in (item.size for item in batch))
+        return partial(self._ended, self._launched(batch), small)
+
+    def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
+        """All of it, here and now."""
+        launched = self._launched(batch)
+        with self._device_watched():
+            return [_output_or_error(one) for one in launched]
+
+    def _launched(self, batch: Sequence[ModelInput]) -> list[Scored]:
         began = time.perf_counter()
         with self._device_watched():
             merged = self._merged(batch)
             answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
         forward_ms = _ms_since(began)
-        waiting = [
+        return [
             Scored(partial(self._output, item, answer, forward_ms))
             for item, answer in zip(batch, answers, strict=True)
-        ]
-        small = all(height * width <= _SMALL for height, width in (item.size for item in batch))
-        return partial(self._ended, waiting, small)
-
-    def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
-        """`launch`, and all that is left to do."""
-        return [
-            one if isinstance(one, Exception) else _output_or_error(one)
-            for one in self.launch(batch)()
         ]
 
     def _ended(self, batch: Sequence[Scored], small: bool) -> list[Scored | Exception]:
@@ -353,7 +355,8 @@ def _in_one_thread(work: Callable[[], ModelOutput]) -> ModelOutput:
     OpenMP's, the helpers of all sleep between their tasks instead of looking out for the next."""
     import torch
 
-    torch.set_num_threads(1)  # of the calling thread
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)  # of this thread, and of those that have not used torch yet
     return work()
 
 

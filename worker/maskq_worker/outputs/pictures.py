@@ -12,14 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from maskq.contract.jobs import ClassStats
 from maskq_worker.model.labels import PALETTE_COLOURS, palette
 from maskq_worker.outputs.classes import rgb
-from maskq_worker.outputs.png import palette_png
+from maskq_worker.outputs.png import COMPRESS_LEVEL, palette_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OVERLAY_ALPHA: Final = 0.5  # of the mask's colours over the image
 OVERLAY_QUALITY: Final = 90
-PNG_COMPRESS_LEVEL: Final = 1  # more effort saves little of few bytes
 _JPEG_SIDE: Final = 65_500  # px
 
 
@@ -27,7 +26,7 @@ def mask_png(mask: NDArray[Any], num_labels: int) -> bytes:
     """Pixel = class id: a palette PNG, or 16-bit gray where there are more than 256 classes."""
     if mask.dtype == np.uint8:
         return palette_png(mask, palette(num_labels))
-    return _saved(Image.fromarray(mask), "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    return _saved(Image.fromarray(mask), "PNG", compress_level=COMPRESS_LEVEL)
 
 
 def overlay_jpeg(
@@ -52,12 +51,12 @@ def confidence_png(confidence: NDArray[np.uint8] | None) -> bytes:
     """Gray, (H, W): 255 times the probability of the class that won."""
     if confidence is None:
         raise ValueError("confidence is wanted, but the model was not asked to keep it")
-    return _saved(Image.fromarray(confidence), "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    return _saved(Image.fromarray(confidence), "PNG", compress_level=COMPRESS_LEVEL)
 
 
 def binary_png(mask: NDArray[Any], class_id: int) -> bytes:
     """1 bit a pixel: white where the class is."""
-    return _saved(Image.fromarray(mask == class_id), "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    return _saved(Image.fromarray(mask == class_id), "PNG", compress_level=COMPRESS_LEVEL)
 
 
 def _with_legend(

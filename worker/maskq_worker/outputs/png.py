@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3  # IHDR's colour type
-_COMPRESS_LEVEL: Final = 1  # more effort saves little of few bytes
+COMPRESS_LEVEL: Final = 1  # of all PNGs: more effort saves little of few bytes
 
 
 def palette_png(pixels: NDArray[np.uint8], colours: bytes) -> bytes:
@@ -33,7 +33,7 @@ def palette_png(pixels: NDArray[np.uint8], colours: bytes) -> bytes:
             _SIGNATURE,
             _chunk(b"IHDR", header),
             _chunk(b"PLTE", colours),
-            _chunk(b"IDAT", zlib.compress(rows.data, _COMPRESS_LEVEL)),
+            _chunk(b"IDAT", zlib.compress(rows.data, COMPRESS_LEVEL)),
             _chunk(b"IEND", b""),
         )
     )
