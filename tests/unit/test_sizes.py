@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from maskq_worker.sizes import cpu_environment
+from maskq_worker.settings import WorkerSettings
+from maskq_worker.sizes import Sizes, cpu_environment, sizes
 
 
 def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,6 +18,13 @@ def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPa
     assert [cpu_environment(n)["OMP_NUM_THREADS"] for n in (1, 2, 3, 9)] == ["8", "4", "2", "1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert "OMP_NUM_THREADS" not in cpu_environment(2)
+
+
+def test_what_the_settings_leave_open_is_chosen_here() -> None:
+    assert sizes(WorkerSettings(), cuda=False) == Sizes(1, concurrency=4, batches=1)
+    assert sizes(WorkerSettings(), cuda=True) == Sizes(16, concurrency=64, batches=2)
+    chosen = WorkerSettings(max_batch_size=3, concurrency=7)
+    assert sizes(chosen, cuda=True) == Sizes(3, concurrency=7, batches=2)
 
 
 # Prints the kernel's flags of the memory that a large tensor lies in.
