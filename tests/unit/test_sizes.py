@@ -21,7 +21,7 @@ def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_the_settings_leave_open_is_chosen_here() -> None:
-    assert sizes(WorkerSettings(), cuda=False) == Sizes(1, concurrency=4, batches=1)
+    assert sizes(WorkerSettings(), cuda=False) == Sizes(1, concurrency=5, batches=1)
     assert sizes(WorkerSettings(), cuda=True) == Sizes(16, concurrency=64, batches=2)
     chosen = WorkerSettings(max_batch_size=3, concurrency=7)
     assert sizes(chosen, cuda=True) == Sizes(3, concurrency=7, batches=2)
