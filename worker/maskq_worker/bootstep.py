@@ -20,7 +20,8 @@ from maskq.contract.places import S3Place
 from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
-from maskq_worker.leases import Leases, Sweeper
+from maskq_worker.leases import Leases, Repeating, Sweeper
+from maskq_worker.memory import give_back
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 EX_CONFIG = 78  # sysexits.h: restarting will not help
 _DRAIN_S = 30.0
 _REGISTER_EVERY_S = 30.0
+_GIVE_BACK_EVERY_S = 5.0
 
 
 class ModelStep(bootsteps.StartStopStep):
@@ -90,6 +92,8 @@ class ModelStep(bootsteps.StartStopStep):
         home = S3Place(settings.s3_bucket, settings.output_prefix)
         self._retention = Retention(self._ledger, store, prefix, home)
         self._retention.start()
+        self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
+        self._memory.start()
         self._pipeline = worker.app.pipeline = Pipeline(
             settings,
             ledger=self._ledger,
@@ -142,6 +146,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.close()
         self._watchdog.stop()
         self._retention.stop()
+        self._memory.stop()
         self._leases.stop()
         self._sweeper.stop()
         self._segmenter.close()
