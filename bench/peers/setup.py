@@ -27,9 +27,8 @@ class Setup:
         return cls(**json.loads(os.environ[VARIABLE]))
 
     def environment(self) -> dict[str, str]:
-        from maskq_worker.sizes import (
-            SPINS,
-        )  # here: the peers' own processes need nothing of maskq's
+        # Here, since the peers' own processes need nothing of maskq's.
+        from maskq_worker.sizes import SPINS
 
         threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": SPINS}
         return {VARIABLE: json.dumps(asdict(self)), **threads}

@@ -23,9 +23,7 @@ COMPRESS_LEVEL: Final = 1  # of all PNGs: more effort saves little of few bytes
 def palette_png(pixels: NDArray[np.uint8], colours: bytes) -> bytes:
     """pixels: (H, W), each the number of a colour; colours: RGB, three bytes each, at most 256."""
     height, width = pixels.shape
-    rows = np.zeros(
-        (height, 1 + width), np.uint8
-    )  # each begins with the number of its filter: none
+    rows = np.zeros((height, 1 + width), np.uint8)  # each begins with its filter's number: none
     rows[:, 1:] = pixels
     header = struct.pack(">IIBBBBB", width, height, 8, _PALETTE, 0, 0, 0)
     return b"".join(
