@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,17 @@ def test_list_pages_through_the_newest_first(client: Client, scene: Image.Image)
     assert found[:5] == ids[::-1]
     for job_id in ids:
         client.get(job_id).wait(timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's batch policy is Linux's")
+def test_a_worker_on_a_cpu_lets_others_go_first(
+    client: Client, stack: Stack, scene: Image.Image
+) -> None:
+    # When it has run a job
+    client.submit(scene).wait(timeout=60)
+
+    # Then its threads are scheduled as ones that compute, but for the one that watches its parent
+    threads = Path(f"/proc/{stack.workers[0].pid}/task").iterdir()
+    policies = [os.sched_getscheduler(int(thread.name)) for thread in threads]
+    assert policies.count(os.SCHED_BATCH) == len(policies) - 1
+    assert len(policies) > 5

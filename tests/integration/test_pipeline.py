@@ -151,7 +151,7 @@ def test_after_a_job_that_came_to_nothing_it_goes_on(
                 return get(place / "no-such-object", **options)
             bench.ledger.run(calls.cancel(bench.prefix, "a"))
             for held in bench.pipeline._leases.holding():
-                held.lost.set()
+                held.lost = True
         return get(place, **options)
 
     monkeypatch.setattr(bench.store, "get", troubled)

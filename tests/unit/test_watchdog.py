@@ -1,27 +1,33 @@
-"""A forward that hangs ends its process; one that is only slow does not."""
+"""A forward that hangs ends its process, as does a dead model thread; a slow one does not."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
 
 PROGRAM = """
-import logging, sys, threading, time
-from maskq_worker.batcher import MicroBatcher
+import logging, math, sys, time
+from maskq_worker.batcher import BatcherClosed, MicroBatcher
 from maskq_worker.watchdog import Watchdog
 
 logging.basicConfig()
 def launch(batch):
+    if math.isnan(batch[0]):
+        sys.exit(1)
     time.sleep(batch[0])
     return lambda: batch
 
 batcher = MicroBatcher(launch, max_batch_size=1, name="model")
 batcher.start()
-watchdog = Watchdog(batcher.busy_since, limit_s=0.6)
+watchdog = Watchdog(batcher, limit_s=0.6)
 watchdog.start()
 for seconds in map(float, sys.argv[1:]):
-    batcher.submit(seconds).result()
+    try:
+        batcher.submit(seconds).result()
+    except BatcherClosed:  # its worker waits for the next job
+        time.sleep(60)
 watchdog.stop()
 batcher.close()
 print("done")
@@ -49,6 +55,13 @@ def test_a_hanging_one_ends_the_process_with_a_word_on_why() -> None:
     code, out, error, took_s = run(0.1, 60)
     assert (code, out) == (70, "")
     assert "MASKQ_FORWARD_TIMEOUT_S" in error
+    assert took_s < 30
+
+
+def test_a_dead_thread_ends_the_process_with_a_word_on_why() -> None:
+    code, out, error, took_s = run(0.1, math.nan)
+    assert (code, out) == (70, "")
+    assert "the model's thread died" in error
     assert took_s < 30
 
 

@@ -13,7 +13,7 @@ from celery.platforms import SecurityWarning
 from maskq.errors import MaskqError
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import sizes
+from maskq_worker.sizes import run_as_batch, sizes
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -43,10 +43,13 @@ def main() -> int:
     from maskq_worker.model.checkpoint import served_name
 
     try:
-        wanted = sizes(settings, cuda=goes_to_gpu(settings))
+        cuda = goes_to_gpu(settings)
+        wanted = sizes(settings, cuda=cuda)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
         return 78
+    if not cuda:
+        run_as_batch()
     app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(

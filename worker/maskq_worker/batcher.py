@@ -63,6 +63,7 @@ class MicroBatcher(Generic[In, Out]):
         self._waiting: deque[tuple[In, Future[Out]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._died = False
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._in_flight = InFlight(at_once, self._changed, name=f"{name}-ends")
@@ -92,6 +93,10 @@ class MicroBatcher(Generic[In, Out]):
         """When the batch in progress began, or last made progress, by time.monotonic(); None: idle."""
         return self._in_flight.busy_since
 
+    def died(self) -> bool:
+        """Whether its thread ended though nobody closed it: nothing will run here any more."""
+        return self._died
+
     def progress(self) -> None:
         """For a batch of several forwards: one of them is done. Call it from within `launch`."""
         self._in_flight.progress()
@@ -117,6 +122,9 @@ class MicroBatcher(Generic[In, Out]):
                 return
             while self._step():
                 pass
+        except BaseException:
+            self._died = True
+            raise
         finally:  # however the thread ends, nobody may wait for it for ever
             self._closed = True
             self._fail_waiting()

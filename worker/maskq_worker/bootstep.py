@@ -81,7 +81,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._segmenter.crowded = self._batcher.crowded
         self._segmenter.on_device_lost = partial(_end_for, self._segmenter.info.device)
         self._batcher.start()
-        self._watchdog = Watchdog(self._batcher.busy_since, settings.forward_timeout_s)
+        self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
         store = ObjectStore(
             settings.s3_endpoint_url,
@@ -158,7 +158,7 @@ class ModelStep(bootsteps.StartStopStep):
         """What did not end within the drain's limit starts elsewhere at once, uncharged."""
         reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
         for held in self._leases.holding():
-            held.lost.set()
+            held.lost = True
             self._ledger.run(
                 calls.release(
                     self._settings.key_prefix, held.job_id, held.token, reason,

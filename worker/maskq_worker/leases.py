@@ -27,11 +27,11 @@ class Held:
         self.job_id = job_id
         self.token = token
         self.written: list[S3Place] = []  # objects of this attempt, should it come to nothing
-        self.lost = threading.Event()
+        self.lost = False
 
     def check(self) -> None:
         """Raise Lost if the job was taken away."""
-        if self.lost.is_set():
+        if self.lost:
             raise Lost(self.job_id)
 
 
@@ -80,7 +80,7 @@ class Leases:
         for one in held:
             if one.token in lost:
                 logger.info("job %s is no longer this worker's: its work stops here", one.job_id)
-                one.lost.set()
+                one.lost = True
 
 
 class Sweeper:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +41,19 @@ def cpu_environment(processes: int) -> dict[str, str]:
     threads = max(1, (os.cpu_count() or 1) // processes)
     share = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     return {name: value for name, value in share.items() if name not in os.environ}
+
+
+def run_as_batch() -> None:
+    """Let the kernel run this process as one that computes: who wakes waits until a core is free.
+
+    Its threads hand one job on to each other, and each wakes the next while it still holds Python's
+    lock. As the kernel runs processes otherwise, the one that is woken takes the core at once, only to
+    wait for that lock: a tenth of a small job's processor time. Priority stays as it is.
+    For threads that are started from now on; sched(7), SCHED_BATCH.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def sizes(settings: WorkerSettings, *, cuda: bool) -> Sizes:

@@ -1,5 +1,5 @@
-"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted, and a card that is
-lost stays lost: the process ends.
+"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted, a card that is lost
+stays lost, and no other thread can own the model: the process ends.
 
 Its leases run out and its jobs run elsewhere, each alone, so that the one that does it is found.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from maskq_worker.leases import Repeating
 
@@ -19,14 +19,19 @@ EX_SOFTWARE = 70  # sysexits.h: the supervisor starts another process
 _LOOK_EVERY_S = 1.0
 
 
+class Watched(Protocol):
+    def busy_since(self) -> float | None:
+        """When the forward in progress began, by time.monotonic(); None while there is none."""
+
+    def died(self) -> bool:
+        """Whether the thread that runs forwards has ended unasked."""
+
+
 class Watchdog:
-    """Ends the process when a forward takes longer than `limit_s`.
+    """Ends the process when a forward takes longer than `limit_s`, or none can run any more."""
 
-    busy_since: when the forward in progress began, by time.monotonic(); None while there is none.
-    """
-
-    def __init__(self, busy_since: Callable[[], float | None], limit_s: float) -> None:
-        self._busy_since = busy_since
+    def __init__(self, model: Watched, limit_s: float) -> None:
+        self._model = model
         self._limit_s = limit_s
         self._thread = Repeating("maskq-watchdog", min(_LOOK_EVERY_S, limit_s / 4), self._look)
 
@@ -37,7 +42,9 @@ class Watchdog:
         self._thread.stop()
 
     def _look(self) -> None:
-        since = self._busy_since()
+        if self._model.died():
+            end_process("the model's thread died")
+        since = self._model.busy_since()
         if since is None or time.monotonic() - since < self._limit_s:
             return
         end_process(
