@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import InvalidRequest
 
 PREFIX = "MASKQ_"
@@ -38,7 +39,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
     queue_ttl_s: float = Field(default=86_400.0, gt=0)
     run_timeout_s: float = Field(default=600.0, gt=0)
-    webhook_url: str | None = None  # is told of the end of jobs that name no webhook themselves
+    webhook_url: WebhookUrl | None = (
+        None  # is told of the end of jobs that name no webhook themselves
+    )
     retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records, idempotency keys
     output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: kept
 
@@ -56,14 +59,17 @@ class Settings(BaseSettings):
             raise InvalidRequest("; ".join(lines)) from None
 
 
-# A client meets its worker's variables in a shared environment: known is not the same as used here.
+# A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
+# is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "forward_timeout_s", "max_score_bytes",
-    "max_image_bytes", "max_image_pixels", "allowed_buckets", "log_level",
+    "forward_timeout_s", "max_score_bytes", "s3_client",
+    "max_image_bytes", "max_image_pixels", "max_decoded_bytes", "allowed_buckets", "log_level",
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
+    "image", "python_image", "torch", "torch_index", "redis_password", "redis_port",
+    "s3_access_key", "s3_secret_key", "s3_port", "gateway_port",
 }  # fmt: skip
 
 
