@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.worker import state
+from redis import AuthenticationError, ResponseError
 
 from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
-from maskq.errors import MaskqError
+from maskq.errors import MaskqError, QueueFull, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases, Repeating, Sweeper
@@ -35,6 +37,7 @@ EX_CONFIG = 78  # sysexits.h: restarting will not help
 _DRAIN_S = 30.0
 _REGISTER_EVERY_S = 30.0
 _GIVE_BACK_EVERY_S = 5.0
+_AWAY_PAUSE_S = 1.0
 
 
 class ModelStep(bootsteps.StartStopStep):
@@ -103,7 +106,7 @@ class ModelStep(bootsteps.StartStopStep):
             leases=self._leases,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )
-        self._register()
+        self._await_registered()
         signals.worker_ready.connect(self._on_ready, weak=False)
         info = self._segmenter.info
         logger.info(
@@ -121,6 +124,22 @@ class ModelStep(bootsteps.StartStopStep):
         info = self._segmenter.info
         about = {"revision": info.revision, "labels": len(info.labels), "backend": info.backend}
         self._ledger.run(calls.register_model(self._settings.key_prefix, info.name, about))
+
+    def _await_registered(self) -> None:
+        """A Redis that is away, or still reads its file, is waited for; one that is full can be served.
+        A wrong password or a missing right is a mistake in the settings."""
+        while True:
+            try:
+                return self._register()
+            except QueueFull as error:
+                logger.warning("%s; the model is made known later", error)
+                return
+            except StoreUnavailable as error:
+                if isinstance(error.__cause__, (AuthenticationError, ResponseError)):
+                    raise
+                logger.warning("%s; trying again", error)
+            time.sleep(_AWAY_PAUSE_S)
+            state.maybe_shutdown()
 
     def _on_ready(self, **_: Any) -> None:
         timer = self._worker.timer

@@ -1,7 +1,8 @@
 """Celery's Redis transport, made to survive what anybody may push on a queue.
 
 As shipped, one message that is not JSON ends the worker's main loop. Here it is put aside on
-`{key_prefix}:refused` (the last 100 are kept for a look) and the next one is read.
+`{key_prefix}:refused` (the last 100 are kept for a look) and the next one is read. And as shipped no
+worker starts while Redis is full, though only workers can make room in it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
+from redis import OutOfMemoryError
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,21 @@ class QoS(redis.QoS):
         if delivery_tag in self._delivered:
             super().ack(delivery_tag)
 
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Nothing is ever kept back; to look takes a lock, which a full Redis refuses."""
+
 
 class Channel(redis.Channel):
     QoS = QoS
     refused_key = "maskq:refused"
 
     from_transport_options = (*redis.Channel.from_transport_options, "refused_key")  # type: ignore[assignment]
+
+    def _queue_bind(self, *binding: Any) -> None:
+        try:
+            super()._queue_bind(*binding)
+        except OutOfMemoryError:  # who sends asks for what is bound; to consume, nobody does
+            logger.warning("Redis is full: queues are read, and bound at the next start")
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -57,7 +57,6 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
-        worker_proc_alive_timeout=600.0,
     )
     app.steps["worker"].add(ModelStep)
     return app

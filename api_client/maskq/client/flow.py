@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from maskq.errors import StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger
 from maskq.ledger.calls import Call
 
@@ -27,6 +28,8 @@ R = TypeVar("R")
 # read again after this many seconds.
 _RECHECK_S = 5.0
 _LOST = (RedisConnectionError, RedisTimeoutError)
+_LOST_PAUSE_S = 0.2  # before Redis is asked again
+_OUTAGE_S = 60.0  # that a Redis which answered before may stay away
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Blocking:
 class Until:
     """Ask `call` now and at every wake-up on `channel`, until `ready` says yes or the time is up.
 
-    Its answer is the last one, ready or not.
+    Its answer is the last one, ready or not. A Redis that goes away meanwhile is waited for, a minute
+    at most.
     """
 
     channel: str
@@ -72,12 +76,21 @@ class _Pace:
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
+        self._answered = time.monotonic()
 
     def left_s(self) -> float:
         return float("inf") if self._end is None else self._end - time.monotonic()
 
     def next_s(self) -> float:
         return max(0.0, min(self.left_s(), _RECHECK_S))
+
+    def answered(self) -> None:
+        """Redis did."""
+        self._answered = time.monotonic()
+
+    def waits_out(self) -> bool:
+        """Whether to ask again a Redis that has not answered."""
+        return self.left_s() > 0 and time.monotonic() - self._answered < _OUTAGE_S
 
 
 class BlockingDriver:
@@ -119,15 +132,22 @@ class BlockingDriver:
         if effect.ready(answer):
             return answer
         with self.ledger.redis.pubsub() as pubsub:
-            # The confirmation of the subscription is the first wake-up: whatever happened between the
-            # look above and the subscription is seen by the look after it.
-            pubsub.subscribe(effect.channel)
             while pace.left_s() > 0:
                 try:
+                    # The confirmation of the subscription is the first wake-up: whatever happened
+                    # between the look above and the subscription is seen by the look after it.
+                    if not pubsub.subscribed:
+                        pubsub.subscribe(effect.channel)
                     pubsub.get_message(timeout=pace.next_s())
                 except _LOST:
-                    time.sleep(0.2)  # redis-py subscribes again by itself
-                answer = self.ledger.run(effect.call)
+                    time.sleep(_LOST_PAUSE_S)  # redis-py subscribes again by itself
+                try:
+                    answer = self.ledger.run(effect.call)
+                except StoreUnavailable:
+                    if not pace.waits_out():
+                        raise
+                    continue
+                pace.answered()
                 if effect.ready(answer):
                     break
         return answer
@@ -172,13 +192,20 @@ class AsyncDriver:
         if effect.ready(answer):
             return answer
         async with self.ledger.redis.pubsub() as pubsub:
-            await pubsub.subscribe(effect.channel)
             while pace.left_s() > 0:
                 try:
+                    if not pubsub.subscribed:
+                        await pubsub.subscribe(effect.channel)
                     await pubsub.get_message(timeout=pace.next_s())
                 except _LOST:
-                    await asyncio.sleep(0.2)
-                answer = await self.ledger.run(effect.call)
+                    await asyncio.sleep(_LOST_PAUSE_S)
+                try:
+                    answer = await self.ledger.run(effect.call)
+                except StoreUnavailable:
+                    if not pace.waits_out():
+                        raise
+                    continue
+                pace.answered()
                 if effect.ready(answer):
                     break
         return answer

@@ -1,0 +1,83 @@
+"""Redis is away, or full, just when somebody waits for a job or starts a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from acceptance.conftest import LEASE_S
+from bench.checkpoints import write_smallest
+from PIL import Image
+
+from maskq import AsyncClient, Client, JobStatus
+from maskq.ledger import calls
+from maskq_standalone.stack import Stack
+
+IMAGE = Image.new("RGB", (64, 48), "teal")
+MODEL = "smallest"
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
+    model = write_smallest(tmp_path / MODEL)
+    environment = {"MASKQ_LEASE_S": str(LEASE_S)}
+    with Stack(workers=0, pinned=True, model=str(model), env=environment) as running:
+        yield running
+
+
+def until(true: Callable[[], object], *, within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+async def width_of(job_id: str) -> int:
+    async with AsyncClient.from_env() as client:
+        return (await (await client.get(job_id)).wait(timeout=90)).details.width
+
+
+def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
+    # Given a job that is on disk, and two callers that wait for it
+    ledger, prefix = fresh_client._driver.ledger, fresh_client.key_prefix
+    ledger.run(calls.register_model(prefix, MODEL, {}))
+    job = fresh_client.submit(IMAGE, durable=True)
+    channel = f"{prefix}:wake:{job.id}"
+    with ThreadPoolExecutor(3) as pool:
+        blocking = pool.submit(job.wait, timeout=90)
+        awaiting = pool.submit(asyncio.run, width_of(job.id))
+        until(lambda: ledger.redis.execute_command("PUBSUB", "NUMSUB", channel)[1] == 2)
+
+        # When Redis dies, and a worker starts before it is back
+        fresh_stack.kill_redis()
+        starting = pool.submit(fresh_stack.start_worker)
+        until(lambda: any("trying again" in one.child.log_tail() for one in fresh_stack.workers))
+        assert not blocking.done()
+        assert not awaiting.done()
+        fresh_stack.restart_redis()
+
+        # Then the worker is the same one, does the job, and both hear of it
+        worker = starting.result(60)
+        assert worker.child.alive
+        assert blocking.result(60).details.width == awaiting.result(60) == IMAGE.width
+
+
+def test_a_worker_that_starts_while_redis_is_full_works_it_off(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
+    # Given a job in a Redis that then has no room left
+    ledger, prefix = fresh_client._driver.ledger, fresh_client.key_prefix
+    ledger.run(calls.register_model(prefix, MODEL, {}))
+    job = fresh_client.submit(IMAGE)
+    ledger.redis.config_set("maxmemory", "1")
+
+    # When a worker starts, then it does the job
+    fresh_stack.start_worker()
+    job.wait(timeout=60)
+    assert job.refresh().status is JobStatus.SUCCEEDED
