@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from maskq.contract import JobRecord, JobStatus, SegmentRequest
 from maskq.contract.mistakes import sentence
-from maskq.ledger import Ledger, calls
-from maskq.ledger.calls import SubmitOutcome
-from maskq.ledger.message import celery_head
+from maskq.ledger import calls
+from maskq.ledger.calls import Call, SubmitOutcome, T
+from maskq.ledger.message import ORIGIN, celery_head
 from maskq.settings import Settings
 
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Persist(Protocol):
+    def __call__(self, call: Call[T]) -> T: ...
 
 
 class SegmentRefused(Exception):
@@ -30,22 +34,27 @@ class SegmentRefused(Exception):
 
 
 def answer(
-    ledger: Ledger, settings: Settings, caller: dict[str, Any], args: list[Any]
+    persist: Persist, settings: Settings, caller: dict[str, Any], args: list[Any]
 ) -> dict[str, Any]:
-    """The result of an ended job; raises SegmentRefused if it has none, Ignore while it goes on."""
+    """The result of an ended job; raises SegmentRefused if it has none, Ignore while it goes on.
+
+    persist: waits for a Redis that is away, or an outage would be the final answer of a good job.
+    """
     task_id = caller["id"]
     if not _TASK_ID.fullmatch(task_id):
         raise SegmentRefused(f"invalid_request: {task_id!r} cannot be a job id")
-    record = ledger.run(calls.get(settings.key_prefix, task_id))
+    record = persist(calls.get(settings.key_prefix, task_id))
     if record is None:
-        _accept(ledger, settings, caller, args)
+        if caller.get("origin") == ORIGIN:  # it has ended, and the record is gone: not a new job
+            raise SegmentRefused("not_found: the job was deleted, or its retention is over")
+        _accept(persist, settings, caller, args)
         raise Ignore
     if not record.ended:
         raise Ignore  # a second message of a job that runs, or waits, elsewhere
     return _outcome(record)
 
 
-def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: list[Any]) -> None:
+def _accept(persist: Persist, settings: Settings, caller: dict[str, Any], args: list[Any]) -> None:
     if len(args) != 1:
         raise SegmentRefused("invalid_request: maskq.segment takes one argument, the request")
     try:
@@ -55,7 +64,7 @@ def _accept(ledger: Ledger, settings: Settings, caller: dict[str, Any], args: li
     limits = replace(calls.Limits.of(settings), default_model=None)
     # Kept as long as the record: without the secrets of presigned URLs.
     head = celery_head(caller, [json.loads(request.wire())], settings.key_prefix)
-    submitted = ledger.run(
+    submitted = persist(
         calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head)
     )
     match submitted.outcome:

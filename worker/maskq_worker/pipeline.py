@@ -57,7 +57,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._prefix = settings.key_prefix
-        self.ledger = ledger
+        self._ledger = ledger
         self._stages = Stages(settings, store=store, segmenter=segmenter, batcher=batcher)
         self._leases = leases
         self._owner = owner
@@ -76,19 +76,19 @@ class Pipeline:
         long, since Celery's other messages wait for this thread.
         """
         if not self._outage.wait():
-            self._persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
+            self.persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
             return
         with self._gate.shared():
             if not self._outage.none:  # a suspect had the process to itself, perhaps for long
-                self._persist(calls.send_ticket(self._prefix, model))
+                self.persist(calls.send_ticket(self._prefix, model))
                 return
             until = time.monotonic() + _KEEP_ON_S
-            claimed = self._persist(self._claim(model))
+            claimed = self.persist(self._claim(model))
             while claimed.outcome is ClaimOutcome.CLAIMED:
                 claimed = self._run(claimed, lambda: self._next(model, until))
         if claimed.outcome is ClaimOutcome.ALONE:
             with self._gate.alone():
-                suspect = self._persist(self._claim(model, alone=claimed.job_id))
+                suspect = self.persist(self._claim(model, alone=claimed.job_id))
                 if suspect.outcome is ClaimOutcome.CLAIMED:
                     self._run(suspect, lambda: None)
 
@@ -123,11 +123,11 @@ class Pipeline:
     def _end(self, ending: Ending[T] | None, following: Following) -> calls.Claimed:
         claim = following()
         if ending is None:
-            return self._persist(claim) if claim else _NOTHING
+            return self.persist(claim) if claim else _NOTHING
         if claim is None:
-            ending.after(self._persist(ending.call))
+            ending.after(self.persist(ending.call))
             return _NOTHING
-        answer, claimed = self._waiting_out(lambda: self.ledger.run_both(ending.call, claim))
+        answer, claimed = self._waiting_out(lambda: self._ledger.run_both(ending.call, claim))
         if claimed.record:  # it is ours already, and what follows may take longer than a lease
             self._leases.begin(claimed.job_id, claimed.token)
         try:
@@ -180,7 +180,7 @@ class Pipeline:
 
     def _discard(self, record: JobRecord, held: Held, result: JobResult | None = None) -> None:
         """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
-        current = self._persist(calls.get(self._prefix, record.id))
+        current = self.persist(calls.get(self._prefix, record.id))
         if current and not current.ended:
             return  # whoever claims it next adopts the manifest, if this attempt got that far
         if current and current.result:
@@ -191,7 +191,7 @@ class Pipeline:
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
 
     def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:
-        failure = JobFailure(code=error.code, message=error.message)
+        failure = error.failure()
         self._stages.remove(held.written)
         if not isinstance(error, TransientError):
             return Ending(
@@ -217,8 +217,9 @@ class Pipeline:
             ),
         )
 
-    def _persist(self, call: Call[T]) -> T:
-        return self._waiting_out(lambda: self.ledger.run(call))
+    def persist(self, call: Call[T]) -> T:
+        """Carry it out, as soon as there is a Redis."""
+        return self._waiting_out(lambda: self._ledger.run(call))
 
     def _waiting_out(self, ask: Callable[[], T]) -> T:
         """Every call may be sent twice, so an outage of Redis is waited out here."""

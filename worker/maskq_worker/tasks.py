@@ -20,11 +20,11 @@ class _Answered(Task):
     """Tells the ledger once Celery has stored the result and sent what follows it."""
 
     def after_return(self, status: str, retval: Any, task_id: str, *_: Any) -> None:
-        self.app.pipeline.ledger.run(calls.answered(self.app.settings.key_prefix, task_id))
+        self.app.pipeline.persist(calls.answered(self.app.settings.key_prefix, task_id))
 
 
 @shared_task(name=keys.TASK_SEGMENT, bind=True, base=_Answered)
 def segment(self: Task, *args: Any) -> dict[str, Any]:
     """Segment an image for a caller that knows only Celery."""
     caller = dict(self.request.__dict__)
-    return intake.answer(self.app.pipeline.ledger, self.app.settings, caller, list(args))
+    return intake.answer(self.app.pipeline.persist, self.app.settings, caller, list(args))

@@ -18,6 +18,7 @@ _HEADERS = (
     "id", "root_id", "parent_id", "group", "group_index", "ignore_result",
     "replaced_task_nesting", "stamped_headers", "stamps",
 )  # fmt: skip
+ORIGIN = "maskq"  # in the messages written here, where Celery has the name of a process
 _EMBED = ("callbacks", "errbacks", "chain", "chord")
 
 
@@ -34,7 +35,7 @@ def celery_head(caller: dict[str, Any], args: list[Any], prefix: str) -> str:
         "timelimit": [None, None],
         "argsrepr": "",
         "kwargsrepr": "",
-        "origin": "maskq",
+        "origin": ORIGIN,
     }
     message = {
         "body": json.dumps([args, {}, {name: caller.get(name) for name in _EMBED}]),
