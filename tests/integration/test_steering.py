@@ -18,6 +18,7 @@ from maskq import (
     JobStatus,
     QueueFull,
     StoreUnavailable,
+    UnknownModel,
 )
 from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
@@ -257,6 +258,34 @@ def test_a_full_queue_refuses_or_is_waited_for(small_service: Service) -> None:
     threading.Timer(0.3, first.cancel).start()
     waited = client.submit(IMAGE, room_timeout=30)
     assert waited.refresh().status is JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("why", ["full", "out of memory", "unknown model"])
+def test_what_is_refused_leaves_no_upload(
+    small_service: Service, s3_server: S3Server, why: str
+) -> None:
+    # Given a failed job with an upload, and a service that takes no more
+    client = small_service.client
+    failed = client.submit(b"failed")
+    small_service.fail_next()
+    kept = small_service.keys_under(s3_server, client.key_prefix)
+    redis = small_service.ledger.redis
+    if why == "full":
+        client.submit_many([IMAGE, IMAGE])
+    elif why == "unknown model":
+        redis.delete(f"{client.key_prefix}:models")
+
+    # When one is submitted, and the failed one is tried again
+    redis.config_set("maxmemory", "1" if why == "out of memory" else "0")
+    try:
+        for ask in (lambda: client.submit(b"another"), lambda: client.retry(failed.id)):
+            with pytest.raises((QueueFull, UnknownModel)):
+                ask()
+    finally:
+        redis.config_set("maxmemory", "0")
+
+    # Then the store holds what it held
+    assert small_service.keys_under(s3_server, client.key_prefix) == kept
 
 
 def test_a_batch_that_finds_no_room_leaves_nothing_queued(small_service: Service) -> None:

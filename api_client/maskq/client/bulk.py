@@ -42,7 +42,6 @@ CHUNK = 500  # jobs a round trip
 _UPLOADS = 8  # at a time
 _UPLOADS_A_STEP = 4 * _UPLOADS  # workers have something to do while the rest is uploaded
 _OUTAGE_PAUSE_S = 1.0
-_STANDS = (SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS)
 
 
 class Submission(NamedTuple, Generic[JobT]):
@@ -294,7 +293,7 @@ class Bulk(Generic[JobT]):
                 self._ready.append(one)
                 continue
             self._conclude(one, answer, full)
-            if one.uploaded and not (answer.outcome in _STANDS and answer.job_id == one.job_id):
+            if one.uploaded and not (answer.stands and answer.job_id == one.job_id):
                 needless.append(S3Place.parse(one.request.image_uri))
         if needless:
             yield Blocking(lambda: self._delete(needless))

@@ -32,7 +32,7 @@ from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequ
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.contract.webhooks import Delivery, DeliveryState
-from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
 from maskq.ledger.calls import BatchPlace, Call, Submitted
 
@@ -102,9 +102,10 @@ class ClientCore(Generic[JobT, BatchT]):
         if upload:
             yield Blocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
         call = calls.submit(self.key_prefix, job_id, request, self._limits, idempotency=idempotency)
-        answer = yield from self._accepted(call, durable=durable, room_timeout=room_timeout)
-        if upload and answer.job_id != job_id:
-            yield Blocking(lambda: self.objects.delete(S3Place.parse(request.image_uri)))
+        sending = self._accepted(call, durable=durable, room_timeout=room_timeout)
+        if upload:
+            sending = self._or_removed(job_id, sending)
+        answer = yield from sending
         refuse(answer, request, idempotency_key)
         return self._job(answer.job_id)
 
@@ -240,11 +241,12 @@ class ClientCore(Generic[JobT, BatchT]):
         new = new_id()
         # Its own copy of an uploaded image: deleting the first job must not take it away.
         request, ours = record.request, self._upload_place(job_id)
-        if request.image_uri == str(ours):
+        uploaded = request.image_uri == str(ours)
+        if uploaded:
             copy = self._upload_place(new)
             yield Blocking(lambda: self.objects.copy(ours, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
-        answer = yield calls.submit(
+        call = calls.submit(
             self.key_prefix,
             new,
             request,
@@ -252,6 +254,10 @@ class ClientCore(Generic[JobT, BatchT]):
             idempotency=calls.Idempotency(key=key, fingerprint=job_id),
             retry_of=job_id,
         )
+        sending = self._accepted(call, durable=False, room_timeout=0.0)
+        if uploaded:
+            sending = self._or_removed(new, sending)
+        answer = yield from sending
         refuse(answer, request, key)
         return self._job(answer.job_id)
 
@@ -316,6 +322,22 @@ class ClientCore(Generic[JobT, BatchT]):
             if answer.outcome not in NO_ROOM or room.time_is_up:
                 return answer
             yield room.wait()
+
+    def _or_removed(self, job_id: str, sending: Flow[Submitted]) -> Flow[Submitted]:
+        """The answer. The job's upload goes again if no job of this id came of it."""
+        try:
+            answer = yield from sending
+        except QueueFull:  # Redis is at its memory limit, perhaps since after the job
+            if not (yield calls.get(self.key_prefix, job_id)):
+                yield from self._remove_upload(job_id)
+            raise
+        if not (answer.stands and answer.job_id == job_id):
+            yield from self._remove_upload(job_id)
+        return answer
+
+    def _remove_upload(self, job_id: str) -> Flow[None]:
+        with suppress(StoreUnavailable):  # an object too many is no reason to fail
+            yield Blocking(lambda: self.objects.delete(self._upload_place(job_id)))
 
     def _place_of(self, job_id: str) -> S3Place:
         """Where a job's upload is, and its outputs unless it has an output_prefix."""

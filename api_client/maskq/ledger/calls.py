@@ -71,6 +71,11 @@ class Submitted:
     job_id: str  # of the job that stands, which is another's for EXISTS and CONFLICT
     known: tuple[str, ...] = ()  # models, for UNKNOWN_MODEL
 
+    @property
+    def stands(self) -> bool:
+        """Whether there is a job for it, new or known."""
+        return self.outcome in (SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
