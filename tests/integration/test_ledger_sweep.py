@@ -501,6 +501,19 @@ def test_records_past_their_retention_leave_the_listings(desk: Desk) -> None:
     assert desk.redis.zrange(desk.key("ended"), 0, -1) == [kept]
 
 
+def test_webhooks_past_their_retention_leave_the_listing(desk: Desk) -> None:
+    # Given two webhooks whose rows are gone and one whose row is not
+    for job_id in ("1", "2", "3"):
+        desk.submit(job_id, webhook="https://example.com/hook")
+        desk.succeed(job_id, desk.claim(job_id))
+    *gone, kept = desk.redis.zrange(desk.key("deliveries"), 0, -1)
+    desk.redis.delete(*(desk.key("delivery", one) for one in gone))
+    # When
+    desk.sweep()
+    # Then
+    assert desk.redis.zrange(desk.key("deliveries"), 0, -1) == [kept]
+
+
 def test_a_sweep_of_nothing_writes_nothing_but_its_own_time(desk: Desk) -> None:
     desk.submit()
     desk.claimed_job(tenant="ada")

@@ -66,6 +66,16 @@ def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
     assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 0
 
 
+def test_however_many_are_due_all_go(client: Client, retention: Retention) -> None:
+    # Given more than the ledger tells of at once
+    redis, name = client._driver.ledger.redis, f"{client.key_prefix}:outputs"
+    redis.zadd(name, {f"job-{number}": number for number in range(250)})
+    # When
+    retention.remove_due()
+    # Then
+    assert redis.zcard(name) == 0
+
+
 def test_an_outage_of_the_store_only_delays_it(
     client: Client, retention: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:

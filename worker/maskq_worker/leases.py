@@ -125,6 +125,11 @@ class Repeating:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def stopping(self) -> bool:
+        """For work that takes long: whether to leave the rest."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()

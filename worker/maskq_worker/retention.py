@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -44,17 +44,26 @@ class Retention:
 
     def remove_due(self) -> None:
         """What is due now."""
-        for due in self._ledger.run(calls.due_outputs(self._prefix)):
+        for due in self._all(calls.due_outputs):
             with self._noting(calls.outputs_removed(self._prefix, due)):
                 for place in self._places(due):
                     self._store.delete_under(place)
-        for due in self._ledger.run(calls.due_orphans(self._prefix)):
+        for due in self._all(calls.due_orphans):
             record = self._ledger.run(calls.get(self._prefix, due.job_id))
             if record and not record.ended:
                 continue  # due again in some minutes
             with self._noting(calls.orphans_removed(self._prefix, due)):
                 for place in self._places(due):
                     self._remove_orphans(place)
+
+    def _all(self, due: Callable[[str], Call[list[Objects]]]) -> Iterator[Objects]:
+        """Some at a time: what the ledger has told of it tells again only minutes later. A worker that
+        stops does not wait for the rest."""
+        while some := self._ledger.run(due(self._prefix)):
+            for one in some:
+                if self._thread.stopping:
+                    return
+                yield one
 
     @contextmanager
     def _noting(self, done: Call[None]) -> Iterator[None]:

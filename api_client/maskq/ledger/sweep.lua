@@ -106,9 +106,10 @@ end
 redis.call('XTRIM', key('events'), 'MINID', '~', integer(now - tonumber(ARGV[5])))
 
 -- Records expire by themselves; the sets that list them are trimmed here.
-for _, name in ipairs({key('created'), key('ended')}) do
+for _, listed in ipairs({{'created', 'job'}, {'ended', 'job'}, {'deliveries', 'delivery'}}) do
+  local name = key(listed[1])
   for _, id in ipairs(redis.call('ZRANGE', name, 0, cap - 1)) do
-    if redis.call('EXISTS', record_key(id)) == 1 then break end
+    if redis.call('EXISTS', key(listed[2], id)) == 1 then break end
     redis.call('ZREM', name, id)
   end
 end
