@@ -235,6 +235,22 @@ def test_a_private_receiver_that_is_not_meant_is_never_contacted(
     assert receiver.received == []
 
 
+def test_a_url_that_is_none_fails_and_holds_up_nobody(service: Service, receiver: Receiver) -> None:
+    # Given a row as a client of before wrote it, whose settings were not looked at
+    odd, sound = (service.client.submit(IMAGE, webhook=receiver.url) for _ in range(2))
+    odd.cancel()
+    (row,) = service.client.deliveries(odd.id)
+    name = f"{service.client.key_prefix}:delivery:{row.id}"
+    service.ledger.redis.hset(name, "url", "example.com/hook")
+    sound.cancel()
+
+    service.settle(service.deliverer(), sound.id)
+    service.settle(service.deliverer(), odd.id)
+
+    assert service.states(sound.id) == [DeliveryState.DELIVERED]
+    assert service.states(odd.id) == [DeliveryState.FAILED]
+
+
 def test_a_slow_receiver_holds_up_nobody_else(service: Service, receiver: Receiver) -> None:
     slow = Receiver()
     slow.let_go.clear()

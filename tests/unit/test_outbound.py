@@ -156,6 +156,18 @@ def test_one_port_of_a_host_can_be_meant(receiver: Any) -> None:
         check(url_of(receiver), [f"127.0.0.1:{port + 1}"])
 
 
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://127.0.0.1/hook", "127.0.0.1:443"),
+        ("http://127.0.0.1/hook", "127.0.0.1:80"),
+        ("https://LOCALHOST:9000/hook", "LocalHost:9000"),
+    ],
+)
+def test_a_host_is_meant_however_it_is_written(url: str, allowed: str) -> None:
+    assert check(url, [allowed]).address == "127.0.0.1"
+
+
 def test_a_redirect_is_an_answer_and_not_followed(receiver: Any) -> None:
     answer = post(check(url_of(receiver, "/elsewhere"), ["127.0.0.1"]), b"", {})
     assert answer.status == 302

@@ -80,10 +80,11 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
         raise Refused("it names no host")
     if parts.username is not None or parts.password is not None:
         raise Refused("it holds a user name or password; use a path that cannot be guessed")
-    allowed = host in allowed_hosts or f"{host}:{port}" in allowed_hosts
+    port = port or (443 if parts.scheme == "https" else 80)
+    named = {one.lower() for one in allowed_hosts}
+    allowed = host in named or f"{host}:{port}" in named
     if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
         raise Refused(f"only https is called (http for hosts in {setting})")
-    port = port or (443 if parts.scheme == "https" else 80)
     if not allowed and port not in _PORTS:
         raise Refused(f"port {port} is not called; use {' or '.join(map(str, _PORTS))}")
     addresses = _resolve(host, port)

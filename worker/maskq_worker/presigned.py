@@ -79,6 +79,6 @@ def _failure(url: str, answer: Answer) -> PermanentError | TransientError:
         )
     if answer.status in _LATER or answer.status >= 500:
         return TransientError(FailureCode.STORE_UNAVAILABLE, said)
-    return PermanentError(
-        FailureCode.ACCESS_DENIED, f"{said}; redirects are not followed, name the object itself"
-    )
+    if answer.status < 400:
+        said += "; redirects are not followed, name the object itself"
+    return PermanentError(FailureCode.ACCESS_DENIED, said)

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
@@ -202,7 +203,7 @@ class Deliverer:
 
 
 def _host(url: str) -> str:
-    return url.split("/", 3)[2].lower()
+    return urlsplit(url).netloc.lower()  # '' for what `outbound.check` will refuse
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
