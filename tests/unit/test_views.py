@@ -147,8 +147,7 @@ def test_the_merged_scores_fit_their_budget(height: int, width: int, classes: in
     high, wide = canvas_size((height, width), SIDE, classes, BUDGET)
     assert high <= max(SIDE, height)
     assert wide <= max(SIDE, width)
-    if high > SIDE and wide > SIDE:
-        assert 8 * classes * high * wide <= 1.1 * BUDGET
+    assert 8 * classes * high * wide <= max(1.1 * BUDGET, 8 * classes * SIDE * SIDE)
 
 
 def test_views_that_are_missing_are_no_result() -> None:

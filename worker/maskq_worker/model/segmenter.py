@@ -207,8 +207,9 @@ class Segmenter:
             for start in range(0, len(waiting), self._max_batch_size):
                 some = waiting[start : start + self._max_batch_size]
                 scores = self._forward([view.pixels for _, view in some])
-                for (one, view), logits in zip(some, scores, strict=True):
-                    one.add(view, logits)
+                with self._fitting("the merged scores", "lower MASKQ_MAX_SCORE_BYTES"):
+                    for (one, view), logits in zip(some, scores, strict=True):
+                        one.add(view, logits)
                 self.on_forward()
         return merged
 
@@ -265,18 +266,26 @@ class Segmenter:
             torch.cuda.empty_cache()
 
     def _forward(self, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        advice = "lower MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own"
+        with self._fitting(f"a batch of {len(pixels)}", advice):
+            scores = self._backend.forward(pixels)
+        return scores
+
+    @contextmanager
+    def _fitting(self, what: str, advice: str = "") -> Iterator[None]:
+        """Raises PermanentError `out_of_memory` for what does not fit the device."""
         import torch
 
         try:
-            return self._backend.forward(pixels)
-        except RuntimeError as error:
+            yield
+        except Exception as error:
             if not _out_of_memory(error):
                 raise
             torch.cuda.empty_cache()
             raise PermanentError(
                 FailureCode.OUT_OF_MEMORY,
-                f"a batch of {len(pixels)} does not fit the memory of {self.info.device}: lower "
-                "MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own",
+                f"{what} does not fit the memory of {self.info.device}"
+                + (advice and f": {advice}"),
             ) from error
 
     def _begun(self, item: ModelInput, merged: Merged) -> Callable[[], Answer | None]:
@@ -292,16 +301,9 @@ class Segmenter:
         self, item: ModelInput, answer: Callable[[], Answer | None], forward_ms: float
     ) -> ModelOutput:
         began = time.perf_counter()
-        try:
+        height, width = item.size
+        with self._fitting(f"the mask of {width}x{height} px"):
             found = answer()
-        except Exception as error:
-            if not _out_of_memory(error):
-                raise
-            height, width = item.size
-            raise PermanentError(
-                FailureCode.OUT_OF_MEMORY,
-                f"the mask of {width}x{height} px does not fit the memory of {self.info.device}",
-            ) from error
         if found is None:
             raise PermanentError(
                 FailureCode.INTERNAL,

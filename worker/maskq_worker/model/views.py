@@ -106,7 +106,12 @@ def canvas_size(size: tuple[int, int], side: int, classes: int, budget: int) -> 
     """(height, width) px on which windows are laid: the image's own, or what the budget holds of it."""
     height, width = size
     shrink = min(1.0, math.sqrt(budget / (_PER_SCORE * classes * height * width)))
-    return max(side, round(height * shrink)), max(side, round(width * shrink))
+    # A strip that is narrower than a window is widened to one, and shortened instead.
+    longest = max(side, budget // (_PER_SCORE * classes * side))
+    return (
+        min(max(side, round(height * shrink)), longest),
+        min(max(side, round(width * shrink)), longest),
+    )
 
 
 def starts(length: int, side: int) -> list[int]:
