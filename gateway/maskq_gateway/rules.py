@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.jobs import Outputs, Seconds
+from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
 from maskq.contract.mistakes import sentence
 from maskq.contract.places import S3Place, shown
 from maskq.contract.webhooks import ENDS, WebhookEvents
@@ -48,6 +48,10 @@ class Rule(BaseModel):
     ] = IMAGES  # of the key; upper and lower case are the same
     model: str | None = None
     outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
+    classes: Classes | None = None
+    overlay_alpha: float | None = None
+    overlay_legend: bool = False
+    mode: Mode = Mode.WHOLE
     priority: Priority = Priority.NORMAL
     tenant: str | None = None
     output_prefix: str | None = None
@@ -56,6 +60,7 @@ class Rule(BaseModel):
     metadata: Annotated[dict[str, str], AfterValidator(_free_of_ours)] = Field(default_factory=dict)
     queue_ttl_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
+    max_attempts: int | None = None
 
     def takes(self, bucket: str, key: str) -> bool:
         """Whether an object is of its kind."""

@@ -111,7 +111,9 @@ def idempotency_key(event: ObjectCreated, rule: Rule) -> str:
     Everything that the rule asks for is part of it: with a rule changed, a repeated event starts the
     job as it is asked for now, and is no conflict.
     """
-    asked = rule.model_dump(mode="json", exclude={"bucket", "prefix", "suffixes"})
+    # Without defaults: an option that a later version adds makes no second job of a repeated event.
+    matching = {"bucket", "prefix", "suffixes"}
+    asked = rule.model_dump(mode="json", exclude=matching, exclude_defaults=True)
     said = json.dumps([event.bucket, event.key, event.state, asked], sort_keys=True)
     # Hashed first: UUIDv5 is SHA-1, and who uploads chooses the key.
     return str(uuid.uuid5(_NAMESPACE, hashlib.sha256(said.encode()).hexdigest()))

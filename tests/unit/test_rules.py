@@ -43,7 +43,12 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         prefix = "in/"
         suffixes = [".JPG", ".png"]
         model = "demo"
-        outputs = ["mask", "stats"]
+        outputs = ["mask", "stats", "overlay"]
+        classes = ["sky"]
+        overlay_alpha = 0.3
+        overlay_legend = true
+        mode = "tiled"
+        max_attempts = 2
         priority = "low"
         tenant = "acme"
         output_prefix = "s3://masks/out"
@@ -65,6 +70,8 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
     assert (request.tenant, request.queue_ttl_s, request.output_prefix) == (
         "acme", 60, "s3://masks/out",
     )  # fmt: skip
+    assert (request.mode, request.classes, request.max_attempts) == ("tiled", {"sky"}, 2)
+    assert (request.overlay_alpha, request.overlay_legend) == (0.3, True)
     assert second.outputs == {"mask"}
     assert "secret" not in json.dumps(first.public())
     # Both take one object, each for a job of its own
