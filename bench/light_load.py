@@ -100,7 +100,7 @@ def _inline(source: S3Place) -> Callable[[], None]:
     def stages() -> None:
         place = S3Place("maskq", f"bench/{next(number)}")
         stored = store.get(source, max_bytes=settings.max_image_bytes)
-        decoded = images.decode(stored.body, max_bytes=None, max_pixels=settings.max_image_pixels)
+        decoded = images.decode(stored.body, max_pixels=settings.max_image_pixels)
         prepared = segmenter.prepare(decoded.image, outputs=wanted)
         (output,) = segmenter.run([prepared])
         assert not isinstance(output, Exception)

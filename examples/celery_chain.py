@@ -1,7 +1,7 @@
 """A plain Celery app: `maskq.segment` by name, then a task of one's own. Nothing of maskq is imported.
 
-maskq up --env-file .env &
-set -a; . ./.env; set +a
+maskq up --env-file maskq.env &
+set -a; . ./maskq.env; set +a      # once it says 'all ready'
 celery --workdir examples -A celery_chain worker -P solo -Q shop &
 python examples/celery_chain.py s3://maskq/photo.jpg
 """

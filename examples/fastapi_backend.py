@@ -1,7 +1,7 @@
 """A backend that submits photos and is told by webhook when their masks are there.
 
-    maskq up --env-file .env &
-    set -a; . ./.env; set +a
+    maskq up --env-file maskq.env &
+    set -a; . ./maskq.env; set +a      # once it says 'all ready'
     uvicorn --app-dir examples fastapi_backend:app
     curl --data-binary @photo.jpg http://127.0.0.1:8000/photos
     curl http://127.0.0.1:8000/photos/ID

@@ -1,7 +1,7 @@
 """An upload starts a job with no code of ours: put an object, see its mask appear.
 
-maskq up --rules examples/uploads.toml --env-file .env &
-set -a; . ./.env; set +a
+maskq up --rules examples/uploads.toml --env-file maskq.env &
+set -a; . ./maskq.env; set +a      # once it says 'all ready'
 python examples/s3_upload.py photo.jpg
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
+from maskq.errors import MaskqError
 from maskq.settings import Settings
 
 _PATIENCE_S = 60.0
@@ -39,8 +40,8 @@ def _make(client: Any, bucket: str) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
     try:
+        settings = Settings.load()
         ensure(settings.s3_endpoint_url, settings.s3_bucket)
-    except s3.StoreError as error:
+    except (MaskqError, s3.StoreError) as error:
         sys.exit(f"maskq: {error}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
+from maskq.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -29,25 +30,34 @@ class StoreError(Exception):
 
 
 def connect(endpoint_url: str | None, *, connections: int = 16) -> Any:
-    """A boto3 S3 client. One a process, shared by its threads, made after any fork."""
+    """A boto3 S3 client. One a process, shared by its threads, made after any fork.
+
+    Raises InvalidRequest for an endpoint that is no URL.
+    """
     import boto3  # half of the import time of everything else together: only when it is needed
     from botocore.config import Config
 
     # A session of its own: the default one keeps the first credentials it saw, and is not thread-safe.
-    return boto3.Session().client(
-        "s3",
-        endpoint_url=endpoint_url,
-        config=Config(
-            max_pool_connections=connections,
-            connect_timeout=3,
-            read_timeout=20,
-            retries={"mode": "standard", "total_max_attempts": 3},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"},
-            tcp_keepalive=True,
-        ),
-    )
+    session = boto3.Session()
+    try:
+        return session.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            config=Config(
+                max_pool_connections=connections,
+                connect_timeout=3,
+                read_timeout=20,
+                retries={"mode": "standard", "total_max_attempts": 3},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path"},
+                tcp_keepalive=True,
+            ),
+        )
+    except ValueError as error:
+        raise InvalidRequest(
+            f"MASKQ_S3_ENDPOINT_URL is no URL of an object store, http://HOST:PORT: {error}"
+        ) from None
 
 
 def list_under(client: Any, place: S3Place) -> list[S3Place]:

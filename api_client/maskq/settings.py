@@ -11,6 +11,7 @@ import os
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from maskq.contract.webhooks import WebhookUrl
@@ -52,11 +53,14 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)
         except ValidationError as error:
-            lines = [
-                f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (got {e['input']!r})"
-                for e in error.errors(include_url=False)
-            ]
-            raise InvalidRequest("; ".join(lines)) from None
+            raise InvalidRequest("; ".join(map(_mistake, error.errors()))) from None
+
+
+def _mistake(error: ErrorDetails) -> str:
+    name = ".".join(map(str, error["loc"]))
+    # A URL may hold a password.
+    got = "" if name.endswith("_url") else f" (got {error['input']!r})"
+    return f"{PREFIX}{name.upper()}: {error['msg']}{got}"
 
 
 # A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known

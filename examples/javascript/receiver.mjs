@@ -26,8 +26,8 @@ async function text(request) {
 }
 
 const server = createServer(async (request, response) => {
-  const body = await text(request);
   try {
+    const body = await text(request);
     const event = verified(body, request.headers);
     console.log(JSON.stringify({ id: event.id, type: event.type, subject: event.subject }));
     response.writeHead(204).end();

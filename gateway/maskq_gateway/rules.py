@@ -13,12 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
 from maskq.contract.mistakes import sentence
-from maskq.contract.places import S3Place, shown
+from maskq.contract.places import IMAGE_SUFFIXES, S3Place, shown
 from maskq.contract.webhooks import ENDS, WebhookEvents
 from maskq.errors import InvalidRequest
 from maskq_gateway import loops
 
-IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it
 # Of a rule and not of its jobs.
 _MATCHING = {"name", "bucket", "prefix", "suffixes"}
@@ -45,7 +44,7 @@ class Rule(BaseModel):
     prefix: str = ""  # of the key, as it is: 'in' also takes 'inbox/1.jpg'
     suffixes: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_lower)
-    ] = IMAGES  # of the key; upper and lower case are the same
+    ] = IMAGE_SUFFIXES  # of the key; upper and lower case are the same
     model: str | None = None
     outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
     classes: Classes | None = None

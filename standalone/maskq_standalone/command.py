@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def up(
     workers: Annotated[int, typer.Option(min=0, help="worker processes")] = 1,
-    model: Annotated[str, typer.Option(help="demo, a hub id, or a directory")] = "demo",
+    model: Annotated[
+        str, typer.Option(envvar="MASKQ_MODEL", help="demo, a hub id, or a directory")
+    ] = "demo",
     directory: Annotated[
         Path | None, typer.Option("--dir", help="keeps the data; left out: a temporary one")
     ] = None,
@@ -39,7 +41,9 @@ def demo(
     photos: Annotated[list[Path] | None, typer.Argument(help="your own photographs")] = None,
     seed: Annotated[int, typer.Option(min=0, max=9999, help="draws other scenes")] = 1,
     scenes: Annotated[int, typer.Option(min=1, max=1000, help="how many scenes to draw")] = 8,
-    model: Annotated[str, typer.Option(help="demo, a hub id, or a directory")] = "demo",
+    model: Annotated[
+        str, typer.Option(envvar="MASKQ_MODEL", help="demo, a hub id, or a directory")
+    ] = "demo",
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
     out: Annotated[Path, typer.Option(help="where the pictures go")] = Path("demo-output"),
 ) -> None:

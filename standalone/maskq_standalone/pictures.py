@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.demo.seeds import held_out
@@ -39,13 +41,25 @@ def scenes(seed: int, count: int) -> list[Picture]:
 def photographs(own: list[Path]) -> list[Picture]:
     """The caller's own, or a few of a free licence. Raises OSError for what is no image."""
     if own:
-        return [Picture(path.stem, Image.open(path).convert("RGB")) for path in own]
+        return [
+            Picture(name, ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+            for name, path in zip(_named_apart(path.stem for path in own), own, strict=True)
+        ]
     from skimage import data
 
     return [
         Picture(name, Image.fromarray(getattr(data, name)()).convert("RGB"))
         for name in _PHOTOGRAPHS
     ]
+
+
+def _named_apart(names: Iterable[str]) -> list[str]:
+    """A number behind those that are there already."""
+    apart: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        apart.append(next(one for one in itertools.chain([name], numbered) if one not in apart))
+    return apart
 
 
 def beside(picture: Picture, overlay: Image.Image, caption: str) -> Image.Image:

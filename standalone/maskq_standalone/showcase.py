@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,12 @@ _PHOTO = "photograph: shows the pipeline, not the quality of a real checkpoint"
 
 def run(*, photos: list[Path], seed: int, scenes: int, model: str, workers: int, out: Path) -> int:
     """Segment drawn scenes and photographs through the queue. Returns the command's exit code."""
+    for number in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # as Ctrl-C: what was started goes, with its data
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         pictures = _pictures(photos, seed, scenes)
         out.mkdir(parents=True, exist_ok=True)

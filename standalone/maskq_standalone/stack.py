@@ -336,6 +336,7 @@ class Stack:
                 if server is self.s3 and self._watched:
                     uploads.connect(self.s3, self._watched)
             except ChildError as error:
+                server.child.kill()  # it may be up, and what was to follow failed: all of it again
                 self._report(f"{error}; again in {server.restarts.ended():g} s")
             else:
                 self._announce(server, " again")

@@ -22,6 +22,7 @@ RECEIVERS = {
         "MASKQ_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1,localhost"
     )
 }
+_OURS = "# of a running `maskq up`, which removes it"  # the first line of its settings
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
@@ -96,7 +97,10 @@ def _say_how(env_file: Path) -> None:
 def _signals_to(stack: Stack) -> Iterator[None]:
     """The handler only counts: an exception out of it could fall between a start and its record."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
+    previous = {
+        n: handler for n, handler in previous.items() if handler is not signal.SIG_IGN
+    }  # nohup
+    for number in previous:
         signal.signal(number, lambda *_: stack.request_stop())
     try:
         yield
@@ -108,7 +112,8 @@ def _signals_to(stack: Stack) -> Iterator[None]:
 @contextlib.contextmanager
 def _env_file(path: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     """KEY=value lines that a shell can source: there when all is ready, gone with the stack."""
-    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items())
+    lines = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    text = "\n".join([_OURS, *lines, ""])
     path = path.absolute()
     try:
         write_private(path, text)
@@ -132,3 +137,5 @@ def _refuse_unwritable(env_file: Path | None) -> None:
         raise ChildError(f"cannot write the settings: {folder} is not a directory")
     if not os.access(folder, os.W_OK) or env_file.is_dir():
         raise ChildError(f"cannot write the settings to {env_file}")
+    if env_file.exists() and not env_file.read_bytes().startswith(_OURS.encode()):
+        raise ChildError(f"{env_file} is there already and not written by `maskq up`; name another")

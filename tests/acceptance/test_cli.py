@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 from acceptance.test_bad_input import jpeg
+from PIL import Image
 
+from maskq import Client, JobFailed, webhooks
+from maskq.contract.places import S3Place
+from maskq_standalone import pictures
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
@@ -78,6 +83,27 @@ class TestWithAStack:
         assert maskq("status", failed, check=False).returncode == 1
         assert "name jobs, or a --code" in maskq("retry", check=False).stderr
 
+    def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
+        # Given three failed jobs, of which the middle one's upload is gone
+        old, middle, new = (client.submit(b"no image", tenant="gone") for _ in range(3))
+        for job in (old, middle, new):
+            with pytest.raises(JobFailed):
+                job.wait(timeout=60)
+        client.objects.delete(S3Place.parse(middle.refresh().request.image_uri))
+        # When
+        ran = maskq("retry", new.id, middle.id, old.id, "--json", check=False)
+        # Then the others are retried, and it is told
+        assert ran.returncode == 1
+        assert [pair["retry_of"] for pair in json.loads(ran.stdout)] == [new.id, old.id]
+        assert f"job {middle.id}" in ran.stderr
+        assert ran.stderr.count("\n") == 1
+
+    def test_jobs_whose_time_is_up_are_told_too(self, photo: str) -> None:
+        ran = maskq("submit", photo, photo, "--wait", "--timeout", "0", "--json", check=False)
+        assert ran.returncode == 1
+        assert len({job["id"] for job in json.loads(ran.stdout)}) == 2
+        assert "Timeout" not in ran.stderr
+
     def test_many_images_are_a_batch(self, photo: str) -> None:
         done = json.loads(maskq("submit", photo, photo, photo, "--wait", "--json").stdout)
         assert [job["status"] for job in done] == ["succeeded"] * 3
@@ -99,6 +125,8 @@ class TestWithAStack:
             (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
             (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
             (("list", "--status", "done"), "'done' is no job status"),
+            (("events", "--type", "failed"), "there is no event failed; there are job.queued"),
+            (("submit", "x" * 5000), "cannot read x"),
         ],
     )
     def test_a_mistake_is_one_line_on_stderr(self, arguments: tuple[str, ...], said: str) -> None:
@@ -106,6 +134,63 @@ class TestWithAStack:
         assert ran.returncode == 1
         assert said in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MASKQ_REDIS_URL", "localhost:6379"),
+        ("MASKQ_REDIS_URL", "redis://:Xq7/cd@127.0.0.1:6379/0"),
+        ("MASKQ_S3_ENDPOINT_URL", "localhost:9000"),
+        ("MASKQ_WEBHOOK_URL", "https://user:Xq7/cd@"),
+    ],
+)
+def test_a_url_that_is_none_is_one_line_without_its_password(
+    variable: str, value: str, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    ran = maskq("submit", photo, check=False)
+    assert ran.returncode == 1
+    assert variable in ran.stderr
+    assert "Xq7" not in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_up_overwrites_no_settings_of_somebody_else_s(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("DATABASE_URL=postgres://\n")
+    ran = maskq("up", "--env-file", str(env_file), check=False)
+    assert ran.returncode == 1
+    assert "name another" in ran.stderr
+    assert env_file.read_text() == "DATABASE_URL=postgres://\n"
+
+
+@pytest.mark.parametrize(
+    ("secret", "port", "said"),
+    [("no secret", "0", "whsec_"), (None, "{taken}", "cannot listen on port")],
+)
+def test_a_receiver_says_at_once_what_is_wrong(
+    secret: str | None, port: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKQ_WEBHOOK_SECRET", secret or webhooks.new_secret())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = port.format(taken=taken.getsockname()[1])
+        ran = maskq("webhooks", "listen", "--port", number, check=False)
+    assert ran.returncode == 1
+    assert said in ran.stderr
+
+
+def test_photographs_are_upright_and_named_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "a.jpg" for folder in ("one", "two", "three")]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
+    for path in paths:
+        path.parent.mkdir()
+        Image.new("RGB", (40, 30)).save(path, exif=exif)
+    found = pictures.photographs(paths)
+    assert [(one.name, one.image.size) for one in found] == [
+        ("a", (30, 40)), ("a-2", (30, 40)), ("a-3", (30, 40)),
+    ]  # fmt: skip
 
 
 def test_up_writes_its_settings_when_ready_and_leaves_nothing_behind(

@@ -30,7 +30,7 @@ def test_the_logits_are_the_published_ones(backend: str) -> None:
     body = Path(os.environ["TEST_IMAGE"]).read_bytes()
     settings = WorkerSettings(model=MODEL, backend=backend, device="cpu", dtype="float32")
     segmenter = load_segmenter(settings)
-    image = images.decode(body, max_bytes=None, max_pixels=settings.max_image_pixels).image
+    image = images.decode(body, max_pixels=settings.max_image_pixels).image
     (output,) = segmenter.run([segmenter.prepare(image, outputs=frozenset({Output.LOGITS}))])
     assert not isinstance(output, Exception)
     assert output.logits is not None

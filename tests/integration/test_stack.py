@@ -497,7 +497,7 @@ class TestUp:
             assert eventually(env_file.exists), process.communicate()
             assert env_file.stat().st_mode & 0o777 == 0o600
             settings = dict(
-                line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=False)
+                line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True)
             )
             with redis.Redis.from_url(settings["MASKQ_REDIS_URL"]) as client:
                 assert client.ping()

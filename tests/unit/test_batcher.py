@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
@@ -140,6 +141,38 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
     assert first.result(WAIT_S) == 0
     assert [future.result(WAIT_S) for future in futures] == list(range(8))
     assert sizes == [1, 8, 4, 2, 2, 4, 2, 2]
+    batcher.close()
+
+
+def test_what_failed_holds_nothing_while_it_runs_again() -> None:
+    """What a launch holds may be most of a device's memory."""
+
+    class Held:
+        pass
+
+    gate, refs = threading.Event(), list[weakref.ref[Held]]()
+
+    def launch(batch: Sequence[int]) -> Ending:
+        assert gate.wait(WAIT_S)
+        held, alive = Held(), sum(ref() is not None for ref in refs)
+        refs.append(weakref.ref(held))
+        if len(batch) > 1:
+            try:
+                raise MemoryError
+            except MemoryError as error:
+                raise RuntimeError("too large") from error
+        return lambda: [alive] * len(batch)
+
+    batcher: MicroBatcher[int, int] = MicroBatcher(launch, max_batch_size=4, name="model")
+    batcher.start()
+    first = batcher.submit(0)
+    while batcher.busy_since() is None:
+        time.sleep(0.001)
+    futures = [batcher.submit(item) for item in range(4)]
+    gate.set()
+    assert first.result(WAIT_S) == 0
+    assert [future.result(WAIT_S) for future in futures] == [0] * 4
+    assert len(refs) == 8  # one alone, four, two, one, one, two, one, one
     batcher.close()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from maskq import FailureCode, InvalidRequest, JobRecord, JobStatus
-from maskq.cli.bulk import progress, sources
+from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.sources import Bad, images_in
 from maskq.contract import JobFailure, JobResult, Priority, SegmentRequest
-from maskq.contract.places import S3Place
+from maskq.contract.places import IMAGE_SUFFIXES, S3Place
 
 OPTIONS = {"priority": "low"}
 
@@ -248,7 +248,7 @@ def test_where_outputs_go_no_images_are_looked_for(place: str) -> None:
 def test_suffixes_are_those_that_uploads_know() -> None:
     from maskq.client.objects import _TYPES
 
-    assert _TYPES.keys() < sources.SUFFIXES
+    assert _TYPES.keys() < set(IMAGE_SUFFIXES)
 
 
 # --- progress ---------------------------------------------------------------------------------------

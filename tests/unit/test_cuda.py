@@ -417,16 +417,20 @@ def test_what_a_card_lacks_falls_back_and_the_log_says_so(
 
 
 @pytest.mark.usefixtures("_flags")
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, FP16), (1e5, BF16)])
+@pytest.mark.parametrize(
+    ("card", "scale", "expected"),
+    [(H200, 1.0, FP16), (H200, 1e5, BF16), (T4, 1.0, FP16), (T4, 1e5, torch.float32)],
+)
 def test_auto_takes_the_half_precision_whose_masks_agree_most(
     preprocessor: Preprocessor,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    card: tuple[int, int],
     scale: float,
     expected: torch.dtype,
 ) -> None:
     """Scaled up by one layer and down by the next: what lies between overflows fp16."""
-    monkeypatch.setattr(load, "capability", lambda device: H200)
+    monkeypatch.setattr(load, "capability", lambda device: card)
     source = network()
     with torch.no_grad():
         source.head.head[0].weight *= scale

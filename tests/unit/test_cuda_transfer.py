@@ -28,6 +28,24 @@ def test_images_arrive_as_they_are_also_mirrored_and_after_larger_ones() -> None
             assert np.array_equal(there.numpy(), arrays)
 
 
+def test_a_buffer_that_found_no_room_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    upload, empty, arrays = Upload(CPU), torch.empty, images(2, 8).numpy()
+
+    def refusing(*shape: Any, **options: Any) -> torch.Tensor:
+        if "device" in options:
+            raise torch.OutOfMemoryError("there is no room")
+        return empty(*shape, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", refusing)
+        for _ in range(2):  # both buffers
+            with pytest.raises(torch.OutOfMemoryError), upload(arrays):
+                pass
+    for _ in range(2):
+        with upload(arrays) as there:
+            assert np.array_equal(there.numpy(), arrays)
+
+
 def test_a_batch_stays_while_the_next_one_arrives() -> None:
     """Two buffers: the device may still read the one while the other is filled."""
     upload = Upload(CPU)

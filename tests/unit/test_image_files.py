@@ -61,7 +61,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def decoded(data: bytes) -> Decoded:
-    return decode(data, max_bytes=None, max_pixels=LIMIT)
+    return decode(data, max_pixels=LIMIT)
 
 
 def refused(data: bytes) -> PermanentError:

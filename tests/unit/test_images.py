@@ -34,7 +34,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def decoded(data: bytes, max_pixels: int = LIMIT) -> Decoded:
-    return decode(data, max_bytes=None, max_pixels=max_pixels)
+    return decode(data, max_pixels=max_pixels)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -43,7 +43,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def refused(data: bytes, **limits: Any) -> PermanentError:
     with pytest.raises(PermanentError) as caught:
-        decode(data, **{"max_bytes": None, "max_pixels": LIMIT, **limits})
+        decode(data, **{"max_pixels": LIMIT, **limits})
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -179,14 +179,6 @@ def test_of_several_frames_the_first_is_taken_and_said_so(kind: str) -> None:
     assert result.notes == ("first of 3 frames",)
     if kind != "GIF":
         assert np.array_equal(pixels(result.image), pixels(first))
-
-
-def test_bytes_are_limited() -> None:
-    data = saved(scene(), "PNG")
-    assert decode(data, max_bytes=len(data), max_pixels=LIMIT)
-    error = refused(data, max_bytes=len(data) - 1)
-    assert error.code is FailureCode.IMAGE_TOO_LARGE
-    assert str(len(data)) in error.message
 
 
 def test_pixels_are_limited_by_the_header_before_anything_is_decoded() -> None:

@@ -34,7 +34,7 @@ def outcome(data: bytes) -> str:
     """`decoded` or the failure's code; whatever else is raised goes through."""
     start = time.perf_counter()
     try:
-        image = decode(data, max_bytes=None, max_pixels=LIMIT).image
+        image = decode(data, max_pixels=LIMIT).image
     except JobError as error:
         failure = error
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -196,6 +197,7 @@ class MicroBatcher(Generic[In, Out]):
         self._in_flight.end(partial(self._ended, batch, ending))
 
     def _launch_again(self, batch: list[tuple[In, Future[Out]]], error: Exception) -> None:
+        _let_go(error)
         if (
             self._in_flight.await_none()
         ):  # there were others on the device: perhaps it only lacked room
@@ -239,6 +241,14 @@ class MicroBatcher(Generic[In, Out]):
         for _, future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(BatcherClosed(f"{self._thread.name} was closed first"))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Of what the functions that raised it held: else the device's memory is still taken when they run
+    again."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _hand_out(batch: Sequence[tuple[In, Future[Out]]], results: Sequence[Out | Exception]) -> None:

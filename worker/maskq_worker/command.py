@@ -42,7 +42,7 @@ def worker(
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
     """Serve one model: one process per GPU, each seeing exactly one."""
-    from maskq_worker.gpus import choose, environment, inventory
+    from maskq_worker.gpus import chosen, environment
     from maskq_worker.settings import WorkerSettings
     from maskq_worker.sizes import cpu_environment
     from maskq_worker.supervisor import Slot, Supervisor
@@ -50,13 +50,13 @@ def worker(
     if role is Role.WEBHOOKS:
         command = (sys.executable, "-m", "maskq_worker.webhooks")
         raise typer.Exit(Supervisor([Slot("webhooks", {})], command=command).run())
-    WorkerSettings.load()  # a mistake is told here, once, not by every child
+    settings = WorkerSettings.load()  # a mistake is told here, once, not by every child
     extra = {"MASKQ_MODEL": model} if model else {}
-    chosen = choose(gpus, inventory())
-    if chosen:
+    cards = chosen(gpus, wants_cpu=settings.wants_cpu)
+    if cards:
         slots = [
             Slot(f"worker {number} on {gpu.uuid}", {**environment(gpu), **extra})
-            for gpu in chosen
+            for gpu in cards
             for number in range(processes_per_gpu)
         ]
     else:
@@ -143,7 +143,7 @@ def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
         if found == limit:
             return
         try:
-            decoded = decode(path.read_bytes(), max_bytes=None, max_pixels=largest)
+            decoded = decode(path.read_bytes(), max_pixels=largest)
         except PermanentError as error:
             typer.echo(f"maskq: {path} is left out: {error}", err=True)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -30,9 +31,45 @@ def inventory() -> list[Gpu]:
 
 
 def parse(listing: str) -> list[Gpu]:
-    """Read `nvidia-smi -L`."""
-    found = (_LINE.match(line) for line in listing.splitlines())
-    return [Gpu(match["uuid"], match["index"]) for match in found if match]
+    """Read `nvidia-smi -L`. A card that is cut into slices is not there itself."""
+    found: list[Gpu] = []
+    for line in listing.splitlines():
+        if (match := _LINE.match(line)) is None:
+            continue
+        one = Gpu(match["uuid"], match["index"])
+        if one.index is None and found and found[-1].index is not None:
+            found.pop()
+        found.append(one)
+    return found
+
+
+def chosen(wanted: str | None, *, wants_cpu: bool) -> list[Gpu]:
+    """As `choose`, of those here that CUDA_VISIBLE_DEVICES leaves; one that is named need not be among
+    them. wants_cpu: what the settings say, where no GPU is wanted by name."""
+    if wanted is None and wants_cpu:
+        return []
+    present = inventory()
+    if wanted in (None, "all"):
+        present = visible(present, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return choose(wanted, present)
+
+
+def visible(present: Sequence[Gpu], named: str | None) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES names, an index or the beginning of a uuid each; None: all.
+
+    As CUDA reads it: what follows a name that is none does not count.
+    """
+    if named is None:
+        return list(present)
+    found: list[Gpu] = []
+    for name in map(str.strip, named.split(",")):
+        one = next(
+            (g for g in present if name and (name == g.index or g.uuid.startswith(name))), None
+        )
+        if one is None:
+            break
+        found.append(one)
+    return found
 
 
 def choose(wanted: str | None, present: Sequence[Gpu]) -> list[Gpu]:
@@ -40,14 +77,12 @@ def choose(wanted: str | None, present: Sequence[Gpu]) -> list[Gpu]:
 
     Raises InvalidRequest for a GPU that was asked for and is absent: never a silent CPU.
     """
-    slices = [gpu for gpu in present if gpu.index is None]
-    whole = [gpu for gpu in present if gpu.index is not None]
     if wanted is None:
-        return slices or whole
+        return list(present)
     if wanted == "all":
         if not present:
             raise InvalidRequest("--gpus all: this machine shows no GPU (nvidia-smi -L lists none)")
-        return slices or whole
+        return list(present)
     return [_find(name.strip(), present) for name in wanted.split(",") if name.strip()]
 
 

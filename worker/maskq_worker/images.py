@@ -93,7 +93,6 @@ class Decoded:
 def decode(
     data: bytes,
     *,
-    max_bytes: int | None,
     max_pixels: int,
     on_pixels: Callable[[int], object] = lambda _: None,
 ) -> Decoded:
@@ -101,11 +100,9 @@ def decode(
 
     on_pixels: called with their number before they take memory.
 
-    Raises PermanentError `image_too_large` (bytes, or pixels by the header, before any pixel is
-    decoded) or `invalid_image`, and TransientError `out_of_memory`.
+    Raises PermanentError `image_too_large` (pixels by the header, before any is decoded) or
+    `invalid_image`, and TransientError `out_of_memory`.
     """
-    if max_bytes is not None and len(data) > max_bytes:
-        raise _too_large(f"the image has {len(data)} bytes; at most {max_bytes} are accepted")
     if not data:
         raise _invalid("the object is empty (0 bytes)")
     _set_pillow_up(max_pixels)

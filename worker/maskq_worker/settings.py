@@ -43,6 +43,11 @@ class WorkerSettings(Settings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     health_file: Path | None = None  # touched every second while the worker is well
 
+    @property
+    def wants_cpu(self) -> bool:
+        """Whether it must not go to a GPU, also where there is one."""
+        return "cpu" in (self.device, self.backend) or self.dtype == "int8"
+
     @field_validator("allowed_buckets", "presigned_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

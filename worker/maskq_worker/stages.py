@@ -77,7 +77,6 @@ class Stages:
         times.lap("fetch")
         decoded = images.decode(
             stored.body,
-            max_bytes=None,
             max_pixels=self._settings.max_image_pixels,
             on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),
         )

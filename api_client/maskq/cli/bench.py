@@ -13,10 +13,11 @@ import typer
 
 from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
+from maskq.client.objects import read_image
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
-from maskq.errors import InvalidRequest, MaskqError
+from maskq.errors import MaskqError
 
 _PERCENTILES = (50, 90, 99)
 
@@ -41,11 +42,10 @@ def bench(
     First jobs one at a time, which is the latency nobody queued for, then all at once. The jobs and
     what they wrote are deleted at the end.
     """
-    if not image.is_file():
-        raise InvalidRequest(f"there is no file {image}")
+    body, _ = read_image(image)
     with Client.from_env() as client:
         source = S3Place(client.settings.s3_bucket, client.settings.output_prefix) / new_id()
-        client.objects.put(source, image.read_bytes(), "application/octet-stream")
+        client.objects.put(source, body, "application/octet-stream")
         done: list[Job] = []
         try:
             figures = {

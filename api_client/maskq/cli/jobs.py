@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -14,8 +15,15 @@ import typer
 
 from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
-from maskq.contract import JobRecord, JobStatus
-from maskq.errors import InvalidRequest, JobFailed, MaskqError
+from maskq.contract import FailureCode, JobRecord, JobStatus
+from maskq.errors import (
+    InvalidRequest,
+    JobFailed,
+    JobNotFound,
+    MaskqError,
+    StoreUnavailable,
+    WaitTimeout,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
@@ -66,12 +74,18 @@ def retry(
         raise InvalidRequest("name jobs, or a --code, or --all")
     with Client.from_env() as client:
         chosen = job_ids or [record.id for record in _failed(client, code)]
-        pairs = [(job_id, client.retry(job_id).id) for job_id in chosen]
-    if as_json:
-        typer.echo(json.dumps([{"id": new, "retry_of": old} for old, new in pairs]))
-        return
-    for old, new in pairs:
-        typer.echo(f"{new}  retry of {old}")
+        pairs: dict[str, str] = {}
+        try:
+            for job_id in chosen:
+                if new := _retried(client, job_id):
+                    pairs[job_id] = new
+                    if not as_json:
+                        typer.echo(f"{new}  retry of {job_id}")
+        finally:  # what was submitted is told, whatever ends this
+            if as_json:
+                typer.echo(json.dumps([{"id": new, "retry_of": old} for old, new in pairs.items()]))
+    if len(pairs) < len(set(chosen)):
+        raise typer.Exit(1)
 
 
 def delete(job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")]) -> None:
@@ -138,6 +152,20 @@ def events(
                 )
 
 
+def _retried(client: Client, job_id: str) -> str | None:
+    """The new job; None for one that cannot be tried again, which holds up no other."""
+    try:
+        return client.retry(job_id).id
+    except StoreUnavailable as error:
+        if error.code is not FailureCode.NOT_FOUND:
+            raise
+        reason = f"job {job_id}: its image is gone ({error})"
+    except (InvalidRequest, JobNotFound) as error:
+        reason = str(error)
+    print(f"maskq: {reason}", file=sys.stderr)
+    return None
+
+
 def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
     """Every failed job, the newest first."""
     cursor = ""
@@ -149,30 +177,37 @@ def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
 
 
 def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
-    """Wait for each and print what they came to; raises typer.Exit(1) if one failed."""
+    """Wait for all, `timeout` seconds in all, and print what they came to, or as far as they are.
+
+    Raises typer.Exit(1) unless all succeeded.
+    """
     failed = 0
-    for number, job in enumerate(jobs, 1):
-        try:
-            job.wait(timeout)
-        except JobFailed as error:
-            failed += 1
-            print(f"maskq: {error}", file=sys.stderr)
+    end = time.monotonic() + timeout
+    try:
+        for number, job in enumerate(jobs, 1):
+            try:
+                job.wait(max(0.0, end - time.monotonic()))
+            except (JobFailed, JobNotFound, WaitTimeout) as error:
+                failed += 1
+                print(f"maskq: {error}", file=sys.stderr)
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(jobs)} ended", end="", file=sys.stderr)
         if sys.stderr.isatty():
-            print(f"\r{number} of {len(jobs)} ended", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    _show([job.record for job in jobs if job.record], as_json)
+            print(file=sys.stderr)
+    finally:  # whatever ends this: who submitted them has their ids from here
+        _show([job.record or job.id for job in jobs], as_json)
     if failed:
         raise typer.Exit(1)
 
 
-def _show(records: Sequence[JobRecord], as_json: bool) -> None:
+def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
+    """records: or ids of jobs of which nothing is known yet."""
     if as_json:
-        documents = [record.public() for record in records]
+        documents = [{"id": one} if isinstance(one, str) else one.public() for one in records]
         typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
         return
-    for record in records:
-        typer.echo(_line(record))
+    for one in records:
+        typer.echo(one if isinstance(one, str) else _line(one))
 
 
 def _line(record: JobRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -151,7 +152,10 @@ def submit(
 
 def _refuse_folders(images: list[str]) -> None:
     for image in images:
-        if Path(image).is_dir() or (image.startswith("s3://") and image.endswith("/")):
+        is_folder = image.startswith("s3://") and image.endswith("/")
+        with suppress(OSError):  # who reads it says why it cannot be
+            is_folder = is_folder or Path(image).is_dir()
+        if is_folder:
             raise InvalidRequest(f"{image} is a folder; --recursive submits the images in it")
 
 

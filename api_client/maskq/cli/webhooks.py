@@ -13,7 +13,7 @@ import typer
 
 from maskq import webhooks
 from maskq.client.core import Client
-from maskq.errors import WebhookRefused
+from maskq.errors import InvalidRequest, WebhookRefused
 
 _LARGEST_BODY = 1 << 20
 
@@ -62,21 +62,32 @@ def secret() -> None:
 
 @app.command()
 def listen(
-    port: Annotated[int, typer.Option(help="on 127.0.0.1; 0: any that is free")] = 8099,
-    count: Annotated[int | None, typer.Option(help="end after so many")] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0: any that is free")
+    ] = 8099,
+    count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
 ) -> None:
     """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
-    if not os.environ.get("MASKQ_WEBHOOK_SECRET"):
+    secret = os.environ.get("MASKQ_WEBHOOK_SECRET")
+    if not secret:
         raise WebhookRefused("set MASKQ_WEBHOOK_SECRET to the secret that the deliverer signs with")
-    with HTTPServer(("127.0.0.1", port), _Receiver) as server:
+    webhooks.keys_of(secret)  # said now if it is none, and not at each delivery
+    try:
+        server = _Server(("127.0.0.1", port), _Receiver)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on port {port}: {error.strerror}") from None
+    with server:
         print(f"listening on http://127.0.0.1:{server.server_address[1]}/", file=sys.stderr)
-        received = 0
-        while count is None or received < count:
+        while count is None or server.verified < count:
             server.handle_request()
-            received += 1
+
+
+class _Server(HTTPServer):
+    verified = 0  # deliveries
 
 
 class _Receiver(BaseHTTPRequestHandler):
+    server: _Server
     timeout = 10.0  # one at a time: who connects and says nothing holds up the next no longer
 
     def do_POST(self) -> None:
@@ -92,6 +103,7 @@ class _Receiver(BaseHTTPRequestHandler):
             self._answer(400, str(error))
             return
         typer.echo(event.model_dump_json())
+        self.server.verified += 1
         self._answer(200, "thanks")
 
     def _answer(self, status: int, text: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from maskq.client.flow import Flow, Many
 from maskq.contract import Event
+from maskq.contract.events import EVENT_DATA
 from maskq.contract.ids import new_token
 from maskq.errors import EventsLost, InvalidRequest
 from maskq.ledger import calls, groups
@@ -27,7 +28,7 @@ class Wanted:
 
     @classmethod
     def of(cls, types: Iterable[str] | None, job_ids: Iterable[str] | None) -> Wanted:
-        """From what a caller gives. Raises InvalidRequest for a bare string."""
+        """From what a caller gives. Raises InvalidRequest for a bare string or a type that is none."""
         return cls(_full_names(_set_of(types)), _set_of(job_ids))
 
     def passes(self, event: Event) -> bool:
@@ -44,7 +45,13 @@ def _set_of(given: Iterable[str] | None) -> frozenset[str] | None:
 
 
 def _full_names(types: frozenset[str] | None) -> frozenset[str] | None:
-    return types and frozenset(f"maskq.{name.removeprefix('maskq.')}" for name in types)
+    names = types and frozenset(f"maskq.{name.removeprefix('maskq.')}" for name in types)
+    if unknown := sorted((names or frozenset()) - EVENT_DATA.keys()):
+        raise InvalidRequest(
+            f"there is no event {unknown[0].removeprefix('maskq.')}; there are "
+            + ", ".join(name.removeprefix("maskq.") for name in EVENT_DATA)
+        )
+    return names
 
 
 class Reader:

@@ -13,7 +13,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from maskq.errors import QueueFull, StoreUnavailable
+from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
 from maskq.ledger.calls import Call
 
 T = TypeVar("T")
@@ -41,6 +41,17 @@ def _command(call: Call[Any]) -> tuple[str | int, ...]:
     if call.script is None:
         return call.args
     return ("EVALSHA", call.script.sha, 0, *call.args)
+
+
+@contextmanager
+def _usable_url() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:  # its text may hold a part of the password
+        raise InvalidRequest(
+            "MASKQ_REDIS_URL is no URL of a Redis: it is redis://:PASSWORD@HOST:PORT/0, and what is "
+            "neither letter nor digit in a password is written as in URLs (%2F for /)"
+        ) from None
 
 
 @contextmanager
@@ -72,9 +83,11 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.redis: redis.Redis = redis.Redis.from_url(
-            url, retry=Retry(_backoff(), _TRIES), retry_on_error=list(_OUTAGE), **_CONNECTION
-        )
+        retry = Retry(_backoff(), _TRIES)
+        with _usable_url():
+            self.redis: redis.Redis = redis.Redis.from_url(
+                url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
+            )
 
     def run(self, call: Call[T]) -> T:
         with _typed_errors(self._url):
@@ -127,9 +140,11 @@ class AsyncLedger:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-            url, retry=AsyncRetry(_backoff(), _TRIES), retry_on_error=list(_OUTAGE), **_CONNECTION
-        )
+        retry = AsyncRetry(_backoff(), _TRIES)
+        with _usable_url():
+            self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+                url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
+            )
 
     async def run(self, call: Call[T]) -> T:
         with _typed_errors(self._url):

@@ -4,10 +4,10 @@ Importing this package, or `maskq_worker.model.labels`, does not import torch; `
 """
 
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.output import ModelOutput
 from maskq_worker.model.segmenter import (
     ModelInfo,
     ModelInput,
-    ModelOutput,
     Scored,
     Segmenter,
     goes_to_gpu,

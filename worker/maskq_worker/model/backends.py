@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ from maskq_worker.model.errors import ModelError
 from maskq_worker.model.loading import load_network, load_source
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network, UnsupportedError
+from maskq_worker.model.output import ModelOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,15 +31,6 @@ REFERENCE: Final = "transformers"
 _CLASSES = 32  # at once in `plain_mask`
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a job may ask about one image."""
-
-    mask: NDArray[Any]  # (H, W), uint8 up to 256 classes, else uint16
-    confidence: NDArray[np.uint8] | None  # (H, W) 0..255
-    logits: NDArray[np.float32] | None  # (C, h, w)
 
 
 class Reference:
@@ -84,14 +75,14 @@ class Reference:
         *,
         confidence: bool = False,
         logits: bool = False,
-    ) -> Callable[[], Answer | None]:
+    ) -> Callable[[], ModelOutput | None]:
         """scores: (C, h, w) float32; size: (H, W) px; confidence, logits: whether they are wanted too.
 
         What is returned gives the answer, in any thread; None: there are scores that are no numbers.
         Masks for a GPU begin now and are waited for then (model/cuda/); here they are made then.
         """
 
-        def compute() -> Answer | None:
+        def compute() -> ModelOutput | None:
             if not finite(scores):
                 return None
             sure = None
@@ -100,7 +91,7 @@ class Reference:
             else:
                 mask = self.mask(scores, size)
             wanted = scores.cpu().numpy().copy() if logits else None
-            return Answer(mask, sure, wanted)
+            return ModelOutput(mask, sure, wanted)
 
         return compute
 
@@ -137,6 +128,10 @@ def load_backend(
     `auto` dtype is float32, and on CUDA half precision, except for the reference. Raises ModelError.
     """
     place = choose_device(device, backend)
+    if place.type == "cuda":
+        from maskq_worker.model.cuda.precision import exact_float32
+
+        exact_float32()
     plain = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     if backend == REFERENCE:
         network = load_network(directory, plain).to(place)
@@ -155,8 +150,17 @@ def load_backend(
         return Reference(source.to(place, plain), preprocessor, device=place, dtype=plain)
     if place.type == "cuda":
         from maskq_worker.model.cuda import load_cuda
+        from maskq_worker.model.cuda.faults import NO_KERNELS
 
-        return load_cuda(ours, preprocessor, device=place, dtype=dtype)
+        try:
+            return load_cuda(ours, preprocessor, device=place, dtype=dtype)
+        except RuntimeError as error:
+            if NO_KERNELS not in str(error):
+                raise
+            raise ModelError(
+                f"torch {torch.__version__} has no kernels for {torch.cuda.get_device_name(place)}: "
+                "install one that was built for this card, or set MASKQ_DEVICE=cpu"
+            ) from error
     ours.to(plain).head.classifier.float()
     return Rewritten(ours, preprocessor, name=place.type, device=place, dtype=plain)
 

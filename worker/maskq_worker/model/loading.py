@@ -21,8 +21,10 @@ from maskq_worker.model.errors import ModelError
 from maskq_worker.model.network import UnsupportedError, skeleton
 
 # The first fusion layer has no second input, so Intel's checkpoints lack the layer that would take
-# it; the auxiliary head serves training only. Neither touches the scores.
-_NOT_NEEDED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|auxiliary_head\.")
+# it; the auxiliary head serves training only, as do the counters of batches. None touches the scores.
+_NOT_NEEDED = re.compile(
+    r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|auxiliary_head\.|.*num_batches_tracked$"
+)
 # A weight too many in these parts means another network than config.json describes.
 _NETWORK = re.compile(r"(dpt\.(embeddings|encoder)|neck|head)\.(?!.*num_batches_tracked$)")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -18,18 +17,20 @@ from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.labels import read_labels
+from maskq_worker.model.output import ModelOutput
 from maskq_worker.sizes import sizes
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from maskq_worker.model.backends import Answer, Reference
+    from maskq_worker.model.backends import Reference
     from maskq_worker.model.preprocess import Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
 
 
+_NO_MEMORY: Final = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _SMALL: Final = 2**16  # pixels of a mask that no second core is woken for
 
 
@@ -55,20 +56,6 @@ class ModelInput:
     size: tuple[int, int]  # (H, W) px of the image, and so of its mask
     logits: bool = False  # whether the caller wants the scores too
     confidence: bool = False  # and how sure of each pixel the network is
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutput:
-    """What the network says about one image."""
-
-    mask: NDArray[Any]  # (H, W) class ids, uint8 up to 256 classes, else uint16
-    logits: NDArray[np.float32] | None  # (C, h, w) at the model's own size, if asked for
-    # (H, W) softmax probability of the pixel's class, 0..255 for 0..1, if asked for
-    confidence: NDArray[np.uint8] | None
-    forward_ms: (
-        float  # of the whole batch that the image was in; on a GPU until all of it was queued
-    )
-    mask_ms: float  # of this image; on a GPU from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +153,11 @@ class Segmenter:
             return [_output_or_error(one) for one in launched]
 
     def _launched(self, batch: Sequence[ModelInput]) -> list[Scored]:
-        began = time.perf_counter()
         with self._device_watched():
             merged = self._merged(batch)
             answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
-        forward_ms = _ms_since(began)
         return [
-            Scored(partial(self._output, item, answer, forward_ms))
+            Scored(partial(self._output, item, answer))
             for item, answer in zip(batch, answers, strict=True)
         ]
 
@@ -263,7 +248,8 @@ class Segmenter:
         if self.info.device.startswith("cuda"):
             import torch
 
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
 
     def _forward(self, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         advice = "lower MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own"
@@ -281,28 +267,29 @@ class Segmenter:
         except Exception as error:
             if not _out_of_memory(error):
                 raise
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after a capture that was cut short it may fail
+                torch.cuda.empty_cache()
             raise PermanentError(
                 FailureCode.OUT_OF_MEMORY,
                 f"{what} does not fit the memory of {self.info.device}"
                 + (advice and f": {advice}"),
             ) from error
 
-    def _begun(self, item: ModelInput, merged: Merged) -> Callable[[], Answer | None]:
-        """What goes wrong already is raised by what is returned."""
+    def _begun(self, item: ModelInput, merged: Merged) -> Callable[[], ModelOutput | None]:
+        """What goes wrong already is raised by what is returned, but for a want of memory: the batch is
+        then launched again in parts."""
         try:
-            return self._backend.answer(
-                merged.scores(), item.size, confidence=item.confidence, logits=item.logits
-            )
+            with self._fitting(_mask_of(item)):
+                return self._backend.answer(
+                    merged.scores(), item.size, confidence=item.confidence, logits=item.logits
+                )
+        except PermanentError:
+            raise
         except Exception as error:  # noqa: BLE001 - raised in its place
             return partial(_raise, error)
 
-    def _output(
-        self, item: ModelInput, answer: Callable[[], Answer | None], forward_ms: float
-    ) -> ModelOutput:
-        began = time.perf_counter()
-        height, width = item.size
-        with self._fitting(f"the mask of {width}x{height} px"):
+    def _output(self, item: ModelInput, answer: Callable[[], ModelOutput | None]) -> ModelOutput:
+        with self._fitting(_mask_of(item)):
             found = answer()
         if found is None:
             raise PermanentError(
@@ -310,7 +297,7 @@ class Segmenter:
                 f"{self.info.name} gave scores that are no numbers for this image in "
                 f"{self.info.dtype}: try MASKQ_DTYPE=float32",
             )
-        return ModelOutput(found.mask, found.logits, found.confidence, forward_ms, _ms_since(began))
+        return found
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
         try:
@@ -429,17 +416,19 @@ def golden_image() -> Image.Image:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Of a GPU it is a type of its own, of the CPU's allocator a plain RuntimeError."""
+    """Of torch's allocator on a GPU it is a type of its own; of the driver, the libraries and the CPU's
+    allocator a plain RuntimeError."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     )
+
+
+def _mask_of(item: ModelInput) -> str:
+    height, width = item.size
+    return f"the mask of {width}x{height} px"
 
 
 def _raise(error: Exception) -> Any:
     raise error
-
-
-def _ms_since(began: float) -> float:
-    return (time.perf_counter() - began) * 1e3

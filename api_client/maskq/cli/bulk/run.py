@@ -15,14 +15,14 @@ import typer
 
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
-from maskq.cli.bulk.sources import SUFFIXES, Bad, Found, images_in
+from maskq.cli.bulk.sources import Bad, Found, images_in
 from maskq.client.bulk import CHUNK, Bulk, Manner, name_of
 from maskq.client.core import Client
 from maskq.client.endings import Endings, records_of
 from maskq.client.flow import Flow
 from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
-from maskq.contract.places import S3Place
+from maskq.contract.places import IMAGE_SUFFIXES, S3Place
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.ledger.calls import BatchPlace
 
@@ -126,7 +126,7 @@ class _Run:
                 self._look()
             self._show_submitted(bulk.held_up)
         if not self._images and not self._manifest.jobs:
-            known = ", ".join(sorted(SUFFIXES))
+            known = ", ".join(sorted(IMAGE_SUFFIXES))
             raise InvalidRequest(f"there is no image, nothing whose name ends in {known}")
 
     def wait(self) -> None:

@@ -12,14 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from maskq import s3
-from maskq.contract.places import S3Place, is_url
+from maskq.contract.places import IMAGE_SUFFIXES, S3Place, is_url
 from maskq.errors import InvalidRequest, StoreUnavailable
 
 STDIN = "-"
-SUFFIXES = frozenset({
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
-    ".tiff", ".webp",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,13 @@ def _images_of(
     if is_url(source):
         return [source]
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {source}: {error.strerror}") from None
+    if is_folder:
         return _in_folder(path)
-    if not path.exists():
+    if not is_there:
         raise InvalidRequest(f"there is no {source}; give s3://bucket/prefix/, a folder or a list")
     if _is_image(path.name):
         return [str(path)]
@@ -168,11 +168,11 @@ def _checked(entry: str) -> Found:
     if entry.startswith("s3://") and entry.endswith("/"):
         return Bad(entry, InvalidRequest(f"{entry} is a prefix; give it as a SOURCE of its own"))
     suffix = PurePosixPath(entry).suffix.lower()
-    if suffix and suffix not in SUFFIXES:
-        known = ", ".join(sorted(SUFFIXES))
+    if suffix and suffix not in IMAGE_SUFFIXES:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
         return Bad(entry, InvalidRequest(f"{entry} is no image by its name; known are {known}"))
     return entry
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith("/")
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not name.endswith("/")

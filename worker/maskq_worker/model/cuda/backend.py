@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maskq_worker.model.backends import Answer, Reference
+from maskq_worker.model.backends import Reference
 from maskq_worker.model.cuda import masks
 from maskq_worker.model.cuda.buckets import bucket_sizes
 from maskq_worker.model.cuda.coarse import upsampled
 from maskq_worker.model.cuda.graphs import Capture, CaptureCuda, Graphs, seconds_cuda
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.cuda.transfer import Download, Upload
+from maskq_worker.model.output import ModelOutput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +97,7 @@ class Cuda(Reference):
         *,
         confidence: bool = False,
         logits: bool = False,
-    ) -> Callable[[], Answer | None]:
+    ) -> Callable[[], ModelOutput | None]:
         """As the reference's. Returns at once; what it returns waits for the copies, in any thread."""
         drawn = self._draw(scores, size, confidence=confidence)
         wanted = [drawn.mask, drawn.unsound]
@@ -106,11 +107,11 @@ class Cuda(Reference):
             wanted.append(scores.contiguous())
         arriving = self._download(*wanted)
 
-        def wait() -> Answer | None:
+        def wait() -> ModelOutput | None:
             mask, unsound, *rest = arriving()
             if unsound[0]:
                 return None
-            return Answer(
+            return ModelOutput(
                 mask=mask,
                 confidence=rest[0] if confidence else None,
                 logits=rest[-1] if logits else None,

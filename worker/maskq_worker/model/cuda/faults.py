@@ -9,7 +9,9 @@ import torch
 # What torch, cuBLAS and cuDNN say when a kernel failed, whichever call comes to hear of it.
 _SAID: Final = ("CUDA error", "STATUS_EXECUTION_FAILED", "CUDNN_STATUS_INTERNAL_ERROR")
 # A call that was refused: nothing ran, and the next one may.
+NO_KERNELS: Final = "no kernel image"  # of a card that this build of torch was not made for
 _REFUSED: Final = (
+    NO_KERNELS,
     "out of memory",
     "ALLOC_FAILED",
     "invalid argument",

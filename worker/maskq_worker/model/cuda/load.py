@@ -41,7 +41,7 @@ def load_cuda(
         _log.warning("MASKQ_DTYPE is %s: %s", dtype, choice.missing)
     whole = coarse(network).to(device)
     chosen = choice.dtypes[0]
-    if len(choice.dtypes) > 1:
+    if dtype == "auto" and chosen is not torch.float32:  # one alone may overflow, too
         # In a thread of its own: what cuDNN chose in a thread, here without trying, it keeps there.
         with ThreadPoolExecutor(1) as thread:
             chosen = thread.submit(measured, whole, preprocessor, device, choice.dtypes).result()

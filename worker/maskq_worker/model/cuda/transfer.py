@@ -71,8 +71,9 @@ class _Buffer:
         if self._host.numel() < size:
             self._streams.synchronize()  # nothing may still use what is replaced
             pinned = self._device.type == "cuda"
-            self._host = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-            self._there = torch.empty(size, dtype=torch.uint8, device=self._device)
+            host = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+            there = torch.empty(size, dtype=torch.uint8, device=self._device)
+            self._host, self._there = host, there  # both or, where memory ends, neither
         return self._host[:size].view(shape), self._there[:size].view(shape)
 
 
@@ -83,6 +84,7 @@ class Download:
         self._device = device
         self._streams: Any = torch.get_device_module(device)
         self._stream = self._streams.Stream()
+        self._large_stream = self._streams.Stream()
 
     def __call__(self, *tensors: torch.Tensor) -> Callable[[], list[NDArray[Any]]]:
         """tensors: contiguous, of the current stream. Returns at once; what it returns waits for them,
@@ -121,6 +123,7 @@ class Download:
         ]
 
     def _large(self, tensor: torch.Tensor) -> NDArray[Any]:
-        """Of a tensor that is complete. On this stream: on the other one it would wait for forwards."""
-        with self._streams.stream(self._stream):
+        """Of a tensor that is complete. On a stream where nothing waits for forwards, as what computes
+        does, and as does the copying of the next batch's."""
+        with self._streams.stream(self._large_stream):
             return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor).numpy()
