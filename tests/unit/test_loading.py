@@ -292,7 +292,6 @@ def test_both_take_weights_in_several_files(checkpoint: Path) -> None:
     "edit",
     [
         without("head.head.4.weight"),
-        without("head.head.1.num_batches_tracked"),
         without("dpt.encoder.layer.2.", "dpt.layernorm."),
         cut("dpt.embeddings.position_embeddings"),
         cut("neck.convs.3.weight"),
