@@ -227,6 +227,16 @@ def test_figures_of_another_kind_of_cpu_do_not_count(
         cache.load(served)
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_cpu_that_gains_nothing_is_told_of(
+    served: Checkpoint, has: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    change(served, dot_products=False)
+    monkeypatch.setattr(runtime, "has_dot_products", lambda: has)
+    load_openvino(served, Preprocessor.from_checkpoint(served.directory))
+    assert ("no faster" in caplog.text) is not has
+
+
 def test_a_damaged_network_is_refused(served: Checkpoint) -> None:
     weights = change(served) / cache.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 def load_openvino(checkpoint: Checkpoint, preprocessor: Preprocessor) -> OpenVINO:
     """The 8-bit network that `quantize` built. Raises ModelError."""
+    _warn_where_slow()
     model, record = cache.load(checkpoint)
     _log.info("the 8-bit network of %s %s", checkpoint.name, record.figures)
     return OpenVINO(model, preprocessor, dtype=torch.int8)
@@ -40,6 +41,7 @@ def quantize(
 
     images: RGB, upright, any size. Raises ModelError.
     """
+    _warn_where_slow()
     preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
     calibration, held_out = int8.split([preprocessor(image) for image in images])
     openvino = runtime.openvino()
@@ -55,6 +57,14 @@ def quantize(
         calibration_images=len(calibration),
         checked_images=len(held_out),
     )
+
+
+def _warn_where_slow() -> None:
+    if not runtime.has_dot_products():
+        _log.warning(
+            "this CPU has no dot products of 8-bit numbers (VNNI, AMX): 8 bits are no faster on it "
+            "than float32"
+        )
 
 
 def _network(checkpoint: Checkpoint) -> Network:
