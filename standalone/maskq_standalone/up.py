@@ -97,9 +97,8 @@ def _say_how(env_file: Path) -> None:
 def _signals_to(stack: Stack) -> Iterator[None]:
     """The handler only counts: an exception out of it could fall between a start and its record."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    previous = {
-        n: handler for n, handler in previous.items() if handler is not signal.SIG_IGN
-    }  # nohup
+    if previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup
+        del previous[signal.SIGHUP]
     for number in previous:
         signal.signal(number, lambda *_: stack.request_stop())
     try:

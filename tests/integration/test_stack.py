@@ -523,6 +523,18 @@ class TestUp:
             f"maskq up: cannot write the settings: {tmp_path}/absent is not a directory",
         ]
 
+    def test_goes_on_without_its_terminal_under_nohup(self, tmp_path: Path) -> None:
+        with running(
+            f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{UP}", tmp_path
+        ) as up:
+            assert eventually((tmp_path / "env").exists)
+            up.send_signal(signal.SIGHUP)
+            time.sleep(1.0)
+            assert up.poll() is None
+            up.terminate()
+            up.communicate(timeout=20)
+        assert up.returncode == 0
+
     def test_second_signal_does_not_wait_for_a_worker(self, tmp_path: Path) -> None:
         deaf = WORKER.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
         command = [sys.executable, "-c", UP, str(tmp_path), deaf]
