@@ -539,9 +539,12 @@ class TestUp:
         deaf = WORKER.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
         command = [sys.executable, "-c", UP, str(tmp_path), deaf]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            assert eventually((tmp_path / "env").exists)
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.7)
-            assert process.poll() is None  # it drains
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=5) == 0
+            try:
+                assert eventually((tmp_path / "env").exists)
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.7)
+                assert process.poll() is None  # it drains
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=5) == 0
+            finally:
+                process.kill()  # else a failure would wait for it, and leave it behind
