@@ -28,10 +28,10 @@ from maskq.contract.places import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker import images, outputs
+from maskq_worker.cpu import cpu_environment
 from maskq_worker.model import load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import cpu_environment
 
 WARM_UP = 5
 

@@ -27,7 +27,7 @@ from maskq_standalone.workers import (
     Worker,
     gpu_environments,
 )
-from maskq_worker.sizes import cpu_environment
+from maskq_worker.cpu import cpu_environment
 
 Report = Callable[[str], None]
 # Set by the stack itself, so not taken from the environment it was started in.

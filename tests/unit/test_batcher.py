@@ -84,6 +84,19 @@ def held_while(
     return futures
 
 
+def submitted_behind_one(
+    batcher: MicroBatcher[int, int], gate: threading.Event, items: Sequence[int]
+) -> tuple[Future[int], list[Future[int]]]:
+    """A first item, which waits for the gate in its launch, and those that are one batch after it."""
+    batcher.start()
+    first = batcher.submit(0)
+    while batcher.busy_since() is None:
+        time.sleep(0.001)
+    futures = [batcher.submit(item) for item in items]
+    gate.set()
+    return first, futures
+
+
 def test_a_single_item_does_not_wait_for_company(batcher: MicroBatcher[int, int]) -> None:
     assert batcher.submit(21).result(WAIT_S) == 42
 
@@ -131,12 +144,7 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
         return list(batch)
 
     batcher: MicroBatcher[int, int] = MicroBatcher(immediate(run), max_batch_size=8, name="model")
-    batcher.start()
-    first = batcher.submit(0)
-    while batcher.busy_since() is None:
-        time.sleep(0.001)
-    futures = [batcher.submit(item) for item in range(8)]
-    gate.set()
+    first, futures = submitted_behind_one(batcher, gate, range(8))
 
     assert first.result(WAIT_S) == 0
     assert [future.result(WAIT_S) for future in futures] == list(range(8))
@@ -164,12 +172,7 @@ def test_what_failed_holds_nothing_while_it_runs_again() -> None:
         return lambda: [alive] * len(batch)
 
     batcher: MicroBatcher[int, int] = MicroBatcher(launch, max_batch_size=4, name="model")
-    batcher.start()
-    first = batcher.submit(0)
-    while batcher.busy_since() is None:
-        time.sleep(0.001)
-    futures = [batcher.submit(item) for item in range(4)]
-    gate.set()
+    first, futures = submitted_behind_one(batcher, gate, range(4))
     assert first.result(WAIT_S) == 0
     assert [future.result(WAIT_S) for future in futures] == [0] * 4
     assert len(refs) == 8  # one alone, four, two, one, one, two, one, one

@@ -11,9 +11,10 @@ import warnings
 from celery.platforms import SecurityWarning
 
 from maskq.errors import MaskqError
+from maskq_worker.cpu import run_as_batch
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import run_as_batch, sizes
+from maskq_worker.sizes import sizes
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -42,9 +42,9 @@ def worker(
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
     """Serve one model: one process per GPU, each seeing exactly one."""
+    from maskq_worker.cpu import cpu_environment
     from maskq_worker.gpus import chosen, environment
     from maskq_worker.settings import WorkerSettings
-    from maskq_worker.sizes import cpu_environment
     from maskq_worker.supervisor import Slot, Supervisor
 
     if role is Role.WEBHOOKS:
