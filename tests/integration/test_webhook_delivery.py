@@ -12,6 +12,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from maskq import Client, InvalidRequest, JobNotFound, webhooks
+from maskq.contract import FailureCode, JobFailure
 from maskq.contract.webhooks import DeliveryState
 from maskq.ledger import Ledger, calls
 from maskq_worker.webhooks import Deliverer, WebhookSettings
@@ -222,6 +223,71 @@ def test_retry_after_is_honoured(service: Service, receiver: Receiver, status: i
     assert 90 < delivery.next_ms / 1000 - time.time() < 130
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "99999999999",
+        "Fri, 31 Dec 99999999999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -9999",
+        "-1",
+        "1e999",
+        "soon",
+        "\xb2",
+    ],
+)
+def test_a_strange_retry_after_is_one_failed_attempt_like_any_other(
+    service: Service, receiver: Receiver, value: str
+) -> None:
+    receiver.answers = [(503, {"Retry-After": value})]
+    job = service.client.submit(IMAGE, webhook=receiver.url)
+    job.cancel()
+    deliverer = service.deliverer()
+    service.deliver_until(deliverer, lambda: service.client.deliveries(job.id)[0].attempts > 0)
+    (delivery,) = service.client.deliveries(job.id)
+    assert delivery.log[0].status == 503
+    assert (delivery.next_ms or 0) / 1000 - time.time() < 86_500
+
+
+def test_any_fault_of_the_sender_counts_as_an_attempt(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("maskq_worker.webhooks.outbound.post", fault)
+    job = service.client.submit(IMAGE, webhook=receiver.url)
+    job.cancel()
+    service.settle(service.deliverer(), job.id)
+    (delivery,) = service.client.deliveries(job.id)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.FAILED, 5)
+    assert "RuntimeError" in (delivery.log[0].error or "")
+
+
+def test_delete_removes_a_job_s_deliveries(service: Service, receiver: Receiver) -> None:
+    every = ["job.queued", "job.running", "job.canceled"]
+    job = service.client.submit(IMAGE, webhook=receiver.url, webhook_events=every)
+    prefix = service.client.key_prefix
+    # Given deliveries of two attempts, posted, and one of its end, not posted
+    failure = JobFailure(code=FailureCode.INTERNAL, message="again")
+    for token in ("first", "second"):
+        service.ledger.run(calls.claim(prefix, "demo", token, owner="o", lease_s=9))
+        service.ledger.run(calls.release(prefix, job.id, token, failure, charged=False, delay_s=0))
+    kept = service.client.submit(IMAGE, webhook=receiver.url, webhook_events=every)
+    service.settle(service.deliverer(), job.id)
+    job.cancel()
+    assert len(service.states(job.id)) == 6
+
+    job.delete()
+
+    assert service.states(job.id) == []
+    assert service.states(kept.id) != []
+    left = [name for name in service.ledger.redis.scan_iter(f"{prefix}:*") if job.id in name]
+    assert left == []
+    for listed in ("deliveries", "deliveries:due"):
+        members = service.ledger.redis.zrange(f"{prefix}:{listed}", 0, -1)
+        assert not [one for one in members if job.id in one]
+
+
 def test_a_private_receiver_that_is_not_meant_is_never_contacted(
     service: Service, receiver: Receiver
 ) -> None:
@@ -235,13 +301,16 @@ def test_a_private_receiver_that_is_not_meant_is_never_contacted(
     assert receiver.received == []
 
 
-def test_a_url_that_is_none_fails_and_holds_up_nobody(service: Service, receiver: Receiver) -> None:
+@pytest.mark.parametrize("url", ["example.com/hook", "https://[::1/hook", "https://a:x/"])
+def test_a_url_that_is_none_fails_and_holds_up_nobody(
+    service: Service, receiver: Receiver, url: str
+) -> None:
     # Given a row as a client of before wrote it, whose settings were not looked at
     odd, sound = (service.client.submit(IMAGE, webhook=receiver.url) for _ in range(2))
     odd.cancel()
     (row,) = service.client.deliveries(odd.id)
     name = f"{service.client.key_prefix}:delivery:{row.id}"
-    service.ledger.redis.hset(name, "url", "example.com/hook")
+    service.ledger.redis.hset(name, "url", url)
     sound.cancel()
 
     service.settle(service.deliverer(), sound.id)

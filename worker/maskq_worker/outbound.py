@@ -1,8 +1,8 @@
 """HTTP to addresses that callers name, without becoming their way into our network (SSRF).
 
-A name is resolved once, every address it has must be public, and the connection goes to the address
-that was checked: a second answer of the name server is never asked for. No redirects, no proxies from
-the environment, https only. What is private but meant is named by a setting.
+A name is resolved once, every address it has must be public, and the connection goes to one of the
+addresses that were checked: a second answer of the name server is never asked for. No redirects, no
+proxies from the environment, https only. Private hosts must be allow-listed by a setting.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from maskq_worker import happy_eyeballs
+from maskq_worker.happy_eyeballs import Address
 
 # At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -28,8 +33,6 @@ _ANSWER_BYTES = 64 * 1024  # read at most
 _PART_BYTES = 256 * 1024
 _TOTAL_S = 20.0  # an answer that drips is given up then
 _PORTS = (443, 8443)
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Refused(Exception):
@@ -50,13 +53,13 @@ class TooLong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL and the address that its name had when it was checked."""
+    """A URL and the addresses that its name had when it was checked."""
 
     scheme: str
     host: str
     port: int
     path: str  # with its query
-    address: str
+    addresses: tuple[Address, ...]  # at least one
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,11 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
 
     `setting`: the variable that holds the allowed hosts, for whoever is refused.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        raise Refused("its port is no number") from None
+    except ValueError as error:
+        raise Refused(f"it is not a valid URL: {error}") from None
     if not host:
         raise Refused("it names no host")
     if parts.username is not None or parts.password is not None:
@@ -95,11 +98,11 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
             f"{setting}"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme, host, port, path, str(addresses[0]))
+    return Target(parts.scheme, host, port, path, tuple(addresses))
 
 
 def post(target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """POST to the checked address. Raises Unreachable; any HTTP status is an answer."""
+    """POST to a checked address. Raises Unreachable; any HTTP status is an answer."""
     return send("POST", target, body, headers)
 
 
@@ -138,7 +141,7 @@ def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
 def _answer(
     method: str, target: Target, body: bytes | None, headers: Mapping[str, str]
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """One request on one connection to the checked address; the answer's body is not read yet."""
+    """One request on one connection to a checked address; the answer's body is not read yet."""
     default_port = {"https": 443, "http": 80}[target.scheme]
     name = f"[{target.host}]" if ":" in target.host else target.host
     host_header = name if target.port == default_port else f"{name}:{target.port}"
@@ -183,17 +186,39 @@ def _read(answer: urllib3.BaseHTTPResponse, at_most: int, end: float) -> bytes:
 
 def _pool(target: Target) -> urllib3.HTTPConnectionPool:
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
+    host, port, addresses = target.host, target.port, target.addresses
     if target.scheme == "http":
-        return urllib3.HTTPConnectionPool(target.address, target.port, timeout=timeout, maxsize=1)
-    return urllib3.HTTPSConnectionPool(
-        target.address,
-        target.port,
-        timeout=timeout,
-        maxsize=1,
-        ssl_context=_tls(),
-        server_hostname=target.host,
-        assert_hostname=target.host,
-    )
+        return _PlainPool(host, port, timeout=timeout, maxsize=1, addresses=addresses)
+    return _TlsPool(host, port, timeout=timeout, maxsize=1, addresses=addresses, ssl_context=_tls())
+
+
+class _ToCheckedAddress(HTTPConnection):
+    """Connects to one of the checked addresses instead of resolving the name again."""
+
+    def __init__(self, *args: Any, addresses: Sequence[Address], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._addresses = addresses
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            made = happy_eyeballs.connect(self._addresses, self.port, timeout_s=_CONNECT_S)
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+        made.settimeout(_CONNECT_S)  # of the TLS handshake; urllib3 sets its own for the answer
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _ToCheckedAddress
+
+
+class _TlsConnection(_ToCheckedAddress, HTTPSConnection):
+    """The certificate must be valid for the name, whichever address answers."""
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
 
 
 @cache

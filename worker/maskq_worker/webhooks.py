@@ -27,7 +27,7 @@ from pydantic_settings import NoDecode
 from maskq import webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
-from maskq.errors import MaskqError, StoreUnavailable
+from maskq.errors import MaskqError
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import DueDelivery
 from maskq_worker import outbound
@@ -147,7 +147,13 @@ class Deliverer:
 
     def _try(self, due: DueDelivery) -> None:
         began = time.monotonic()
-        state, delay_s, status, error = self._outcome(due)
+        try:
+            state, delay_s, status, error = self._outcome(due)
+        except Exception as fault:
+            # It counts as an attempt: uncounted, it would be posted for ever.
+            logger.exception("webhook %s: the attempt met a fault of ours", due.id)
+            state, delay_s = self._again(due, 0.0)
+            status, error = None, f"a fault of the sender: {type(fault).__name__}"
         attempt = DeliveryAttempt(
             at_ms=int(time.time() * 1000),
             took_ms=round((time.monotonic() - began) * 1000),
@@ -203,7 +209,10 @@ class Deliverer:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc.lower()  # '' for what `outbound.check` will refuse
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""  # `outbound.check` refuses it and says why
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
@@ -213,7 +222,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return min(float(value), _LONGEST_RETRY_AFTER_S)
     try:
         left_s = parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):  # year 99999999999
         return 0.0
     return min(max(left_s, 0.0), _LONGEST_RETRY_AFTER_S)
 
@@ -252,7 +261,7 @@ def run(
         started = 0
         try:
             started = deliverer.deliver_due()
-        except StoreUnavailable as error:
+        except MaskqError as error:
             logger.warning("%s; trying again", error)
         if settings.health_file:
             settings.health_file.touch()

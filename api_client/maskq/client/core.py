@@ -265,7 +265,8 @@ class ClientCore(Generic[JobT, BatchT]):
     def delete(self, job_id: str) -> Flow[None]:
         """Remove a job for good: record, outputs, uploaded image. It is canceled if it has not ended.
 
-        Events that were written stay until they are trimmed. Raises JobNotFound, StoreUnavailable (then
+        Its webhooks go with it, also those that have not been posted yet. Events stay until they are
+        trimmed. Raises JobNotFound, StoreUnavailable (then
         the record still stands: delete again).
         """
         yield from self._delete(job_id)

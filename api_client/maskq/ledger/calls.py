@@ -429,7 +429,7 @@ def jobs(prefix: str, wanted: Filter, *, limit: int, cursor: str = "") -> Call[P
 
 
 def delete(prefix: str, job_id: str) -> Call[str]:
-    """Forget an ended job: 'deleted', 'unknown', or the status of one that has not ended."""
+    """Forget an ended job and its webhooks: 'deleted', 'unknown', or the status if it has not ended."""
     return Call(script("delete"), (prefix, job_id), str)
 
 

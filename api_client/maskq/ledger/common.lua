@@ -90,6 +90,7 @@ local function emit_job(id, state, attempt, extra)
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
     .. '","attempt":' .. attempt .. (extra or '') .. '}'
   -- A state that can come again needs the attempt in its event's id; a terminal one comes once.
+  -- delete.lua finds a job's deliveries by these ids.
   local unique = id .. ':' .. state
   if state == 'queued' or state == 'running' then unique = unique .. ':' .. attempt end
   emit('job.' .. state, id, unique, data, redis.call('HGET', record_key(id), 'webhook'))
