@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -242,3 +244,89 @@ def test_any_private_address_among_several_refuses_the_name(
     monkeypatch.setattr(socket, "getaddrinfo", two)
     with pytest.raises(Refused, match=r"10\.1\.2\.3"):
         check("https://two.example/")
+
+
+DRIPS = {
+    "a header a byte at a time": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+    "the status line a byte at a time": (b"", b"H"),
+    "endless 100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a chunk size that never ends": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"0",
+    ),
+    "a chunk extension that never ends": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"x",
+    ),
+    "trailers that never end": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        b"A: b\r\n",
+    ),
+    "a body a byte at a time": (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"x"),
+    "a body without a length": (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "nothing at all": (b"", b""),
+}
+
+
+@pytest.fixture
+def dripping(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a receiver that sends the second bytes again and again, for ten seconds at most."""
+    first, again = DRIPS[request.param]
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(first)
+                for _ in range(200):
+                    if stop.wait(0.05):
+                        return
+                    try:
+                        connection.sendall(again)
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("dripping", DRIPS, indirect=True)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_peer_that_drips_is_cut_off_at_the_deadline(dripping: str, method: str) -> None:
+    target = check(dripping, ["127.0.0.1"])
+    began = time.monotonic()
+    call = {
+        "GET": partial(outbound.get, target, max_bytes=10**6),
+        "POST": partial(outbound.send, "POST", target, b"x", {}),
+    }[method]
+    with pytest.raises(Unreachable, match=r"within 0\.4 s"):
+        call(total_s=0.4)
+    assert time.monotonic() - began < 3
+
+
+def test_a_peer_that_does_not_take_the_body_is_cut_off_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = check(f"http://127.0.0.1:{server.getsockname()[1]}/", ["127.0.0.1"])
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"within 0\.4 s"):
+            outbound.send("PUT", target, b"x" * 50_000_000, {}, total_s=0.4)
+        assert time.monotonic() - began < 3
+
+
+def _threads_and_files() -> tuple[int, int]:
+    return threading.active_count(), sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_call_leaves_no_thread_and_no_socket_behind(receiver: Any) -> None:
+    target = check(url_of(receiver), ["127.0.0.1"])
+    before = _threads_and_files()
+    for _ in range(5):
+        post(target, b"body", {})
+    # The receiver's own threads end a moment after their answer.
+    end = time.monotonic() + 5
+    while _threads_and_files() > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)

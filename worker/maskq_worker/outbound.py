@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from maskq_worker import happy_eyeballs
+from maskq_worker.deadline import Deadline
 from maskq_worker.happy_eyeballs import Address
 
 # At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
@@ -31,7 +31,7 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 _CONNECT_S, _READ_S = 5.0, 15.0
 _ANSWER_BYTES = 64 * 1024  # read at most
 _PART_BYTES = 256 * 1024
-_TOTAL_S = 20.0  # an answer that drips is given up then
+_TOTAL_S = 20.0  # for a whole call: an answer that drips is cut off then
 _PORTS = (443, 8443)
 
 
@@ -115,21 +115,19 @@ def send(
     total_s: float = _TOTAL_S,
 ) -> Answer:
     """One request; of its answer, the first _ANSWER_BYTES. Raises Unreachable."""
-    end = time.monotonic() + total_s
-    with _answer(method, target, body, headers) as answer:
-        return _taken(answer, _read(answer, _ANSWER_BYTES, end))
+    with _answer(method, target, body, headers, total_s) as answer:
+        return _taken(answer, _read(answer, _ANSWER_BYTES))
 
 
 def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
     """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable."""
-    end = time.monotonic() + total_s
-    with _answer("GET", target, None, {"Accept-Encoding": "identity"}) as answer:
+    with _answer("GET", target, None, {"Accept-Encoding": "identity"}, total_s) as answer:
         if answer.status != 200:
-            return _taken(answer, _read(answer, _ANSWER_BYTES, end))
+            return _taken(answer, _read(answer, _ANSWER_BYTES))
         said = answer.headers.get("Content-Length", "")
         if said.isdigit() and int(said) > max_bytes:
             raise TooLong(int(said))
-        body = _read(answer, max_bytes + 1, end)
+        body = _read(answer, max_bytes + 1)
         if len(body) > max_bytes:
             raise TooLong(None)
         if said.isdigit() and len(body) < int(said):
@@ -139,13 +137,17 @@ def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
 
 @contextmanager
 def _answer(
-    method: str, target: Target, body: bytes | None, headers: Mapping[str, str]
+    method: str, target: Target, body: bytes | None, headers: Mapping[str, str], total_s: float
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """One request on one connection to a checked address; the answer's body is not read yet."""
+    """One request on one connection to a checked address; the answer's body is not read yet.
+
+    The connection is cut `total_s` seconds from now, whatever it is doing then.
+    """
     default_port = {"https": 443, "http": 80}[target.scheme]
     name = f"[{target.host}]" if ":" in target.host else target.host
     host_header = name if target.port == default_port else f"{name}:{target.port}"
-    pool = _pool(target)
+    deadline = Deadline(total_s)
+    pool = _pool(target, deadline)
     try:
         answer = pool.urlopen(
             method,
@@ -161,9 +163,11 @@ def _answer(
             yield answer
         finally:
             answer.close()
+        deadline.check()  # an answer whose end is the end of its connection looks whole
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise Unreachable(_reason(error)) from error
+        raise Unreachable(deadline.reason or _reason(error)) from error
     finally:
+        deadline.cancel()
         pool.close()
 
 
@@ -172,11 +176,9 @@ def _taken(answer: urllib3.BaseHTTPResponse, body: bytes) -> Answer:
     return Answer(answer.status, names, body)
 
 
-def _read(answer: urllib3.BaseHTTPResponse, at_most: int, end: float) -> bytes:
+def _read(answer: urllib3.BaseHTTPResponse, at_most: int) -> bytes:
     received = bytearray()
     while len(received) < at_most:
-        if time.monotonic() > end:
-            raise OSError("its answer took too long; it was given up")
         part = answer.read1(min(_PART_BYTES, at_most - len(received)))
         if not part:
             break
@@ -184,36 +186,47 @@ def _read(answer: urllib3.BaseHTTPResponse, at_most: int, end: float) -> bytes:
     return bytes(received)
 
 
-def _pool(target: Target) -> urllib3.HTTPConnectionPool:
+def _pool(target: Target, deadline: Deadline) -> urllib3.HTTPConnectionPool:
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
-    host, port, addresses = target.host, target.port, target.addresses
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "maxsize": 1,
+        "addresses": target.addresses,  # this and the deadline are for _Connection
+        "deadline": deadline,
+    }
     if target.scheme == "http":
-        return _PlainPool(host, port, timeout=timeout, maxsize=1, addresses=addresses)
-    return _TlsPool(host, port, timeout=timeout, maxsize=1, addresses=addresses, ssl_context=_tls())
+        return _PlainPool(target.host, target.port, **options)
+    return _TlsPool(target.host, target.port, **options, ssl_context=_tls())
 
 
-class _ToCheckedAddress(HTTPConnection):
+class _Connection(HTTPConnection):
     """Connects to one of the checked addresses instead of resolving the name again."""
 
-    def __init__(self, *args: Any, addresses: Sequence[Address], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, addresses: Sequence[Address], deadline: Deadline, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._addresses = addresses
+        self._deadline = deadline
 
     def _new_conn(self) -> socket.socket:
         try:
-            made = happy_eyeballs.connect(self._addresses, self.port, timeout_s=_CONNECT_S)
+            made = happy_eyeballs.connect(
+                self._addresses, self.port, timeout_s=min(_CONNECT_S, self._deadline.left_s())
+            )
         except OSError as error:
             raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+        self._deadline.cut(made)
         made.settimeout(_CONNECT_S)  # of the TLS handshake; urllib3 sets its own for the answer
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _ToCheckedAddress
+    ConnectionCls = _Connection
 
 
-class _TlsConnection(_ToCheckedAddress, HTTPSConnection):
+class _TlsConnection(_Connection, HTTPSConnection):
     """The certificate must be valid for the name, whichever address answers."""
 
 
