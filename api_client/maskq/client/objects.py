@@ -59,12 +59,14 @@ class Objects:
             client.close()
 
     def _connect(self) -> Any:
-        with no_fork():  # it imports boto3
+        with no_fork():
             return s3.connect(self._endpoint_url)
 
 
 @contextmanager
 def _typed_errors(place: S3Place) -> Iterator[None]:
+    with no_fork():  # the first time it takes a third of a second
+        import boto3  # noqa: F401
     try:
         with s3.typed_errors(place):
             yield

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
 from maskq.ledger.calls import Call
-from maskq.ledger.slots import CONNECTIONS, AsyncSlots, Slots, apart
+from maskq.ledger.slots import CONNECTIONS, AsyncSlots, Slots, apart, end
 from maskq.per_process import PerLoop, PerProcess
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ class _AsyncLink:
 
     async def close(self) -> None:
         for task in (tasks := list(self.tasks)):
-            task.cancel()
+            end(task)
         if tasks:
             await asyncio.wait(tasks)
         await self.redis.aclose()

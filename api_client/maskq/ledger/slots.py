@@ -21,6 +21,7 @@ CALLS = 64  # at a time
 READERS = 64
 CONNECTIONS = CALLS + READERS + 8  # those and the ones that are subscribed; the pool's own limit
 _PATIENCE_S = 20.0  # for a place
+_AGAIN_S = 0.02
 
 
 def _shares(connections: int) -> tuple[int, int]:
@@ -120,11 +121,18 @@ async def apart(
     except asyncio.CancelledError:
         task.add_done_callback(_heeded)
         if stop:
-            task.cancel()
+            end(task)
         raise
     if task.cancelled():
         raise ClientUnusable("the client was closed while a call was in progress")
     return task.result()
+
+
+def end(task: asyncio.Task[Any]) -> None:
+    """Cancel it, again while it goes on: redis-py may lose a cancellation."""
+    if not task.done():
+        task.cancel()
+        task.get_loop().call_later(_AGAIN_S, end, task)
 
 
 def _heeded(task: asyncio.Task[Any]) -> None:
