@@ -11,6 +11,7 @@ from maskq.client.job import AsyncBatch, AsyncJob, Batch, Job
 from maskq.client.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
 from maskq.errors import (
+    ClientUnusable,
     EventsLost,
     IdempotencyConflict,
     InvalidRequest,
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncResult",
     "Batch",
     "Client",
+    "ClientUnusable",
     "Event",
     "EventsLost",
     "FailureCode",

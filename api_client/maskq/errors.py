@@ -10,6 +10,7 @@ MaskqError
 ├── UnknownModel          no worker has ever served a model of this name
 ├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
 ├── EventsLost            events between the cursor and now were trimmed away
+├── ClientUnusable        closed while it waited, or awaited where no event loop runs
 └── WebhookRefused        a delivery that is not ours, altered or too old
 """
 
@@ -91,6 +92,12 @@ class EventsLost(MaskqError):
     """Raised by `events` when the cursor was trimmed away or lies ahead of the stream."""
 
     code = FailureCode.NOT_FOUND
+
+
+class ClientUnusable(MaskqError, RuntimeError):
+    """Raised by a client that was closed while it waited, or is used where it cannot work."""
+
+    code = FailureCode.INVALID_REQUEST
 
 
 class WebhookRefused(MaskqError, ValueError):

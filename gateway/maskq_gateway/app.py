@@ -67,7 +67,7 @@ def create_app(
         return Response(status_code=HTTPStatus.OK)
 
     def healthz() -> dict[str, str]:
-        client._driver.ledger.run(_PING)
+        client.session.run(_PING)
         return {"status": "ok"}
 
     app.add_api_route(PATH, notify, methods=["POST"])

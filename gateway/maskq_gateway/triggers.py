@@ -102,7 +102,7 @@ class Triggers:
             sequencer=event.sequencer,
             keep_s=self._client.settings.retention_s,
         )
-        return not self._client._driver.ledger.run(call)
+        return not self._client.session.run(call)
 
 
 def idempotency_key(event: ObjectCreated, rule: Rule) -> str:

@@ -45,7 +45,7 @@ def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
     fresh_stack: Stack, fresh_client: Client
 ) -> None:
     # Given a job that is on disk, and two callers that wait for it
-    ledger, prefix = fresh_client._driver.ledger, fresh_client.key_prefix
+    ledger, prefix = fresh_client.session.ledger, fresh_client.key_prefix
     ledger.run(calls.register_model(prefix, MODEL, {}))
     job = fresh_client.submit(IMAGE, durable=True)
     channel = f"{prefix}:wake:{job.id}"
@@ -72,7 +72,7 @@ def test_a_worker_that_starts_while_redis_is_full_works_it_off(
     fresh_stack: Stack, fresh_client: Client
 ) -> None:
     # Given a job in a Redis that then has no room left
-    ledger, prefix = fresh_client._driver.ledger, fresh_client.key_prefix
+    ledger, prefix = fresh_client.session.ledger, fresh_client.key_prefix
     ledger.run(calls.register_model(prefix, MODEL, {}))
     job = fresh_client.submit(IMAGE)
     ledger.redis.config_set("maxmemory", "1")

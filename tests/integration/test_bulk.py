@@ -58,7 +58,7 @@ class Service:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.prefix = client.settings.key_prefix
-        self.ledger = client._driver.ledger
+        self.ledger = client.session.ledger
         self.ledger.run(calls.register_model(self.prefix, MODEL, {}))
 
     def work(self, count: int = 10_000, fail: str = "no such name") -> list[str]:
@@ -161,7 +161,10 @@ def _objects(service: Service) -> set[str]:
     from maskq import s3
 
     place = S3Place(service.client.settings.s3_bucket, service.client.settings.output_prefix)
-    return {found.key for found in s3.list_under(service.client.objects._connected(), place)}
+    return {
+        found.key
+        for found in s3.list_under(s3.connect(service.client.settings.s3_endpoint_url), place)
+    }
 
 
 def test_a_run_is_waited_for_by_its_name(service: Service) -> None:

@@ -19,7 +19,7 @@ from maskq.ledger import calls, keys
 @pytest.fixture
 def client(environment: dict[str, str]) -> Iterator[Client]:
     with Client.from_env() as connected:
-        ledger = connected._driver.ledger
+        ledger = connected.session.ledger
         ledger.run(calls.register_model(connected.key_prefix, "some", {}))
         yield connected
 
@@ -77,7 +77,7 @@ def test_events_that_are_not_wanted_are_confirmed_at_once(client: Client) -> Non
 
 
 def test_a_group_is_told_once_what_it_missed_and_goes_on(client: Client) -> None:
-    redis = client._driver.ledger.redis
+    redis = client.session.ledger.redis
     stream = keys.events(client.key_prefix)
     submit(client, 1)
     assert len(all_read(client, "slow")) == 1
@@ -90,7 +90,7 @@ def test_a_group_is_told_once_what_it_missed_and_goes_on(client: Client) -> None
 
 
 def test_an_event_that_is_trimmed_in_a_reader_s_hand_is_told(client: Client) -> None:
-    redis = client._driver.ledger.redis
+    redis = client.session.ledger.redis
     submit(client, 2)
     reading = client.events("0", group="slow", idle=0.3)
     next(reading)
@@ -102,7 +102,7 @@ def test_an_event_that_is_trimmed_in_a_reader_s_hand_is_told(client: Client) -> 
 
 
 def test_a_reader_of_its_own_is_told_when_it_is_overtaken(client: Client) -> None:
-    redis = client._driver.ledger.redis
+    redis = client.session.ledger.redis
     submit(client, 3)
     reading = client.events("0", idle=1)
     next(reading)
@@ -117,7 +117,7 @@ def test_a_reader_of_its_own_is_told_when_it_is_overtaken(client: Client) -> Non
 def test_readers_that_left_are_forgotten(client: Client) -> None:
     submit(client, 2)
     all_read(client, "shared")
-    redis = client._driver.ledger.redis
+    redis = client.session.ledger.redis
     assert redis.xinfo_consumers(keys.events(client.key_prefix), "shared") == []
 
 

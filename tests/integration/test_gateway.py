@@ -98,7 +98,7 @@ def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ga
 @pytest.fixture
 def client(settings: GatewaySettings) -> Iterator[Client]:
     with Client(settings) as connected:
-        ledger = connected._driver.ledger
+        ledger = connected.session.ledger
         ledger.run(calls.register_model(connected.key_prefix, "some", {}))
         yield connected
 
@@ -272,7 +272,7 @@ def test_what_was_overwritten_is_skipped_where_there_are_no_versions(
 
 def test_the_order_is_forgotten_with_the_records(gateway: Gateway, client: Client) -> None:
     gateway.job(event())
-    redis = client._driver.ledger.redis
+    redis = client.session.ledger.redis
     (name,) = redis.keys(f"{client.key_prefix}:trigger:*")
     retention_ms = client.settings.retention_s * 1000
     assert retention_ms - 60_000 < redis.pttl(name) <= retention_ms

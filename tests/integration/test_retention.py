@@ -24,7 +24,7 @@ def client(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "0.2")
     monkeypatch.setenv("MASKQ_RETENTION_S", "0.05")  # the record may go first
     with Client.from_env() as made:
-        made._driver.ledger.run(calls.register_model(made.key_prefix, "demo", {}))
+        made.session.ledger.run(calls.register_model(made.key_prefix, "demo", {}))
         yield made
 
 
@@ -63,12 +63,12 @@ def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
     assert {key for key in before if ended.id in key} == set(before - after)
     assert len(before - after) == 2
     assert {key for key in after if open_still.id in key} == after != set()
-    assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 0
+    assert client.session.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 0
 
 
 def test_however_many_are_due_all_go(client: Client, retention: Retention) -> None:
     # Given more than the ledger tells of at once
-    redis, name = client._driver.ledger.redis, f"{client.key_prefix}:outputs"
+    redis, name = client.session.ledger.redis, f"{client.key_prefix}:outputs"
     redis.zadd(name, {f"job-{number}": number for number in range(250)})
     # When
     retention.remove_due()
@@ -90,7 +90,7 @@ def test_an_outage_of_the_store_only_delays_it(
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "delete_under", away)
         retention.remove_due()
-    assert client._driver.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1
+    assert client.session.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1
 
 
 def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(

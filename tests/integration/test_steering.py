@@ -40,7 +40,7 @@ class Service:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.prefix = client.settings.key_prefix
-        self.ledger = client._driver.ledger
+        self.ledger = client.session.ledger
         self.ledger.run(calls.register_model(self.prefix, MODEL, {}))
 
     def claim(self) -> tuple[str, str]:

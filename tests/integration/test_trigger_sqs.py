@@ -101,7 +101,7 @@ def settings(
 @pytest.fixture
 def client(settings: GatewaySettings) -> Iterator[Client]:
     with Client(settings) as connected:
-        ledger = connected._driver.ledger
+        ledger = connected.session.ledger
         ledger.run(calls.register_model(connected.key_prefix, "some", {}))
         yield connected
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from maskq.client.flow import Blocking, Flow, Many, Pause
+from maskq.client.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.objects import read_image
 from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, Patience, Room, sent
@@ -31,8 +31,8 @@ from maskq.ledger.calls import BatchPlace, Call, Idempotency, SubmitOutcome, Sub
 if TYPE_CHECKING:
     import PIL.Image
 
-    from maskq.client.core import ClientCore
     from maskq.client.job import JobCore
+    from maskq.client.session import Session
 
     ImageSource = str | Path | bytes | PIL.Image.Image
 
@@ -121,10 +121,13 @@ class Bulk(Generic[JobT]):
     No more images are in memory than a chunk; of those that are uploaded, eight.
     """
 
-    def __init__(self, client: ClientCore[JobT, Any], manner: Manner, options: Options) -> None:
+    def __init__(
+        self, session: Session, job_type: Callable[..., JobT], manner: Manner, options: Options
+    ) -> None:
         """Raises InvalidRequest for an option that is wrong."""
-        self._client = client
-        self._prefix = client.key_prefix
+        self._session = session
+        self._job_type = job_type
+        self._prefix = session.key_prefix
         self._manner = manner
         self._requests = Requests(options)
         self._room = Room(manner.room_timeout)
@@ -185,14 +188,14 @@ class Bulk(Generic[JobT]):
                 self._fatal = error
             else:
                 self.held_up = "Redis or S3 is away"
-                yield Pause(_OUTAGE_PAUSE_S)
+                yield Sleep(_OUTAGE_PAUSE_S)
         settled, self._settled = self._settled, []
         return settled
 
     def _settle(self, number: int, image: ImageSource, outcome: str | MaskqError) -> None:
         """With the id of its job, or why it has none."""
         if isinstance(outcome, str):
-            submission = Submission(image, self._client._job(outcome), None)
+            submission = Submission(image, self._job_type(self._session, None, outcome), None)
         else:
             submission = Submission(image, None, outcome)
         self._settled.append((number, submission))
@@ -204,7 +207,7 @@ class Bulk(Generic[JobT]):
         uploads = [one for one in self._taken if not is_reference(one.image)]
         if uploads:
             known = yield from self._known(uploads)
-            results = yield Blocking(lambda: self._prepared_in_threads(known))
+            results = yield RunBlocking(lambda: self._prepared_in_threads(known))
         else:
             results = [self._attempt(one, None) for one in self._taken]
         outage: StoreUnavailable | None = None
@@ -225,9 +228,9 @@ class Bulk(Generic[JobT]):
     def _known(self, uploads: Sequence[_Taken]) -> Flow[dict[str, tuple[str, str]]]:
         """Key → id and fingerprint of its job: what need not be uploaded again."""
         named = [one.key for one in uploads if one.key]
-        found = yield Many([calls.known_under(self._prefix, key) for key in named])
+        found = yield Pipeline([calls.known_under(self._prefix, key) for key in named])
         jobs = {key: job for key, job in zip(named, found, strict=True) if job}
-        records = yield Many([calls.get(self._prefix, job_id) for job_id, _ in jobs.values()])
+        records = yield Pipeline([calls.get(self._prefix, job_id) for job_id, _ in jobs.values()])
         return {key: jobs[key] for key, record in zip(jobs, records, strict=True) if record}
 
     def _prepared_in_threads(
@@ -251,7 +254,7 @@ class Bulk(Generic[JobT]):
             request = self._requests.of(str(one.image))
         else:
             upload = read_image(one.image)
-            request = self._requests.of(str(self._client._upload_place(job_id)))
+            request = self._requests.of(str(self._session.upload_place(job_id)))
         idempotency = None
         if one.key:
             idempotency = Idempotency(
@@ -260,12 +263,12 @@ class Bulk(Generic[JobT]):
             if known and known[1] == idempotency.fingerprint:
                 return known[0]
         if upload:
-            self._client.objects.put(S3Place.parse(request.image_uri), *upload)
+            self._session.objects.put(S3Place.parse(request.image_uri), *upload)
         call = calls.submit(
             self._prefix,
             job_id,
             request,
-            self._client._limits,
+            self._session.limits,
             idempotency=idempotency,
             batch=self._manner.batch,
             retry_of=one.retry_of,
@@ -296,7 +299,7 @@ class Bulk(Generic[JobT]):
             if one.uploaded and not (answer.stands and answer.job_id == one.job_id):
                 needless.append(S3Place.parse(one.request.image_uri))
         if needless:
-            yield Blocking(lambda: self._delete(needless))
+            yield RunBlocking(lambda: self._delete(needless))
         if self._fatal:
             raise self._fatal
         if len(self._ready) < len(tried):
@@ -306,7 +309,7 @@ class Bulk(Generic[JobT]):
             yield self._room.wait()
 
     def _accepted_nevertheless(self) -> Flow[list[Submitted]]:
-        records = yield Many([calls.get(self._prefix, one.job_id) for one in self._ready])
+        records = yield Pipeline([calls.get(self._prefix, one.job_id) for one in self._ready])
         return [
             Submitted(SubmitOutcome.EXISTS if record else SubmitOutcome.FULL, one.job_id)
             for one, record in zip(self._ready, records, strict=True)
@@ -328,7 +331,7 @@ class Bulk(Generic[JobT]):
     def _delete(self, places: Sequence[S3Place]) -> None:
         with suppress(StoreUnavailable):  # an object too many is no reason to stop
             for place in places:
-                self._client.objects.delete(place)
+                self._session.objects.delete(place)
 
     @property
     def in_doubt(self) -> list[str]:

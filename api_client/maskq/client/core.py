@@ -7,33 +7,33 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
 from maskq.client.bulk import CHUNK, Bulk, Manner, Submission, is_reference
-from maskq.client.flow import (
-    AsyncDriver,
-    Blocking,
-    BlockingDriver,
-    Flow,
-    Many,
-    RunsAsync,
-    RunsBlocking,
-    operation,
+from maskq.client.flow import Flow, Pipeline, RunBlocking, RunsAsync, RunsBlocking, operation
+from maskq.client.job import (
+    DEFAULT_WAIT_S,
+    AsyncBatch,
+    AsyncJob,
+    Batch,
+    Job,
+    JobCore,
+    jobs_by_id,
 )
-from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, JobCore
 from maskq.client.objects import Objects, read_image
+from maskq.client.removal import delete_job
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
 from maskq.client.sending import NO_ROOM, Room, sent
+from maskq.client.session import AsyncSession, BlockingSession, Session
 from maskq.client.stream import TAKE_OVER_S, Wanted, left_s_of, reader
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
-from maskq.ledger import AsyncLedger, Ledger, calls
+from maskq.ledger import calls
 from maskq.ledger.calls import BatchPlace, Call, Submitted
 
 if TYPE_CHECKING:
@@ -47,21 +47,34 @@ ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])
 BatchT = TypeVar("BatchT")
 
-UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
-
 
 class ClientCore(Generic[JobT, BatchT]):
     """Everything a caller can do; `Client` does it, `AsyncClient` has it awaited."""
 
-    _driver: Any
+    session: Session
+    _session_type: Callable[[Settings], Session]
     _job_type: Callable[..., JobT]
     _batch_type: Callable[..., BatchT]
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.key_prefix = settings.key_prefix
-        self.objects = Objects(settings.s3_endpoint_url)
-        self._limits = calls.Limits.of(settings)
+        self.session = type(self)._session_type(settings)
+        self._driver: Any = self.session.driver
+
+    @property
+    def settings(self) -> Settings:
+        return self.session.settings
+
+    @property
+    def key_prefix(self) -> str:
+        return self.session.key_prefix
+
+    @property
+    def objects(self) -> Objects:
+        return self.session.objects
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Connections stay here: by its settings, which hold the password of Redis.
+        return type(self), (self.settings,)
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -100,8 +113,10 @@ class ClientCore(Generic[JobT, BatchT]):
             if known and known[1] == idempotency.fingerprint:
                 return self._job(known[0])
         if upload:
-            yield Blocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
-        call = calls.submit(self.key_prefix, job_id, request, self._limits, idempotency=idempotency)
+            yield RunBlocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
+        call = calls.submit(
+            self.key_prefix, job_id, request, self.session.limits, idempotency=idempotency
+        )
         sending = self._accepted(call, durable=durable, room_timeout=room_timeout)
         if upload:
             sending = self._or_removed(job_id, sending)
@@ -131,7 +146,7 @@ class ClientCore(Generic[JobT, BatchT]):
             raise InvalidRequest("submit_many got no images")
         place = BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
         manner = Manner(batch=place, durable=durable, room_timeout=room_timeout, outage_s=0.0)
-        bulk: Bulk[JobT] = Bulk(self, manner, options)
+        bulk: Bulk[JobT] = Bulk(self.session, self._job_type, manner, options)
         jobs: dict[int, JobT] = {}
         try:
             for step in bulk.steps(sources):
@@ -143,17 +158,19 @@ class ClientCore(Generic[JobT, BatchT]):
             # Half a batch would never complete: take back what was accepted, then say why.
             accepted = [*(job.id for job in jobs.values()), *bulk.in_doubt]
             with suppress(StoreUnavailable):
-                yield Many([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
+                yield Pipeline([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
             raise
         in_order = [jobs[number] for number in range(len(sources))]
-        return self._batch_type(self, place.batch_id, in_order)
+        return self._batch_type(self.session, place.batch_id, in_order)
 
     def batch(self, batch_id: str, job_ids: Iterable[str]) -> BatchT:
         """A handle on jobs of one batch or run: `for job in client.batch(run_id, ids).as_completed()`.
 
         `job_ids`: all jobs that were submitted under it; one that is named twice counts once.
         """
-        return self._batch_type(self, batch_id, [self._job(i) for i in dict.fromkeys(job_ids)])
+        return self._batch_type(
+            self.session, batch_id, [self._job(i) for i in dict.fromkeys(job_ids)]
+        )
 
     def _bulk(
         self,
@@ -173,12 +190,12 @@ class ClientCore(Generic[JobT, BatchT]):
             room_timeout=room_timeout,
             chunk=chunk,
         )
-        return Bulk(self, manner, options)
+        return Bulk(self.session, self._job_type, manner, options)
 
     @operation
     def get(self, job_id: str) -> Flow[JobT]:
         """The job of this id. Raises JobNotFound: an unknown id is an error, never 'pending'."""
-        (job,) = yield from self._jobs_by_id([job_id])
+        (job,) = yield from jobs_by_id(self.session, type(self)._job_type, [job_id])
         if job.record is None:
             raise JobNotFound(job_id)
         return job
@@ -240,17 +257,17 @@ class ClientCore(Generic[JobT, BatchT]):
             return self._job(known[0])
         new = new_id()
         # Its own copy of an uploaded image: deleting the first job must not take it away.
-        request, ours = record.request, self._upload_place(job_id)
+        request, ours = record.request, self.session.upload_place(job_id)
         uploaded = request.image_uri == str(ours)
         if uploaded:
-            copy = self._upload_place(new)
-            yield Blocking(lambda: self.objects.copy(ours, copy))
+            copy = self.session.upload_place(new)
+            yield RunBlocking(lambda: self.objects.copy(ours, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         call = calls.submit(
             self.key_prefix,
             new,
             request,
-            self._limits,
+            self.session.limits,
             idempotency=calls.Idempotency(key=key, fingerprint=job_id),
             retry_of=job_id,
         )
@@ -269,7 +286,7 @@ class ClientCore(Generic[JobT, BatchT]):
         trimmed. Raises JobNotFound, StoreUnavailable (then
         the record still stands: delete again).
         """
-        yield from self._delete(job_id)
+        yield from delete_job(self.session, job_id)
 
     def _known_under(self, key: str) -> Flow[tuple[str, str] | None]:
         """Job id and fingerprint, unless that job was deleted."""
@@ -277,19 +294,6 @@ class ClientCore(Generic[JobT, BatchT]):
         if known and (yield calls.get(self.key_prefix, known[0])):
             return known
         return None
-
-    def _delete(self, job_id: str) -> Flow[None]:
-        status = yield calls.cancel(self.key_prefix, job_id)
-        record: JobRecord | None = yield calls.get(self.key_prefix, job_id)
-        if status is None or record is None:
-            raise JobNotFound(job_id)
-        places = {self._place_of(job_id)}
-        if record.request.output_prefix:
-            chosen = S3Place.parse(record.request.output_prefix, key_required=False)
-            places.add(chosen / job_id)
-        for place in places:
-            yield Blocking(partial(self.objects.delete_under, place))
-        yield calls.delete(self.key_prefix, job_id)
 
     @operation
     def deliveries(
@@ -338,21 +342,10 @@ class ClientCore(Generic[JobT, BatchT]):
 
     def _remove_upload(self, job_id: str) -> Flow[None]:
         with suppress(StoreUnavailable):  # an object too many is no reason to fail
-            yield Blocking(lambda: self.objects.delete(self._upload_place(job_id)))
-
-    def _place_of(self, job_id: str) -> S3Place:
-        """Where a job's upload is, and its outputs unless it has an output_prefix."""
-        return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
-
-    def _upload_place(self, job_id: str) -> S3Place:
-        return self._place_of(job_id) / UPLOAD
+            yield RunBlocking(lambda: self.objects.delete(self.session.upload_place(job_id)))
 
     def _job(self, job_id: str, record: JobRecord | None = None) -> JobT:
-        return type(self)._job_type(self, record, job_id)
-
-    def _jobs_by_id(self, job_ids: Sequence[str]) -> Flow[Sequence[JobT]]:
-        records = yield Many([calls.get(self.key_prefix, job_id) for job_id in job_ids])
-        return [self._job(i, record) for i, record in zip(job_ids, records, strict=True)]
+        return type(self)._job_type(self.session, record, job_id)
 
     def _prepare(
         self, job_id: str, image: ImageSource, options: Options
@@ -361,7 +354,7 @@ class ClientCore(Generic[JobT, BatchT]):
         if is_reference(image):
             return build(str(image), options), None
         upload = read_image(image)
-        return build(str(self._upload_place(job_id)), options), upload
+        return build(str(self.session.upload_place(job_id)), options), upload
 
 
 def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:
@@ -374,15 +367,12 @@ def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None
 
 
 class Client(ClientCore[Job, Batch], RunsBlocking):
-    """Submits and polls jobs. Thread-safe; close it, or use it in a `with` block."""
+    """Submits and polls jobs. Thread-safe, and usable after a fork; close it, or use a `with` block."""
 
     _job_type = Job
     _batch_type = Batch
-    _driver: BlockingDriver
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._driver = BlockingDriver(Ledger(settings.redis_url.get_secret_value()))
+    _session_type = BlockingSession
+    session: BlockingSession
 
     def segment(
         self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
@@ -449,7 +439,8 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
                 self._driver.drive(source.close())
 
     def close(self) -> None:
-        self._driver.ledger.close()
+        """Give the connections back. A client that is used again connects again."""
+        self.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -459,15 +450,12 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
 
 
 class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
-    """The same, awaited. One per event loop; close it, or use it in an `async with` block."""
+    """The same, awaited, in any number of event loops; close it, or use it in an `async with` block."""
 
     _job_type = AsyncJob
     _batch_type = AsyncBatch
-    _driver: AsyncDriver
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._driver = AsyncDriver(AsyncLedger(settings.redis_url.get_secret_value()))
+    _session_type = AsyncSession
+    session: AsyncSession
 
     async def segment(
         self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
@@ -518,7 +506,8 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
                 await self._driver.drive(source.close())
 
     async def close(self) -> None:
-        await self._driver.ledger.close()
+        """Give the connections back. A client that is used again connects again."""
+        await self.session.close()
 
     async def __aenter__(self) -> Self:
         return self

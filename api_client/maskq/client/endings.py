@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from maskq.client.flow import Flow, Many
+from maskq.client.flow import Flow, Pipeline
 from maskq.contract import JobRecord
 from maskq.ledger import calls
 
@@ -39,5 +39,5 @@ class Endings:
 
 def records_of(prefix: str, job_ids: Sequence[str]) -> Flow[dict[str, JobRecord | None]]:
     """In one round trip; None for what is not known (any more)."""
-    records = yield Many([calls.get(prefix, job_id) for job_id in job_ids])
+    records = yield Pipeline([calls.get(prefix, job_id) for job_id in job_ids])
     return dict(zip(job_ids, records, strict=True))

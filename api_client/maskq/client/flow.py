@@ -14,40 +14,32 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from maskq.errors import StoreUnavailable
+from maskq.client.wake_task import WakeTask
+from maskq.client.wake_thread import WakeThread
 from maskq.ledger import AsyncLedger, Ledger
 from maskq.ledger.calls import Call
+from maskq.per_process import PerLoop, PerProcess
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Pub/sub wakes and the record decides: should a wake-up be lost with its connection, the record is
-# read again after this many seconds.
-_RECHECK_S = 5.0
-_LOST = (RedisConnectionError, RedisTimeoutError)
-_LOST_PAUSE_S = 0.2  # before Redis is asked again
-_OUTAGE_S = 60.0  # that a Redis which answered before may stay away
-
 
 @dataclass(frozen=True, slots=True)
-class Many:
+class Pipeline:
     """Independent calls in one round trip."""
 
     calls: Sequence[Call[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Blocking:
+class RunBlocking:
     """Work that blocks (the object store, files): the async driver gives it to a thread."""
 
     work: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Until:
+class WaitFor:
     """Ask `call` now and at every wake-up on `channel`, until `ready` says yes or the time is up.
 
     Its answer is the last one, ready or not. A Redis that goes away meanwhile is waited for, a minute
@@ -61,45 +53,40 @@ class Until:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Sleep:
     """Let time pass."""
 
     seconds: float
 
 
-Effect = Call[Any] | Many | Blocking | Until | Pause
+Effect = Call[Any] | Pipeline | RunBlocking | WaitFor | Sleep
 Flow = Generator[Effect, Any, R]
 
 
-class _Pace:
-    """How long the next wait may last."""
+class Deadline:
+    """When the time is up; never, without one."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
-        self._answered = time.monotonic()
 
-    def left_s(self) -> float:
-        return float("inf") if self._end is None else self._end - time.monotonic()
+    @property
+    def left_s(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def next_s(self) -> float:
-        return max(0.0, min(self.left_s(), _RECHECK_S))
-
-    def answered(self) -> None:
-        """Redis did."""
-        self._answered = time.monotonic()
-
-    def waits_out(self) -> bool:
-        """Whether to ask again a Redis that has not answered."""
-        return self.left_s() > 0 and time.monotonic() - self._answered < _OUTAGE_S
+    @property
+    def is_over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
 
 
 class BlockingDriver:
     """Carries effects out on the calling thread; safe to share between threads."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, ledger: Ledger, wake: PerProcess[WakeThread]) -> None:
+        self._ledger = ledger
+        self._wake = wake
 
     def drive(self, flow: Flow[R]) -> R:
+        """What the flow returns. Raises what it raises."""
         answer: Any = None
         error: BaseException | None = None
         while True:
@@ -116,50 +103,36 @@ class BlockingDriver:
     def _do(self, effect: Effect) -> Any:
         match effect:
             case Call():
-                return self.ledger.run(effect)
-            case Many():
-                return self.ledger.run_many(effect.calls)
-            case Blocking():
+                return self._ledger.run(effect)
+            case Pipeline():
+                return self._ledger.run_many(effect.calls)
+            case RunBlocking():
                 return effect.work()
-            case Pause():
+            case Sleep():
                 time.sleep(effect.seconds)
-            case Until():
-                return self._until(effect)
+            case WaitFor():
+                return self._wait_for(effect)
 
-    def _until(self, effect: Until) -> Any:
-        pace = _Pace(effect.timeout_s)
-        answer = self.ledger.run(effect.call)
-        if effect.ready(answer):
+    def _wait_for(self, effect: WaitFor) -> Any:
+        deadline = Deadline(effect.timeout_s)
+        answer = self._ledger.run(effect.call)
+        if effect.ready(answer) or deadline.is_over:
             return answer
-        with self.ledger.redis.pubsub() as pubsub:
-            while pace.left_s() > 0:
-                try:
-                    # The confirmation of the subscription is the first wake-up: whatever happened
-                    # between the look above and the subscription is seen by the look after it.
-                    if not pubsub.subscribed:
-                        pubsub.subscribe(effect.channel)
-                    pubsub.get_message(timeout=pace.next_s())
-                except _LOST:
-                    time.sleep(_LOST_PAUSE_S)  # redis-py subscribes again by itself
-                try:
-                    answer = self.ledger.run(effect.call)
-                except StoreUnavailable:
-                    if not pace.waits_out():
-                        raise
-                    continue
-                pace.answered()
-                if effect.ready(answer):
-                    break
-        return answer
+        woken, answer = self._wake.get().wait(
+            effect.channel, effect.call, effect.ready, deadline.left_s
+        )
+        return answer if woken else self._ledger.run(effect.call)
 
 
 class AsyncDriver:
-    """Carries effects out on the running event loop."""
+    """Carries effects out on the running event loop; each loop has connections of its own."""
 
-    def __init__(self, ledger: AsyncLedger) -> None:
-        self.ledger = ledger
+    def __init__(self, ledger: AsyncLedger, wake: PerLoop[WakeTask]) -> None:
+        self._ledger = ledger
+        self._wake = wake
 
     async def drive(self, flow: Flow[R]) -> R:
+        """What the flow returns. Raises what it raises."""
         answer: Any = None
         error: BaseException | None = None
         while True:
@@ -176,39 +149,25 @@ class AsyncDriver:
     async def _do(self, effect: Effect) -> Any:
         match effect:
             case Call():
-                return await self.ledger.run(effect)
-            case Many():
-                return await self.ledger.run_many(effect.calls)
-            case Blocking():
+                return await self._ledger.run(effect)
+            case Pipeline():
+                return await self._ledger.run_many(effect.calls)
+            case RunBlocking():
                 return await asyncio.to_thread(effect.work)
-            case Pause():
+            case Sleep():
                 await asyncio.sleep(effect.seconds)
-            case Until():
-                return await self._until(effect)
+            case WaitFor():
+                return await self._wait_for(effect)
 
-    async def _until(self, effect: Until) -> Any:
-        pace = _Pace(effect.timeout_s)
-        answer = await self.ledger.run(effect.call)
-        if effect.ready(answer):
+    async def _wait_for(self, effect: WaitFor) -> Any:
+        deadline = Deadline(effect.timeout_s)
+        answer = await self._ledger.run(effect.call)
+        if effect.ready(answer) or deadline.is_over:
             return answer
-        async with self.ledger.redis.pubsub() as pubsub:
-            while pace.left_s() > 0:
-                try:
-                    if not pubsub.subscribed:
-                        await pubsub.subscribe(effect.channel)
-                    await pubsub.get_message(timeout=pace.next_s())
-                except _LOST:
-                    await asyncio.sleep(_LOST_PAUSE_S)
-                try:
-                    answer = await self.ledger.run(effect.call)
-                except StoreUnavailable:
-                    if not pace.waits_out():
-                        raise
-                    continue
-                pace.answered()
-                if effect.ready(answer):
-                    break
-        return answer
+        woken, answer = await self._wake.get().wait(
+            effect.channel, effect.call, effect.ready, deadline.left_s
+        )
+        return answer if woken else await self._ledger.run(effect.call)
 
 
 class RunsBlocking:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from maskq.client.flow import Flow, Many, Pause, RunsAsync, RunsBlocking, Until, operation
+from maskq.client.flow import Flow, Pipeline, RunsAsync, RunsBlocking, Sleep, WaitFor, operation
+from maskq.client.removal import delete_job
 from maskq.client.result import AsyncResult, Result
 from maskq.contract import TERMINAL, JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
 from maskq.ledger import calls, keys
 
 if TYPE_CHECKING:
-    from maskq.client.core import ClientCore
+    from maskq.client.session import Session
 
 ResultT = TypeVar("ResultT")
 JobT = TypeVar("JobT", bound="JobCore[Any]")
@@ -26,9 +27,9 @@ class JobCore(Generic[ResultT]):
 
     _result_type: Callable[..., ResultT]
 
-    def __init__(self, client: ClientCore[Any, Any], record: JobRecord | None, job_id: str) -> None:
-        self._client = client
-        self._driver: Any = client._driver
+    def __init__(self, session: Session, record: JobRecord | None, job_id: str) -> None:
+        self._session = session
+        self._driver: Any = session.driver
         self._record = record
         self.id = job_id
 
@@ -58,7 +59,7 @@ class JobCore(Generic[ResultT]):
     @operation
     def cancel(self) -> Flow[bool]:
         """Take the job back, queued or running. False: it had ended otherwise before."""
-        status = yield calls.cancel(self._client.key_prefix, self.id)
+        status = yield calls.cancel(self._session.key_prefix, self.id)
         if status is None:
             raise JobNotFound(self.id)
         self._record = yield from self._look()
@@ -67,7 +68,7 @@ class JobCore(Generic[ResultT]):
     @operation
     def delete(self) -> Flow[None]:
         """Remove it for good; see Client.delete."""
-        yield from self._client._delete(self.id)
+        yield from delete_job(self._session, self.id)
 
     @operation
     def wait(self, timeout: float | None = DEFAULT_WAIT_S) -> Flow[ResultT]:
@@ -76,8 +77,8 @@ class JobCore(Generic[ResultT]):
         Raises JobFailed if it ended without one, WaitTimeout after `timeout` seconds (None: waits for
         as long as the job takes), JobNotFound if there is no such job.
         """
-        prefix = self._client.key_prefix
-        record: JobRecord | None = yield Until(
+        prefix = self._session.key_prefix
+        record: JobRecord | None = yield WaitFor(
             keys.wake(prefix, self.id),
             calls.get(prefix, self.id),
             lambda record: record is None or record.ended,
@@ -96,10 +97,10 @@ class JobCore(Generic[ResultT]):
             raise JobFailed(self._record, self)
         if not self._record or self._record.result is None:
             raise WaitTimeout(f"job {self.id} is {self.status.value}; wait() for its result")
-        return type(self)._result_type(self._record, self._client.objects, self._driver)
+        return type(self)._result_type(self._record, self._session)
 
     def _look(self) -> Flow[JobRecord]:
-        record: JobRecord | None = yield calls.get(self._client.key_prefix, self.id)
+        record: JobRecord | None = yield calls.get(self._session.key_prefix, self.id)
         if record is None:
             raise JobNotFound(self.id)
         return record
@@ -127,12 +128,22 @@ class AsyncJob(JobCore[AsyncResult], RunsAsync):
     _result_type = AsyncResult
 
 
+def jobs_by_id(
+    session: Session, job_type: Callable[..., JobT], job_ids: Sequence[str]
+) -> Flow[Sequence[JobT]]:
+    """Handles with their records, in one round trip; None is the record of an unknown id."""
+    records = yield Pipeline([calls.get(session.key_prefix, job_id) for job_id in job_ids])
+    return [job_type(session, record, i) for i, record in zip(job_ids, records, strict=True)]
+
+
 class BatchCore(Generic[JobT]):
     """Jobs submitted together: one handle, one completion event."""
 
-    def __init__(self, client: ClientCore[JobT, Any], batch_id: str, jobs: Sequence[JobT]) -> None:
-        self._client = client
-        self._driver: Any = client._driver
+    _job_type: Callable[..., JobT]
+
+    def __init__(self, session: Session, batch_id: str, jobs: Sequence[JobT]) -> None:
+        self._session = session
+        self._driver: Any = session.driver
         self.id = batch_id
         self.jobs = list(jobs)
 
@@ -147,27 +158,29 @@ class BatchCore(Generic[JobT]):
     @operation
     def cancel(self) -> Flow[int]:
         """Take back every job that has not ended; how many those were."""
-        statuses = yield Many([calls.cancel(self._client.key_prefix, job.id) for job in self.jobs])
+        statuses = yield Pipeline(
+            [calls.cancel(self._session.key_prefix, job.id) for job in self.jobs]
+        )
         return sum(status is JobStatus.CANCELED for status in statuses)
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
         """The jobs that ended after the first `seen` ones; waits for at least one."""
         if seen:
-            yield Pause(_GATHER_S)
+            yield Sleep(_GATHER_S)
         progress = yield from self._progress(seen, lambda p: p is None or bool(p.ended), timeout)
         if not progress.ended:
             raise WaitTimeout(
                 f"{len(self.jobs) - seen} of {len(self.jobs)} jobs of batch {self.id} have not ended "
                 f"after {timeout:g} s; they go on"
             )
-        return (yield from self._client._jobs_by_id(progress.ended))
+        return (yield from jobs_by_id(self._session, self._job_type, progress.ended))
 
     def _progress(
         self, seen: int, ready: Callable[[Any], bool], timeout: float | None
     ) -> Flow[calls.BatchProgress]:
-        prefix = self._client.key_prefix
+        prefix = self._session.key_prefix
         call = calls.batch_progress(prefix, self.id, seen)
-        progress: calls.BatchProgress | None = yield Until(
+        progress: calls.BatchProgress | None = yield WaitFor(
             keys.wake(prefix, self.id), call, ready, timeout
         )
         if progress is None:
@@ -181,11 +194,13 @@ class BatchCore(Generic[JobT]):
 class Batch(BatchCore[Job], RunsBlocking):
     """Jobs submitted together."""
 
+    _job_type = Job
+
     def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> Iterator[Job]:
         """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
         seen = 0
         while seen < len(self.jobs):
-            ended = self._client._driver.drive(self._ended_since(seen, timeout))
+            ended = self._driver.drive(self._ended_since(seen, timeout))
             seen += len(ended)
             yield from ended
 
@@ -193,11 +208,13 @@ class Batch(BatchCore[Job], RunsBlocking):
 class AsyncBatch(BatchCore[AsyncJob], RunsAsync):
     """Jobs submitted together; what talks to the service is awaited."""
 
+    _job_type = AsyncJob
+
     async def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> AsyncIterator[AsyncJob]:
         """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
         seen = 0
         while seen < len(self.jobs):
-            ended = await self._client._driver.drive(self._ended_since(seen, timeout))
+            ended = await self._driver.drive(self._ended_since(seen, timeout))
             seen += len(ended)
             for job in ended:
                 yield job

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,38 +11,38 @@ from typing import TYPE_CHECKING, Any
 from maskq import s3
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest, StoreUnavailable
+from maskq.per_process import PerProcess, no_fork
 
 if TYPE_CHECKING:
     import PIL.Image
 
 
 class Objects:
-    """Connects at the first use; safe to share between threads."""
+    """Connects at the first use in each process; safe to share between threads."""
 
     def __init__(self, endpoint_url: str | None) -> None:
         self._endpoint_url = endpoint_url
-        self._client: Any = None
-        self._lock = threading.Lock()
+        self._client: PerProcess[Any] = PerProcess(self._connect)
 
     def put(self, place: S3Place, body: bytes, content_type: str) -> None:
         with _typed_errors(place):
-            self._connected().put_object(
+            self._client.get().put_object(
                 Bucket=place.bucket, Key=place.key, Body=body, ContentType=content_type
             )
 
     def get(self, place: S3Place) -> bytes:
         with _typed_errors(place):
-            answer = self._connected().get_object(Bucket=place.bucket, Key=place.key)
+            answer = self._client.get().get_object(Bucket=place.bucket, Key=place.key)
             return bytes(answer["Body"].read())
 
     def delete(self, place: S3Place) -> None:
         with _typed_errors(place):
-            self._connected().delete_object(Bucket=place.bucket, Key=place.key)
+            self._client.get().delete_object(Bucket=place.bucket, Key=place.key)
 
     def copy(self, source: S3Place, place: S3Place) -> None:
         """Within the store: the bytes do not pass through here."""
         with _typed_errors(source):
-            self._connected().copy_object(
+            self._client.get().copy_object(
                 Bucket=place.bucket,
                 Key=place.key,
                 CopySource={"Bucket": source.bucket, "Key": source.key},
@@ -52,17 +51,22 @@ class Objects:
     def delete_under(self, place: S3Place) -> None:
         """Every object whose key begins with the place and a slash."""
         with _typed_errors(place):
-            s3.delete_under(self._connected(), place)
+            s3.delete_under(self._client.get(), place)
 
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = s3.connect(self._endpoint_url)
-            return self._client
+    def close(self) -> None:
+        """Give the connections back; who uses it again connects again."""
+        if client := self._client.take():
+            client.close()
+
+    def _connect(self) -> Any:
+        with no_fork():
+            return s3.connect(self._endpoint_url)
 
 
 @contextmanager
 def _typed_errors(place: S3Place) -> Iterator[None]:
+    with no_fork():  # the first time it takes a third of a second
+        import boto3  # noqa: F401
     try:
         with s3.typed_errors(place):
             yield

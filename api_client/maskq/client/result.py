@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskq.client.flow import (
     AsyncDriver,
-    Blocking,
     BlockingDriver,
     Flow,
+    RunBlocking,
     RunsAsync,
     RunsBlocking,
     operation,
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    from maskq.client.objects import Objects
+    from maskq.client.session import Session
 
 
 class ResultCore:
     """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch."""
 
-    def __init__(self, record: JobRecord, objects: Objects, driver: Any) -> None:
+    def __init__(self, record: JobRecord, session: Session) -> None:
         if record.result is None:
             raise InvalidRequest(f"job {record.id} is {record.status.value} and has no result")
-        self._objects = objects
-        self._driver = driver
+        self._session = session
+        self._driver: Any = session.driver
         self.job_id = record.id
         self.details: JobResult = record.result
 
@@ -103,7 +103,7 @@ class ResultCore:
         Raises InvalidRequest for one that is not in this result.
         """
         place = S3Place.parse(self.uri(Output.BINARY).rstrip("/")) / f"{self._id_of(label):03d}.png"
-        body: bytes = yield Blocking(lambda: self._objects.get(place))
+        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return _opened(body)
 
     @operation
@@ -128,7 +128,7 @@ class ResultCore:
                 f"it was put to the URL that the caller gave; read it there: {uri}"
             )
         place = S3Place.parse(uri)
-        body: bytes = yield Blocking(lambda: self._objects.get(place))
+        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from maskq.client.flow import Flow, Many, Pause
+from maskq.client.flow import Flow, Pipeline, Sleep
 from maskq.contract import FailureCode
 from maskq.errors import StoreUnavailable
 from maskq.ledger import calls
@@ -22,12 +22,12 @@ def sent(
 ) -> Flow[list[Submitted]]:
     """The answers, in order. `durable`: once Redis has them on disk."""
     if not durable:
-        return list((yield Many(submissions)))
+        return list((yield Pipeline(submissions)))
     yield calls.fsync(0.001)  # where it is not to be had, nothing must have been submitted
-    answers: list[Submitted] = list((yield Many(submissions)))
+    answers: list[Submitted] = list((yield Pipeline(submissions)))
     if all(answer.outcome in NO_ROOM for answer in answers):
         return answers
-    *_, safe = yield Many([calls.touch(prefix), calls.fsync(_FSYNC_S)])
+    *_, safe = yield Pipeline([calls.touch(prefix), calls.fsync(_FSYNC_S)])
     if not safe:
         raise StoreUnavailable(
             f"Redis did not confirm within {_FSYNC_S:g} s that the job is on disk; it may "
@@ -48,8 +48,8 @@ class Room:
     def time_is_up(self) -> bool:
         return self._timeout_s is not None and self._waited_s >= self._timeout_s
 
-    def wait(self) -> Pause:
-        pause = Pause(self._pause_s)
+    def wait(self) -> Sleep:
+        pause = Sleep(self._pause_s)
         self._waited_s += self._pause_s
         self._pause_s = min(2 * self._pause_s, _ROOM_PAUSE_S[1])
         return pause

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maskq.client.flow import Flow, Many
+from maskq.client.flow import Flow, Pipeline
 from maskq.contract import Event
 from maskq.contract.events import EVENT_DATA
 from maskq.contract.ids import new_token
@@ -72,7 +72,7 @@ class Reader:
         call = calls.read_events(self._prefix, self._cursor, block_ms=_block_ms(left_s))
         events: Sequence[Event]
         ends: calls.StreamEnds
-        events, ends = yield Many([call, calls.stream_ends(self._prefix)])
+        events, ends = yield Pipeline([call, calls.stream_ends(self._prefix)])
         if self._cursor != "0" and _order(self._cursor) < _order(ends.trimmed):
             raise EventsLost(_trimmed(self._cursor))
         return events

@@ -42,6 +42,8 @@ class Call(Generic[T]):
     script: Script | None
     args: tuple[Argument, ...]
     parse: Callable[[Any], T]
+    waits_s: float = 0.0  # in Redis, for something to come
+    at_once: tuple[Argument, ...] = ()  # then: the same command without waiting
 
 
 # A century stands for 'never'. More than Redis takes as a time to live would stop a script half-way,
@@ -468,8 +470,9 @@ def stream_ends(prefix: str) -> Call[StreamEnds]:
 
 def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:
     """Events after `cursor`, waiting up to `block_ms` for the first."""
-    args: tuple[Argument, ...] = ("XREAD", "COUNT", count, "BLOCK", block_ms)
-    return Call(None, (*args, "STREAMS", keys.events(prefix), cursor), events_in)
+    begin: tuple[Argument, ...] = ("XREAD", "COUNT", count)
+    end = ("STREAMS", keys.events(prefix), cursor)
+    return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
 def events_in(answer: Any) -> list[Event]:

@@ -36,8 +36,9 @@ def join(member: Member, since: str) -> Call[str | None]:
 
 def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
     """The next event that nobody in the group has had, waiting up to `block_ms` for it."""
-    args = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", 1, "BLOCK", block_ms)
-    return Call(None, (*args, "STREAMS", keys.events(member.prefix), ">"), events_in)
+    begin = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", 1)
+    end = ("STREAMS", keys.events(member.prefix), ">")
+    return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
 @dataclass(frozen=True, slots=True)

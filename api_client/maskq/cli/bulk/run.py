@@ -20,6 +20,7 @@ from maskq.client.bulk import CHUNK, Bulk, Manner, name_of
 from maskq.client.core import Client
 from maskq.client.endings import Endings, records_of
 from maskq.client.flow import Flow
+from maskq.client.job import Job
 from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
 from maskq.contract.places import IMAGE_SUFFIXES, S3Place
@@ -114,9 +115,9 @@ class _Run:
         """What has no job yet."""
         if self._goes_on and (self._asked.wait or self._asked.retry_failed):
             self._check()
-        bulk = Bulk(self._client, self._manner(), options)
+        bulk = Bulk(self._client.session, Job, self._manner(), options)
         for step in bulk.steps(self._wanted(found)):
-            for _, (image, job, error) in self._client._driver.drive(step):
+            for _, (image, job, error) in self._client.session.drive(step):
                 if error:
                     self._manifest.refused(name_of(image), error)
                 elif job:
@@ -212,7 +213,7 @@ class _Run:
     def _patiently(self, flow: Callable[[], Flow[T]]) -> T | None:
         """None while Redis is away for a moment: what is missed, a later check finds."""
         try:
-            answer: T = self._client._driver.drive(flow())
+            answer: T = self._client.session.drive(flow())
         except StoreUnavailable as error:
             if self._patience.ends_with(error):
                 raise

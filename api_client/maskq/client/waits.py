@@ -1,0 +1,221 @@
+"""Who waits for which job, and when its record is read: what threads and event loops have in common.
+
+One connection is subscribed to the channels of all waits. A message wakes who waits on its channel, and
+so does the confirmation of the subscription: whatever happened before it is seen by the look after it.
+To wake is to read the record again, of all that were woken in one round trip. Should a wake-up be lost
+with its connection, each record is read every few seconds all the same, spread evenly over them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from maskq.errors import StoreUnavailable
+from maskq.ledger.calls import Call
+
+RECHECK_S: Final = 5.0
+OUTAGE_S: Final = 60.0  # that a Redis which answered before may stay away
+RETRY_S: Final = 0.2  # before Redis is asked again
+_SILENCE_S: Final = (
+    5.0  # before a connection is asked whether it lives, and again until it counts as lost
+)
+_LOOKS: Final = 500  # records a round trip
+_SHORTEST_S: Final = 0.1  # between two rounds of records that are due
+
+
+class Wait:
+    """One that waits until `ready` says yes to the answer of `call`, asked when `channel` wakes."""
+
+    __slots__ = ("_done", "answer", "answered_s", "call", "channel", "error", "over", "ready")
+
+    def __init__(
+        self,
+        channel: str,
+        call: Call[Any],
+        ready: Callable[[Any], bool],
+        done: Callable[[], object],
+    ) -> None:
+        """done: is called once, from wherever records are read."""
+        self.channel = channel
+        self.call = call
+        self.ready = ready
+        self.answer: Any = None
+        self.error: Exception | None = None
+        self.over = False
+        self.answered_s = time.monotonic()  # when Redis last did; its caller has just asked
+        self._done = done
+
+    def take(self, outcome: Any) -> None:
+        """An answer, or the error in its place."""
+        if isinstance(outcome, StoreUnavailable):
+            if time.monotonic() - self.answered_s > OUTAGE_S:
+                self.fail(outcome)
+        elif isinstance(outcome, Exception):
+            self.fail(outcome)
+        else:
+            self.answered_s = time.monotonic()
+            try:
+                ready = self.ready(outcome)
+            except Exception as error:  # noqa: BLE001 - it concerns this wait alone
+                self.fail(error)
+                return
+            if ready:
+                self.answer = outcome
+                self._end()
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        if not self.over:
+            self.over = True
+            self._done()
+
+    def result(self) -> Any:
+        """The answer that was ready. Raises the error it ended with."""
+        if self.error:
+            raise self.error
+        return self.answer
+
+
+class Waits:
+    """All waits of one connection. It does no I/O and takes no lock: whoever owns it does."""
+
+    def __init__(self) -> None:
+        self._by_channel: dict[str, set[Wait]] = {}
+        self._in_order: dict[Wait, None] = {}  # who was looked at longest ago comes first
+        self._woken: dict[Wait, None] = {}
+        self._new: dict[str, None] = {}  # channels to be subscribed to
+        self._left: dict[str, None] = {}  # and no longer
+        self._unheard = False  # somebody was woken of whom no message will tell
+        self._credit = 0.0  # looks that are due for their age
+        self._counted_s = self._heard_s = self._pinged_s = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._in_order)
+
+    def add(self, wait: Wait) -> None:
+        if not self._in_order:
+            self._credit = 0.0
+            self._counted_s = self._heard_s = self._pinged_s = time.monotonic()
+        self._in_order[wait] = None
+        waits = self._by_channel.setdefault(wait.channel, set())
+        if not waits and self._left.pop(wait.channel, wait) is wait:
+            self._new[wait.channel] = None
+        elif wait.channel not in self._new:
+            self._woken[wait] = None  # subscribed already: no confirmation will come
+            self._unheard = True
+        waits.add(wait)
+
+    def remove(self, wait: Wait) -> None:
+        if self._in_order.pop(wait, wait) is wait:
+            return
+        self._woken.pop(wait, None)
+        waits = self._by_channel[wait.channel]
+        waits.discard(wait)
+        if not waits:
+            del self._by_channel[wait.channel]
+            if self._new.pop(wait.channel, wait) is wait:
+                self._left[wait.channel] = None
+
+    def fail(self, error: Exception) -> None:
+        """End all of them."""
+        for wait in list(self._in_order):
+            wait.fail(error)
+
+    # --- the connection -------------------------------------------------------------------------------
+
+    def connected(self) -> list[tuple[str, ...]]:
+        """The commands that a new connection begins with."""
+        self._left.clear()
+        self._new = dict.fromkeys(self._by_channel)
+        self._heard_s = self._pinged_s = time.monotonic()
+        return self.changes()
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._new or self._left or self._unheard)
+
+    def changes(self) -> list[tuple[str, ...]]:
+        """The commands that are to be sent; each is answered, which wakes whoever reads."""
+        commands: list[tuple[str, ...]] = []
+        if self._left:
+            commands.append(("UNSUBSCRIBE", *self._left))
+        if self._new:
+            commands.append(("SUBSCRIBE", *self._new))
+        if self._unheard and not commands:
+            commands.append(("PING",))
+        self._new.clear()
+        self._left.clear()
+        self._unheard = False
+        return commands
+
+    def heard(self, messages: Sequence[Any]) -> None:
+        """What came over the connection."""
+        self._heard_s = time.monotonic()
+        for message in messages:
+            if isinstance(message, list | tuple) and message[0] in ("message", "subscribe"):
+                self._woken.update(dict.fromkeys(self._by_channel.get(message[1], ())))
+
+    def ping_is_due(self) -> bool:
+        """Whether to ask the silent connection if it lives."""
+        now = time.monotonic()
+        if now - max(self._heard_s, self._pinged_s) < _SILENCE_S:
+            return False
+        self._pinged_s = now
+        return True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection has not even answered a ping."""
+        return self._pinged_s - self._heard_s >= 2 * _SILENCE_S
+
+    # --- the records ----------------------------------------------------------------------------------
+
+    def due(self) -> list[Wait]:
+        """Those whose records are to be read now: who was woken, and who was not looked at for long."""
+        now = time.monotonic()
+        self._credit += (now - self._counted_s) * len(self._in_order) / RECHECK_S
+        self._credit = min(self._credit, float(len(self._in_order)))
+        self._counted_s = now
+        due = list(islice(self._woken, _LOOKS))
+        for wait in due:
+            del self._woken[wait]
+            self._to_the_end(wait)
+        aged = min(int(self._credit), _LOOKS - len(due))
+        self._credit -= aged
+        for wait in list(islice(self._in_order, aged)):
+            self._woken.pop(wait, None)
+            self._to_the_end(wait)
+            due.append(wait)
+        return due
+
+    def _to_the_end(self, wait: Wait) -> None:
+        del self._in_order[wait]
+        self._in_order[wait] = None
+
+    def took(self, waits: Sequence[Wait], outcomes: Sequence[Any]) -> bool:
+        """Give them their answers; whether some were not answered, and are looked at again."""
+        again = False
+        for wait, outcome in zip(waits, outcomes, strict=True):
+            wait.take(outcome)
+            if isinstance(outcome, StoreUnavailable) and wait in self._in_order and not wait.over:
+                self._woken[wait] = None
+                again = True
+            if wait.over:
+                self.remove(wait)
+        return again
+
+    def next_s(self) -> float:
+        """How long nothing is due, unless somebody is woken."""
+        if self._woken:
+            return 0.0
+        if not self._in_order:
+            return _SILENCE_S
+        rate = len(self._in_order) / RECHECK_S
+        return min(_SILENCE_S, max(_SHORTEST_S, (1.0 - self._credit) / rate))
