@@ -384,10 +384,24 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         self._driver = BlockingDriver(Ledger(settings.redis_url.get_secret_value()))
 
     def segment(
-        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = DEFAULT_WAIT_S,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> Result:
-        """Submit and wait."""
-        return self.submit(image, **options).wait(timeout)
+        """Submit and wait: what `submit` takes, and what `Job.wait` returns."""
+        job = self.submit(
+            image,
+            idempotency_key=idempotency_key,
+            durable=durable,
+            room_timeout=room_timeout,
+            **options,
+        )
+        return job.wait(timeout)
 
     def submit_each(
         self,
@@ -448,6 +462,7 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
                 self._driver.drive(source.close())
 
     def close(self) -> None:
+        """Close its connections."""
         self._driver.ledger.close()
 
     def __enter__(self) -> Self:
@@ -469,10 +484,23 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         self._driver = AsyncDriver(AsyncLedger(settings.redis_url.get_secret_value()))
 
     async def segment(
-        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = DEFAULT_WAIT_S,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> AsyncResult:
-        """Submit and wait."""
-        job = await self.submit(image, **options)
+        """Submit and wait: what `submit` takes, and what `AsyncJob.wait` returns."""
+        job = await self.submit(
+            image,
+            idempotency_key=idempotency_key,
+            durable=durable,
+            room_timeout=room_timeout,
+            **options,
+        )
         return await job.wait(timeout)
 
     async def submit_each(
@@ -517,6 +545,7 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
                 await self._driver.drive(source.close())
 
     async def close(self) -> None:
+        """Close its connections."""
         await self._driver.ledger.close()
 
     async def __aenter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,21 @@ class Options(TypedDict, total=False):
 
 
 _RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
+
+
+def _default(option: str) -> Any:
+    field = SegmentRequest.model_fields[_RENAMED.get(option, option)]
+    match field.get_default(call_default_factory=True):
+        case StrEnum() as value:
+            return value.value
+        case frozenset() as values:
+            return frozenset(map(str, values))
+        case value:
+            return value
+
+
+# What an option is that is not given, as a caller would write it: for signatures.
+OPTION_DEFAULTS = {option: _default(option) for option in Options.__annotations__}
 
 
 def build(image_uri: str, options: Options) -> SegmentRequest:
