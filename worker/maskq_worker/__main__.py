@@ -46,12 +46,13 @@ def main() -> int:
     try:
         cuda = goes_to_gpu(settings)
         wanted = sizes(settings, cuda=cuda)
+        name = served_name(settings.model or "", settings.model_name)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
         return 78
     if not cuda:
         run_as_batch()
-    app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
+    app = make_app(settings, name, concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
         hostname=f"maskq-{os.getpid()}@%h",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypedDict
 
@@ -14,6 +14,7 @@ from maskq.contract.mistakes import sentence
 from maskq.contract.places import S3Place, shown
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
+from maskq.ledger import models
 from maskq.ledger.calls import SubmitOutcome, Submitted
 
 
@@ -143,12 +144,4 @@ def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | No
                 f"job {answer.job_id}; take a new key"
             )
         case SubmitOutcome.UNKNOWN_MODEL:
-            raise UnknownModel(_unknown_model(request.model, answer.known))
-
-
-def _unknown_model(model: str | None, known: Sequence[str]) -> str:
-    if not known:
-        return "no worker has served any model here yet; start one with `maskq worker`"
-    if model is None:
-        return f"several models are served, choose one with model=: {', '.join(known)}"
-    return f"no worker has ever served model {model!r}; known are: {', '.join(known)}"
+            raise UnknownModel(models.unknown_model(answer))
