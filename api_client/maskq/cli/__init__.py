@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from maskq.cli import bench, jobs, submit, view, webhooks
+from maskq.cli import bench, jobs, models, submit, view, webhooks
 from maskq.errors import MaskqError
 
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
@@ -25,6 +25,7 @@ def build() -> typer.Typer:
     )
     submit.register(app)
     jobs.register(app)
+    models.register(app)
     webhooks.register(app)
     view.register(app)
     bench.register(app)

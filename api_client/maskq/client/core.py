@@ -23,6 +23,7 @@ from maskq.client.flow import (
     operation,
 )
 from maskq.client.job import DEFAULT_WAIT_S, AsyncBatch, AsyncJob, Batch, Job, JobCore
+from maskq.client.models import ModelOperations
 from maskq.client.objects import Objects, read_image
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
@@ -50,7 +51,7 @@ BatchT = TypeVar("BatchT")
 UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
 
 
-class ClientCore(Generic[JobT, BatchT]):
+class ClientCore(ModelOperations, Generic[JobT, BatchT]):
     """Everything a caller can do; `Client` does it, `AsyncClient` has it awaited."""
 
     _driver: Any

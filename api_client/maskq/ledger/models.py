@@ -121,25 +121,28 @@ def cancel_queued(
     return Call(script("model_cancel"), (prefix, model, cap, offset), parse)
 
 
+def unknown(model: str | None, known: Sequence[str]) -> str:
+    """That there is no such model, and which there are."""
+    if not known:
+        return "no worker has served any model here yet; start one with `maskq worker`"
+    near = difflib.get_close_matches(model or "", known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no worker serves model {model!r} here; known are: {', '.join(known)}{hint}"
+
+
 def unknown_model(refused: Submitted) -> str:
     """Why a request with this model, or without one, was refused, and what to do."""
-    if not refused.known:
-        return "no worker has served any model here yet; start one with `maskq worker`"
-    names = ", ".join(refused.known)
+    if refused.choice is ModelChoice.REQUEST or not refused.known:
+        return unknown(refused.model, refused.known)
     if refused.choice is ModelChoice.NOBODY:
         return (
-            f"several models are served and the request names none: choose one with model= ({names}), "
-            f"or set a default for all requests: `maskq models default NAME`, or MASKQ_DEFAULT_MODEL"
+            f"several models are served and the request names none: choose one with model= "
+            f"({', '.join(refused.known)}), or set a default for all requests: "
+            f"`maskq models default NAME`, or MASKQ_DEFAULT_MODEL"
         )
-    near = difflib.get_close_matches(refused.model or "", refused.known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if refused.choice is ModelChoice.REQUEST:
-        return f"no worker serves model {refused.model!r} here; known are: {names}{hint}"
-    source, change = {
-        ModelChoice.STORED: ("`maskq models default`", "`maskq models default NAME`"),
-        ModelChoice.SETTING: ("MASKQ_DEFAULT_MODEL", "MASKQ_DEFAULT_MODEL"),
-    }.get(refused.choice, ("MASKQ_MODEL", "MASKQ_MODEL"))
+    stored = refused.choice is ModelChoice.STORED
+    source = "`maskq models default`" if stored else "MASKQ_DEFAULT_MODEL"
     return (
-        f"the request names no model, and no worker serves the default {refused.model!r} of {source}; "
-        f"known are: {names}{hint}; name one with model=, or change {change}"
+        f"the request names no model, and of the default by {source}: "
+        f"{unknown(refused.model, refused.known)}; name one with model=, or change the default"
     )
