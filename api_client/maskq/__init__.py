@@ -10,6 +10,7 @@ from maskq.client.core import AsyncClient, Client
 from maskq.client.job import AsyncBatch, AsyncJob, Batch, Job
 from maskq.client.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
+from maskq.contract.models import DefaultModel, ServedModel, ServingWorker
 from maskq.errors import (
     ClientUnusable,
     EventsLost,
@@ -33,6 +34,7 @@ __all__ = [
     "Batch",
     "Client",
     "ClientUnusable",
+    "DefaultModel",
     "Event",
     "EventsLost",
     "FailureCode",
@@ -48,6 +50,8 @@ __all__ = [
     "Priority",
     "QueueFull",
     "Result",
+    "ServedModel",
+    "ServingWorker",
     "StoreUnavailable",
     "UnknownModel",
     "WaitTimeout",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from maskq.contract.models import ModelName
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import InvalidRequest
 
@@ -35,6 +36,7 @@ class Settings(BaseSettings):
     output_prefix: Annotated[str, AfterValidator(_no_edge_slashes)] = "maskq"  # in s3_bucket
     key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")  # of keys and queues
     model: str | None = None  # a hub id, a directory in the hub's layout, or `demo`
+    default_model: ModelName | None = None  # of requests that name none; as served
     max_queued: int = Field(default=100_000, ge=0)  # per model; 0: no limit
     max_queued_per_tenant: int = Field(default=0, ge=0)  # per model and tenant=; 0: no limit
     max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
@@ -66,6 +68,7 @@ def _mistake(error: ErrorDetails) -> str:
 # A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
 # is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
+    "model_name",
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_score_bytes", "s3_client",
     "max_image_bytes", "max_image_pixels", "max_decoded_bytes", "allowed_buckets", "log_level",

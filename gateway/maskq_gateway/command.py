@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from maskq.extras import require
+from maskq.process import starting
+
 RulesFile = Annotated[
     Path | None, typer.Option("--rules", help="instead of MASKQ_TRIGGER_RULES, a TOML file")
 ]
@@ -25,10 +28,14 @@ def gateway(
     rules: RulesFile = None,
 ) -> None:
     """Take notifications of object stores by HTTP; each upload that a rule takes starts a job."""
+    require("gateway", "maskq gateway")
     from maskq_gateway.server import serve
     from maskq_gateway.settings import GatewaySettings
 
-    serve(GatewaySettings.load(), rules, host=host, port=port)
+    with starting():
+        settings = GatewaySettings.load()
+        settings.rules(rules)
+    serve(settings, rules, host=host, port=port)
 
 
 trigger = typer.Typer(no_args_is_help=True, help="Uploads that start jobs.")
@@ -51,7 +58,10 @@ def sqs(
     from maskq_gateway.sqs import serve
 
     chosen = {"trigger_queue_url": queue_url} if queue_url else {}
-    serve(GatewaySettings.load(**chosen), rules)
+    with starting():
+        settings = GatewaySettings.load(**chosen)
+        settings.rules(rules)
+    serve(settings, rules)
 
 
 @trigger.command()

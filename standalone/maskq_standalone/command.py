@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from maskq.extras import require
+
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands; the client's command line calls it where we are installed."""
@@ -30,6 +32,7 @@ def up(
     ] = None,
 ) -> None:
     """Redis, an S3 server and workers on this machine, until SIGTERM or Ctrl-C."""
+    require("standalone", "maskq up")
     from maskq_standalone.up import run
 
     raise typer.Exit(
@@ -48,6 +51,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="where the pictures go")] = Path("demo-output"),
 ) -> None:
     """The main job on an embedded Redis and S3: drawn scenes and photographs, segmented by a worker."""
+    require("standalone", "maskq demo")
     from maskq_standalone.showcase import run
 
     raise typer.Exit(

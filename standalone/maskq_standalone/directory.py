@@ -50,7 +50,7 @@ class Credentials:
                 write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
                 return credentials
             path.chmod(0o600)
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_bytes())
             if "webhook_secret" not in kept:  # of a directory that is older than webhooks
                 kept["webhook_secret"] = new_secret()
                 write_private(path, json.dumps(kept, indent=2) + "\n")
@@ -134,7 +134,7 @@ def write_private(path: Path, text: str) -> None:
     """Write a 0600 file in one step: a reader sees all of it or none. Raises OSError."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
-        with os.fdopen(fd, "w") as file:
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -123,7 +123,7 @@ def _env_file(path: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     finally:
         # Another stack may have been pointed at the same file since.
         with contextlib.suppress(OSError):
-            if path.read_text() == text:
+            if path.read_text(encoding="utf-8") == text:
                 path.unlink()
 
 

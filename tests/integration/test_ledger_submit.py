@@ -134,7 +134,9 @@ def test_a_model_nobody_serves_is_refused_with_those_known(desk: Desk) -> None:
     before = desk.everything()
     job_id = new_id()
     refused = desk.try_submit(job_id, model="nobody-s")
-    assert refused == calls.Submitted(SubmitOutcome.UNKNOWN_MODEL, job_id, ("another", MODEL))
+    assert refused == calls.Submitted(
+        SubmitOutcome.UNKNOWN_MODEL, job_id, ("another", MODEL), "nobody-s"
+    )
     assert desk.everything() == before
 
 
@@ -157,14 +159,9 @@ def test_with_two_models_and_no_default_the_caller_must_choose(desk: Desk) -> No
     assert refused.known == ("another", MODEL)
 
 
-def test_a_default_nobody_serves_by_that_name_gives_way_to_the_only_model(desk: Desk) -> None:
-    job_id = desk.submit(limits=Limits(default_model="/a/place/on/a/worker"))
-    assert desk.record(job_id).model == MODEL
-
-
-def test_a_default_nobody_serves_is_refused_where_there_is_a_choice(desk: Desk) -> None:
+def test_a_caller_s_own_model_nobody_serves_is_refused_where_there_is_a_choice(desk: Desk) -> None:
     desk.serve("another")
-    refused = desk.try_submit(limits=Limits(default_model="nobody-s"))
+    refused = desk.try_submit(limits=Limits(caller_model="nobody-s"))
     assert (refused.outcome, refused.known) == (SubmitOutcome.UNKNOWN_MODEL, ("another", MODEL))
 
 

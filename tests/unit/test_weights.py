@@ -356,3 +356,15 @@ def test_a_worker_without_the_stack_has_no_demo(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match="the demo checkpoint is not installed"):
         resolve("demo")
+
+
+def test_a_chosen_name_goes_before_a_folder_s(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    assert served_name(str(folder), "day") == "day"
+
+
+def test_a_folder_without_a_name_that_a_job_can_ask_for_needs_a_chosen_one() -> None:
+    with pytest.raises(ModelError, match="MASKQ_MODEL_NAME"):
+        served_name("/")
+    assert served_name("/", "day") == "day"

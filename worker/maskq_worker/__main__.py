@@ -8,9 +8,9 @@ import os
 import sys
 import warnings
 
-from celery.platforms import SecurityWarning
-
 from maskq.errors import MaskqError
+from maskq.extras import require
+from maskq.process import EX_CONFIG
 from maskq_worker.cpu import run_as_batch
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
@@ -25,10 +25,11 @@ def main() -> int:
     if parent := arguments.parse_args().parent:
         end_with(parent)
     try:
+        require("worker", "a worker")
         settings = WorkerSettings.load()
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
-        return 78
+        return EX_CONFIG
     # What our format does not show need not be found out: a job's line then costs half.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # by which callers are found; Python's own documentation says so
@@ -36,6 +37,8 @@ def main() -> int:
     # One line a job is ours to write; Celery's own two say nothing more.
     for name in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from celery.platforms import SecurityWarning
+
     # It warns of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
@@ -46,12 +49,13 @@ def main() -> int:
     try:
         cuda = goes_to_gpu(settings)
         wanted = sizes(settings, cuda=cuda)
+        name = served_name(settings.model or "", settings.model_name)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
-        return 78
+        return EX_CONFIG
     if not cuda:
         run_as_batch()
-    app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
+    app = make_app(settings, name, concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
         hostname=f"maskq-{os.getpid()}@%h",

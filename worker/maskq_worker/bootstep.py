@@ -21,12 +21,14 @@ from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
 from maskq.errors import MaskqError, QueueFull, StoreUnavailable
 from maskq.ledger import Ledger, calls
+from maskq.ledger.models import REGISTER_EVERY_S
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
+from maskq_worker.presence import Presence
 from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.watchdog import Watchdog, end_process
@@ -35,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 EX_CONFIG = 78  # sysexits.h: restarting will not help
 _DRAIN_S = 30.0
-_REGISTER_EVERY_S = 30.0
 _GIVE_BACK_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
 
@@ -97,6 +98,8 @@ class ModelStep(bootsteps.StartStopStep):
         self._retention.start()
         self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
         self._memory.start()
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
         self._pipeline = worker.app.pipeline = Pipeline(
             settings,
             ledger=self._ledger,
@@ -104,7 +107,7 @@ class ModelStep(bootsteps.StartStopStep):
             segmenter=self._segmenter,
             batcher=self._batcher,
             leases=self._leases,
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            owner=owner,
         )
         self._await_registered()
         signals.worker_ready.connect(self._on_ready, weak=False)
@@ -120,17 +123,12 @@ class ModelStep(bootsteps.StartStopStep):
         self._segmenter.warm_up()
         self._segmenter.self_test()
 
-    def _register(self) -> None:
-        info = self._segmenter.info
-        about = {"revision": info.revision, "labels": len(info.labels), "backend": info.backend}
-        self._ledger.run(calls.register_model(self._settings.key_prefix, info.name, about))
-
     def _await_registered(self) -> None:
         """A Redis that is away, or still reads its file, is waited for; one that is full can be served.
         A wrong password or a missing right is a mistake in the settings."""
         while True:
             try:
-                return self._register()
+                return self._presence.register()
             except QueueFull as error:
                 logger.warning("%s; the model is made known later", error)
                 return
@@ -143,14 +141,16 @@ class ModelStep(bootsteps.StartStopStep):
 
     def _on_ready(self, **_: Any) -> None:
         timer = self._worker.timer
-        timer.call_repeatedly(_REGISTER_EVERY_S, self._register_quietly)
+        timer.call_repeatedly(REGISTER_EVERY_S, self._register_quietly)
         if self._settings.health_file:
             self._touch(self._settings.health_file)
             timer.call_repeatedly(1.0, self._touch, (self._settings.health_file,))
 
     def _register_quietly(self) -> None:
-        """Again and again: a Redis that lost its data must learn the model from whoever lives."""
-        threading.Thread(target=_ignoring_outages, args=(self._register,), daemon=True).start()
+        """Again and again: so it counts as alive, and a Redis that lost its data learns the model."""
+        threading.Thread(
+            target=_ignoring_outages, args=(self._presence.register,), daemon=True
+        ).start()
 
     def _touch(self, health_file: Path) -> None:
         """From the main loop: a fresh file proves that it turns."""
@@ -169,6 +169,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases.stop()
         self._sweeper.stop()
         self._segmenter.close()
+        _ignoring_outages(self._presence.leave)
         self._ledger.close()
         if self._settings.health_file:
             self._settings.health_file.unlink(missing_ok=True)

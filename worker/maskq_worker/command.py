@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskq.extras import require
+from maskq.process import starting
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -50,7 +53,9 @@ def worker(
     if role is Role.WEBHOOKS:
         command = (sys.executable, "-m", "maskq_worker.webhooks")
         raise typer.Exit(Supervisor([Slot("webhooks", {})], command=command).run())
-    settings = WorkerSettings.load()  # a mistake is told here, once, not by every child
+    require("worker", "maskq worker")  # told here, once, not by every child
+    with starting():  # so is a mistake in the settings
+        settings = WorkerSettings.load()
     extra = {"MASKQ_MODEL": model} if model else {}
     cards = chosen(gpus, wants_cpu=settings.wants_cpu)
     if cards:
@@ -80,6 +85,7 @@ def pull(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Fetch a checkpoint, as safetensors, and record its commit and checksums."""
+    require("worker", "maskq weights pull")
     from maskq_worker.model.weights import pull as pull_weights
 
     pulled = pull_weights(model, revision)
@@ -98,6 +104,7 @@ def convert(
     directory: Annotated[Path, typer.Argument(help="in the hub's layout, with pytorch_model.bin")],
 ) -> None:
     """Write the safetensors of a local checkpoint that has only pytorch_model.bin."""
+    require("worker", "maskq weights convert")
     from maskq_worker.model.weights import convert as convert_weights
 
     typer.echo(convert_weights(directory))
@@ -119,6 +126,7 @@ def quantize(
     Two thirds of the images calibrate it, the others show how far its masks agree with float32's. It is
     kept with these figures; below the threshold no worker serves it, and this exits 1.
     """
+    require("openvino", "maskq weights quantize")
     from maskq_worker.model.checkpoint import resolve
     from maskq_worker.model.openvino import quantize as quantize_weights
 

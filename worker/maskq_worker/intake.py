@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from maskq.contract import JobRecord, JobStatus, SegmentRequest
 from maskq.contract.mistakes import sentence
-from maskq.ledger import calls
+from maskq.ledger import calls, models
 from maskq.ledger.calls import Call, SubmitOutcome, T
 from maskq.ledger.message import ORIGIN, celery_head
 from maskq.settings import Settings
@@ -61,7 +61,8 @@ def _accept(persist: Persist, settings: Settings, caller: dict[str, Any], args: 
         request = SegmentRequest.model_validate(args[0])
     except ValidationError as error:
         raise SegmentRefused(f"invalid_request: {sentence(error)}") from None
-    limits = replace(calls.Limits.of(settings), default_model=None)
+    # MASKQ_MODEL here is what this worker loads, and not the caller's wish.
+    limits = replace(calls.Limits.of(settings), caller_model=None)
     # Kept as long as the record: without the secrets of presigned URLs.
     head = celery_head(caller, [json.loads(request.wire())], settings.key_prefix)
     submitted = persist(
@@ -71,10 +72,7 @@ def _accept(persist: Persist, settings: Settings, caller: dict[str, Any], args: 
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
             raise SegmentRefused("queue_full: too many jobs wait already; send it again later")
         case SubmitOutcome.UNKNOWN_MODEL:
-            known = ", ".join(submitted.known)
-            raise SegmentRefused(
-                f"unknown_model: {request.model!r} is not served; name one of: {known}"
-            )
+            raise SegmentRefused(f"unknown_model: {models.unknown_model(submitted)}")
 
 
 def _outcome(record: JobRecord) -> dict[str, Any]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from types import FrameType
+from typing import Annotated
 
 import typer
 
-from maskq.cli import bench, jobs, submit, view, webhooks
+from maskq.cli import bench, jobs, models, streams, submit, view, webhooks
 from maskq.errors import MaskqError
+from maskq.extras import missing
+from maskq.process import EX_CONFIG, CannotStart
 
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
+_NO_OUTPUT = "the output cannot be written"
+_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def build() -> typer.Typer:
@@ -19,12 +27,14 @@ def build() -> typer.Typer:
         name="maskq",
         help="Images segmented behind a queue.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_options)
     submit.register(app)
     jobs.register(app)
+    models.register(app)
     webhooks.register(app)
     view.register(app)
     bench.register(app)
@@ -33,19 +43,80 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"maskq {version('maskq')}")
+        raise typer.Exit
+
+
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="which version this is", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Images segmented behind a queue."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as Ctrl-C is KeyboardInterrupt: what is open is closed on the way out."""
+
+
 def main() -> None:
-    """Exit 0 only when what was asked for was done; every error is one line."""
+    """Run a command and exit: 0 only when what was asked for was done and told.
+
+    Every error is one line on stderr. 78 for what starting again will not change.
+    """
+    streams.prepare()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    code = _run()
+    lost = streams.lost_output()
+    if lost and not code:
+        _say(f"{_NO_OUTPUT}: {lost}")
+    sys.exit(code or (0 if lost is None else 1))
+
+
+def _run() -> int:
     try:
-        build()()
+        build()(prog_name="maskq")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except CannotStart as error:
+        return _say(str(error), EX_CONFIG)
     except MaskqError as error:
-        print(f"maskq: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _say(str(error))
     except ModuleNotFoundError as error:
-        print(
-            f"maskq: {error.name} is not installed here; install maskq[worker] to serve a model, "
-            f"maskq[gateway] to take notifications, maskq[standalone] for the one-machine stack",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        if reason := missing(error):
+            return _say(str(reason), EX_CONFIG)
+        raise
+    except UnicodeError as error:
+        return _say(_not_text(error))
+    except OSError as error:
+        of_stdout = error.errno in _FULL_OR_CLOSED and error.filename is None
+        return _say(f"{_NO_OUTPUT}: {error.strerror}" if of_stdout else str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 128 + signal.SIGINT
+    except _Terminated:
+        return _say("ended by SIGTERM", 128 + signal.SIGTERM)
+    return 0
+
+
+def _say(line: str, code: int = 1) -> int:
+    print(f"maskq: {line}", file=sys.stderr)
+    return code
+
+
+def _not_text(error: UnicodeError) -> str:
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return f"{argument!a} is not valid UTF-8: only names of files may hold other bytes"
+    return str(error)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated

@@ -21,6 +21,7 @@ from maskq.client.job import (
     JobCore,
     jobs_by_id,
 )
+from maskq.client.models import ModelOperations
 from maskq.client.objects import Objects, read_image
 from maskq.client.removal import delete_job
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
@@ -48,7 +49,7 @@ JobT = TypeVar("JobT", bound=JobCore[Any])
 BatchT = TypeVar("BatchT")
 
 
-class ClientCore(Generic[JobT, BatchT]):
+class ClientCore(ModelOperations, Generic[JobT, BatchT]):
     """Everything a caller can do; `Client` does it, `AsyncClient` has it awaited."""
 
     session: Session
@@ -375,10 +376,24 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
     session: BlockingSession
 
     def segment(
-        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = DEFAULT_WAIT_S,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> Result:
-        """Submit and wait."""
-        return self.submit(image, **options).wait(timeout)
+        """Submit and wait: what `submit` takes, and what `Job.wait` returns."""
+        job = self.submit(
+            image,
+            idempotency_key=idempotency_key,
+            durable=durable,
+            room_timeout=room_timeout,
+            **options,
+        )
+        return job.wait(timeout)
 
     def submit_each(
         self,
@@ -458,10 +473,23 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
     session: AsyncSession
 
     async def segment(
-        self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = DEFAULT_WAIT_S,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        room_timeout: float | None = 0.0,
+        **options: Unpack[Options],
     ) -> AsyncResult:
-        """Submit and wait."""
-        job = await self.submit(image, **options)
+        """Submit and wait: what `submit` takes, and what `AsyncJob.wait` returns."""
+        job = await self.submit(
+            image,
+            idempotency_key=idempotency_key,
+            durable=durable,
+            room_timeout=room_timeout,
+            **options,
+        )
         return await job.wait(timeout)
 
     async def submit_each(

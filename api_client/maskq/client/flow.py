@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
+from maskq.client.signatures import as_method, describe
 from maskq.client.wake_task import WakeTask
 from maskq.client.wake_thread import WakeThread
 from maskq.ledger import AsyncLedger, Ledger
@@ -175,20 +177,29 @@ class RunsBlocking:
 
     _driver: BlockingDriver
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_methods(cls, awaited=False)
+
 
 class RunsAsync:
     """An object whose operations return something to await."""
 
     _driver: AsyncDriver
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_methods(cls, awaited=True)
+
 
 class operation(Generic[P, R]):
-    """A method written once as a flow, called the way its object runs."""
+    """A method written once as a flow. A class that runs blocking or async has a function for it."""
 
     def __init__(self, flow: Callable[Concatenate[Any, P], Flow[R]]) -> None:
         self.flow = flow
         functools.update_wrapper(cast("Any", self), flow)
 
+    # For type checkers: where this is asked, `_make_methods` has put a function in its place.
     @overload
     def __get__(self, obj: RunsBlocking, owner: type | None = None) -> Callable[P, R]: ...
     @overload
@@ -198,11 +209,15 @@ class operation(Generic[P, R]):
     @overload
     def __get__(self, obj: object, owner: type | None = None) -> Callable[P, Any]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Callable[P, Any]:
-        if obj is None:
-            return cast("Callable[P, Any]", self.flow)  # for documentation tools
+        return cast("Callable[P, Any]", self.flow)  # of a core, which runs neither way
 
-        @functools.wraps(self.flow)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R | Awaitable[R]:
-            return cast("R | Awaitable[R]", obj._driver.drive(self.flow(obj, *args, **kwargs)))
 
-        return call
+def _make_methods(cls: type, *, awaited: bool) -> None:
+    """Functions instead of operations, so that `help`, `inspect` and mocks see what callers call."""
+    for value in vars(cls).copy().values():
+        if inspect.isfunction(value):
+            describe(cls, value)
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if isinstance(value, operation) and inspect.getattr_static(cls, name) is value:
+                setattr(cls, name, as_method(cls, value.flow, awaited=awaited))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +14,7 @@ from maskq.contract.mistakes import sentence
 from maskq.contract.places import S3Place, shown
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
+from maskq.ledger import models
 from maskq.ledger.calls import SubmitOutcome, Submitted
 
 
@@ -40,6 +42,21 @@ class Options(TypedDict, total=False):
 
 
 _RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
+
+
+def _default(option: str) -> Any:
+    field = SegmentRequest.model_fields[_RENAMED.get(option, option)]
+    match field.get_default(call_default_factory=True):
+        case StrEnum() as value:
+            return value.value
+        case frozenset() as values:
+            return frozenset(map(str, values))
+        case value:
+            return value
+
+
+# What an option is that is not given, as a caller would write it: for signatures.
+OPTION_DEFAULTS = {option: _default(option) for option in Options.__annotations__}
 
 
 def build(image_uri: str, options: Options) -> SegmentRequest:
@@ -127,12 +144,4 @@ def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | No
                 f"job {answer.job_id}; take a new key"
             )
         case SubmitOutcome.UNKNOWN_MODEL:
-            raise UnknownModel(_unknown_model(request.model, answer.known))
-
-
-def _unknown_model(model: str | None, known: Sequence[str]) -> str:
-    if not known:
-        return "no worker has served any model here yet; start one with `maskq worker`"
-    if model is None:
-        return f"several models are served, choose one with model=: {', '.join(known)}"
-    return f"no worker has ever served model {model!r}; known are: {', '.join(known)}"
+            raise UnknownModel(models.unknown_model(answer))

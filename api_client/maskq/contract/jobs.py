@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from maskq.contract.failures import JobFailure
+from maskq.contract.models import ModelName
 from maskq.contract.places import (
     HIDDEN,
     PresignedUrl,
@@ -124,9 +125,7 @@ class SegmentRequest(BaseModel):
     # bucket without versions) its ETag; another one there by then ends the job as `source_changed`.
     image_version_id: str | None = Field(default=None, min_length=1, max_length=1024)
     image_etag: str | None = Field(default=None, min_length=1, max_length=200)
-    model: str | None = Field(
-        default=None, min_length=1, max_length=200
-    )  # None: the only one served
+    model: ModelName | None = None  # None: the deployment's default
     outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
     # Only these, by label or id ('sky', '12'); None: every class. Other pixels of the mask are then 255
     # (65535 in a mask of 16 bits), which is no class.

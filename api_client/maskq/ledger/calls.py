@@ -21,6 +21,7 @@ from maskq.contract import (
     JobStatus,
     SegmentRequest,
 )
+from maskq.contract.models import ModelChoice
 from maskq.contract.places import PrivateUrls
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.ledger import keys
@@ -72,6 +73,8 @@ class Submitted:
     outcome: SubmitOutcome
     job_id: str  # of the job that stands, which is another's for EXISTS and CONFLICT
     known: tuple[str, ...] = ()  # models, for UNKNOWN_MODEL
+    model: str | None = None  # for UNKNOWN_MODEL: which one it is, and who chose it
+    choice: ModelChoice = ModelChoice.REQUEST
 
     @property
     def stands(self) -> bool:
@@ -83,7 +86,8 @@ class Submitted:
 class Limits:
     """What a deployment grants a job that does not ask for something else."""
 
-    default_model: str | None = None
+    default_model: str | None = None  # the deployment's, of requests that name none
+    caller_model: str | None = None  # of this caller's, if it is served and there is no default
     max_queued: int = 100_000  # per model; 0: no limit
     max_queued_per_tenant: int = 0  # per model and named tenant; 0: no limit
     max_attempts: int = 3
@@ -97,7 +101,8 @@ class Limits:
     def of(cls, settings: Settings) -> Limits:
         """As a deployment's settings say."""
         return cls(
-            default_model=settings.model,
+            default_model=settings.default_model,
+            caller_model=settings.model,
             max_queued=settings.max_queued,
             max_queued_per_tenant=settings.max_queued_per_tenant,
             max_attempts=settings.max_attempts,
@@ -138,7 +143,8 @@ def submit(
     def parse(answer: Sequence[str]) -> Submitted:
         outcome = SubmitOutcome(answer[0])
         if outcome is SubmitOutcome.UNKNOWN_MODEL:
-            return Submitted(outcome, job_id, tuple(answer[1:]))
+            choice, model, *known = answer[1:]
+            return Submitted(outcome, job_id, tuple(known), model or None, ModelChoice(choice))
         if outcome in (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL):
             return Submitted(outcome, job_id)
         return Submitted(outcome, answer[1])
@@ -149,7 +155,7 @@ def submit(
         request.wire(),
         request.model or "",
         request.priority.value,
-        limits.default_model or "",
+        model_choosers(limits),
         limits.max_queued,
         request.max_attempts or limits.max_attempts,
         _ms(request.queue_ttl_s or limits.queue_ttl_s),
@@ -169,6 +175,14 @@ def submit(
         _urls(request),
     )
     return Call(script("submit"), args, parse)
+
+
+def model_choosers(limits: Limits) -> str:
+    """Who says which model a request without one is for, beside what is stored: see common.lua."""
+    if not limits.default_model and not limits.caller_model:
+        return "{}"
+    each = {"setting": limits.default_model, "caller": limits.caller_model}
+    return json.dumps({name: model for name, model in each.items() if model})
 
 
 def _urls(request: SegmentRequest) -> str:

@@ -110,6 +110,51 @@ local function send_ticket(model)
     .. '},"delivery_tag":' .. id .. '}}')
 end
 
+-- Processes that serve a model (JSON each), by when they count as gone unless they say that they live.
+local function workers_key(model)
+  return key('workers', model)
+end
+
+local function live_workers(model)
+  return redis.call('ZRANGEBYSCORE', workers_key(model), '(' .. integer(now), '+inf')
+end
+
+local function known_models()
+  local known = redis.call('HKEYS', key('models'))
+  table.sort(known)
+  return known
+end
+
+-- The one model, if there is but one with a worker alive, or but one at all while none has.
+local function only_model()
+  local known = known_models()
+  if #known <= 1 then return known[1] end
+  local only = nil
+  for _, model in ipairs(known) do
+    if redis.call('ZCOUNT', workers_key(model), '(' .. integer(now), '+inf') > 0 then
+      if only then return nil end
+      only = model
+    end
+  end
+  return only
+end
+
+-- Which model a request is for that names none, and who says so (contract/models.py has the order).
+-- `asked`: JSON, {setting: MASKQ_DEFAULT_MODEL, caller: MASKQ_MODEL of the caller}, each or neither.
+-- A default of the deployment's that nobody serves is not replaced by another model; a caller's own
+-- may be a place on a worker's disk, and is.
+local function default_model(asked)
+  local stored = redis.call('GET', key('default-model'))
+  if stored then return stored, 'stored' end
+  local settings = cjson.decode(asked)
+  if settings.setting then return settings.setting, 'setting' end
+  if settings.caller and redis.call('HEXISTS', key('models'), settings.caller) == 1 then
+    return settings.caller, 'caller'
+  end
+  local only = only_model()
+  return only, only and 'only' or 'nobody'
+end
+
 local LEVELS = {'high', 'normal', 'low'}
 
 local function turns_key(model, level)

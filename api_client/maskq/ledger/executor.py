@@ -94,6 +94,8 @@ def _typed_errors(url: str) -> Iterator[None]:
     place = url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{error.object!a} is not text that can be sent: {error}") from None
     except redis.AuthenticationError as error:
         raise StoreUnavailable(
             f"Redis at {place} refused the password: {error}; check MASKQ_REDIS_URL"

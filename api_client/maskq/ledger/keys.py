@@ -21,6 +21,8 @@
 {p}:idempotency:{key}    hash   id and fingerprint of the request
 {p}:trigger:{sha256}     the highest sequencer of an object that the gateway was told of
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
+{p}:workers:{model}      zset   processes that serve it (JSON), by when they count as gone
+{p}:default-model        the model of requests that name none (`maskq models default`)
 {p}:durable              written by submissions that wait for the disk
 {p}:sweeper              hash   when the last sweep was, and of which Redis run
 {p}:events               stream CloudEvents
@@ -45,6 +47,10 @@ def queue(prefix: str, model: str) -> str:
 
 def models(prefix: str) -> str:
     return f"{prefix}:models"
+
+
+def workers(prefix: str, model: str) -> str:
+    return f"{prefix}:workers:{model}"
 
 
 def durable(prefix: str) -> str:

@@ -25,5 +25,6 @@ class Script:
 def script(name: str) -> Script:
     head = _REFUSED_WHEN_FULL if name == "submit" else _ALLOWED_WHEN_FULL
     # One line each between the parts would shift line numbers in Redis' error messages: none is added.
-    text = head + (_HERE / "common.lua").read_text() + (_HERE / f"{name}.lua").read_text()
+    parts = ("common.lua", f"{name}.lua")
+    text = head + "".join((_HERE / part).read_text(encoding="utf-8") for part in parts)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -1,11 +1,12 @@
 -- A new job: record, place in the queue, message and event, or the reason why not.
--- ARGV: prefix, id, request, model or '', priority, default model or '', max_queued, max_attempts,
+-- ARGV: prefix, id, request, model or '', priority, who else chooses the model (JSON, see
+--       default_model), max_queued, max_attempts,
 --       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
 --       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
 --       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON),
 --       presigned URLs or '' (JSON: what the request does not show)
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
---   | {'unknown_model', names…}
+--   | {'unknown_model', who chose it, which or '', names of those known…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local idempotency_key, fingerprint, batch = ARGV[12], ARGV[13], ARGV[14]
 
@@ -20,18 +21,10 @@ if idempotency_key ~= '' then
   end
 end
 
-local served = redis.call('HKEYS', key('models'))
-if model == '' then
-  -- The deployment's default may be a place on a worker's disk, which nobody serves by that name.
-  if redis.call('HEXISTS', key('models'), ARGV[6]) == 1 then
-    model = ARGV[6]
-  elseif #served == 1 then
-    model = served[1]
-  end
-end
-if model == '' or redis.call('HEXISTS', key('models'), model) == 0 then
-  table.sort(served)
-  return {'unknown_model', unpack(served)}
+local choice = 'request'
+if model == '' then model, choice = default_model(ARGV[6]) end
+if not model or redis.call('HEXISTS', key('models'), model) == 0 then
+  return {'unknown_model', choice, model or '', unpack(known_models())}
 end
 
 local tenant, max_queued, max_of_tenant = ARGV[17], tonumber(ARGV[7]), tonumber(ARGV[18])

@@ -106,7 +106,7 @@ def config() -> Any:
     """A DPT of 2.3 M parameters; its finest map is half the input."""
     from transformers import DPTConfig
 
-    labels = dict(enumerate(json.loads(LABELS.read_text())))
+    labels = dict(enumerate(json.loads(LABELS.read_bytes())))
     return DPTConfig(
         hidden_size=144,
         num_hidden_layers=5,

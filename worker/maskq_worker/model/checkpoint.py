@@ -14,6 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
+from maskq.contract.models import ModelName
 from maskq_worker.model.errors import ModelError
 
 DEMO: Final = "demo"
@@ -26,6 +29,7 @@ INDEX: Final = ".index.json"  # of weights in several files
 RECORD: Final = "maskq.json"  # what `maskq weights pull` wrote about a folder
 # Bytes. At each block a thread gives the interpreter's lock away, and may wait 5 ms to have it back.
 _BLOCK: Final = 2**24
+_MODEL_NAME: Final[TypeAdapter[str]] = TypeAdapter(ModelName)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -88,12 +92,25 @@ def resolve(model: str, revision: str | None = None) -> Checkpoint:
     return found
 
 
-def served_name(model: str) -> str:
-    """The name under which jobs ask for `model`, without a look at its weights."""
+def served_name(model: str, chosen: str | None = None) -> str:
+    """The name under which jobs ask for `model`, without a look at its weights.
+
+    `chosen`: MASKQ_MODEL_NAME, which goes before the hub's id or the folder's name. Raises ModelError
+    for a folder whose name no job can ask for.
+    """
+    if chosen:
+        return chosen
     folder = Path(model).expanduser()
     if model == DEMO or not folder.is_dir():
         return model
-    return _name_and_revision(folder.resolve())[0]
+    name = _name_and_revision(folder.resolve())[0]
+    try:
+        return _MODEL_NAME.validate_python(name)
+    except ValidationError as error:
+        raise ModelError(
+            f"{model!r} cannot be served by its name {name!r} ({error.errors()[0]['msg']}): "
+            f"choose one with MASKQ_MODEL_NAME"
+        ) from None
 
 
 def is_hub_id(model: str) -> bool:

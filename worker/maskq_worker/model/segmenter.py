@@ -38,7 +38,7 @@ _SMALL: Final = 2**16  # pixels of a mask that no second core is woken for
 class ModelInfo:
     """What is served, as it is announced and stands in results."""
 
-    name: str  # hub id, `demo` or a folder's name
+    name: str  # as served: MASKQ_MODEL_NAME, else a hub id, `demo` or a folder's name
     revision: str  # commit of the hub, else `sha256:…` of the weights
     labels: tuple[str, ...]  # by class id
     backend: str  # transformers | cpu | cuda | openvino
@@ -81,7 +81,9 @@ class Segmenter:
         *,
         max_batch_size: int,
         max_score_bytes: int,
+        name: str | None = None,
     ) -> None:
+        """`name`: what it is served as, if not by the checkpoint's own."""
         # After each forward, in the model's thread; once the card is lost, in whichever hears of it.
         self.on_forward: Callable[[], None] = lambda: None
         self.on_device_lost: Callable[[Exception], None] = lambda error: None
@@ -92,7 +94,7 @@ class Segmenter:
         self._preprocessor = preprocessor
         self._max_batch_size = max_batch_size
         self.info = ModelInfo(
-            name=checkpoint.name,
+            name=name or checkpoint.name,
             revision=checkpoint.revision or f"sha256:{checkpoint.sha256}",
             labels=read_labels(checkpoint.directory),
             backend=backend.name,
@@ -376,6 +378,7 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
         preprocessor,
         max_batch_size=batch,
         max_score_bytes=settings.max_score_bytes,
+        name=settings.model_name,
     )
 
 

@@ -52,7 +52,10 @@ def has_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
     """Whether this CPU sums products of 8-bit numbers exactly; where that is unknown, yes."""
     if not cpuinfo.is_file():
         return True
-    return any(name in cpuinfo.read_text(errors="replace").split() for name in _DOT_PRODUCTS)
+    return any(
+        name in cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+        for name in _DOT_PRODUCTS
+    )
 
 
 def _imported(name: str) -> Any:

@@ -1,0 +1,118 @@
+"""maskq models: which there are, which one requests without a name go to, and forgetting one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from maskq.cli.jobs import Json
+from maskq.client.core import Client
+from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
+from maskq.errors import InvalidRequest
+
+app = typer.Typer(help="The models that jobs can ask for, and which one is the default.")
+
+_WHO = {
+    ModelChoice.STORED: "`maskq models default`",
+    ModelChoice.SETTING: "MASKQ_DEFAULT_MODEL",
+    ModelChoice.CALLER: "MASKQ_MODEL",
+    ModelChoice.ONLY: "the only one",
+    ModelChoice.NOBODY: "there are several, or none",
+}
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="models")
+
+
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context, as_json: Json = False) -> None:
+    """The models that jobs can ask for, and which one is the default."""
+    if context.invoked_subcommand is None:
+        list_models(as_json)
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """Name, revision, live workers and queued jobs of each; * marks the default."""
+    with Client.from_env() as client:
+        found = client.models()
+    if as_json:
+        typer.echo(json.dumps([_document(model) for model in found]))
+        return
+    for line in _table(found):
+        typer.echo(line)
+
+
+@app.command()
+def default(
+    name: Annotated[str | None, typer.Argument(help="as served; left out: shows it")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="store no default any more")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show or choose the model of requests that name none, for the whole deployment."""
+    if name is not None and clear:
+        raise InvalidRequest("name a model, or --clear, not both")
+    with Client.from_env() as client:
+        if name is not None or clear:
+            client.set_default_model(None if clear else name)
+        now = client.default_model()
+    if as_json:
+        typer.echo(now.model_dump_json())
+        return
+    typer.echo(_default(now))
+
+
+@app.command()
+def retire(
+    name: Annotated[str, typer.Argument(help="as `list` shows it")],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="though it is in use: cancels its queued jobs"),
+    ] = False,
+) -> None:
+    """Forget a model that nobody serves any more; jobs that name it are refused from then on.
+
+    A worker that serves it, now or later, makes it known again.
+    """
+    with Client.from_env() as client:
+        canceled = client.retire_model(name, force=force)
+    typer.echo(f"{name} retired" + (f", {canceled} queued jobs canceled" if canceled else ""))
+
+
+def _document(model: ServedModel) -> dict[str, object]:
+    return {
+        **model.model_dump(mode="json"),
+        "revisions": model.revisions,
+        "workers": [worker.model_dump(mode="json") for worker in model.workers],
+    }
+
+
+def _table(found: Sequence[ServedModel]) -> list[str]:
+    rows = [("", "MODEL", "WORKERS", "QUEUED", "REVISION")]
+    for model in found:
+        revisions = model.revisions or ((model.revision,) if model.revision else ())
+        shown = " and ".join(map(_short, revisions))
+        mark = "*" if model.default else ""
+        rows.append((mark, model.name, str(len(model.workers)), str(model.queued), shown))
+    width = max(len(name) for _, name, *_ in rows)
+    return [
+        f"{mark:1} {name:{width}}  {workers:>7}  {queued:>6}  {revision}".rstrip()
+        for mark, name, workers, queued, revision in rows
+    ]
+
+
+def _short(revision: str) -> str:
+    return revision[:19]  # sha256:… and twelve digits of it
+
+
+def _default(now: DefaultModel) -> str:
+    if now.name is None:
+        return f"no default ({_WHO[now.choice]}): requests must name a model"
+    served = (
+        "" if now.known else "; no worker has served it, so requests without a model are refused"
+    )
+    return f"{now.name} (by {_WHO[now.choice]}{served})"

@@ -1,0 +1,76 @@
+"""An operation as a real function: what `help`, `inspect` and `create_autospec` see of a method."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+from maskq.client.requests import OPTION_DEFAULTS, Options
+
+_FLOW = re.compile(r"Flow\[(.*)\]")
+
+
+def as_method(owner: type, flow: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
+    """The function that drives `flow` for an object of `owner`, with the signature callers see."""
+    method: Callable[..., Any]
+    if awaited:
+
+        async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return await self._driver.drive(flow(self, *args, **kwargs))
+
+    else:
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._driver.drive(flow(self, *args, **kwargs))
+
+    functools.update_wrapper(method, flow)
+    method.__qualname__ = f"{owner.__qualname__}.{flow.__name__}"
+    describe(owner, method)
+    return method
+
+
+def describe(owner: type, method: Callable[..., Any]) -> None:
+    """Give a method the signature that its callers see: each option by name, and what it returns."""
+    signature = inspect.signature(method)
+    parameters = [
+        one for parameter in signature.parameters.values() for one in _expanded(parameter)
+    ]
+    returns = signature.return_annotation
+    if isinstance(returns, str):
+        if flow := _FLOW.fullmatch(returns):
+            returns = flow[1]
+        for variable, meant in _type_arguments(owner).items():
+            returns = re.sub(rf"\b{variable}\b", meant, returns)
+    shown = signature.replace(parameters=parameters, return_annotation=returns)
+    method.__signature__ = shown  # type: ignore[attr-defined]
+
+
+def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """`**options: Unpack[Options]` as the keywords that it stands for; anything else as it is."""
+    if parameter.annotation != "Unpack[Options]":
+        yield parameter
+        return
+    for name, annotation in Options.__annotations__.items():
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=OPTION_DEFAULTS[name],
+            annotation=annotation.__forward_arg__,
+        )
+
+
+def _type_arguments(owner: type) -> dict[str, str]:
+    """What the type variables of a generic base stand for in `owner`, by name."""
+    found: dict[str, str] = {}
+    for klass in owner.__mro__:
+        for base in getattr(klass, "__orig_bases__", ()):
+            variables = getattr(get_origin(base), "__parameters__", ())
+            arguments = get_args(base)
+            if variables and len(variables) == len(arguments):
+                for variable, argument in zip(variables, arguments, strict=True):
+                    if isinstance(argument, type):
+                        found.setdefault(variable.__name__, argument.__name__)
+    return found

@@ -1,0 +1,148 @@
+"""Calls about models: who serves what, which one is the default, and how one is forgotten."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
+from maskq.ledger import keys
+from maskq.ledger.calls import Call, Limits, Submitted, model_choosers
+from maskq.ledger.scripts import script
+
+REGISTER_EVERY_S: Final = 30.0
+LIVE_S: Final = 75.0  # after which a worker that said nothing more counts as gone: two were lost
+
+
+def register(prefix: str, worker: ServingWorker) -> Call[list[ServingWorker]]:
+    """Say that a worker serves its model, every REGISTER_EVERY_S; the model stays known for good.
+
+    Returns live workers that serve another revision under the same name.
+    """
+    about = {
+        "revision": worker.revision,
+        "labels": worker.labels,
+        "backend": worker.backend,
+    }
+    same = f'"revision":{json.dumps(worker.revision, ensure_ascii=False)},'
+    args = (
+        prefix, worker.model, json.dumps(about), worker.model_dump_json(), round(LIVE_S * 1000), same,
+    )  # fmt: skip
+    return Call(script("register"), args, lambda answer: [*map(_worker, answer)])
+
+
+def leave(prefix: str, worker: ServingWorker) -> Call[None]:
+    """It serves no more; the model stays known."""
+    args = ("ZREM", keys.workers(prefix, worker.model), worker.model_dump_json())
+    return Call(None, args, lambda _: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    each: tuple[ServedModel, ...]  # by name
+    default: DefaultModel
+
+
+def known(prefix: str, limits: Limits) -> Call[Known]:
+    """Every model that jobs can ask for, and where a request goes that names none."""
+
+    def parse(answer: Sequence[Any]) -> Known:
+        default, choice, *rows = answer
+        each = tuple(_served(row, default) for row in rows)
+        is_known = any(one.default for one in each)
+        return Known(
+            each, DefaultModel(name=default or None, choice=ModelChoice(choice), known=is_known)
+        )
+
+    return Call(script("models"), (prefix, model_choosers(limits)), parse)
+
+
+def _served(row: Sequence[str], default: str) -> ServedModel:
+    name, about, queued, *workers = row
+    each = sorted(map(_worker, workers), key=lambda one: (one.since_ms, one.owner))
+    return ServedModel(
+        name=name,
+        revision=json.loads(about).get("revision"),
+        workers=tuple(each),
+        queued=int(queued),
+        default=name == default,
+    )
+
+
+def _worker(text: str) -> ServingWorker:
+    return ServingWorker.model_validate_json(text)
+
+
+def set_default(prefix: str, model: str | None) -> Call[tuple[str, ...] | None]:
+    """Store the deployment's default (None: drop it). Returns the models known if it is not one."""
+
+    def parse(answer: Sequence[str]) -> tuple[str, ...] | None:
+        return tuple(answer[1:]) if answer[0] == "unknown" else None
+
+    return Call(script("model_default"), (prefix, model or ""), parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """What became of a retirement, and what was found: nothing changes while a model is in use."""
+
+    retired: bool
+    workers: int = 0  # alive
+    queued: int = 0  # jobs
+    running: int = 0
+    is_default: bool = False
+    known: tuple[str, ...] | None = None  # the models there are, if this one is not known
+
+
+def retire(prefix: str, model: str, *, force: bool = False) -> Call[Retired]:
+    """Forget a model; one that is in use only by `force`, then cancel_queued."""
+
+    def parse(answer: Sequence[str]) -> Retired:
+        if answer[0] == "unknown":
+            return Retired(False, known=tuple(answer[1:]))
+        workers, queued, running, is_default = map(int, answer[1:])
+        return Retired(answer[0] == "retired", workers, queued, running, bool(is_default))
+
+    return Call(script("model_retire"), (prefix, model, int(force)), parse)
+
+
+def cancel_queued(
+    prefix: str, model: str, *, offset: int = 0, cap: int = 200
+) -> Call[tuple[int, int | None]]:
+    """Cancel some queued jobs of a retired model: how many, and the offset to go on from, or None."""
+
+    def parse(answer: Sequence[int]) -> tuple[int, int | None]:
+        canceled, rest = answer
+        return canceled, None if rest < 0 else rest
+
+    return Call(script("model_cancel"), (prefix, model, cap, offset), parse)
+
+
+def unknown(model: str | None, known: Sequence[str]) -> str:
+    """That there is no such model, and which there are."""
+    if not known:
+        return "no worker has served any model here yet; start one with `maskq worker`"
+    near = difflib.get_close_matches(model or "", known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no worker serves model {model!r} here; known are: {', '.join(known)}{hint}"
+
+
+def unknown_model(refused: Submitted) -> str:
+    """Why a request with this model, or without one, was refused, and what to do."""
+    if refused.choice is ModelChoice.REQUEST or not refused.known:
+        return unknown(refused.model, refused.known)
+    if refused.choice is ModelChoice.NOBODY:
+        return (
+            f"several models are served and the request names none: choose one with model= "
+            f"({', '.join(refused.known)}), or set a default for all requests: "
+            f"`maskq models default NAME`, or MASKQ_DEFAULT_MODEL"
+        )
+    stored = refused.choice is ModelChoice.STORED
+    source = "`maskq models default`" if stored else "MASKQ_DEFAULT_MODEL"
+    return (
+        f"the request names no model, and of the default by {source}: "
+        f"{unknown(refused.model, refused.known)}; name one with model=, or change the default"
+    )
