@@ -9,6 +9,7 @@ import sys
 import warnings
 
 from celery.platforms import SecurityWarning
+from celery.utils.nodenames import gethostname, nodename
 
 from maskq.errors import MaskqError
 from maskq_worker.cpu import run_as_batch
@@ -54,7 +55,7 @@ def main() -> int:
     app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
-        hostname=f"maskq-{os.getpid()}@%h",
+        hostname=nodename(f"maskq-{os.getpid()}", gethostname()),
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
