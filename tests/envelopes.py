@@ -115,7 +115,7 @@ MALFORMED: dict[str, bytes] = {
     "nested 100,000 deep": b"[" * 100_000,
     "nested and closed": b"[" * 100_000 + b"]" * 100_000,
     "body nested 100,000 deep": _body(encoded(b"[" * 100_000 + b"]" * 100_000)),
-    "two megabytes": _with("headers", "argsrepr", value="x" * 2_000_000),
+    "three megabytes": _with("headers", "argsrepr", value="x" * 3_000_000),
     "tag a dict": _with("properties", "delivery_tag", value={}),
     "tag null": _with("properties", "delivery_tag", value=None),
     "no tag": _without("properties", "delivery_tag"),

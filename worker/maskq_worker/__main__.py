@@ -55,7 +55,7 @@ def main() -> int:
     app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
-        hostname=nodename(f"maskq-{os.getpid()}", gethostname()),
+        hostname=node_name(),
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
@@ -64,6 +64,11 @@ def main() -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def node_name() -> str:
+    """In Celery's logs and events; `celery worker` expands %h on its command line only."""
+    return str(nodename(f"maskq-{os.getpid()}", gethostname()))
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ from pydantic import (
 from pydantic_core import from_json
 
 from maskq.ledger import keys
+from maskq.ledger.message import ORIGIN
 
-# Of a body once decoded, of what is around it, and of a whole message as it lies on the list: the
-# ledger's answer repeats the first two with more escapes, and must itself get through.
+# Of a caller's message as it lies on the list, and of its body once decoded. The ledger's answer
+# repeats both with more escapes, at worst 3.5 times as long, and must itself get through.
+MAX_BYTES: Final = 2 * 2**20
 MAX_BODY_BYTES: Final = 2**20
-MAX_HEADER_BYTES: Final = 2**18
-MAX_BYTES: Final = 2**22
+MAX_ANSWER_BYTES: Final = 8 * 2**20
 # Names the message's body as decoded already; only what is made here carries it.
 DECODED: Final = "application/x-maskq-decoded"
 # The header of ours in a message for Celery, read by intake.py.
@@ -205,7 +206,7 @@ def ticket_message(model: str) -> Message:
 
 def segment_message(raw: bytes) -> Message:
     """What Celery gets for a caller's message, or for the ledger's answer to it. Raises Refused."""
-    if len(raw) > MAX_BYTES:
+    if len(raw) > MAX_ANSWER_BYTES:
         raise Refused(f"it has {len(raw)} bytes; at most {MAX_BYTES}")
     try:
         envelope = _Envelope.model_validate_json(raw)
@@ -225,7 +226,7 @@ def segment_message(raw: bytes) -> Message:
     follows = embed.model_dump() if embed else {}
     return _message(
         given,
-        [args, kwargs, follows],
+        [[args, kwargs], {}, follows],  # as two values: a caller's keywords are no names of ours
         tag=properties.delivery_tag,
         correlation_id=properties.correlation_id or headers.id,
         reply_to=properties.reply_to or "",
@@ -234,15 +235,16 @@ def segment_message(raw: bytes) -> Message:
 
 def _decoded(envelope: _Envelope, size: int) -> tuple[list[Any], dict[str, Any], _Embed | None]:
     """size: of the whole message, in bytes. Raises ValueError, ValidationError."""
-    if (around := size - len(envelope.body)) > MAX_HEADER_BYTES:
-        raise ValueError(f"headers: take {around} bytes; at most {MAX_HEADER_BYTES}")
+    limited = envelope.headers.origin != ORIGIN
+    if limited and size > MAX_BYTES:
+        raise ValueError(f"it has {size} bytes; at most {MAX_BYTES}")
     body = envelope.body.encode()
     if envelope.properties.body_encoding == "base64":
         try:
             body = base64.b64decode(body, validate=True)
         except ValueError:
             raise ValueError("body: is not base64, as its body_encoding says") from None
-    if len(body) > MAX_BODY_BYTES:
+    if limited and len(body) > MAX_BODY_BYTES:
         raise ValueError(f"body: has {len(body)} bytes; at most {MAX_BODY_BYTES}")
     try:
         return _BODY.validate_json(body)
@@ -263,7 +265,7 @@ def _refusal(raw: bytes, reason: str) -> Message | None:
     if task != keys.TASK_SEGMENT or not isinstance(task_id, str) or not 0 < len(task_id) < 256:
         return None
     given = {"task": task, "id": task_id, MASKQ: {"refused": reason}}
-    return _message(given, [[], {}, {}], tag=task_id, correlation_id=task_id)
+    return _message(given, [[[], {}], {}, {}], tag=task_id, correlation_id=task_id)
 
 
 def _message(headers: Message, body: list[Any], *, tag: str, **properties: str) -> Message:

@@ -32,8 +32,11 @@ class _Answered(Task):
 
 
 # throws: intake.py has logged it, in one line; Celery would add a traceback.
-@shared_task(name=keys.TASK_SEGMENT, bind=True, base=_Answered, throws=(SegmentRefused,))
-def segment(self: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Segment an image for a caller that knows only Celery."""
+# typing: Celery would hold a chain's arguments against this function's parameters.
+@shared_task(
+    name=keys.TASK_SEGMENT, bind=True, base=_Answered, throws=(SegmentRefused,), typing=False
+)
+def segment(self: Task, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Segment an image for a caller that knows only Celery; these are its arguments (envelope.py)."""
     caller = dict(self.request.__dict__)
-    return intake.answer(self.app.pipeline.persist, self.app.settings, caller, list(args), kwargs)
+    return intake.answer(self.app.pipeline.persist, self.app.settings, caller, args, kwargs)
