@@ -9,6 +9,7 @@ MaskqError
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has ever served a model of this name
 ├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
+├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
 ├── EventsLost            events between the cursor and now were trimmed away
 ├── ClientUnusable        closed while it waited, or awaited where no event loop runs
 └── WebhookRefused        a delivery that is not ours, altered or too old
@@ -86,6 +87,22 @@ class StoreUnavailable(MaskqError, ConnectionError):
     """Raised when Redis or S3 cannot be reached, or refuses what was asked."""
 
     code = FailureCode.STORE_UNAVAILABLE
+
+
+class SegmentRefused(MaskqError):
+    """Raised by `.get()` in a Celery caller: its request was refused, or its job has no result.
+
+    Celery stores the name of this class and its one argument, and makes it again in the caller's
+    process if that has imported maskq; elsewhere it makes an exception of this name and text.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        """text: 'code: sentence'."""
+        super().__init__(text)
+        code, _, message = text.partition(": ")
+        known = code in FailureCode.__members__.values()
+        self.code = FailureCode(code) if known else FailureCode.INTERNAL
+        self.message = message if known else text
 
 
 class EventsLost(MaskqError):

@@ -17,7 +17,7 @@ from PIL import Image
 from maskq import FailureCode, JobRecord, JobStatus, Output
 from maskq.contract import JobResult, SegmentRequest
 from maskq.contract.places import S3Place
-from maskq.errors import StoreUnavailable
+from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq_worker import intake
 from maskq_worker.batcher import MicroBatcher
@@ -456,14 +456,14 @@ def test_an_answer_that_finds_no_record_starts_no_job(bench: Bench) -> None:
     # Given a raw caller's job, which is canceled, so that the caller's own message is sent again
     request = {"image_uri": "s3://photos/a.png"}
     with pytest.raises(Ignore):
-        intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [request])
+        intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [request], {})
     bench.ledger.run(calls.cancel(bench.prefix, "a"))
     message = json.loads(bench.ledger.redis.rpop(bench.prefix))
     # When the record is deleted before that message is read
     bench.ledger.run(calls.delete(bench.prefix, "a"))
     args = json.loads(message["body"])[0]
-    with pytest.raises(intake.SegmentRefused, match="not_found"):
-        intake.answer(bench.pipeline.persist, bench.settings, message["headers"], args)
+    with pytest.raises(SegmentRefused, match="not_found"):
+        intake.answer(bench.pipeline.persist, bench.settings, message["headers"], args, {})
     # Then the job is not run after all
     assert bench.ledger.run(calls.get(bench.prefix, "a")) is None
 
@@ -481,5 +481,5 @@ def test_an_answer_waits_for_a_redis_that_is_away(
         return run(call)
 
     monkeypatch.setattr(bench.ledger, "run", troubled)
-    answer = intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [])
+    answer = intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [], {})
     assert answer["job_id"] == "a"

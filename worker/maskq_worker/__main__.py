@@ -58,7 +58,7 @@ def main() -> int:
     app = make_app(settings, name, concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
-        hostname=f"maskq-{os.getpid()}@%h",
+        hostname=node_name(),
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
@@ -67,6 +67,13 @@ def main() -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def node_name() -> str:
+    """In Celery's logs and events; `celery worker` expands %h on its command line only."""
+    from celery.utils.nodenames import gethostname, nodename
+
+    return str(nodename(f"maskq-{os.getpid()}", gethostname()))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from maskq.errors import MaskqError, QueueFull, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.models import REGISTER_EVERY_S
 from maskq_worker.batcher import MicroBatcher
+from maskq_worker.consumer_watch import ConsumerWatch
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
@@ -110,6 +111,15 @@ class ModelStep(bootsteps.StartStopStep):
             owner=owner,
         )
         self._await_registered()
+        self._consumer_watch = ConsumerWatch(
+            self._ledger,
+            prefix,
+            self._segmenter.info.name,
+            slots=worker.app.slots,
+            leases=self._leases,
+            may_claim=lambda: self._pipeline.may_claim,
+        )
+        self._consumer_watch.start()
         signals.worker_ready.connect(self._on_ready, weak=False)
         info = self._segmenter.info
         logger.info(
@@ -153,10 +163,12 @@ class ModelStep(bootsteps.StartStopStep):
         ).start()
 
     def _touch(self, health_file: Path) -> None:
-        """From the main loop: a fresh file proves that it turns."""
-        health_file.touch()
+        """From the main loop: a fresh file proves that it turns, and that messages are taken."""
+        if not self._consumer_watch.deaf:
+            health_file.touch()
 
     def stop(self, worker: Any) -> None:
+        self._consumer_watch.stop()
         self._pipeline.stop_claiming()
         end = time.monotonic() + _DRAIN_S
         while self._leases.holding() and time.monotonic() < end:

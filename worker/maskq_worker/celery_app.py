@@ -6,7 +6,9 @@ from celery import Celery
 from kombu import Queue
 
 from maskq.ledger import keys
+from maskq_worker.broker import Inbox
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.slots import Slots
 
 _RESULT_EXPIRES_S = 3600  # only raw Celery callers have results here; the record is the truth
 _VISIBILITY_S = 600
@@ -19,6 +21,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
     url = settings.redis_url.get_secret_value()
     prefix = settings.key_prefix
     app = Celery("maskq", set_as_current=False, include=["maskq_worker.tasks"])
+    slots = app.slots = Slots(concurrency)
     names = [keys.intake(prefix), keys.queue(prefix, model_name)]
     app.conf.update(
         broker_url=url,
@@ -38,6 +41,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
             "unacked_index_key": f"{prefix}:unacked_index",
             "unacked_mutex_key": f"{prefix}:unacked_mutex",
             "refused_key": f"{prefix}:refused",
+            "inbox": Inbox(names[0], names[1], model_name, slots),
         },
         result_backend=url,
         result_expires=_RESULT_EXPIRES_S,
@@ -47,10 +51,9 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
         task_default_queue=keys.intake(prefix),
         task_serializer="json",
         result_serializer="json",
-        accept_content=["json"],
+        accept_content=["json", "maskq"],  # envelope.py lets only its own through
         task_ignore_result=False,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,  # what is taken off the list is run at once
         worker_concurrency=concurrency,
         worker_pool="maskq_worker.pool:TaskPool",  # threads: a fork cannot share a model on a GPU
         worker_enable_remote_control=False,  # a broadcast could shut workers down

@@ -3,76 +3,106 @@
 The first message makes the record (its key is Celery's task id) and is forgotten. When the job ends,
 the finishing transaction sends the caller's own message again; it comes here, finds the ended record
 and answers, so that Celery itself stores the result and goes on with callbacks, chain and chord.
+
+`countdown`, `eta` and `expires` are times of the job in the ledger: Celery's memory holds no message.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from celery.exceptions import Ignore
 from pydantic import ValidationError
 
-from maskq.contract import JobRecord, JobStatus, SegmentRequest
+from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.mistakes import sentence
+from maskq.errors import SegmentRefused
 from maskq.ledger import calls, models
 from maskq.ledger.calls import Call, SubmitOutcome, T
 from maskq.ledger.message import ORIGIN, celery_head
 from maskq.settings import Settings
+from maskq_worker.envelope import MASKQ
+
+logger = logging.getLogger(__name__)
 
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LONGEST = 2000  # characters of a sentence: it may repeat what was asked for
+_FORM = "args=[request] or kwargs={'request': request}, where request is an object"
 
 
 class Persist(Protocol):
     def __call__(self, call: Call[T]) -> T: ...
 
 
-class SegmentRefused(Exception):
-    """What the caller's `.get()` raises: 'code: sentence'."""
-
-
 def answer(
-    persist: Persist, settings: Settings, caller: dict[str, Any], args: list[Any]
+    persist: Persist,
+    settings: Settings,
+    caller: Mapping[str, Any],
+    args: list[Any],
+    kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The result of an ended job; raises SegmentRefused if it has none, Ignore while it goes on.
 
     persist: waits for a Redis that is away, or an outage would be the final answer of a good job.
     """
-    task_id = caller["id"]
+    task_id, ours = caller["id"], caller.get(MASKQ) or {}
+    if reason := ours.get("refused"):  # the log has it already
+        raise SegmentRefused(f"{FailureCode.INVALID_REQUEST}: its message: {reason}")
     if not _TASK_ID.fullmatch(task_id):
-        raise SegmentRefused(f"invalid_request: {task_id!r} cannot be a job id")
+        _refuse(task_id, FailureCode.INVALID_REQUEST, f"the task id {task_id!r} cannot be a job id")
     record = persist(calls.get(settings.key_prefix, task_id))
     if record is None:
         if caller.get("origin") == ORIGIN:  # it has ended, and the record is gone: not a new job
-            raise SegmentRefused("not_found: the job was deleted, or its retention is over")
-        _accept(persist, settings, caller, args)
+            _refuse(task_id, FailureCode.NOT_FOUND, "it was deleted, or its retention is over")
+        _accept(persist, settings, caller, _request(task_id, args, kwargs))
         raise Ignore
     if not record.ended:
         raise Ignore  # a second message of a job that runs, or waits, elsewhere
     return _outcome(record)
 
 
-def _accept(persist: Persist, settings: Settings, caller: dict[str, Any], args: list[Any]) -> None:
-    if len(args) != 1:
-        raise SegmentRefused("invalid_request: maskq.segment takes one argument, the request")
+def _refuse(task_id: str, code: FailureCode, text: str) -> NoReturn:
+    short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    logger.warning("task %s of a Celery caller is refused (%s): %s", task_id, code, short)
+    raise SegmentRefused(f"{code}: {short}") from None
+
+
+def _request(task_id: str, args: list[Any], kwargs: Mapping[str, Any]) -> SegmentRequest:
+    if len(args) == 1 and not kwargs:
+        asked = args[0]
+    elif not args and kwargs.keys() == {"request"}:
+        asked = kwargs["request"]
+    else:
+        got = f"{len(args)} args and " + (", ".join(sorted(kwargs)) or "no kwargs")
+        _refuse(task_id, FailureCode.INVALID_REQUEST, f"maskq.segment takes {_FORM} (got {got})")
     try:
-        request = SegmentRequest.model_validate(args[0])
+        return SegmentRequest.model_validate(asked)
     except ValidationError as error:
-        raise SegmentRefused(f"invalid_request: {sentence(error)}") from None
+        _refuse(task_id, FailureCode.INVALID_REQUEST, sentence(error))
+
+
+def _accept(
+    persist: Persist, settings: Settings, caller: Mapping[str, Any], request: SegmentRequest
+) -> None:
     # MASKQ_MODEL here is what this worker loads, and not the caller's wish.
     limits = replace(calls.Limits.of(settings), caller_model=None)
     # Kept as long as the record: without the secrets of presigned URLs.
-    head = celery_head(caller, [json.loads(request.wire())], settings.key_prefix)
+    head = celery_head(dict(caller), [json.loads(request.wire())], settings.key_prefix)
+    times = {name: at for name, at in (caller.get(MASKQ) or {}).items() if name.endswith("_ms")}
     submitted = persist(
-        calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head)
+        calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head, **times)
     )
     match submitted.outcome:
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
-            raise SegmentRefused("queue_full: too many jobs wait already; send it again later")
+            text = "too many jobs wait already; send it again later"
+            _refuse(caller["id"], FailureCode.QUEUE_FULL, text)
         case SubmitOutcome.UNKNOWN_MODEL:
-            raise SegmentRefused(f"unknown_model: {models.unknown_model(submitted)}")
+            _refuse(caller["id"], FailureCode.UNKNOWN_MODEL, models.unknown_model(submitted))
 
 
 def _outcome(record: JobRecord) -> dict[str, Any]:

@@ -68,6 +68,11 @@ class Pipeline:
         """What is held goes on; a ticket that is taken from now on is given back."""
         self._outage.close()
 
+    @property
+    def may_claim(self) -> bool:
+        """Whether it takes jobs: not while the object store is away, nor once it stops."""
+        return self._outage.none
+
     def run(self, model: str) -> None:
         """Run the next job of the model, if there is one, and for a while those after it.
 

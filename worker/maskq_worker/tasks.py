@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Task, shared_task
 
+from maskq.errors import SegmentRefused
 from maskq.ledger import calls, keys
 from maskq_worker import intake
 
@@ -19,12 +20,23 @@ def run(self: Task, model: str) -> None:
 class _Answered(Task):
     """Tells the ledger once Celery has stored the result and sent what follows it."""
 
-    def after_return(self, status: str, retval: Any, task_id: str, *_: Any) -> None:
+    def on_success(self, retval: Any, task_id: str, *_: Any) -> None:
+        self._answered(task_id)
+
+    def on_failure(self, exc: BaseException, task_id: str, *_: Any) -> None:
+        """Also where Celery could not send what follows a success: it says so in the result."""
+        self._answered(task_id)
+
+    def _answered(self, task_id: str) -> None:
         self.app.pipeline.persist(calls.answered(self.app.settings.key_prefix, task_id))
 
 
-@shared_task(name=keys.TASK_SEGMENT, bind=True, base=_Answered)
-def segment(self: Task, *args: Any) -> dict[str, Any]:
-    """Segment an image for a caller that knows only Celery."""
+# throws: intake.py has logged it, in one line; Celery would add a traceback.
+# typing: Celery would hold a chain's arguments against this function's parameters.
+@shared_task(
+    name=keys.TASK_SEGMENT, bind=True, base=_Answered, throws=(SegmentRefused,), typing=False
+)
+def segment(self: Task, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Segment an image for a caller that knows only Celery; these are its arguments (envelope.py)."""
     caller = dict(self.request.__dict__)
-    return intake.answer(self.app.pipeline.persist, self.app.settings, caller, list(args))
+    return intake.answer(self.app.pipeline.persist, self.app.settings, caller, args, kwargs)

@@ -112,8 +112,10 @@ def _channels() -> Json:
             "address": "{key_prefix}",
             "title": "Raw Celery callers",
             "description": "A queue of Celery (message protocol 2, JSON) on Redis: "
-            f'`send_task("{TASK}", args=[request], queue=key_prefix)`. The payload is that one '
-            "argument. A task id that was sent before is the same job.",
+            f'`send_task("{TASK}", args=[request], queue=key_prefix)`, or '
+            '`kwargs={"request": request}`. The payload is that one argument. A task id that was '
+            "sent before is the same job. `eta` (or `countdown`) is when the job may run, `expires` "
+            "until when it may start. Lists of a priority of 1 to 9 are read as well.",
             "parameters": parameters,
             "messages": _messages("SegmentRequest"),
         },
@@ -230,7 +232,7 @@ def _celery_messages() -> Json:
         },
         "SegmentRefused": {
             "name": "SegmentRefused",
-            "summary": "The text of the exception that `.get()` raises otherwise.",
+            "summary": "The text of `maskq.errors.SegmentRefused`, which `.get()` raises otherwise.",
             "contentType": "application/json",
             "payload": {"type": "string", "description": "A failure's code, a colon, its message."},
             "examples": [{"name": "failed", "payload": f"{_BROKEN.code}: {_BROKEN.message}"}],

@@ -260,7 +260,7 @@ class JobRecord(BaseModel):
     started_ms: int | None = None  # of the latest attempt
     ended_ms: int | None = None
     owner: str | None = None  # host:pid of the worker that has, or last had, it
-    not_before_ms: int | None = None  # backs off until then
+    not_before_ms: int | None = None  # waits until then: a back-off, or Celery's eta
     batch_id: str | None = None
     tenant: str | None = None
     retry_of: str | None = None  # the job that this one repeats

@@ -137,8 +137,14 @@ def submit(
     batch: BatchPlace | None = None,
     celery_head: str = "",
     retry_of: str = "",
+    not_before_ms: int = 0,
+    expires_ms: int = 0,
 ) -> Call[Submitted]:
-    """A new job, its place in the queue, its message and its event in one transaction."""
+    """A new job, its place in the queue, its message and its event in one transaction.
+
+    not_before_ms: since the epoch, when it may run at the earliest; its queue_ttl counts from then.
+    expires_ms: since the epoch, when it expires unless its queue_ttl is over before that; 0: never.
+    """
 
     def parse(answer: Sequence[str]) -> Submitted:
         outcome = SubmitOutcome(answer[0])
@@ -173,6 +179,8 @@ def submit(
         _target(request.webhook or limits.webhook, sorted(request.webhook_events)),
         _target(batch.webhook if batch else None, ["batch.completed"]),
         _urls(request),
+        not_before_ms,
+        expires_ms,
     )
     return Call(script("submit"), args, parse)
 
@@ -320,6 +328,12 @@ def release(
     """Give a job back, to run again after `delay_s`."""
     args = (prefix, job_id, token, int(charged), _ms(delay_s), error.model_dump_json())
     return Call(script("release"), args, ReleaseOutcome)
+
+
+def unread(prefix: str, model: str) -> list[Call[int]]:
+    """How many messages wait for a worker of this model: tickets, and callers' of Celery."""
+    names = (keys.queue(prefix, model), keys.intake(prefix))
+    return [Call(None, ("LLEN", name), int) for name in names]
 
 
 def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:

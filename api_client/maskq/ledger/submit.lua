@@ -4,7 +4,8 @@
 --       queue_ttl_ms, run_timeout_ms, retention_ms, idempotency key or '', fingerprint, batch or '',
 --       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
 --       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON),
---       presigned URLs or '' (JSON: what the request does not show)
+--       presigned URLs or '' (JSON: what the request does not show),
+--       not_before_ms (0: now), expires_ms (0: never): times since the epoch, of Celery's eta and expires
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
 --   | {'unknown_model', who chose it, which or '', names of those known…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -35,7 +36,11 @@ if max_of_tenant > 0 and tenant ~= '' and count_of_tenant >= max_of_tenant then
   return {'tenant_full', tostring(count_of_tenant)}
 end
 
-local deadline = integer(now + tonumber(ARGV[9]))
+-- A deferred job waits like one that backs off. Its queue_ttl begins when it may run.
+local delay_ms, expires_ms = math.max(tonumber(ARGV[24]) - now, 0), tonumber(ARGV[25])
+local last_ms = now + delay_ms + tonumber(ARGV[9])
+if expires_ms > 0 then last_ms = math.min(last_ms, expires_ms) end
+local deadline = integer(last_ms)
 redis.call('HSET', record_key(id), 'id', id, 'status', 'queued', 'model', model, 'priority', priority,
   'request', request, 'attempt', 0, 'max_attempts', ARGV[8],
   'created_ms', integer(now), 'queue_deadline_ms', deadline, 'run_timeout_ms', ARGV[10],
@@ -60,5 +65,5 @@ if idempotency_key ~= '' then
   redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))
 end
 redis.call('ZADD', key('created'), now, id)
-enqueue(id, 0, 0, deadline)
+enqueue(id, 0, delay_ms, deadline)
 return {'accepted', id}

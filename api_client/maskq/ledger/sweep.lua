@@ -3,6 +3,7 @@
 -- ARGV: prefix, lease_ms, cap, redis run id, how long events are kept (ms)
 -- → {swept (0 | 1), reaped, timed out or expired, sent after back-off, sent again, answers sent again}
 local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
+local ANSWERS = 20  -- sent again: what Celery cannot be told in five minutes, it never can
 -- Sweepers come by every second. A gap that short is no outage even where half a lease is shorter, or
 -- every sweep would extend all leases and none would ever run out.
 local OUTAGE_MS = 2500
@@ -100,7 +101,8 @@ if redis.call('LLEN', prefix) == 0 then
 end
 for _, id in ipairs(answers) do
   redis.call('ZREM', key('answers'), id)
-  send_answer(id)
+  local asked = redis.call('HEXISTS', record_key(id), 'celery_head') == 1
+  if asked and redis.call('HINCRBY', record_key(id), 'answers', 1) <= ANSWERS then send_answer(id) end
 end
 
 redis.call('XTRIM', key('events'), 'MINID', '~', integer(now - tonumber(ARGV[5])))
