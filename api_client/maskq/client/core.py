@@ -58,15 +58,22 @@ class ClientCore(ModelOperations, Generic[JobT, BatchT]):
     _job_type: Callable[..., JobT]
     _batch_type: Callable[..., BatchT]
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings | None = None) -> None:
+        from maskq.settings import usable
+
+        self.settings = settings = usable(settings)
         self.key_prefix = settings.key_prefix
         self.objects = Objects(settings.s3_endpoint_url)
         self._limits = calls.Limits.of(settings)
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
-        """A client from MASKQ_* variables; S3 credentials come by the AWS chain."""
+        """A client from MASKQ_* variables; S3 credentials come by the AWS chain.
+
+        `overrides`: settings that go before the environment, by the variable's name in lower case
+        without MASKQ_: `from_env(redis_url="redis://…", s3_bucket="photos")`. Raises InvalidRequest for
+        one that is misspelled or wrong.
+        """
         from maskq.settings import Settings
 
         return cls(Settings.load(**overrides))
@@ -380,9 +387,10 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
     _batch_type = Batch
     _driver: BlockingDriver
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        """`settings`: as `from_env` reads them, which is what most want."""
         super().__init__(settings)
-        self._driver = BlockingDriver(Ledger(settings.redis_url.get_secret_value()))
+        self._driver = BlockingDriver(Ledger(self.settings.redis_url.get_secret_value()))
 
     def segment(
         self,
@@ -480,9 +488,10 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
     _batch_type = AsyncBatch
     _driver: AsyncDriver
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        """`settings`: as `from_env` reads them, which is what most want."""
         super().__init__(settings)
-        self._driver = AsyncDriver(AsyncLedger(settings.redis_url.get_secret_value()))
+        self._driver = AsyncDriver(AsyncLedger(self.settings.redis_url.get_secret_value()))
 
     async def segment(
         self,
