@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from maskq.contract.models import ModelName
 from maskq.contract.webhooks import WebhookUrl
@@ -28,7 +35,7 @@ def _no_edge_slashes(value: str) -> str:
 class Settings(BaseSettings):
     """What client, worker and stack agree on."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     s3_endpoint_url: str | None = None  # None: AWS
@@ -50,19 +57,61 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment. Raises InvalidRequest with one line per mistake."""
+        """Read the environment; `overrides` go before it. Raises InvalidRequest with every mistake."""
         refuse_unknown()
         try:
             return cls(**overrides)
         except ValidationError as error:
-            raise InvalidRequest("; ".join(map(_mistake, error.errors()))) from None
+            mistakes = (cls._mistake(each, overrides) for each in error.errors())
+            raise InvalidRequest("; ".join(mistakes)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What a program says, then the environment; no files."""
+        return init_settings, _Environment(settings_cls)
+
+    @classmethod
+    def _mistake(cls, error: ErrorDetails, overrides: Mapping[str, Any]) -> str:
+        field = str(error["loc"][0])
+        name = field if field in overrides else f"{PREFIX}{field.upper()}"
+        if error["type"] == "extra_forbidden":
+            return f"{name} is not a setting of maskq{_near(field, cls.model_fields)}"
+        secret = field.endswith(_SECRET)
+        got = "" if secret else f" (got {error['input']!r:.100})"
+        return f"{name}: {error['msg']}{got}"
 
 
-def _mistake(error: ErrorDetails) -> str:
-    name = ".".join(map(str, error["loc"]))
-    # A URL may hold a password.
-    got = "" if name.endswith("_url") else f" (got {error['input']!r})"
-    return f"{PREFIX}{name.upper()}: {error['msg']}{got}"
+class _Environment(EnvSettingsSource):
+    """Variables as people write them: space around a value is none of it, an empty one is not set."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        if isinstance(value, str):
+            value = value.strip() or None
+        return value, key, is_complex
+
+
+# Ends of names of what is never shown: a URL may hold a password.
+_SECRET = ("_url", "_secret", "_tokens")
+
+
+def usable(settings: object) -> Settings:
+    """The settings a client is made with. Raises InvalidRequest that says how, for anything else."""
+    if isinstance(settings, Settings):
+        return settings
+    # Not shown: a URL may hold a password.
+    got = "nothing" if settings is None else f"{type(settings).__name__}"
+    raise InvalidRequest(
+        f"a client is made with settings, and got {got}: Client.from_env() reads the MASKQ_ variables, "
+        f"Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…') says some of them itself"
+    )
 
 
 # A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
@@ -83,8 +132,14 @@ KNOWN = set(Settings.model_fields) | {
 def refuse_unknown() -> None:
     """A misspelled variable passes silently otherwise, and the default rules in its place."""
     for name in os.environ:
-        if not name.startswith(PREFIX) or name.removeprefix(PREFIX).lower() in KNOWN:
-            continue
-        near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), KNOWN, n=1)
-        hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
-        raise InvalidRequest(f"{name} is not a setting of maskq{hint}")
+        setting = name.removeprefix(PREFIX).lower()
+        if name.startswith(PREFIX) and setting not in KNOWN:
+            raise InvalidRequest(
+                f"{name} is not a setting of maskq{_near(setting, KNOWN, in_environment=True)}"
+            )
+
+
+def _near(name: str, known: Iterable[str], *, in_environment: bool = False) -> str:
+    for near in difflib.get_close_matches(name, list(known), n=1):
+        return f"; did you mean {PREFIX + near.upper() if in_environment else near}?"
+    return ""

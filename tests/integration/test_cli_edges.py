@@ -157,21 +157,21 @@ NO_TEXT = [
 
 # All in one process, for its start is what takes time: prints each one's exit code and lines on stderr.
 EACH = """
-import io, json, os, sys
+import json, os, sys, tempfile
 from maskq.cli import main
 said = []
 for words in json.load(sys.stdin):
     sys.argv = ["maskq", *(word.encode("latin-1").decode("utf-8", "surrogateescape") for word in words)]
-    read, write = os.pipe()
-    sys.stderr = open(write, "w", closefd=False)
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    sys.stderr.flush()
-    os.close(write)
-    said.append((code, open(read, errors="backslashreplace").read()))
-sys.__stdout__.write(json.dumps(said))
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = sys.__stderr__
+        try:
+            main()
+        except SystemExit as end:
+            sys.stderr.flush()
+            file.seek(0)
+            said.append((end.code, file.read().decode(errors="backslashreplace")))
+sys.stdout.write(json.dumps(said))
 """
 
 

@@ -17,19 +17,14 @@ def prepare() -> None:
     Python has None for a closed stream: what is printed there is lost without a word, or goes to
     stdout instead of stderr. And the next file that is opened would get its number.
     """
+    ours = sys.stderr in (None, sys.__stderr__)  # and not what a program put in its place
     for name, flags in _CLOSED.items():
         if getattr(sys, name) is None:
             setattr(sys, name, _placeholder(flags, "r" if name == "stdin" else "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    behind = sys.stderr
-    _kept.append(behind)
-    sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(_Forgiving(behind.fileno(), "w", closefd=False)),
-        encoding=behind.encoding,
-        errors="backslashreplace",
-        line_buffering=True,
-    )
+    if ours:
+        sys.stderr = _forgiving(sys.stderr)
 
 
 def lost_output() -> str | None:
@@ -55,6 +50,16 @@ def _placeholder(flags: int, mode: str) -> TextIO:
     os.set_inheritable(number, True)
     stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace")
     return cast("TextIO", stream)
+
+
+def _forgiving(stream: TextIO) -> TextIO:
+    _kept.append(stream)
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 class _Forgiving(io.FileIO):

@@ -57,8 +57,11 @@ class ClientCore(ModelOperations, Generic[JobT, BatchT]):
     _job_type: Callable[..., JobT]
     _batch_type: Callable[..., BatchT]
 
-    def __init__(self, settings: Settings) -> None:
-        self.session = type(self)._session_type(settings)
+    def __init__(self, settings: Settings | None = None) -> None:
+        """`settings`: as `from_env` reads them, which is what most want."""
+        from maskq.settings import usable
+
+        self.session = type(self)._session_type(usable(settings))
         self._driver: Any = self.session.driver
 
     @property
@@ -79,7 +82,12 @@ class ClientCore(ModelOperations, Generic[JobT, BatchT]):
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
-        """A client from MASKQ_* variables; S3 credentials come by the AWS chain."""
+        """A client from MASKQ_* variables; S3 credentials come by the AWS chain.
+
+        `overrides`: settings that go before the environment, by the variable's name in lower case
+        without MASKQ_: `from_env(redis_url="redis://…", s3_bucket="photos")`. Raises InvalidRequest for
+        one that is misspelled or wrong.
+        """
         from maskq.settings import Settings
 
         return cls(Settings.load(**overrides))
