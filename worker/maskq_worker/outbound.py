@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -117,10 +117,20 @@ def send(
         return _taken(answer, _read(answer, _ANSWER_BYTES, end))
 
 
-def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
-    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable."""
+def get(
+    target: Target,
+    *,
+    max_bytes: int,
+    total_s: float,
+    on_answer: Callable[[], None] = lambda: None,
+) -> Answer:
+    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable.
+
+    on_answer: called when its body begins.
+    """
     end = time.monotonic() + total_s
     with _answer("GET", target, None, {"Accept-Encoding": "identity"}) as answer:
+        on_answer()
         if answer.status != 200:
             return _taken(answer, _read(answer, _ANSWER_BYTES, end))
         said = answer.headers.get("Content-Length", "")

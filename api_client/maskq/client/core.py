@@ -60,7 +60,7 @@ class ClientCore(Generic[JobT, BatchT]):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.key_prefix = settings.key_prefix
-        self.objects = Objects(settings.s3_endpoint_url)
+        self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing)
         self._limits = calls.Limits.of(settings)
 
     @classmethod
