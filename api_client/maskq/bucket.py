@@ -14,9 +14,9 @@ from maskq.settings import Settings
 _PATIENCE_S = 60.0
 
 
-def ensure(endpoint_url: str | None, bucket: str, *, patience_s: float = _PATIENCE_S) -> None:
+def ensure(settings: Settings, *, patience_s: float = _PATIENCE_S) -> None:
     """Make the bucket; waits `patience_s` seconds for a store that is starting. Raises StoreError."""
-    client = s3.connect(endpoint_url)
+    client, bucket = _connect(settings), settings.s3_bucket
     end = time.monotonic() + patience_s
     while True:
         try:
@@ -26,6 +26,10 @@ def ensure(endpoint_url: str | None, bucket: str, *, patience_s: float = _PATIEN
             if error.code is not FailureCode.STORE_UNAVAILABLE or time.monotonic() > end:
                 raise
             time.sleep(0.5)
+
+
+def _connect(settings: Settings) -> Any:
+    return s3.connect(settings.s3_endpoint_url, addressing=settings.s3_addressing)
 
 
 def _make(client: Any, bucket: str) -> None:
@@ -42,6 +46,6 @@ def _make(client: Any, bucket: str) -> None:
 if __name__ == "__main__":
     try:
         settings = Settings.load()
-        ensure(settings.s3_endpoint_url, settings.s3_bucket)
+        ensure(settings)
     except (MaskqError, s3.StoreError) as error:
         sys.exit(f"maskq: {error}")

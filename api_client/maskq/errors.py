@@ -8,7 +8,8 @@ MaskqError
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has ever served a model of this name
-├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
+├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses
+│   └── StoreRefused      S3 answered, and will answer the same again (.code says what kind of refusal)
 ├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
 ├── EventsLost            events between the cursor and now were trimmed away
 ├── ClientUnusable        closed while it waited, or awaited where no event loop runs
@@ -87,6 +88,16 @@ class StoreUnavailable(MaskqError, ConnectionError):
     """Raised when Redis or S3 cannot be reached, or refuses what was asked."""
 
     code = FailureCode.STORE_UNAVAILABLE
+
+
+class StoreRefused(StoreUnavailable):
+    """Raised when S3 answers that it will not do this: no such object, no right, a wrong request.
+
+    `code` is not_found, access_denied, source_changed or store_refused; the text has S3's own words.
+    A kind of StoreUnavailable, so that callers who catch that catch both.
+    """
+
+    code = FailureCode.STORE_REFUSED
 
 
 class SegmentRefused(MaskqError):

@@ -48,6 +48,7 @@ class Bench:
             self.settings.s3_endpoint_url,
             allowed_buckets=self.settings.allowed_buckets,
             connections=4,
+            home=S3Place(self.settings.s3_bucket, self.settings.output_prefix),
         )
         self.batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             segmenter.launch, max_batch_size=2, name="model"

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from redis import AuthenticationError, ResponseError
 
 from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
-from maskq.errors import MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.models import REGISTER_EVERY_S
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
+from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
@@ -69,10 +70,13 @@ class ModelStep(bootsteps.StartStopStep):
         self._sweeper.start()
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
+        store = self._connect_store(worker)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(1, "maskq-loading") as loading:
-            self._segmenter: Segmenter = loading.submit(load_segmenter, settings).result()
+            loaded = loading.submit(load_segmenter, settings)
+            self._check_store(store, loaded)
+            self._segmenter: Segmenter = loaded.result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
@@ -88,12 +92,6 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
-        store = ObjectStore(
-            settings.s3_endpoint_url,
-            allowed_buckets=settings.allowed_buckets,
-            connections=worker.app.sizes.concurrency + 2,
-            client=settings.s3_client,
-        )
         home = S3Place(settings.s3_bucket, settings.output_prefix)
         self._retention = Retention(self._ledger, store, prefix, home)
         self._retention.start()
@@ -126,6 +124,33 @@ class ModelStep(bootsteps.StartStopStep):
             "%s on %s (%s, %s) ready after %.1f s",
             info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
         )  # fmt: skip
+
+    def _connect_store(self, worker: Any) -> ObjectStore:
+        settings, concurrency = self._settings, worker.app.sizes.concurrency
+        return ObjectStore(
+            settings.s3_endpoint_url,
+            allowed_buckets=settings.allowed_buckets,
+            connections=concurrency + 2,
+            concurrency=concurrency,
+            client=settings.s3_client,
+            addressing=settings.s3_addressing,
+            home=S3Place(settings.s3_bucket, settings.output_prefix),
+        )
+
+    def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
+        """While the model is loaded: may it write to its own bucket, and does that create an object
+        only once? A store that is away, or refuses the credentials, is waited for; its breaker says
+        so."""
+        while True:
+            try:
+                return store.check_conditional_writes()
+            except PermanentError as error:
+                raise InvalidRequest(error.message) from error
+            except JobError:
+                if loaded.done():
+                    loaded.result()  # what is wrong with the model is told first
+            time.sleep(_AWAY_PAUSE_S)
+            state.maybe_shutdown()
 
     def _make_ready(self) -> None:
         """In the thread that owns the model."""
@@ -191,6 +216,8 @@ class ModelStep(bootsteps.StartStopStep):
         reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
         for held in self._leases.holding():
             held.lost = True
+            # Its thread may be writing, and ends with this process.
+            self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
             self._ledger.run(
                 calls.release(
                     self._settings.key_prefix, held.job_id, held.token, reason,

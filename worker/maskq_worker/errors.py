@@ -2,7 +2,9 @@
 
 JobError                  .code, .message: what the record will say
 ├── TransientError        may pass by itself: given back with a back-off
-│                         (`charged`: whether the attempt counts against max_attempts)
+│   │                     (`charged`: whether the attempt counts against max_attempts)
+│   └── StoreAway         the store is not there for now, or refuses the worker's own credentials:
+│                         never charged
 └── PermanentError        will not pass: the job fails at once
 """
 
@@ -27,6 +29,14 @@ class TransientError(JobError):
     def __init__(self, code: FailureCode, message: str, *, charged: bool = True) -> None:
         super().__init__(code, message)
         self.charged = charged
+
+
+class StoreAway(TransientError):
+    """Given back uncharged. `retry_s`: the store is not asked again before."""
+
+    def __init__(self, code: FailureCode, message: str, *, retry_s: float = 0.0) -> None:
+        super().__init__(code, message, charged=False)
+        self.retry_s = retry_s
 
 
 class PermanentError(JobError):

@@ -1,7 +1,8 @@
 """GET and PUT by obstore: in Rust, without the GIL, for a tenth of boto3's processor time.
 
 It is a short cut, not a second opinion. Whatever it does not do at once and without a doubt (an odd
-key, an error of any kind) it leaves to boto3, which retries and says in S3's own words what is wrong.
+key, most errors) it leaves to boto3, which retries, follows redirects and looks for new credentials.
+Only a refusal in S3's own words, and a time-out of a store that it reached before, are final here.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
+from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
+from maskq.s3 import REDIRECTS, Meaning, StoreError, error_of
 
 if TYPE_CHECKING:
     import obstore
@@ -32,6 +36,12 @@ _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", r
 _CREDENTIALS = timedelta(minutes=10)
 _FAILURES = 5  # in a row, where boto3 did what failed here
 _PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
+_READ_TIMEOUT = timedelta(seconds=20)
+# How obstore's errors tell what the store answered: the status, and the body with S3's own words.
+_STATUS = re.compile(r"status code: (\d{3})\b[^:]*:?(.*?)(?:\n\nDebug source|\Z)", re.DOTALL)
+_CODE = re.compile(r"<Code>([\w.]{1,100})</Code>")
+_WORDS = re.compile(r"<Message>([^<]{0,500})</Message>")
+_TIMED_OUT = "kind: Timeout"
 
 
 class AlreadyThere(Exception):
@@ -49,8 +59,10 @@ class FastStore:
     """One a process, shared by its threads. `otherwise` does the same by boto3."""
 
     def __init__(self, boto3_client: Any) -> None:
-        """boto3_client: its endpoint and region are taken; credentials come by the same chain."""
-        self._boto3 = boto3_client
+        """boto3_client: its endpoint, region and addressing are taken; credentials come by the same
+        chain."""
+        self.boto3 = boto3_client
+        self._reached: set[str] = set()  # buckets that answered
         self._stores: dict[
             str, obstore.store.S3Store | None
         ] = {}  # by bucket; None: no credentials
@@ -65,9 +77,13 @@ class FastStore:
         max_bytes: int,
         version_id: str | None,
         etag: str | None,
+        on_answer: Callable[[], None],
         otherwise: Callable[[], StoredObject],
     ) -> StoredObject:
-        """An object of at most max_bytes; one that is larger is left to `otherwise`."""
+        """An object of at most max_bytes; one that is larger is left to `otherwise`.
+
+        on_answer: called when its body begins.
+        """
         import obstore
 
         state: obstore.GetOptions = {}
@@ -78,6 +94,7 @@ class FastStore:
 
         def fast(store: obstore.store.S3Store) -> StoredObject:
             answer = obstore.get(store, place.key, options=state)
+            on_answer()
             meta = answer.meta
             if meta["size"] > max_bytes:
                 return otherwise()
@@ -108,7 +125,9 @@ class FastStore:
                     use_multipart=False,
                 )
             except obstore.exceptions.AlreadyExistsError as error:
-                raise AlreadyThere(str(place)) from error
+                if _status(error) == 412:  # 409 means that another request is in progress
+                    raise AlreadyThere(str(place)) from error
+                raise
 
         self._run(place, fast, otherwise)
 
@@ -127,11 +146,33 @@ class FastStore:
             result = fast(store)
         except (BaseError, OSError) as error:  # what is not found is an OSError of Python's own
             logger.debug("obstore: %s: %s", place, error)
+            if (final := self._final(place, error)) is not None:
+                raise final from error
             result = otherwise()
             self._was_wrong(place.bucket)
             return result
         self._failures.pop(place.bucket, None)
+        self._reached.add(place.bucket)
         return result
+
+    def _final(self, place: S3Place, error: Exception) -> StoreError | None:
+        """What boto3 would say as well; None: let it try."""
+        text = str(error)
+        if place.bucket in self._reached and _TIMED_OUT in text:
+            return StoreError(
+                FailureCode.STORE_UNAVAILABLE,
+                f"the object store did not answer for {place} within "
+                f"{_READ_TIMEOUT.total_seconds():g} s; check MASKQ_S3_ENDPOINT_URL",
+                Meaning.OUTAGE,
+            )
+        answer = _STATUS.search(text)
+        code = _CODE.search(answer[2]) if answer else None
+        if not answer or not code or code[1] in REDIRECTS:
+            return None
+        self._reached.add(place.bucket)
+        words = _WORDS.search(answer[2])
+        found = error_of(place, int(answer[1]), code[1], words[1] if words else "")
+        return found if found.meaning is Meaning.REFUSAL else None
 
     def _was_wrong(self, bucket: str) -> None:
         with self._lock:
@@ -158,26 +199,42 @@ class FastStore:
 
     def _connect(self, bucket: str) -> obstore.store.S3Store | None:
         import boto3
+        from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
         from obstore.store import S3Store
 
         try:
             credentials = Boto3CredentialProvider(boto3.Session(), ttl=_CREDENTIALS)
-        except ValueError:  # there are none: boto3 says so
+            endpoint, virtual = _endpoint(self.boto3, bucket)
+        except (ValueError, BotoCoreError):  # no credentials, an odd bucket: boto3 says so
             return None
-        endpoint = self._boto3.meta.endpoint_url
         return S3Store(
             bucket,
             endpoint=endpoint,
-            region=self._boto3.meta.region_name,
-            virtual_hosted_style_request=False,
+            region=self.boto3.meta.region_name,
+            virtual_hosted_style_request=virtual,
             credential_provider=credentials,
             client_options={
                 "allow_http": endpoint.startswith("http:"),
                 "connect_timeout": timedelta(seconds=3),
-                "read_timeout": timedelta(seconds=20),
+                "read_timeout": _READ_TIMEOUT,
                 "timeout": timedelta(minutes=2),
                 "pool_idle_timeout": timedelta(seconds=15),
             },
             retry_config={"max_retries": 0},  # boto3 retries
         )
+
+
+def _status(error: Exception) -> int:
+    """Of the store's answer; 0 where there was none."""
+    answer = _STATUS.search(str(error))
+    return int(answer[1]) if answer else 0
+
+
+def _endpoint(boto3_client: Any, bucket: str) -> tuple[str, bool]:
+    """Where boto3 sends requests for this bucket, and whether the host name has the bucket in it."""
+    endpoint = urlsplit(boto3_client.meta.endpoint_url)
+    signed = boto3_client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket})
+    if not (urlsplit(signed).hostname or "").startswith(f"{bucket}."):
+        return endpoint.geturl(), False
+    return endpoint._replace(netloc=f"{bucket}.{endpoint.netloc}").geturl(), True

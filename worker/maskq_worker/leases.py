@@ -26,7 +26,8 @@ class Held:
     def __init__(self, job_id: str, token: str) -> None:
         self.job_id = job_id
         self.token = token
-        self.written: list[S3Place] = []  # objects of this attempt, should it come to nothing
+        self.written: list[S3Place] = []  # objects of this attempt that no manifest names
+        self.in_doubt = False  # whether a manifest names them after all
         self.lost = False
 
     def check(self) -> None:

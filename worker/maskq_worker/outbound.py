@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -119,9 +119,19 @@ def send(
         return _taken(answer, _read(answer, _ANSWER_BYTES))
 
 
-def get(target: Target, *, max_bytes: int, total_s: float) -> Answer:
-    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable."""
+def get(
+    target: Target,
+    *,
+    max_bytes: int,
+    total_s: float,
+    on_answer: Callable[[], None] = lambda: None,
+) -> Answer:
+    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable.
+
+    on_answer: called when its body begins.
+    """
     with _answer("GET", target, None, {"Accept-Encoding": "identity"}, total_s) as answer:
+        on_answer()
         if answer.status != 200:
             return _taken(answer, _read(answer, _ANSWER_BYTES))
         said = answer.headers.get("Content-Length", "")

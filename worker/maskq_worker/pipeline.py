@@ -16,11 +16,10 @@ from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batcher import BatcherClosed
-from maskq_worker.errors import JobError, PermanentError, TransientError
+from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.gate import Gate
 from maskq_worker.leases import Held, Leases, Lost
 from maskq_worker.object_store import ObjectStore
-from maskq_worker.outage import Outage
 from maskq_worker.stages import Stages
 
 if TYPE_CHECKING:
@@ -62,16 +61,16 @@ class Pipeline:
         self._leases = leases
         self._owner = owner
         self._gate = Gate()
-        self._outage = Outage(lambda: store.answers(settings.s3_bucket))
+        self._breaker = store.breaker
 
     def stop_claiming(self) -> None:
         """What is held goes on; a ticket that is taken from now on is given back."""
-        self._outage.close()
+        self._breaker.close()
 
     @property
     def may_claim(self) -> bool:
         """Whether it takes jobs: not while the object store is away, nor once it stops."""
-        return self._outage.none
+        return self._breaker.may_claim
 
     def run(self, model: str) -> None:
         """Run the next job of the model, if there is one, and for a while those after it.
@@ -80,11 +79,11 @@ class Pipeline:
         message through Celery, and claims each in the round trip that ends the one before; not for
         long, since Celery's other messages wait for this thread.
         """
-        if not self._outage.wait():
+        if not self._breaker.wait_to_claim():
             self.persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
             return
         with self._gate.shared():
-            if not self._outage.none:  # a suspect had the process to itself, perhaps for long
+            if not self._breaker.may_claim:  # a suspect had the process to itself, perhaps for long
                 self.persist(calls.send_ticket(self._prefix, model))
                 return
             until = time.monotonic() + _KEEP_ON_S
@@ -113,7 +112,7 @@ class Pipeline:
 
     def _next(self, model: str, until: float) -> Call[calls.Claimed] | None:
         """What claims another job; None: go back to Celery."""
-        if time.monotonic() < until and self._outage.none and not self._gate.wanted:
+        if time.monotonic() < until and self._breaker.may_claim and not self._gate.wanted:
             return self._claim(model, with_ticket=True)
         return None
 
@@ -175,6 +174,8 @@ class Pipeline:
             return self._given_up(record, held, PermanentError(FailureCode.INTERNAL, message))
 
     def _succeeded(self, record: JobRecord, held: Held, result: JobResult) -> Ending[bool]:
+        self._clear(record, held)
+
         def after(done: bool) -> None:
             if done:
                 logger.info("job %s succeeded %s", record.id, result.timings_ms)
@@ -186,18 +187,25 @@ class Pipeline:
     def _discard(self, record: JobRecord, held: Held, result: JobResult | None = None) -> None:
         """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
         current = self.persist(calls.get(self._prefix, record.id))
-        if current and not current.ended:
-            return  # whoever claims it next adopts the manifest, if this attempt got that far
-        if current and current.result:
-            return
-        if result:
-            self._stages.remove_result(record, result)
-        self._stages.remove(held.written)
+        # Whoever claims it next adopts the manifest, if this attempt got that far.
+        kept = current and (not current.ended or current.result)
+        if result and not kept and not self._stages.remove_result(record, result):
+            held.in_doubt = True
+        self._clear(record, held)
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
+
+    def _clear(self, record: JobRecord, held: Held, *, later: bool = False) -> None:
+        """What this attempt wrote and no manifest names goes: now or, if that cannot be, later."""
+        later = later and bool(held.written)
+        if later or held.in_doubt or not self._stages.remove(held.written):
+            prefix = record.request.output_prefix
+            self.persist(calls.leave_orphans(self._prefix, record.id, prefix))
+        held.written = []
 
     def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:
         failure = error.failure()
-        self._stages.remove(held.written)
+        # Before the job is given back: should we die first, its lease runs out and others do it.
+        self._clear(record, held, later=isinstance(error, StoreAway))
         if not isinstance(error, TransientError):
             return Ending(
                 calls.fail(self._prefix, record.id, held.token, failure),
@@ -205,15 +213,16 @@ class Pipeline:
                     "job %s failed (%s): %s", record.id, error.code, error.message
                 ),
             )
-        if error.code is FailureCode.STORE_UNAVAILABLE and not error.charged:
-            self._outage.report()  # ours; a caller's own store is charged to the caller's job
+        delay_s = backoff_s(record.attempt)
+        if isinstance(error, StoreAway):
+            delay_s = max(delay_s, error.retry_s * random.uniform(1.0, 1.5))
         call = calls.release(
             self._prefix,
             record.id,
             held.token,
             failure,
             charged=error.charged,
-            delay_s=backoff_s(record.attempt),
+            delay_s=delay_s,
         )
         return Ending(
             call,

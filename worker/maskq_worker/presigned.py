@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from maskq.contract import FailureCode
 from maskq.contract.places import shown
+from maskq.s3 import StoreError
 from maskq_worker import outbound
-from maskq_worker.errors import PermanentError, TransientError
+from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use, outage
+from maskq_worker.errors import PermanentError, StoreAway, TransientError
 from maskq_worker.outbound import Answer, Refused, Target, TooLong, Unreachable
 
 _TOTAL_S = 60.0  # for one object, however slowly it comes
@@ -22,16 +25,22 @@ _LATER = (408, 425, 429)
 
 
 class Presigned:
-    """Reads and writes whole objects; without state, so threads share it."""
+    """Reads and writes whole objects; shared by threads."""
 
-    def __init__(self, allowed_hosts: Collection[str]) -> None:
+    def __init__(self, allowed_hosts: Collection[str], breaker: StoreCircuitBreaker) -> None:
         self._allowed_hosts = frozenset(allowed_hosts)
+        self._breaker = breaker
 
     def get(self, url: str, *, max_bytes: int) -> tuple[bytes, str | None]:
         """Body and ETag. Raises PermanentError, or TransientError for what may pass."""
-        with _typed_errors(url):
+        with self._calling(url) as use:
             try:
-                answer = outbound.get(self._target(url), max_bytes=max_bytes, total_s=_TOTAL_S)
+                answer = outbound.get(
+                    self._target(url),
+                    max_bytes=max_bytes,
+                    total_s=_TOTAL_S,
+                    on_answer=use.answered,
+                )
             except TooLong as error:
                 size = f"{error.size} bytes" if error.size else "more"
                 raise PermanentError(
@@ -46,7 +55,7 @@ class Presigned:
     def put(self, url: str, body: bytes, content_type: str) -> None:
         """Raises PermanentError, or TransientError for what may pass."""
         headers = {"Content-Type": content_type}
-        with _typed_errors(url):
+        with self._calling(url, size=len(body)):
             answer = outbound.send("PUT", self._target(url), body, headers, total_s=_TOTAL_S)
         if not 200 <= answer.status < 300:
             raise _failure(url, answer)
@@ -54,18 +63,29 @@ class Presigned:
     def _target(self, url: str) -> Target:
         return outbound.check(url, self._allowed_hosts, setting=_SETTING)
 
+    @contextmanager
+    def _calling(self, url: str, *, size: int = 0) -> Iterator[Use]:
+        try:
+            with self._breaker.using(_host(url), size=size, probed=False) as use:
+                try:
+                    yield use
+                except Unreachable as error:
+                    reason = str(error).replace(url.partition("?")[2] or url, "…")
+                    raise outage(f"{shown(url)} could not be reached: {reason}") from None
+        except Refused as error:
+            message = f"{shown(url)} is not called: {error}"
+            raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
+        except StoreError as error:
+            raise TransientError(error.code, str(error)) from None
+        except CircuitOpen as error:  # nobody was asked, so the job is not charged
+            message = f"{shown(url)} is not called now: {error}"
+            raise StoreAway(FailureCode.STORE_UNAVAILABLE, message, retry_s=error.retry_s) from None
 
-@contextmanager
-def _typed_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        message = f"{shown(url)} is not called: {error}"
-        raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
-    except Unreachable as error:
-        reason = str(error).replace(url.partition("?")[2] or url, "…")
-        message = f"{shown(url)} could not be reached: {reason}"
-        raise TransientError(FailureCode.STORE_UNAVAILABLE, message) from None
+
+def _host(url: str) -> str:
+    """With its port, and so never the name of a bucket."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _failure(url: str, answer: Answer) -> PermanentError | TransientError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from maskq.contract import JobResult
+from maskq.contract import FailureCode, JobResult
 from maskq.contract.places import S3Place, is_url
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, Objects
@@ -53,8 +53,9 @@ class Retention:
             if record and not record.ended:
                 continue  # due again in some minutes
             with self._noting(calls.orphans_removed(self._prefix, due)):
+                has_result = record is None or record.result is not None
                 for place in self._places(due):
-                    self._remove_orphans(place)
+                    self._remove_orphans(place, has_result)
 
     def _all(self, due: Callable[[str], Call[list[Objects]]]) -> Iterator[Objects]:
         """Some at a time: what the ledger has told of it tells again only minutes later. A worker that
@@ -71,9 +72,10 @@ class Retention:
         try:
             yield
         except JobError as error:
-            logger.warning("%s; its objects go later", error.message)
-        else:
-            self._ledger.run(done)
+            if error.code is not FailureCode.NOT_FOUND:  # then the bucket went, with all in it
+                logger.warning("%s; its objects go later", error.message)
+                return
+        self._ledger.run(done)
 
     def _places(self, due: Objects) -> list[S3Place]:
         places = [self._home / due.job_id]
@@ -81,11 +83,15 @@ class Retention:
             places.append(S3Place.parse(due.output_prefix, key_required=False) / due.job_id)
         return places
 
-    def _remove_orphans(self, place: S3Place) -> None:
-        """What attempts of an ended job wrote and its manifest does not name."""
-        kept = self._committed(place)
+    def _remove_orphans(self, place: S3Place, has_result: bool) -> None:
+        """What attempts of an ended job wrote and its manifest does not name.
+
+        has_result: whether the job has one, as far as is known; otherwise its manifest goes, too.
+        """
+        kept = self._committed(place) if has_result else []
+        names = _OUTSIDE_ATTEMPTS if has_result else _OUTSIDE_ATTEMPTS - {MANIFEST}
         for found in self._store.list_under(place):
-            outside = found.key.removeprefix(f"{place.key}/") in _OUTSIDE_ATTEMPTS
+            outside = found.key.removeprefix(f"{place.key}/") in names
             if not outside and not any(_is_of(found, one) for one in kept):
                 logger.info("removing %s, which an attempt left that was cut off", found)
                 self._store.delete(found)

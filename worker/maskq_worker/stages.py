@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentReq
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
 from maskq_worker import images, outputs
-from maskq_worker.errors import JobError, PermanentError
+from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.leases import Held
-from maskq_worker.object_store import AlreadyThere, ObjectStore, StoredObject
+from maskq_worker.object_store import AlreadyThere, NotConditional, ObjectStore, StoredObject
 from maskq_worker.outputs import Artifact
 from maskq_worker.presigned import Presigned
 from maskq_worker.room import Room
@@ -46,7 +46,7 @@ class Stages:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._presigned = Presigned(settings.presigned_allowed_hosts)
+        self._presigned = Presigned(settings.presigned_allowed_hosts, store.breaker)
         self._segmenter = segmenter
         self._batcher = batcher
         self._room = Room(settings.max_decoded_bytes)
@@ -57,6 +57,7 @@ class Stages:
         Raises JobError, Lost, and what the batcher raises.
         """
         place = self._job_place(record)
+        self._store.check_open(place.bucket)  # before anything is computed that could not be stored
         if record.attempt > 1 and (earlier := self._committed(place)):
             return earlier
         classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
@@ -103,20 +104,32 @@ class Stages:
         # In the record alone: the manifest cannot say how long its own writing took.
         return result.model_copy(update={"timings_ms": times.milliseconds})
 
-    def remove(self, places: Sequence[S3Place]) -> None:
-        """Nobody will ask for these; what a store that is away keeps, a lifecycle rule removes."""
-        with suppress(JobError):
-            for place in places:
+    def remove(self, places: Sequence[S3Place]) -> bool:
+        """Nobody will ask for these. False: some are left, the store does not remove them now."""
+        gone = True
+        for place in places:
+            try:
                 self._store.delete(place)
+            except StoreAway:
+                return False
+            except JobError:
+                gone = False
+        return gone
 
-    def remove_result(self, record: JobRecord, result: JobResult) -> None:
-        """A manifest and what it names. What was put to a caller's URL is not ours to remove."""
+    def remove_result(self, record: JobRecord, result: JobResult) -> bool:
+        """A manifest and what it names. What was put to a caller's URL is not ours to remove.
+
+        False: some of it is left.
+        """
         ours = [uri for uri in result.outputs.values() if not is_url(uri)]
-        self.remove([self._job_place(record) / MANIFEST])
-        self.remove([S3Place.parse(uri) for uri in ours if not uri.endswith("/")])
-        with suppress(JobError):
-            for prefix in (uri.rstrip("/") for uri in ours if uri.endswith("/")):
+        files = [S3Place.parse(uri) for uri in ours if not uri.endswith("/")]
+        gone = self.remove([self._job_place(record) / MANIFEST, *files])
+        for prefix in (uri.rstrip("/") for uri in ours if uri.endswith("/")):
+            try:
                 self._store.delete_under(S3Place.parse(prefix))
+            except JobError:
+                gone = False
+        return gone
 
     def _fetch(self, record: JobRecord, urls: PrivateUrls) -> StoredObject:
         request, max_bytes = record.request, self._settings.max_image_bytes
@@ -217,18 +230,37 @@ class Stages:
     def _commit(
         self, place: S3Place, result: JobResult, manifest: Manifest, held: Held
     ) -> JobResult:
-        """The manifest decides which attempt's outputs are the job's: it is created once."""
+        """The manifest decides which attempt's outputs are the job's: it is created once.
+
+        Whatever is raised, `held` says then what this attempt wrote and no manifest names.
+        """
         body = manifest.model_dump_json(exclude_defaults=True).encode()
-        # From here on the outputs belong to the manifest: an error may hide that it was written.
-        written, held.written = held.written, []
+        held.in_doubt = True  # from here on: an error may hide that it was written
+        committed = result
         try:
             self._store.create(place / MANIFEST, body, "application/json")
         except AlreadyThere:
             earlier = self._committed(place)
-            if earlier and earlier.outputs != result.outputs:
-                self.remove(written)
-                return earlier
-        return result
+            if earlier is None:  # somebody deletes the job, or another attempt's result
+                raise TransientError(
+                    FailureCode.SOURCE_CHANGED, f"{place / MANIFEST} was there, and is gone"
+                ) from None
+            committed = earlier
+        except NotConditional:  # somebody else's manifest is lost, if there was one
+            held.in_doubt = not self.remove([place / MANIFEST])
+            raise
+        except JobError as error:
+            earlier = self._committed(place)
+            if earlier is None:
+                # A refusal is final. What was only not answered may still be carried out.
+                held.in_doubt = not isinstance(error, PermanentError)
+                raise
+            committed = earlier
+        held.in_doubt = False
+        if committed.outputs == result.outputs:
+            held.written = []
+            return result
+        return committed
 
     def _committed(self, place: S3Place) -> JobResult | None:
         body = self._store.find(place / MANIFEST)

@@ -157,9 +157,9 @@ def _retried(client: Client, job_id: str) -> str | None:
     try:
         return client.retry(job_id).id
     except StoreUnavailable as error:
-        if error.code is not FailureCode.NOT_FOUND:
+        if error.code not in (FailureCode.NOT_FOUND, FailureCode.STORE_REFUSED):
             raise
-        reason = f"job {job_id}: its image is gone ({error})"
+        reason = f"job {job_id}: its image cannot be copied ({error})"
     except (InvalidRequest, JobNotFound) as error:
         reason = str(error)
     print(f"maskq: {reason}", file=sys.stderr)

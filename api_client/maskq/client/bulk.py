@@ -14,7 +14,7 @@ from maskq.client.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.objects import read_image
 from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, Patience, Room, sent
-from maskq.contract import SegmentRequest
+from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place, is_url, shown
 from maskq.errors import (
@@ -216,7 +216,7 @@ class Bulk(Generic[JobT]):
             match result:
                 case _Ready():
                     self._ready.append(result)
-                case StoreUnavailable():
+                case StoreUnavailable() if result.code is not FailureCode.STORE_REFUSED:
                     left.append(one)
                     outage = result
                 case _:

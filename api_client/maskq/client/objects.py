@@ -3,77 +3,77 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
 from maskq.contract.places import S3Place
-from maskq.errors import InvalidRequest, StoreUnavailable
-from maskq.per_process import PerProcess, no_fork
+from maskq.errors import InvalidRequest
+from maskq.per_process import PerProcess
 
 if TYPE_CHECKING:
     import PIL.Image
+
+T = TypeVar("T")
 
 
 class Objects:
     """Connects at the first use in each process; safe to share between threads."""
 
-    def __init__(self, endpoint_url: str | None) -> None:
-        self._endpoint_url = endpoint_url
-        self._client: PerProcess[Any] = PerProcess(self._connect)
+    def __init__(self, endpoint_url: str | None, addressing: s3.Addressing = "path") -> None:
+        connect = partial(s3.connect, endpoint_url, addressing=addressing)
+        self._connection = PerProcess(lambda: s3.Connection(connect))
 
     def put(self, place: S3Place, body: bytes, content_type: str) -> None:
-        with _typed_errors(place):
-            self._client.get().put_object(
+        self._run(
+            place,
+            lambda client: client.put_object(
                 Bucket=place.bucket, Key=place.key, Body=body, ContentType=content_type
-            )
+            ),
+        )
 
     def get(self, place: S3Place) -> bytes:
-        with _typed_errors(place):
-            answer = self._client.get().get_object(Bucket=place.bucket, Key=place.key)
-            return bytes(answer["Body"].read())
+        def read(client: Any) -> bytes:
+            return bytes(client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read())
+
+        return self._run(place, read)
 
     def delete(self, place: S3Place) -> None:
-        with _typed_errors(place):
-            self._client.get().delete_object(Bucket=place.bucket, Key=place.key)
+        self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
 
     def copy(self, source: S3Place, place: S3Place) -> None:
         """Within the store: the bytes do not pass through here."""
-        with _typed_errors(source):
-            self._client.get().copy_object(
+        self._run(
+            source,
+            lambda client: client.copy_object(
                 Bucket=place.bucket,
                 Key=place.key,
                 CopySource={"Bucket": source.bucket, "Key": source.key},
-            )
+            ),
+        )
 
     def delete_under(self, place: S3Place) -> None:
         """Every object whose key begins with the place and a slash."""
-        with _typed_errors(place):
-            s3.delete_under(self._client.get(), place)
+        self._run(place, lambda client: s3.delete_under(client, place))
 
     def close(self) -> None:
         """Give the connections back; who uses it again connects again."""
-        if client := self._client.take():
-            client.close()
+        if connection := self._connection.take():
+            connection.close()
 
-    def _connect(self) -> Any:
-        with no_fork():
-            return s3.connect(self._endpoint_url)
+    def _run(self, place: S3Place, work: Callable[[Any], T]) -> T:
+        """Raises StoreUnavailable, StoreRefused. Refused credentials are renewed once."""
 
+        def typed(client: Any) -> T:
+            with s3.typed_errors(place):
+                return work(client)
 
-@contextmanager
-def _typed_errors(place: S3Place) -> Iterator[None]:
-    with no_fork():  # the first time it takes a third of a second
-        import boto3  # noqa: F401
-    try:
-        with s3.typed_errors(place):
-            yield
-    except s3.StoreError as error:
-        raised = StoreUnavailable(str(error))
-        raised.code = error.code
-        raise raised from error
+        try:
+            return self._connection.get().run(typed)
+        except s3.StoreError as error:
+            raise s3.for_callers(error) from error
 
 
 _TYPES = {

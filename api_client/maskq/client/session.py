@@ -35,7 +35,7 @@ class Session:
         self.settings = settings
         self.key_prefix = settings.key_prefix
         self.limits = calls.Limits.of(settings)
-        self.objects = Objects(settings.s3_endpoint_url)
+        self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing)
 
     def place_of(self, job_id: str) -> S3Place:
         """Where a job's upload is, and its outputs unless it has an output_prefix."""

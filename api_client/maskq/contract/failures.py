@@ -24,6 +24,7 @@ class FailureCode(StrEnum):
     TIMEOUT = "timeout"  # did not end within its run_timeout_s
     OUT_OF_MEMORY = "out_of_memory"  # does not fit the device even when run alone
     STORE_UNAVAILABLE = "store_unavailable"  # Redis or S3 could not be reached
+    STORE_REFUSED = "store_refused"  # S3 will never do this; the message has its own code and words
     INTERNAL = "internal"  # a fault of ours; the worker's log has the traceback
 
 

@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     model_validator,
 )
 
@@ -29,6 +30,7 @@ from maskq.contract.failures import JobFailure
 from maskq.contract.models import ModelName
 from maskq.contract.places import (
     HIDDEN,
+    MAX_KEY_BYTES,
     PresignedUrl,
     PrivateUrls,
     S3Place,
@@ -88,8 +90,22 @@ def _image_place(uri: str) -> str:
     return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
 
 
-def _prefix_place(uri: str) -> str:
-    return str(S3Place.parse(uri, key_required=False))
+# Below an output_prefix: /{job id}/{token}/binary/255.png.
+_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/255.png")
+_MAX_PREFIX_BYTES = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
+STORED: Final = {
+    "stored": True
+}  # context of validation: of a record, which is read as it was accepted
+
+
+def _prefix_place(uri: str, info: ValidationInfo) -> str:
+    place = S3Place.parse(uri, key_required=False)
+    if len(place.key.encode()) > _MAX_PREFIX_BYTES and info.context != STORED:
+        raise ValueError(
+            f"the prefix in {uri[:80]!r}… is longer than {_MAX_PREFIX_BYTES} bytes, which leaves no "
+            f"room for the names of outputs"
+        )
+    return str(place)
 
 
 def _small(metadata: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ IMAGE_SUFFIXES: Final = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
     ".tiff", ".webp",
 )  # fmt: skip
-_MAX_KEY_BYTES = 1024  # S3's own limit
+MAX_KEY_BYTES: Final = 1024  # S3's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class S3Place:
             raise ValueError(f"{bucket!r} in {uri!r} is not a valid bucket name")
         if key_required and not key:
             raise ValueError(f"{uri!r} names a bucket but no object; expected s3://bucket/key")
-        if len(key.encode()) > _MAX_KEY_BYTES:
-            raise ValueError(f"the key in {uri[:80]!r}… is longer than {_MAX_KEY_BYTES} bytes")
+        if len(key.encode()) > MAX_KEY_BYTES:
+            raise ValueError(f"the key in {uri[:80]!r}… is longer than {MAX_KEY_BYTES} bytes")
         return cls(bucket, key)
 
     def __truediv__(self, name: str) -> S3Place:

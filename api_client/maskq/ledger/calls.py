@@ -336,6 +336,11 @@ def unread(prefix: str, model: str) -> list[Call[int]]:
     return [Call(None, ("LLEN", name), int) for name in names]
 
 
+def leave_orphans(prefix: str, job_id: str, output_prefix: str | None = None) -> Call[None]:
+    """Have objects of this job that no manifest names removed some minutes later."""
+    return Call(script("orphans"), (prefix, job_id, output_prefix or ""), lambda _: None)
+
+
 def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:
     """Make a model known for good: submit refuses names that no worker ever served."""
     args = ("HSET", keys.models(prefix), name, json.dumps(about))

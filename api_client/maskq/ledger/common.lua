@@ -289,19 +289,27 @@ local function failure(code, text)
   return cjson.encode({code = code, message = text})
 end
 
--- A queued job whose queue_ttl_s has passed.
+-- A queued job whose queue_ttl_s has passed. Why its last attempt came to nothing is told as well.
 local function expire_queued(id)
-  end_job(id, 'expired', 'error',
-    failure('expired', 'it was not running when its queue_ttl_s ended; submit it again'))
+  local text = 'it was not running when its queue_ttl_s ended; submit it again'
+  local known = redis.call('HMGET', record_key(id), 'error', 'attempt')
+  if known[1] then
+    local last = cjson.decode(known[1])
+    text = text .. '. Attempt ' .. known[2] .. ' ended with ' .. last['code'] .. ': ' .. last['message']
+  end
+  end_job(id, 'expired', 'error', failure('expired', text))
 end
 
 -- An attempt was cut off, perhaps with objects in the store that no result names: somebody looks later,
 -- when a holder that was only slow has long found out and removed its own.
 local ORPHANS_MS = 600000
+local function look_for_orphans(member)
+  redis.call('ZADD', key('orphans'), now + ORPHANS_MS, member)
+end
+
 local function leave_orphans(id)
   local request = cjson.decode(redis.call('HGET', record_key(id), 'request'))
-  local member = id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or '')
-  redis.call('ZADD', key('orphans'), now + ORPHANS_MS, member)
+  look_for_orphans(id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or ''))
 end
 
 -- Take a running job from its holder. `release.lua` and `sweep.lua` decide what becomes of it.

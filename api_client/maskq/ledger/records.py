@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from maskq.contract import JobFailure, JobRecord, JobResult, SegmentRequest
+from maskq.contract.jobs import STORED
 
 
 def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
@@ -42,4 +43,4 @@ def _request(text: str, to_run: bool) -> SegmentRequest:
     if newer and to_run:
         raise NewerRequest(", ".join(newer))
     known = {name: value for name, value in asked.items() if name not in newer}
-    return SegmentRequest.model_validate(known)
+    return SegmentRequest.model_validate(known, context=STORED)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Bad, Found, images_in
@@ -29,6 +30,7 @@ from maskq.ledger.calls import BatchPlace
 
 if TYPE_CHECKING:
     from maskq.client.bulk import ImageSource
+    from maskq.settings import Settings
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ def submit_recursive(
 ) -> None:
     """Submit every image of the sources. Raises typer.Exit(1) if any failed."""
     requests = Requests(options)
-    found = images_in(sources, client.settings.s3_endpoint_url, _outputs(client, options))
+    found = images_in(sources, _connector(client.settings), _outputs(client, options))
     path, named = asked.manifest or default_path(sources), asked.manifest is not None
     progress = Progress(quiet=asked.as_json)
     with Manifest(path, [*map(_shown, sources)], requests.options(), named=named) as manifest:
@@ -230,6 +232,10 @@ class _Run:
     def _show_submitted(self, held_up: str = "") -> None:
         failed = len(self._manifest.failures)
         self._progress.show(self._submitted, "submitted", failed=failed, note=held_up)
+
+
+def _connector(settings: Settings) -> Callable[[], Any]:
+    return partial(s3.connect, settings.s3_endpoint_url, addressing=settings.s3_addressing)
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from maskq import s3
 from maskq.contract.places import IMAGE_SUFFIXES, S3Place, is_url
-from maskq.errors import InvalidRequest, StoreUnavailable
+from maskq.errors import InvalidRequest
 
 STDIN = "-"
 
@@ -27,22 +27,21 @@ class Bad:
 
 
 Found = str | Bad
+Connect = Callable[[], Any]  # makes a client of the store, where one is needed
 
 
 def images_in(
-    sources: Sequence[str], endpoint_url: str | None, outputs: Sequence[S3Place]
+    sources: Sequence[str], connect: Connect, outputs: Sequence[S3Place]
 ) -> Iterator[Found]:
     """Paths, s3:// places and URLs, as they are needed; those of a place page by page.
 
     `outputs`: places where outputs are written, which are no images to submit. Raises InvalidRequest at
     once for a source that there is not, StoreUnavailable on the way.
     """
-    return chain.from_iterable([_images_of(one, endpoint_url, outputs) for one in sources])
+    return chain.from_iterable([_images_of(one, connect, outputs) for one in sources])
 
 
-def _images_of(
-    source: str, endpoint_url: str | None, outputs: Sequence[S3Place]
-) -> Iterable[Found]:
+def _images_of(source: str, connect: Connect, outputs: Sequence[S3Place]) -> Iterable[Found]:
     if source == STDIN:
         return _listed(sys.stdin.buffer, "the standard input")
     if source.startswith("s3://"):
@@ -50,7 +49,7 @@ def _images_of(
             return [source]
         place = _folder_in_s3(source)
         _refuse_outputs(place, outputs)
-        return _below(place, endpoint_url, outputs)
+        return _below(place, connect, outputs)
     if is_url(source):
         return [source]
     path = Path(source)
@@ -92,28 +91,26 @@ def _lies_in(place: S3Place, other: S3Place) -> bool:
     return place.bucket == other.bucket and f"{place.key}/".startswith(below)
 
 
-def _below(place: S3Place, endpoint_url: str | None, outputs: Sequence[S3Place]) -> Iterator[Found]:
-    for key in _keys_below(place, endpoint_url):
+def _below(place: S3Place, connect: Connect, outputs: Sequence[S3Place]) -> Iterator[Found]:
+    for key in _keys_below(place, connect):
         found = S3Place(place.bucket, key)
         if _is_image(key) and not any(_lies_in(found, output) for output in outputs):
             yield str(found)
 
 
-def _keys_below(place: S3Place, endpoint_url: str | None) -> Iterator[str]:
+def _keys_below(place: S3Place, connect: Connect) -> Iterator[str]:
     """A thousand are in memory."""
     try:
         with s3.typed_errors(place):
             pages = (
-                s3.connect(endpoint_url)
+                connect()
                 .get_paginator("list_objects_v2")
                 .paginate(Bucket=place.bucket, Prefix=f"{place.key}/" if place.key else "")
             )
             for page in pages:
                 yield from (entry["Key"] for entry in page.get("Contents", ()))
     except s3.StoreError as error:
-        raised = StoreUnavailable(str(error))
-        raised.code = error.code
-        raise raised from error
+        raise s3.for_callers(error) from error
 
 
 # --- in a folder ------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""What a worker finds out about its object store before it takes a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from bench.checkpoints import write_smallest
+from PIL import Image
+from support.s3_front import Rule, S3Front
+
+from maskq import Client
+from maskq_standalone.children import ChildError
+from maskq_standalone.stack import Stack
+
+MARK = r"\.maskq-conditional-write"
+
+
+@pytest.fixture(scope="module")
+def small_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+    with Stack(workers=0, pinned=True, model=str(model)) as running:
+        yield running
+
+
+@pytest.fixture
+def front(small_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Front]:
+    for name, value in small_stack.environment.items():
+        monkeypatch.setenv(name, value)
+    with S3Front(small_stack.s3.port) as front:
+        yield front
+
+
+def start(stack: Stack, front: S3Front) -> None:
+    stack.start_worker({"MASKQ_S3_ENDPOINT_URL": front.url})
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (Rule(f"PUT .*{MARK}", do="unconditional"), "conditional writes"),
+        (Rule(f"PUT .*{MARK}", status=501, code="NotImplemented"), "conditional writes"),
+        (Rule(f"PUT .*{MARK}", status=403, code="AccessDenied"), "AccessDenied"),
+    ],
+    ids=["ignored", "unknown", "denied"],
+)
+def test_a_store_that_cannot_commit_ends_the_start_with_78_and_one_line(
+    small_stack: Stack, front: S3Front, rule: Rule, told: str
+) -> None:
+    front.rules = [rule]
+    with pytest.raises(ChildError) as raised:
+        start(small_stack, front)
+    assert "code 78" in str(raised.value)
+    assert "maskq worker: the object store" in str(raised.value)  # its log's last line
+    assert told in str(raised.value)
+    log = (small_stack.directory / "logs" / f"worker-{small_stack._numbered}.log").read_text()
+    assert log.count("maskq worker: ") == 1
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("", status=503, code="ServiceUnavailable"),
+        Rule("", status=400, code="ExpiredToken"),
+    ],
+    ids=lambda rule: rule.code,
+)
+def test_a_worker_that_starts_while_the_store_is_away_waits_for_it(
+    small_stack: Stack, front: S3Front, rule: Rule
+) -> None:
+    front.rules = [rule]
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(start, small_stack, front)
+        while front.asked("") < 6:  # the first tries, and those of who waits
+            assert not starting.done()
+            time.sleep(0.05)
+        front.rules = []
+        starting.result(60)
+    worker = small_stack.workers.pop()
+    with Client.from_env() as client:
+        client.segment(Image.new("RGB", (60, 40), "teal"), timeout=30)
+    log = worker.child.log_tail()
+    worker.child.stop(30)
+    if rule.code == "ExpiredToken":
+        assert "ERROR" in log
+        assert "nothing is claimed until there are valid ones" in log
