@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from maskq import Client
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.process import EX_CONFIG
 from maskq_gateway import notifications
 from maskq_gateway.beat import Beat
 from maskq_gateway.notifications import NotAnEvent
@@ -27,7 +28,6 @@ from maskq_gateway.triggers import Refused, Triggers
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG: Final = 78
 _PAUSE_S = (
     1.0,
     30.0,

@@ -11,6 +11,7 @@ import warnings
 from celery.platforms import SecurityWarning
 
 from maskq.errors import MaskqError
+from maskq.process import EX_CONFIG
 from maskq_worker.cpu import run_as_batch
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
@@ -28,7 +29,7 @@ def main() -> int:
         settings = WorkerSettings.load()
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
-        return 78
+        return EX_CONFIG
     # What our format does not show need not be found out: a job's line then costs half.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # by which callers are found; Python's own documentation says so
@@ -46,12 +47,12 @@ def main() -> int:
     try:
         cuda = goes_to_gpu(settings)
         wanted = sizes(settings, cuda=cuda)
+        app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
-        return 78
+        return EX_CONFIG
     if not cuda:
         run_as_batch()
-    app = make_app(settings, served_name(settings.model or ""), concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
         hostname=f"maskq-{os.getpid()}@%h",

@@ -20,7 +20,8 @@ from redis import AuthenticationError, ResponseError
 from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
 from maskq.errors import MaskqError, QueueFull, StoreUnavailable
-from maskq.ledger import Ledger, calls
+from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.process import EX_CONFIG
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
@@ -33,7 +34,6 @@ from maskq_worker.watchdog import Watchdog, end_process
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78  # sysexits.h: restarting will not help
 _DRAIN_S = 30.0
 _REGISTER_EVERY_S = 30.0
 _GIVE_BACK_EVERY_S = 5.0
@@ -60,7 +60,7 @@ class ModelStep(bootsteps.StartStopStep):
     def _start(self, worker: Any) -> None:
         settings = self._settings
         began = time.monotonic()
-        self._ledger = Ledger(settings.redis_url.get_secret_value())
+        self._ledger = Ledger(RedisUrl.of(settings))
         prefix = settings.key_prefix
         # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
         self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)

@@ -1,4 +1,7 @@
-"""Celery's Redis transport, made to survive what anybody may push on a queue.
+"""Celery's Redis transport over our own connections, made to survive what anybody may push on a queue.
+
+kombu's own reading of a URL is not used: it takes no `?db=`, and sends a password before TLS where the
+transport is named, as it is here.
 
 As shipped, one message that is not JSON ends the worker's main loop. Here it is put aside on
 `{key_prefix}:refused` (the last 100 are kept for a look) and the next one is read. And as shipped no
@@ -13,6 +16,9 @@ from typing import Any
 
 from kombu.transport import redis
 from redis import OutOfMemoryError
+
+from maskq.ledger.connection import connection_class, connection_options
+from maskq.ledger.redis_url import RedisUrl
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +41,18 @@ class QoS(redis.QoS):
 class Channel(redis.Channel):
     QoS = QoS
     refused_key = "maskq:refused"
+    redis_url: RedisUrl
 
-    from_transport_options = (*redis.Channel.from_transport_options, "refused_key")  # type: ignore[assignment]
+    from_transport_options = (  # type: ignore[assignment]
+        *redis.Channel.from_transport_options, "refused_key", "redis_url",
+    )  # fmt: skip
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        self.connection_class = connection_class(self.redis_url)
+        # kombu's own part of it: a class that tells the event loop of a connection that ends.
+        made = super()._connparams(asynchronous)["connection_class"]
+        most = {"max_connections": self.max_connections}
+        return connection_options(self.redis_url) | most | {"connection_class": made}
 
     def _queue_bind(self, *binding: Any) -> None:
         try:

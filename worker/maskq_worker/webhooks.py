@@ -28,8 +28,9 @@ from maskq import webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError, StoreUnavailable
-from maskq.ledger import Ledger, calls
+from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import DueDelivery
+from maskq.process import EX_CONFIG
 from maskq_worker import outbound
 from maskq_worker.leases import Sweeper
 from maskq_worker.outbound import Refused, Unreachable
@@ -38,7 +39,6 @@ from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78
 _AT_ONCE = 32
 _AT_ONCE_A_HOST = 8  # a slow receiver leaves the others their threads
 _HOLD_S = 60.0  # longer than any attempt
@@ -225,7 +225,7 @@ def main() -> int:
         end_with(parent)
     try:
         settings = WebhookSettings.load()
-        ledger = Ledger(settings.redis_url.get_secret_value())
+        ledger = Ledger(RedisUrl.of(settings))
         deliverer = Deliverer(ledger, settings)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)

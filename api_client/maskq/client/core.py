@@ -33,7 +33,7 @@ from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
-from maskq.ledger import AsyncLedger, Ledger, calls
+from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.ledger.calls import BatchPlace, Call, Submitted
 
 if TYPE_CHECKING:
@@ -381,7 +381,7 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._driver = BlockingDriver(Ledger(settings.redis_url.get_secret_value()))
+        self._driver = BlockingDriver(Ledger(RedisUrl.of(settings)))
 
     def segment(
         self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any
@@ -466,7 +466,7 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._driver = AsyncDriver(AsyncLedger(settings.redis_url.get_secret_value()))
+        self._driver = AsyncDriver(AsyncLedger(RedisUrl.of(settings)))
 
     async def segment(
         self, image: ImageSource, *, timeout: float | None = DEFAULT_WAIT_S, **options: Any

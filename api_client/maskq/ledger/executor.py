@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,22 +14,16 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
+from maskq.contract import FailureCode
+from maskq.errors import QueueFull, StoreUnavailable
+from maskq.ledger import connection
 from maskq.ledger.calls import Call
+from maskq.ledger.redis_url import NAME, RedisUrl
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# A half-open connection is noticed within seconds (the default never notices). Every call may be sent
-# twice, so a lost answer is simply asked for again.
-_CONNECTION: dict[str, Any] = {
-    "socket_timeout": 5,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "health_check_interval": 5,
-    "decode_responses": True,
-    "protocol": 2,
-}
+# Every call may be sent twice, so a lost answer is simply asked for again.
 _TRIES = 3
 _OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
@@ -44,50 +39,88 @@ def _command(call: Call[Any]) -> tuple[str | int, ...]:
 
 
 @contextmanager
-def _usable_url() -> Iterator[None]:
-    try:
-        yield
-    except ValueError:  # its text may hold a part of the password
-        raise InvalidRequest(
-            "MASKQ_REDIS_URL is no URL of a Redis: it is redis://:PASSWORD@HOST:PORT/0, and what is "
-            "neither letter nor digit in a password is written as in URLs (%2F for /)"
-        ) from None
-
-
-@contextmanager
-def _typed_errors(url: str) -> Iterator[None]:
+def _typed_errors(url: RedisUrl) -> Iterator[None]:
     """What the person who configured the URL needs to read, without its password."""
-    place = url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
     try:
         yield
     except redis.AuthenticationError as error:
-        raise StoreUnavailable(
-            f"Redis at {place} refused the password: {error}; check MASKQ_REDIS_URL"
-        ) from error
+        raise _refused(f"refused the password: {error}; check {NAME}", url) from error
     except _OUTAGE as error:
+        if tls := _tls_error(error):
+            raise _refused(_tls_words(tls), url) from error
+        if isinstance(error, connection.Interrupted):
+            raise StoreUnavailable(f"Redis at {url.place} cannot do it now: {error}") from error
         raise StoreUnavailable(
-            f"Redis at {place} cannot be reached: {error}; check MASKQ_REDIS_URL and that it runs"
+            f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that it runs"
         ) from error
     except redis.OutOfMemoryError as error:
-        raise QueueFull(f"Redis at {place} is at its memory limit; submit again later") from error
+        raise _full(url) from error
     except redis.ResponseError as error:
         if str(error).startswith(("OOM", "-OOM")) or "maxmemory" in str(error):
-            raise QueueFull(
-                f"Redis at {place} is at its memory limit; submit again later"
-            ) from error
-        raise StoreUnavailable(f"Redis at {place} refused the call: {error}") from error
+            raise _full(url) from error
+        if is_missing_right(error):
+            user = url.username or "default"
+            said = (
+                f"does not allow user {user!r} what this needs: {error}; grant it (docs/redis.md)"
+            )
+            raise _refused(said, url) from error
+        raise StoreUnavailable(f"Redis at {url.place} refused the call: {error}") from error
+
+
+def _full(url: RedisUrl) -> QueueFull:
+    return QueueFull(f"Redis at {url.place} is at its memory limit; submit again later")
+
+
+def _refused(what: str, url: RedisUrl) -> StoreUnavailable:
+    """No outage: it stays so until somebody changes the settings or the rights."""
+    raised = StoreUnavailable(f"Redis at {url.place} {what}")
+    raised.code = FailureCode.ACCESS_DENIED
+    return raised
+
+
+def is_missing_right(error: redis.ResponseError) -> bool:
+    """Whether the ACL forbids it, to the caller or within a script."""
+    return (
+        isinstance(error, redis.exceptions.NoPermissionError)
+        or "NOPERM" in str(error)
+        or "ACL failure in script" in str(error)
+        or "user executing the script can't" in str(error)  # Redis 7.0
+    )
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The reason, if TLS could not be agreed on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            lost = isinstance(seen, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            return None if lost else seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"shows a certificate that is not trusted here: {error.verify_message}; name who signs "
+            f"it in MASKQ_REDIS_CA_FILE, and the host in {NAME} as the certificate has it"
+        )
+    return f"and this process do not agree on TLS: {error.reason or error}; check {NAME}"
 
 
 class Ledger:
     """The blocking executor; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        retry = Retry(_backoff(), _TRIES)
-        with _usable_url():
-            self.redis: redis.Redis = redis.Redis.from_url(
-                url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
-            )
+    def __init__(self, url: str | RedisUrl) -> None:
+        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self._url = RedisUrl.parse(url) if isinstance(url, str) else url
+        pool = connection.pool(
+            self._url,
+            decode_responses=True,
+            retry=Retry(_backoff(), _TRIES),
+            retry_on_error=list(_OUTAGE),
+        )
+        self.redis: redis.Redis = redis.Redis.from_pool(pool)
 
     def run(self, call: Call[T]) -> T:
         with _typed_errors(self._url):
@@ -138,13 +171,16 @@ class Ledger:
 class AsyncLedger:
     """The async executor; one per event loop."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        retry = AsyncRetry(_backoff(), _TRIES)
-        with _usable_url():
-            self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-                url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
-            )
+    def __init__(self, url: str | RedisUrl) -> None:
+        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self._url = RedisUrl.parse(url) if isinstance(url, str) else url
+        pool = connection.async_pool(
+            self._url,
+            decode_responses=True,
+            retry=AsyncRetry(_backoff(), _TRIES),
+            retry_on_error=list(_OUTAGE),
+        )
+        self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_pool(pool)
 
     async def run(self, call: Call[T]) -> T:
         with _typed_errors(self._url):
