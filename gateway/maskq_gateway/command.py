@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from maskq.errors import MaskqError
+from maskq.process import EX_CONFIG
 
 RulesFile = Annotated[
     Path | None, typer.Option("--rules", help="instead of MASKQ_TRIGGER_RULES, a TOML file")
@@ -28,7 +33,18 @@ def gateway(
     from maskq_gateway.server import serve
     from maskq_gateway.settings import GatewaySettings
 
-    serve(GatewaySettings.load(), rules, host=host, port=port)
+    with _mistakes_ending("maskq gateway"):
+        serve(GatewaySettings.load(), rules, host=host, port=port)
+
+
+@contextmanager
+def _mistakes_ending(name: str) -> Iterator[None]:
+    """Whoever restarts what ends must see that a mistake in the settings stays one."""
+    try:
+        yield
+    except MaskqError as error:
+        typer.echo(f"{name}: {error}", err=True)
+        raise typer.Exit(EX_CONFIG) from None
 
 
 trigger = typer.Typer(no_args_is_help=True, help="Uploads that start jobs.")
@@ -51,7 +67,8 @@ def sqs(
     from maskq_gateway.sqs import serve
 
     chosen = {"trigger_queue_url": queue_url} if queue_url else {}
-    serve(GatewaySettings.load(**chosen), rules)
+    with _mistakes_ending("maskq trigger sqs"):
+        serve(GatewaySettings.load(**chosen), rules)
 
 
 @trigger.command()

@@ -16,6 +16,7 @@ from typing import Any
 
 from maskq import Client
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG
 from maskq_gateway import notifications
 from maskq_gateway.beat import Beat
@@ -43,6 +44,7 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
         )
     source = connect(settings.trigger_queue_url, settings.sqs_endpoint_url)
     with Client(settings) as client, Beat(settings.health_file) as beat:
+        refuse_unfit(client._driver.ledger, Role.GATEWAY, settings.key_prefix)
         _read(source, Triggers(client, rules), beat, stop)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError, StoreUnavailable
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import DueDelivery
+from maskq.ledger.requirements import Role, await_met
 from maskq.process import EX_CONFIG
 from maskq_worker import outbound
 from maskq_worker.leases import Sweeper
@@ -238,8 +240,18 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    try:
+        await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", partial(_pause, stop))
+    except MaskqError as error:
+        print(f"maskq worker: {error}", file=sys.stderr)
+        return EX_CONFIG
     run(deliverer, ledger, settings, stop)
     return 0
+
+
+def _pause(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        sys.exit(0)
 
 
 def run(

@@ -42,6 +42,9 @@ class Call(Generic[T]):
     script: Script | None
     args: tuple[Argument, ...]
     parse: Callable[[Any], T]
+    # In place of `args` where the server does not know the script: it has just started, or just became
+    # the primary. Only for a call that is run by itself.
+    args_when_new: tuple[Argument, ...] = ()
 
 
 # A century stands for 'never'. More than Redis takes as a time to live would stop a script half-way,
@@ -334,13 +337,15 @@ def sweep(
     prefix: str,
     *,
     lease_s: float,
-    run_id: str,
     event_retention_s: float = 7 * 86_400.0,
     cap: int = 200,
 ) -> Call[Swept]:
     """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
-    args = (prefix, _ms(lease_s), cap, run_id, _ms(event_retention_s))
-    return Call(script("sweep"), args, lambda answer: Swept(*map(int, answer)))
+
+    def args(is_new: int) -> tuple[Argument, ...]:
+        return (prefix, _ms(lease_s), cap, is_new, _ms(event_retention_s))
+
+    return Call(script("sweep"), args(0), lambda answer: Swept(*map(int, answer)), args(1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,15 @@ _PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
 
 
 class Interrupted(redis.ConnectionError):
-    """The server is there and cannot do its work now; another one may be the primary."""
+    """The server is there and cannot do its work now."""
+
+    moved = False  # it is not the primary: another server may be
+
+
+class Moved(Interrupted):
+    """It was the primary, or was taken for it."""
+
+    moved = True
 
 
 class Primary:
@@ -59,7 +67,7 @@ class Primary:
         text = str(error)
         if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES):
             self.generation += 1
-            return Interrupted(f"it is not the primary now ({text})")
+            return Moved(f"it is not the primary now ({text})")
         if isinstance(error, _PASSING) or text.startswith(_PASSING_CODES):
             return Interrupted(text)
         return None

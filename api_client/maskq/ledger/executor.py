@@ -50,8 +50,9 @@ def _typed_errors(url: RedisUrl) -> Iterator[None]:
             raise _refused(_tls_words(tls), url) from error
         if isinstance(error, connection.Interrupted):
             raise StoreUnavailable(f"Redis at {url.place} cannot do it now: {error}") from error
+        runs = "it runs" if url.tls is None else "it runs, with TLS"
         raise StoreUnavailable(
-            f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that it runs"
+            f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that {runs}"
         ) from error
     except redis.OutOfMemoryError as error:
         raise _full(url) from error
@@ -64,7 +65,7 @@ def _typed_errors(url: RedisUrl) -> Iterator[None]:
                 f"does not allow user {user!r} what this needs: {error}; grant it (docs/redis.md)"
             )
             raise _refused(said, url) from error
-        raise StoreUnavailable(f"Redis at {url.place} refused the call: {error}") from error
+        raise _refused(f"refused the call: {error}", url) from error
 
 
 def _full(url: RedisUrl) -> QueueFull:
@@ -142,10 +143,15 @@ class Ledger:
         one, other = self.run_many(both)
         return one, other
 
-    def run_id(self) -> str:
-        """Which run of the server this is: it changes with a restart."""
-        with _typed_errors(self._url):
-            return str(self.redis.info("server")["run_id"])
+    @property
+    def place(self) -> str:
+        """Where Redis is, for people."""
+        return self._url.place
+
+    @property
+    def user(self) -> str:
+        """Who asks."""
+        return self._url.username or "default"
 
     def close(self) -> None:
         self.redis.close()
@@ -154,6 +160,11 @@ class Ledger:
         try:
             return self.redis.execute_command(*_command(call))
         except NoScriptError:
+            if call.args_when_new and call.script:  # in one step with what makes the script known
+                told = (call.script.text, 0, *call.args_when_new)
+                answer = self.redis.execute_command("EVAL", *told)
+                self._load([call])  # Redis forgets what came by EVAL when it has seen enough others
+                return answer
             self._load([call])
             return self.redis.execute_command(*_command(call))
 

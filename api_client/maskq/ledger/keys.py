@@ -22,7 +22,7 @@
 {p}:trigger:{sha256}     the highest sequencer of an object that the gateway was told of
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
 {p}:durable              written by submissions that wait for the disk
-{p}:sweeper              hash   when the last sweep was, and of which Redis run
+{p}:sweeper              hash   when the last sweep was
 {p}:events               stream CloudEvents
 {p}:wake:{id}            pub/sub channel: wakes who waits for a job or a batch
 """
