@@ -24,7 +24,10 @@ class TunedRedis(RedisServer):
         )
 
     def child_stdin(self) -> bytes:
-        return super().child_stdin() + "".join(f"{line}\n" for line in self.lines).encode()
+        usual = super().child_stdin().decode().splitlines()
+        if any(line.startswith("aclfile") for line in self.lines):  # its users are all there are
+            usual = [line for line in usual if not line.startswith("requirepass")]
+        return "".join(f"{line}\n" for line in (*usual, *self.lines)).encode()
 
     def admin(self) -> redis.Redis:
         """As the user who may do everything."""

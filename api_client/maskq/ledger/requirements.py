@@ -215,7 +215,7 @@ def check(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
             raise _too_old(place, version or "older") from error
         raise
     if denied:
-        missing = ", ".join(_grant(needed[number - 1], prefix) for number in denied)
+        missing = _grants([needed[number - 1] for number in denied], prefix)
         raise InvalidRequest(
             f"Redis at {place} does not allow user {ledger.user!r} what a {role.value} needs: "
             f"{missing}; grant it with ACL SETUSER ({_DOCS})"
@@ -241,13 +241,21 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def _grant(command: Command, prefix: str) -> str:
-    """As an ACL line has it."""
+def name_of(command: Command) -> str:
+    """As an ACL names it."""
     name = command[0].lower()
-    if name in ("script", "xinfo", "xgroup"):
-        name += f"|{command[1].lower()}"
-    keyed = [
-        word for word in command[1:] if prefix in word or word.startswith(("_kombu", "celery"))
-    ]
-    sign = "&" if name in ("publish", "subscribe") else "~"
-    return f"+{name} {sign}{keyed[0]}" if keyed else f"+{name}"
+    return f"{name}|{command[1].lower()}" if name in ("script", "xinfo", "xgroup") else name
+
+
+def _grants(denied: Iterable[Command], prefix: str) -> str:
+    """As ACL lines have them: commands by what they are wanted for."""
+    by_target: dict[str, list[str]] = {}
+    for command in denied:
+        name = name_of(command)
+        sign = "&" if name in ("publish", "subscribe") else "~"
+        keyed = [word for word in command[1:] if word.startswith((prefix, "_kombu", "celery"))]
+        target = f" {sign}{keyed[0].removesuffix('acl')}" if keyed else ""
+        if target.endswith((":", "-")):
+            target += "*"
+        by_target.setdefault(target, []).append(f"+{name}")
+    return ", ".join(f"{' '.join(names)}{target}" for target, names in by_target.items())
