@@ -108,7 +108,7 @@ def everything_works(url: str, db: int, server: TunedRedis, ca: Path | None = No
     ],
 )
 def test_a_form_means_the_same_everywhere(server: TunedRedis, form: str, db: int) -> None:
-    path = server.lines[0].split()[1]
+    path = next(line.split()[1] for line in server.lines if "unixsocket" in line)
     ada = quote(PASSWORD.replace(" ", "_"), safe="")
     url = form.format(password=quote(PASSWORD, safe=""), ada=ada, port=server.port, socket=path)
     everything_works(url, db, server)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from support import acl
+from support.answering import answering
 from support.redis_servers import Sentinel, TunedRedis, follow, running
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, StoreUnavailable
 from maskq.ledger import Ledger, calls, requirements
 from maskq.ledger.requirements import Role
+from maskq_standalone.ports import free_port
 
 # Granted for comfort, or for a part of Celery's that only some callers use.
 LIKED = {
@@ -121,7 +120,9 @@ def _a_job(admin: redis.Redis) -> str:
 
 def test_a_sentinel_and_a_cluster_are_refused(tmp_path: Path) -> None:
     primary = TunedRedis(tmp_path / "redis")
-    clustered = TunedRedis(tmp_path / "cluster", "cluster-enabled yes")
+    clustered = TunedRedis(
+        tmp_path / "cluster", "cluster-enabled yes", f"cluster-port {free_port()}"
+    )
     sentinel = Sentinel(tmp_path / "sentinel", primary)
     with running(primary, clustered, sentinel):
         with pytest.raises(InvalidRequest, match="is a Sentinel: write sentinel://"):
@@ -160,25 +161,6 @@ def test_a_redis_that_is_too_old_is_refused(says_so: bool) -> None:
         pytest.raises(InvalidRequest, match=r"7\.0 or newer, or Valkey, is needed"),
     ):
         check(f"redis://127.0.0.1:{port}", Role.WORKER)
-
-
-@contextlib.contextmanager
-def answering(answers: dict[bytes, bytes]) -> Iterator[int]:
-    """A server that knows a few answers, and says OK to all else."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    near, _ = listener.accept()
-                    with near:
-                        while data := near.recv(65536):
-                            known = (answers[name] for name in answers if name in data)
-                            near.sendall(next(known, b"+OK\r\n"))
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_server_takes_the_file_as_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class TunedRedis(RedisServer):
     """With lines of configuration after the usual ones."""
 
     def __init__(self, directory: Path, *lines: str, password: str | None = None) -> None:
-        self.lines = lines
+        self.lines = ("repl-diskless-sync-delay 0", *lines)
         super().__init__(
             directory, password=password or secrets.token_urlsafe(), binary=find(pinned=True)
         )
@@ -86,6 +86,22 @@ def follow(replica: TunedRedis, primary: TunedRedis) -> None:
         )
         admin.replicaof("127.0.0.1", primary.port)
         until(lambda: admin.info("replication")["master_link_status"] == "up")
+
+
+def swap(primary: TunedRedis, replica: TunedRedis, moved: Callable[[], object]) -> None:
+    """A failover that loses nothing: writes pause until the replica has them all.
+
+    `moved`: called once the replica leads, as DNS or a proxy is told. Connections to the former
+    primary, which is a replica then, stay open.
+    """
+    with primary.admin() as old, replica.admin() as new:
+        old.client_pause(20_000, all=False)
+        place = old.info("replication")["master_repl_offset"]
+        until(lambda: new.info("replication")["slave_repl_offset"] >= place)
+        new.replicaof("NO", "ONE")
+        moved()
+        follow(primary, replica)
+        old.client_unpause()
 
 
 def lead(server: TunedRedis) -> None:

@@ -389,8 +389,11 @@ def orphans_removed(prefix: str, which: Objects) -> Call[None]:
 
 def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
     """The record, or None where there is none."""
-    args = ("HGETALL", keys.record(prefix, job_id))
-    return Call(None, args, lambda answer: parse_record(pairs(answer)) if answer else None)
+
+    def parse(answer: Sequence[str]) -> JobRecord | None:
+        return parse_record(pairs(answer)) if answer else None
+
+    return Call(script("get"), (prefix, job_id), parse)
 
 
 def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:

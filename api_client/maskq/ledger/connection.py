@@ -39,6 +39,7 @@ _POOL_WAIT_S: Final = 20.0
 
 _MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)  # the latter: MASTERDOWN as well
 _MOVED_CODES = ("READONLY ", "UNBLOCKED ", "MASTERDOWN ", "CLUSTERDOWN ")
+_NO_REPLICA = "cannot be used with replica instances"  # WAITAOF
 _PASSING = (exceptions.TryAgainError,)
 _PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
 
@@ -65,7 +66,7 @@ class Primary:
     def interruption(self, error: exceptions.ResponseError) -> Interrupted | None:
         """What an answer means for the connection it came on; None: nothing."""
         text = str(error)
-        if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES):
+        if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES) or _NO_REPLICA in text:
             self.generation += 1
             return Moved(f"it is not the primary now ({text})")
         if isinstance(error, _PASSING) or text.startswith(_PASSING_CODES):
