@@ -35,6 +35,16 @@ def create(url: str, prefix: str = "maskq") -> None:
                 admin.execute_command("ACL", "SETUSER", user, "reset", *rules)
 
 
+def configuration(prefix: str = "maskq") -> str:
+    """The same, as lines of a server's configuration."""
+    lines = (
+        f"user {user} {' '.join(rules)}\n"
+        for user, rules in users(prefix).items()
+        if user != "default"
+    )
+    return "".join(lines)
+
+
 def url_of(user: str, url: str) -> str:
     """The same server, as a role."""
     scheme, _, rest = url.partition("://")

@@ -22,6 +22,9 @@ class AclStack(Stack):
     def environment(self) -> dict[str, str]:
         if not self._made_users:
             acl.create(self.redis.url)
+            # For the next start of the server.
+            settings = self.redis.child_stdin() + acl.configuration().encode()
+            self.redis.child_stdin = lambda: settings  # type: ignore[method-assign]
             self._made_users = True
         return super().environment | self.as_user("publisher")
 

@@ -31,9 +31,14 @@ class TunedRedis(RedisServer):
 
     def admin(self) -> redis.Redis:
         """As the user who may do everything."""
-        return redis.Redis(
-            port=self.port, password=self.password, decode_responses=True, protocol=2
-        )
+        return admin(self)
+
+
+def admin(server: RedisServer) -> redis.Redis:
+    """As the user who may do everything."""
+    return redis.Redis(
+        port=server.port, password=server.password, decode_responses=True, protocol=2
+    )
 
 
 class Sentinel(Server):
@@ -78,23 +83,23 @@ def running(*servers: Server) -> Iterator[None]:
             server.stop()
 
 
-def follow(replica: TunedRedis, primary: TunedRedis) -> None:
+def follow(replica: RedisServer, primary: RedisServer) -> None:
     """Make one server the replica of another, connections left open; returns once it has its data."""
-    with replica.admin() as admin:
-        admin.config_set(
+    with admin(replica) as asked:
+        asked.config_set(
             "primaryauth" if replica.binary.kind == "valkey" else "masterauth", primary.password
         )
-        admin.replicaof("127.0.0.1", primary.port)
-        until(lambda: admin.info("replication")["master_link_status"] == "up")
+        asked.replicaof("127.0.0.1", primary.port)
+        until(lambda: asked.info("replication")["master_link_status"] == "up")
 
 
-def swap(primary: TunedRedis, replica: TunedRedis, moved: Callable[[], object]) -> None:
+def swap(primary: RedisServer, replica: RedisServer, moved: Callable[[], object]) -> None:
     """A failover that loses nothing: writes pause until the replica has them all.
 
     `moved`: called once the replica leads, as DNS or a proxy is told. Connections to the former
     primary, which is a replica then, stay open.
     """
-    with primary.admin() as old, replica.admin() as new:
+    with admin(primary) as old, admin(replica) as new:
         old.client_pause(20_000, all=False)
         place = old.info("replication")["master_repl_offset"]
         until(lambda: new.info("replication")["slave_repl_offset"] >= place)
@@ -102,12 +107,6 @@ def swap(primary: TunedRedis, replica: TunedRedis, moved: Callable[[], object]) 
         moved()
         follow(primary, replica)
         old.client_unpause()
-
-
-def lead(server: TunedRedis) -> None:
-    """Make a replica the primary."""
-    with server.admin() as admin:
-        admin.replicaof("NO", "ONE")
 
 
 def until(ready: Callable[[], object], within_s: float = 15.0) -> None:
