@@ -2,6 +2,7 @@
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make check   lint, types, import rules                       make bench   latency at light load, cost of a mask
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
+#   make acl-test   the acceptance tests, each process as the Redis user of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
@@ -17,7 +18,7 @@ TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 ARGS ?=
 
-.PHONY: demo test check chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test check acl-test chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -30,6 +31,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+acl-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --acl-users tests/acceptance $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)

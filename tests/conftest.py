@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--acl-users",
+        action="store_true",
+        help="whole stacks under the users of deploy/redis/users.acl (make acl-test)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--acl-users"):
+        from support.acl_stack import AclStack
+
+        from maskq_standalone import stack
+
+        stack.Stack = AclStack  # type: ignore[misc]  # before any test module takes its name
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> Iterator[None]:
     """A developer's own MASKQ_ and AWS_ variables must not decide a test."""

@@ -9,7 +9,9 @@ from typing import Final
 
 from maskq.errors import InvalidRequest, MaskqError
 
-EX_CONFIG: Final = os.EX_CONFIG  # sysexits.h, 78: for supervisors, which must not start it again
+# sysexits.h, 78: a mistake in the settings, or a service that refuses what is needed. Starting again
+# will not help, so supervisors do not.
+EX_CONFIG: Final = os.EX_CONFIG
 
 
 class CannotStart(MaskqError):

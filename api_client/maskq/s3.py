@@ -270,7 +270,7 @@ def connect(
     addressing: where a URL names the bucket: in its path, in its host name, or as botocore chooses.
     Raises InvalidRequest for an endpoint that is not a URL, or a mistake in AWS's own configuration.
     """
-    # A child that is forked during an import finds the module locked for ever, and a client imports more.
+    # A child that is forked during an import finds the module locked for ever; a client imports more.
     with no_fork():
         return _connected(endpoint_url, addressing, connections, read_timeout_s, attempts)
 

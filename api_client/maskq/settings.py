@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_ca_file: Path | None = None  # PEM: who signs the certificate of a rediss:// server
     s3_endpoint_url: str | None = None  # None: AWS
     # Where a request names its bucket: in the path, in the host name (virtual), or as botocore has it.
     s3_addressing: Literal["path", "virtual", "auto"] = "path"

@@ -12,6 +12,7 @@ import uvicorn
 
 from maskq import Client
 from maskq.errors import InvalidRequest
+from maskq.ledger.requirements import Role, refuse_unfit
 from maskq_gateway.app import create_app
 from maskq_gateway.settings import GatewaySettings
 
@@ -37,6 +38,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         stream=sys.stderr,
     )
     with Client(settings) as client:
+        refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = create_app(settings, client, settings.rules(rules))
         with _bound(host, port) as bound:
             config = uvicorn.Config(

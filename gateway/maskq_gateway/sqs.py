@@ -12,10 +12,12 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from maskq import Client
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.ledger.requirements import Role, refuse_unfit
+from maskq.process import EX_CONFIG
 from maskq_gateway import notifications
 from maskq_gateway.beat import Beat
 from maskq_gateway.notifications import NotAnEvent
@@ -27,7 +29,6 @@ from maskq_gateway.triggers import Refused, Triggers
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG: Final = 78
 _PAUSE_S = (
     1.0,
     30.0,
@@ -43,6 +44,7 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
         )
     source = connect(settings.trigger_queue_url, settings.sqs_endpoint_url)
     with Client(settings) as client, Beat(settings.health_file) as beat:
+        refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         _read(source, Triggers(client, rules), beat, stop)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from maskq.contract.places import S3Place
+from maskq.process import EX_CONFIG
 from maskq_standalone import redis_server, uploads
 from maskq_standalone.children import Child, ChildError, Stopped, explain
 from maskq_standalone.directory import Credentials, Lock
@@ -22,7 +23,6 @@ from maskq_standalone.server import Server
 from maskq_standalone.workers import (
     COMMAND,
     DRAIN_S,
-    SETTINGS_WRONG,
     WEBHOOKS_COMMAND,
     Worker,
     gpu_environments,
@@ -347,7 +347,7 @@ class Stack:
                 self._announce(worker, " again")
         elif worker.given_up:
             pass
-        elif worker.child.returncode == SETTINGS_WRONG:
+        elif worker.child.returncode == EX_CONFIG:
             worker.given_up = True
             self._report(f"{worker.name} {worker.child.ending()}; it stays down")
         elif not worker.restarts.scheduled:

@@ -17,7 +17,6 @@ WEBHOOKS_COMMAND = (sys.executable, "-m", "maskq_worker.webhooks")
 READY_S = 600.0  # the first start of a model may fetch it
 HEALTHY_S = 5.0  # a worker touches its file every second
 DRAIN_S = 30.0  # a SIGTERM lets running jobs finish
-SETTINGS_WRONG = os.EX_CONFIG  # a worker's exit code: to start it again will not help
 # A token or profile of the caller's own would win over, or spoil, the generated credentials.
 FOREIGN = (
     "AWS_SESSION_TOKEN",

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 from acceptance.conftest import LEASE_S
 from bench.checkpoints import write_smallest
 from PIL import Image
@@ -52,7 +53,8 @@ def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
     with ThreadPoolExecutor(3) as pool:
         blocking = pool.submit(job.wait, timeout=90)
         awaiting = pool.submit(asyncio.run, width_of(job.id))
-        until(lambda: ledger.redis.execute_command("PUBSUB", "NUMSUB", channel)[1] == 2)
+        with redis.Redis.from_url(fresh_stack.redis.url) as admin:
+            until(lambda: admin.execute_command("PUBSUB", "NUMSUB", channel)[1] == 2)
 
         # When Redis dies, and a worker starts before it is back
         fresh_stack.kill_redis()
@@ -75,7 +77,8 @@ def test_a_worker_that_starts_while_redis_is_full_works_it_off(
     ledger, prefix = fresh_client.session.ledger, fresh_client.key_prefix
     ledger.run(calls.register_model(prefix, MODEL, {}))
     job = fresh_client.submit(IMAGE)
-    ledger.redis.config_set("maxmemory", "1")
+    with redis.Redis.from_url(fresh_stack.redis.url) as admin:
+        admin.config_set("maxmemory", "1")
 
     # When a worker starts, then it does the job
     fresh_stack.start_worker()

@@ -22,10 +22,10 @@ from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobSta
 from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls, keys
 from maskq.ledger.calls import Claimed, Limits, ReleaseOutcome, Submitted, Swept
+from maskq.ledger.scripts import script
 from maskq_standalone.redis_server import RedisServer, find
 
 MODEL = "demo"
-RUN_ID = "run-1"
 LEASE_S = 100.0  # a test on a busy machine must never see one run out by itself
 RESULT = JobResult(width=4, height=3, model=MODEL, outputs={"mask": "s3://out/1/mask.png"})
 BROKEN = JobFailure(code=FailureCode.INVALID_IMAGE, message="not an image")
@@ -179,13 +179,19 @@ class Desk:
         after_ms: int | None = 1000,
         cap: int = 200,
         lease_s: float = LEASE_S,
-        run_id: str = RUN_ID,
+        new_server: bool = False,
     ) -> Swept:
-        """One sweep, `after_ms` since the last one of the same Redis run (None: as it stands)."""
+        """One sweep, `after_ms` since the last one (None: as it stands).
+
+        `new_server`: of a server that has just started or became the primary.
+        """
         if after_ms is not None:
-            last = {"swept_ms": self.now_ms() - after_ms, "run_id": RUN_ID}
-            self.redis.hset(self.key("sweeper"), mapping=last)
-        return self.ledger.run(calls.sweep(self.prefix, lease_s=lease_s, run_id=run_id, cap=cap))
+            self.redis.hset(self.key("sweeper"), "swept_ms", self.now_ms() - after_ms)
+        if new_server:
+            self.redis.script_flush()
+        else:
+            self.redis.script_load(script("sweep").text)
+        return self.ledger.run(calls.sweep(self.prefix, lease_s=lease_s, cap=cap))
 
     # --- looks ----------------------------------------------------------------------------------------
 

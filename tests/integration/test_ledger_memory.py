@@ -9,9 +9,10 @@ from maskq.contract.ids import new_id
 from maskq.errors import QueueFull
 from maskq.ledger import calls
 from maskq.ledger.calls import ReleaseOutcome
+from maskq.ledger.scripts import script
 
 from . import ledger_desk
-from .ledger_desk import MODEL, RUN_ID, Desk, asked
+from .ledger_desk import MODEL, Desk, asked
 
 own_desk = ledger_desk.own_desk
 
@@ -29,8 +30,8 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: Desk) -> None:
     jobs |= {name: desk.claimed_job() for name in ("swept", "timed out")}
     desk.lease_runs_out(jobs["swept"][0])
     desk.time_is_up(jobs["timed out"][0])
-    last = {"swept_ms": desk.now_ms() - 1000, "run_id": RUN_ID}
-    desk.redis.hset(desk.key("sweeper"), mapping=last)
+    desk.redis.hset(desk.key("sweeper"), "swept_ms", desk.now_ms() - 1000)
+    desk.redis.script_load(script("sweep").text)  # this server has swept before
     before = {name for name in desk.key_names() if ":job:" in name}
     # When
     fill(desk)

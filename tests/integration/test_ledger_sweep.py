@@ -9,7 +9,7 @@ from maskq.ledger import calls
 from maskq.ledger.calls import ClaimOutcome, Swept
 
 from . import ledger_desk
-from .ledger_desk import LEASE_S, NOTHING_SWEPT, RUN_ID, Desk
+from .ledger_desk import LEASE_S, NOTHING_SWEPT, Desk
 
 desk = ledger_desk.desk
 
@@ -28,9 +28,9 @@ def test_one_sweep_in_400_ms_does_the_work(desk: Desk) -> None:
     assert desk.sweep(after_ms=200) == swept(swept=0)
 
 
-def test_a_sweep_of_another_redis_run_is_never_too_early(desk: Desk) -> None:
+def test_the_first_sweep_of_a_new_server_is_never_too_early(desk: Desk) -> None:
     desk.sweep()
-    assert desk.sweep(after_ms=None, run_id="run-2") == NOTHING_SWEPT
+    assert desk.sweep(after_ms=None, new_server=True) == NOTHING_SWEPT
 
 
 def test_sweeps_go_on_when_redis_clock_was_set_back(desk: Desk) -> None:
@@ -133,7 +133,7 @@ def test_a_lease_of_a_job_without_record_is_dropped(desk: Desk) -> None:
         {"after_ms": int(LEASE_S * 500) + 50},
         {"after_ms": 3_600_000},
         {"after_ms": -3_600_000},
-        {"after_ms": 1000, "run_id": "run-2"},
+        {"after_ms": 1000, "new_server": True},
     ],
     ids=["half a lease", "an hour", "clock set back", "Redis restarted"],
 )
@@ -152,7 +152,7 @@ def test_after_an_outage_holders_have_one_lease_of_grace(desk: Desk, gap: dict[s
     assert desk.score(other, "leases") == far
     # And it is given once
     desk.lease_runs_out(job_id)
-    assert desk.sweep(run_id=RUN_ID).reaped == 1
+    assert desk.sweep().reaped == 1
     assert not desk.succeed(job_id, token)
 
 

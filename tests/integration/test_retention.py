@@ -12,6 +12,7 @@ from maskq import Client
 from maskq.contract import JobResult, Output
 from maskq.contract.places import S3Place
 from maskq.ledger import Ledger, calls
+from maskq.ledger.scripts import script
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.retention import Retention
 
@@ -110,9 +111,9 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
 
     attempt("first")
     ledger.redis.zadd(f"{prefix}:leases", {job.id: 1})
-    swept = {"swept_ms": int(time.time() * 1000) - 1000, "run_id": "r"}
-    ledger.redis.hset(f"{prefix}:sweeper", mapping=swept)
-    assert ledger.run(calls.sweep(prefix, lease_s=60, run_id="r")).reaped == 1
+    ledger.redis.hset(f"{prefix}:sweeper", "swept_ms", int(time.time() * 1000) - 1000)
+    ledger.redis.script_load(script("sweep").text)  # this server has swept before
+    assert ledger.run(calls.sweep(prefix, lease_s=60)).reaped == 1
     ledger.redis.hdel(f"{prefix}:job:{job.id}", "alone")
     result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt("second")})
     body = result.model_dump_json().encode()

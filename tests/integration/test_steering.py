@@ -120,7 +120,7 @@ def test_what_may_be_tried_again(service: Service, end: str | None) -> None:
         job.cancel()
     if end == "expired":
         time.sleep(0.01)
-        service.ledger.run(calls.sweep(service.prefix, lease_s=9, run_id="r"))
+        service.ledger.run(calls.sweep(service.prefix, lease_s=9))
     if end:
         assert job.refresh().status == end
         assert service.client.retry(job.id).refresh().retry_of == job.id

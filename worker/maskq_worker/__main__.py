@@ -50,12 +50,12 @@ def main() -> int:
         cuda = goes_to_gpu(settings)
         wanted = sizes(settings, cuda=cuda)
         name = served_name(settings.model or "", settings.model_name)
+        app = make_app(settings, name, concurrency=wanted.concurrency)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
         return EX_CONFIG
     if not cuda:
         run_as_batch()
-    app = make_app(settings, name, concurrency=wanted.concurrency)
     app.settings, app.sizes = settings, wanted
     worker = app.Worker(
         hostname=node_name(),

@@ -15,19 +15,21 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.worker import state
-from redis import AuthenticationError, ResponseError
 
 from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
-from maskq.ledger import Ledger, calls
+from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.models import REGISTER_EVERY_S
+from maskq.ledger.requirements import Role, await_met, refuse_unfit
+from maskq.process import EX_CONFIG
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
 from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model.checkpoint import served_name
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.presence import Presence
@@ -37,7 +39,6 @@ from maskq_worker.watchdog import Watchdog, end_process
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78  # sysexits.h: restarting will not help
 _DRAIN_S = 30.0
 _GIVE_BACK_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
@@ -63,8 +64,15 @@ class ModelStep(bootsteps.StartStopStep):
     def _start(self, worker: Any) -> None:
         settings = self._settings
         began = time.monotonic()
-        self._ledger = Ledger(settings.redis_url.get_secret_value())
+        self._ledger = Ledger(RedisUrl.of(settings))
         prefix = settings.key_prefix
+        # Before the model is loaded, which takes long; a Redis that is away is waited for after that.
+        refuse_unfit(
+            self._ledger,
+            Role.WORKER,
+            prefix,
+            served_name(settings.model or "", settings.model_name),
+        )
         # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
         self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)
         self._sweeper.start()
@@ -159,20 +167,25 @@ class ModelStep(bootsteps.StartStopStep):
         self._segmenter.self_test()
 
     def _await_registered(self) -> None:
-        """A Redis that is away, or still reads its file, is waited for; one that is full can be served.
-        A wrong password or a missing right is a mistake in the settings."""
+        """A Redis that is away or still reads its file is waited for; one that is full is served."""
         while True:
+            await_met(
+                self._ledger,
+                Role.WORKER,
+                self._settings.key_prefix,
+                self._segmenter.info.name,
+                _pause,
+            )
             try:
                 return self._presence.register()
             except QueueFull as error:
                 logger.warning("%s; the model is made known later", error)
                 return
             except StoreUnavailable as error:
-                if isinstance(error.__cause__, (AuthenticationError, ResponseError)):
+                if error.code is not FailureCode.STORE_UNAVAILABLE:
                     raise
                 logger.warning("%s; trying again", error)
-            time.sleep(_AWAY_PAUSE_S)
-            state.maybe_shutdown()
+                _pause(_AWAY_PAUSE_S)
 
     def _on_ready(self, **_: Any) -> None:
         timer = self._worker.timer
@@ -228,6 +241,11 @@ class ModelStep(bootsteps.StartStopStep):
 
 def _end_for(device: str, error: Exception) -> None:
     end_process(f"{device} is lost to this process ({str(error).splitlines()[0]})")
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+    state.maybe_shutdown()
 
 
 def _ignoring_outages(work: Any) -> None:

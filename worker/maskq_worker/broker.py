@@ -1,4 +1,7 @@
-"""Celery's Redis transport, made to survive what anybody may push on a list.
+"""Celery's Redis transport over our own connections, made to survive what anybody may push on a list.
+
+kombu's own reading of a URL is not used: it takes no `?db=`, and sends a password before TLS where the
+transport is named, as it is here.
 
 As shipped, one message that is not JSON ends the worker's main loop, and several kinds of malformed
 ones cost a thread each for good. Here a message is parsed before Celery sees it (envelope.py). What is
@@ -29,6 +32,8 @@ from kombu.serialization import register
 from kombu.transport import redis
 from redis import OutOfMemoryError, RedisError
 
+from maskq.ledger.connection import connection_class, connection_options
+from maskq.ledger.redis_url import RedisUrl
 from maskq_worker import envelope
 from maskq_worker.envelope import Refused
 from maskq_worker.slots import Slots
@@ -86,9 +91,19 @@ class QoS(redis.QoS):
 class Channel(redis.Channel):
     QoS = QoS
     refused_key = "maskq:refused"
+    redis_url: RedisUrl
     inbox: Inbox | None = None  # None: it only sends
 
-    from_transport_options = (*redis.Channel.from_transport_options, "refused_key", "inbox")  # type: ignore[assignment]
+    from_transport_options = (  # type: ignore[assignment]
+        *redis.Channel.from_transport_options, "refused_key", "redis_url", "inbox",
+    )  # fmt: skip
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        self.connection_class = connection_class(self.redis_url)
+        # kombu's own part of it: a class that tells the event loop of a connection that ends.
+        made = super()._connparams(asynchronous)["connection_class"]
+        most = {"max_connections": self.max_connections}
+        return connection_options(self.redis_url) | most | {"connection_class": made}
 
     def _queue_bind(self, *binding: Any) -> None:
         try:

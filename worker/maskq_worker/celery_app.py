@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from celery import Celery
 from kombu import Queue
 
-from maskq.ledger import keys
+from maskq.ledger import RedisUrl, keys
 from maskq_worker.broker import Inbox
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.slots import Slots
 
 _RESULT_EXPIRES_S = 3600  # only raw Celery callers have results here; the record is the truth
 _VISIBILITY_S = 600
+_HEALTH_CHECK_S = 5
 
 
 def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> Celery:
     """An app that consumes the intake and the tickets of one model."""
     from maskq_worker.bootstep import ModelStep  # it imports the tasks, which bind to an app
 
-    url = settings.redis_url.get_secret_value()
+    url = RedisUrl.of(settings)
     prefix = settings.key_prefix
     app = Celery("maskq", set_as_current=False, include=["maskq_worker.tasks"])
     slots = app.slots = Slots(concurrency)
     names = [keys.intake(prefix), keys.queue(prefix, model_name)]
     app.conf.update(
-        broker_url=url,
+        broker_url=_shown(url),
         broker_transport="maskq_worker.broker:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # the default gives up after 100 and exits
         broker_transport_options={
-            "socket_timeout": 5,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 5,
+            "redis_url": url,
+            "health_check_interval": _HEALTH_CHECK_S,  # of the connection that waits for messages
             "visibility_timeout": _VISIBILITY_S,
             "priority_steps": [0],
             "queue_order_strategy": "round_robin",
@@ -43,7 +44,6 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
             "refused_key": f"{prefix}:refused",
             "inbox": Inbox(names[0], names[1], model_name, slots),
         },
-        result_backend=url,
         result_expires=_RESULT_EXPIRES_S,
         # Nothing is acknowledged: a message that dies with its worker is sent again by the ledger, and
         # keeping a copy in `unacked` would cost two round trips a job to protect it a second time.
@@ -61,5 +61,12 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
     )
+    app.backend_cls = "maskq_worker.results:ResultBackend"  # over CELERY_RESULT_BACKEND, too
     app.steps["worker"].add(ModelStep)
     return app
+
+
+def _shown(url: RedisUrl) -> str:
+    """For Celery's log; broker.py connects by what `url` says."""
+    host, port = url.hosts[0] if url.hosts else (url.path, 0)
+    return f"redis://{quote(host, safe='')}:{port}/{url.db}"

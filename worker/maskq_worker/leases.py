@@ -106,7 +106,6 @@ class Sweeper:
         call = calls.sweep(
             self._prefix,
             lease_s=self._lease_s,
-            run_id=self._ledger.run_id(),
             event_retention_s=self._event_retention_s,
         )
         swept = self._ledger.run(call)

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-EX_CONFIG = 78  # a mistake in the settings: starting again will not help
+from maskq.process import EX_CONFIG
+
 _BACKOFF_S = (0.5, 30.0)  # before the first and at most before a later restart
 _STEADY_S = 60.0  # who lived so long starts again without a penalty
 _GRACE_S = 75.0  # for a drain; then SIGKILL

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -28,8 +29,10 @@ from maskq import webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError
-from maskq.ledger import Ledger, calls
+from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import DueDelivery
+from maskq.ledger.requirements import Role, await_met
+from maskq.process import EX_CONFIG
 from maskq_worker import outbound
 from maskq_worker.leases import Sweeper
 from maskq_worker.outbound import Refused, Unreachable
@@ -38,7 +41,6 @@ from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78
 _AT_ONCE = 32
 _AT_ONCE_A_HOST = 8  # a slow receiver leaves the others their threads
 _HOLD_S = 60.0  # longer than any attempt
@@ -234,7 +236,7 @@ def main() -> int:
         end_with(parent)
     try:
         settings = WebhookSettings.load()
-        ledger = Ledger(settings.redis_url.get_secret_value())
+        ledger = Ledger(RedisUrl.of(settings))
         deliverer = Deliverer(ledger, settings)
     except MaskqError as error:
         print(f"maskq worker: {error}", file=sys.stderr)
@@ -247,8 +249,18 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    try:
+        await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", partial(_pause, stop))
+    except MaskqError as error:
+        print(f"maskq worker: {error}", file=sys.stderr)
+        return EX_CONFIG
     run(deliverer, ledger, settings, stop)
     return 0
+
+
+def _pause(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        sys.exit(0)
 
 
 def run(

@@ -14,7 +14,7 @@ from maskq.client.wake_task import WakeTask
 from maskq.client.wake_thread import WakeThread
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest
-from maskq.ledger import AsyncLedger, Ledger, calls
+from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.per_process import PerLoop, PerProcess
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class BlockingSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.ledger = ledger = Ledger(settings.redis_url.get_secret_value())
+        self.ledger = ledger = Ledger(RedisUrl.of(settings))
         self._wake = PerProcess(lambda: WakeThread(ledger))
         self.driver = BlockingDriver(ledger, self._wake)
 
@@ -86,7 +86,7 @@ class AsyncSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.ledger = ledger = AsyncLedger(settings.redis_url.get_secret_value())
+        self.ledger = ledger = AsyncLedger(RedisUrl.of(settings))
         self._wake = PerLoop(lambda: WakeTask(ledger), WakeTask.close)
         self.driver = AsyncDriver(ledger, self._wake)
 

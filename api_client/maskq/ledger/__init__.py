@@ -5,5 +5,6 @@ broker redelivers, doubles or loses. docs/architecture.md draws the state machin
 """
 
 from maskq.ledger.executor import AsyncLedger, Ledger
+from maskq.ledger.redis_url import RedisUrl
 
-__all__ = ["AsyncLedger", "Ledger"]
+__all__ = ["AsyncLedger", "Ledger", "RedisUrl"]

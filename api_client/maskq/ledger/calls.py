@@ -45,6 +45,9 @@ class Call(Generic[T]):
     parse: Callable[[Any], T]
     waits_s: float = 0.0  # in Redis, for something to come
     at_once: tuple[Argument, ...] = ()  # then: the same command without waiting
+    # In place of `args` where the server does not know the script: it has just started, or just became
+    # the primary. Only for a call that is run by itself.
+    args_when_new: tuple[Argument, ...] = ()
 
 
 # A century stands for 'never'. More than Redis takes as a time to live would stop a script half-way,
@@ -369,13 +372,18 @@ def sweep(
     prefix: str,
     *,
     lease_s: float,
-    run_id: str,
     event_retention_s: float = 7 * 86_400.0,
     cap: int = 200,
 ) -> Call[Swept]:
     """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
-    args = (prefix, _ms(lease_s), cap, run_id, _ms(event_retention_s))
-    return Call(script("sweep"), args, lambda answer: Swept(*map(int, answer)))
+
+    def args(is_new: int) -> tuple[Argument, ...]:
+        return (prefix, _ms(lease_s), cap, is_new, _ms(event_retention_s))
+
+    def parse(answer: Sequence[str]) -> Swept:
+        return Swept(*map(int, answer))
+
+    return Call(script("sweep"), args(0), parse, args_when_new=args(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,8 +427,11 @@ def orphans_removed(prefix: str, which: Objects) -> Call[None]:
 
 def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
     """The record, or None where there is none."""
-    args = ("HGETALL", keys.record(prefix, job_id))
-    return Call(None, args, lambda answer: parse_record(pairs(answer)) if answer else None)
+
+    def parse(answer: Sequence[str]) -> JobRecord | None:
+        return parse_record(pairs(answer)) if answer else None
+
+    return Call(script("get"), (prefix, job_id), parse)
 
 
 def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,25 +18,18 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
+from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
+from maskq.ledger import connection
 from maskq.ledger.calls import Call
-from maskq.ledger.slots import CONNECTIONS, AsyncSlots, Slots, apart, end
+from maskq.ledger.redis_url import NAME, RedisUrl
+from maskq.ledger.slots import AsyncSlots, Slots, apart, end
 from maskq.per_process import PerLoop, PerProcess
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# A half-open connection is noticed within seconds (the default never notices). Every call may be sent
-# twice, so a lost answer is simply asked for again.
-_CONNECTION: dict[str, Any] = {
-    "socket_timeout": 5,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "health_check_interval": 5,
-    "decode_responses": True,
-    "protocol": 2,
-    "max_connections": CONNECTIONS,
-}
+# Every call may be sent twice, so a lost answer is simply asked for again.
 _TRIES = 3
 _OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
@@ -55,6 +49,13 @@ def _command(call: Call[Any]) -> tuple[str | int, ...]:
     return ("EVALSHA", call.script.sha, 0, *call.args)
 
 
+def _told_when_new(calls: Sequence[Call[Any]]) -> tuple[str | int, ...]:
+    """What EVAL is given of a call that goes by itself, where it has other arguments then."""
+    if len(calls) == 1 and calls[0].script and calls[0].args_when_new:
+        return (calls[0].script.text, 0, *calls[0].args_when_new)
+    return ()
+
+
 def _known_scripts(answers: list[Any]) -> list[Any]:
     """Raises NoScriptError if it is the answer of one."""
     for answer in answers:
@@ -63,7 +64,7 @@ def _known_scripts(answers: list[Any]) -> list[Any]:
     return answers
 
 
-def _outcomes(calls: Sequence[Call[T]], answers: list[Any], url: str) -> list[T | Exception]:
+def _outcomes(calls: Sequence[Call[T]], answers: list[Any], url: RedisUrl) -> list[T | Exception]:
     """What each answer means; an error concerns its own call alone."""
     outcomes: list[T | Exception] = []
     for call, answer in zip(calls, answers, strict=True):
@@ -78,66 +79,104 @@ def _outcomes(calls: Sequence[Call[T]], answers: list[Any], url: str) -> list[T 
 
 
 @contextmanager
-def _usable_url() -> Iterator[None]:
-    try:
-        yield
-    except ValueError:  # its text may hold a part of the password
-        raise InvalidRequest(
-            "MASKQ_REDIS_URL is no URL of a Redis: it is redis://:PASSWORD@HOST:PORT/0, and what is "
-            "neither letter nor digit in a password is written as in URLs (%2F for /)"
-        ) from None
-
-
-@contextmanager
-def _typed_errors(url: str) -> Iterator[None]:
+def _typed_errors(url: RedisUrl) -> Iterator[None]:
     """What the person who configured the URL needs to read, without its password."""
-    place = url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
     try:
         yield
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"{error.object!a} is not text that can be sent: {error}") from None
     except redis.AuthenticationError as error:
-        raise StoreUnavailable(
-            f"Redis at {place} refused the password: {error}; check MASKQ_REDIS_URL"
-        ) from error
+        raise _refused(f"refused the password: {error}; check {NAME}", url) from error
     except redis.MaxConnectionsError as error:
         raise StoreUnavailable(
-            f"this client uses as many connections to Redis at {place} as it may (max_connections in "
-            f"MASKQ_REDIS_URL): make fewer calls at a time, or raise it"
+            f"this client uses as many connections to Redis at {url.place} as it may (max_connections "
+            f"in {NAME}): make fewer calls at a time, or raise it"
         ) from error
     except _OUTAGE as error:
+        if tls := _tls_error(error):
+            raise _refused(_tls_words(tls), url) from error
+        if isinstance(error, connection.Interrupted):
+            raise StoreUnavailable(f"Redis at {url.place} cannot do it now: {error}") from error
+        runs = "it runs" if url.tls is None else "it runs, with TLS"
         raise StoreUnavailable(
-            f"Redis at {place} cannot be reached: {error}; check MASKQ_REDIS_URL and that it runs"
+            f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that {runs}"
         ) from error
     except redis.OutOfMemoryError as error:
-        raise QueueFull(f"Redis at {place} is at its memory limit; submit again later") from error
+        raise _full(url) from error
     except redis.ResponseError as error:
         if str(error).startswith(("OOM", "-OOM")) or "maxmemory" in str(error):
-            raise QueueFull(
-                f"Redis at {place} is at its memory limit; submit again later"
-            ) from error
-        raise StoreUnavailable(f"Redis at {place} refused the call: {error}") from error
+            raise _full(url) from error
+        if is_missing_right(error):
+            user = url.username or "default"
+            said = (
+                f"does not allow user {user!r} what this needs: {error}; grant it (docs/redis.md)"
+            )
+            raise _refused(said, url) from error
+        raise _refused(f"refused the call: {error}", url) from error
+
+
+def _full(url: RedisUrl) -> QueueFull:
+    return QueueFull(f"Redis at {url.place} is at its memory limit; submit again later")
+
+
+def _refused(what: str, url: RedisUrl) -> StoreUnavailable:
+    """No outage: it stays so until somebody changes the settings or the rights."""
+    raised = StoreUnavailable(f"Redis at {url.place} {what}")
+    raised.code = FailureCode.ACCESS_DENIED
+    return raised
+
+
+def is_missing_right(error: redis.ResponseError) -> bool:
+    """Whether the ACL forbids it, to the caller or within a script."""
+    return (
+        isinstance(error, redis.exceptions.NoPermissionError)
+        or "NOPERM" in str(error)
+        or "ACL failure in script" in str(error)
+        or "user executing the script can't" in str(error)  # Redis 7.0
+    )
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The reason, if TLS could not be agreed on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            lost = isinstance(seen, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            return None if lost else seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"shows a certificate that is not trusted here: {error.verify_message}; name who signs "
+            f"it in MASKQ_REDIS_CA_FILE, and the host in {NAME} as the certificate has it"
+        )
+    return f"and this process do not agree on TLS: {error.reason or error}; check {NAME}"
 
 
 class _Link:
     """One process's connections, and how many of them are used at a time."""
 
-    def __init__(self, url: str) -> None:
-        retry = Retry(_backoff(), _TRIES)
-        self.redis: Redis = Redis.from_url(
-            url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
+    def __init__(self, url: RedisUrl) -> None:
+        pool = connection.pool(
+            url,
+            decode_responses=True,
+            retry=Retry(_backoff(), _TRIES),
+            retry_on_error=list(_OUTAGE),
         )
-        self.slots = Slots(self.redis.connection_pool.max_connections)
+        self.redis: Redis = Redis.from_pool(pool)
+        self.slots = Slots(pool.max_connections)
 
 
 class Ledger:
     """The blocking executor; safe to share between threads, and across a fork."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._link = PerProcess(lambda: _Link(url))
-        with _usable_url():
-            self._link.get()
+    def __init__(self, url: str | RedisUrl) -> None:
+        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
+        self._link = PerProcess(lambda: _Link(parsed))
 
     @property
     def redis(self) -> Redis:
@@ -166,10 +205,15 @@ class Ledger:
         one, other = self.run_many(both)
         return one, other
 
-    def run_id(self) -> str:
-        """Which run of the server this is: it changes with a restart."""
-        with _typed_errors(self._url):
-            return str(self.redis.info("server")["run_id"])
+    @property
+    def place(self) -> str:
+        """Where Redis is, for people."""
+        return self._url.place
+
+    @property
+    def user(self) -> str:
+        """Who asks."""
+        return self._url.username or "default"
 
     def close(self) -> None:
         """Give the connections back; who uses it again connects again."""
@@ -191,9 +235,17 @@ class Ledger:
         try:
             return self._send(client, calls, each)
         except NoScriptError:
-            for text in {call.script.text for call in calls if call.script}:
-                client.script_load(text)
-            return self._send(client, calls, each)
+            return self._send_new(client, calls, each)
+
+    def _send_new(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
+        """To a server that does not know the scripts yet."""
+        answers = []
+        if only := _told_when_new(calls):  # in one step with what makes the script known
+            answers = [client.execute_command("EVAL", *only)]
+        # Redis forgets what came by EVAL when it has seen enough others.
+        for text in {call.script.text for call in calls if call.script}:
+            client.script_load(text)
+        return answers or self._send(client, calls, each)
 
     def _send(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         if len(calls) == 1 and not each:
@@ -207,12 +259,15 @@ class Ledger:
 class _AsyncLink:
     """One event loop's connections, and the calls that are in progress."""
 
-    def __init__(self, url: str) -> None:
-        retry = AsyncRetry(_backoff(), _TRIES)
-        self.redis: AsyncRedis = AsyncRedis.from_url(
-            url, retry=retry, retry_on_error=list(_OUTAGE), **_CONNECTION
+    def __init__(self, url: RedisUrl) -> None:
+        pool = connection.async_pool(
+            url,
+            decode_responses=True,
+            retry=AsyncRetry(_backoff(), _TRIES),
+            retry_on_error=list(_OUTAGE),
         )
-        self.slots = AsyncSlots(self.redis.connection_pool.max_connections)
+        self.redis: AsyncRedis = AsyncRedis.from_pool(pool)
+        self.slots = AsyncSlots(pool.max_connections)
         self.tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -226,11 +281,10 @@ class _AsyncLink:
 class AsyncLedger:
     """The async executor; any number of event loops and threads may share it."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._link = PerLoop(lambda: _AsyncLink(url), _AsyncLink.close)
-        with _usable_url():
-            redis.asyncio.ConnectionPool.from_url(url)  # connects nothing
+    def __init__(self, url: str | RedisUrl) -> None:
+        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
+        self._link = PerLoop(lambda: _AsyncLink(parsed), _AsyncLink.close)
 
     @property
     def redis(self) -> AsyncRedis:

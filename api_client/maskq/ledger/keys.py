@@ -24,7 +24,7 @@
 {p}:workers:{model}      zset   processes that serve it (JSON), by when they count as gone
 {p}:default-model        the model of requests that name none (`maskq models default`)
 {p}:durable              written by submissions that wait for the disk
-{p}:sweeper              hash   when the last sweep was, and of which Redis run
+{p}:sweeper              hash   when the last sweep was
 {p}:events               stream CloudEvents
 {p}:wake:{id}            pub/sub channel: wakes who waits for a job or a batch
 """

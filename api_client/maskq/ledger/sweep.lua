@@ -1,22 +1,22 @@
 -- What nobody else will do: leases that ran out, deadlines, back-offs that passed, lost tickets.
 -- Every sweeper of the deployment may call it at any rate; one call in MIN_GAP_MS does the work.
--- ARGV: prefix, lease_ms, cap, redis run id, how long events are kept (ms)
+-- ARGV: prefix, lease_ms, cap, '1': this server has not swept before (it has just started, or just
+--       became the primary) | '0', how long events are kept (ms)
 -- → {swept (0 | 1), reaped, timed out or expired, sent after back-off, sent again, answers sent again}
 local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
 local ANSWERS = 20  -- sent again: what Celery cannot be told in five minutes, it never can
 -- Sweepers come by every second. A gap that short is no outage even where half a lease is shorter, or
 -- every sweep would extend all leases and none would ever run out.
 local OUTAGE_MS = 2500
-local lease_ms, cap, run_id = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local lease_ms, cap, is_new = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local state = key('sweeper')
-local last = redis.call('HMGET', state, 'swept_ms', 'run_id')
-local gap = now - tonumber(last[1] or 0)
+local gap = now - tonumber(redis.call('HGET', state, 'swept_ms') or 0)
 if gap < 0 then gap = now end  -- Redis' clock was set back: the same as a long gap, or sweeps would stop
-if gap < MIN_GAP_MS and last[2] == run_id then return {0, 0, 0, 0, 0, 0} end
-redis.call('HSET', state, 'swept_ms', integer(now), 'run_id', run_id)
+if gap < MIN_GAP_MS and not is_new then return {0, 0, 0, 0, 0, 0} end
+redis.call('HSET', state, 'swept_ms', integer(now))
 
 -- Redis was away, or every sweeper was: the holders could not renew either. One lease of grace, once.
-if gap > math.max(lease_ms / 2, OUTAGE_MS) or last[2] ~= run_id then
+if gap > math.max(lease_ms / 2, OUTAGE_MS) or is_new then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', integer(now + lease_ms))) do
     redis.call('ZADD', key('leases'), now + lease_ms, id)
   end

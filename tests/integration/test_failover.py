@@ -1,0 +1,214 @@
+"""The primary becomes a replica and its connections stay open: clients go where the primary is now."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.answering import answering
+from support.redis_servers import Sentinel, TunedRedis, follow, running, swap, until
+from support.switch import Switch
+
+from maskq import AsyncClient, Client, JobStatus, MaskqError
+from maskq.contract import FailureCode
+from maskq.errors import StoreUnavailable
+from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.ledger.calls import Call
+from maskq.ledger.connection import Primary
+from maskq.settings import Settings
+
+MODEL, PREFIX = "demo", "failover"
+URI = "s3://photos/a.png"
+
+
+@dataclass
+class Pair:
+    """Two servers, and the address under which one of them is known."""
+
+    first: TunedRedis
+    second: TunedRedis
+    switch: Switch
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.first.password}@127.0.0.1:{self.switch.port}/0"
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(redis_url=self.url, key_prefix=PREFIX)  # type: ignore[arg-type]
+
+    def fail_over(self) -> None:
+        swap(self.first, self.second, lambda: self.switch.lead_to(self.second.port))
+
+    def fail_back(self) -> None:
+        swap(self.second, self.first, lambda: self.switch.lead_to(self.first.port))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    first = TunedRedis(tmp_path / "first", password="secret")
+    second = TunedRedis(tmp_path / "second", password="secret")
+    with running(first, second), Switch(("127.0.0.1", first.port)) as switch:
+        follow(second, first)
+        served = Ledger(first.url)
+        served.run(calls.register_model(PREFIX, MODEL, {}))
+        served.close()
+        yield Pair(first, second, switch)
+
+
+def test_a_client_goes_on_with_the_new_primary_both_ways(pair: Pair) -> None:
+    with Client(pair.settings) as client:
+        ids = [client.submit(URI).id]
+        for change in (pair.fail_over, pair.fail_back):
+            change()
+            ids.append(client.submit(URI, idempotency_key=str(change)).id)
+            assert client.submit(URI, durable=True).status is JobStatus.QUEUED
+            assert client.get(ids[-1]).status is JobStatus.QUEUED
+        assert client.get(ids[0]).cancel()
+        kinds = {record.id: record.status for record in client.list(limit=100).records}
+        assert {kinds[job_id] for job_id in ids[1:]} == {JobStatus.QUEUED}
+
+
+def test_an_async_client_goes_on_with_the_new_primary(pair: Pair) -> None:
+    async def main() -> None:
+        async with AsyncClient(pair.settings) as client:
+            job = await client.submit(URI)
+            await asyncio.to_thread(pair.fail_over)
+            again = await client.submit(URI)
+            assert await job.cancel()
+            assert (await client.get(again.id)).status is JobStatus.QUEUED
+
+    asyncio.run(main())
+
+
+def test_who_waits_reads_the_end_from_the_new_primary(pair: Pair) -> None:
+    """Its own connections are open, idle and lead to a server that knows nothing new."""
+    with Client(pair.settings) as client:
+        job = client.submit(URI)
+        ended: list[Any] = []
+
+        def wait() -> None:
+            try:
+                job.wait(timeout=30)
+            except MaskqError as error:
+                ended.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        pair.fail_over()
+        with pair.first.admin() as cut_off:  # it hears of nothing that happens from now on
+            cut_off.replicaof("127.0.0.1", 1)
+        ledger = Ledger(pair.second.url)
+        ledger.run(calls.cancel(PREFIX, job.id))
+        ledger.close()
+        waiting.join(20)
+        assert [getattr(error, "code", None) for error in ended] == [FailureCode.CANCELED]
+
+
+def test_readers_of_events_go_on_with_the_new_primary(pair: Pair) -> None:
+    with Client(pair.settings) as client:
+        first = client.submit(URI)
+        seen: dict[str, list[str]] = {"alone": [], "group": []}
+        enough = threading.Event()
+
+        def read(name: str, **how: Any) -> None:
+            for event in client.events(since="0", idle=15, **how):
+                seen[name].append(event.subject)
+                if enough.is_set():
+                    return
+
+        readers = [
+            threading.Thread(target=read, args=("alone",)),
+            threading.Thread(target=read, args=("group",), kwargs={"group": "billing"}),
+        ]
+        for reader in readers:
+            reader.start()
+        until(lambda: seen["alone"] and seen["group"])
+        pair.fail_over()
+        last = client.submit(URI)
+        until(lambda: last.id in seen["alone"] and last.id in seen["group"])
+        enough.set()
+        client.submit(URI)
+        for reader in readers:
+            reader.join(20)
+        assert seen["alone"].count(first.id) == seen["group"].count(first.id) == 1
+
+
+def test_a_sentinel_names_the_primary_and_its_successor(tmp_path: Path) -> None:
+    # Given a primary and a replica that a Sentinel with a password of its own watches
+    first = TunedRedis(tmp_path / "first", "primaryauth secret", password="secret")
+    second = TunedRedis(tmp_path / "second", "primaryauth secret", password="secret")
+    sentinel = Sentinel(tmp_path / "sentinel", first, "requirepass watched")
+    with running(first, second):
+        follow(second, first)
+        with running(sentinel):
+            url = RedisUrl.parse(
+                f"sentinel://:secret@127.0.0.1:{sentinel.port};127.0.0.1:1/2"
+                f"?master_name=maskq-test&sentinel_password=watched"
+            )
+            ledger = Ledger(url)
+            ledger.run(calls.touch(PREFIX))
+            until(lambda: _replicas(sentinel) == 1, 20)
+            # When the primary dies
+            first.kill()
+            # Then calls fail for a while, and go on with the one that was promoted
+            until(lambda: _goes_through(ledger), 30)
+            with second.admin() as admin:
+                admin.select(2)
+                assert admin.exists(f"{PREFIX}:durable")
+            ledger.close()
+
+
+def _goes_through(ledger: Ledger) -> bool:
+    try:
+        ledger.run(calls.touch(PREFIX))
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def _replicas(sentinel: Sentinel) -> int:
+    with redis.Redis(port=sentinel.port, password="watched", protocol=2) as asked:
+        return int(asked.sentinel_master("maskq-test")["num-slaves"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "NOREPLICAS Not enough good replicas to write.",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "CLUSTERDOWN Hash slot not served",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "READONLY You can't write against a read only replica.",
+        "ERR WAITAOF cannot be used with replica instances. Please also note that writes are local.",
+        "ERR max number of clients reached",
+    ],
+)
+def test_what_passes_is_an_outage(said: str) -> None:
+    with answering({b"ASKED": f"-{said}\r\n".encode()}) as port:
+        ledger = Ledger(f"redis://127.0.0.1:{port}")
+        with pytest.raises(StoreUnavailable) as refused:
+            ledger.run(Call(None, ("ASKED",), str))
+        assert refused.value.code is FailureCode.STORE_UNAVAILABLE
+        ledger.close()
+
+
+def test_what_stays_is_none() -> None:
+    primary = Primary(RedisUrl.parse("redis://h"))
+    for said in (
+        "WRONGTYPE Operation against",
+        "BUSYGROUP Consumer Group name",
+        "ERR syntax error",
+    ):
+        assert primary.interruption(redis.ResponseError(said)) is None
+    assert primary.generation == 0
