@@ -186,7 +186,7 @@ class Waits:
         for wait in due:
             del self._woken[wait]
             self._to_the_end(wait)
-        aged = min(int(self._credit), _LOOKS - len(due))
+        aged = min(int(self._credit), _LOOKS - len(due), len(self._in_order) - len(due))
         self._credit -= aged
         for wait in list(islice(self._in_order, aged)):
             self._woken.pop(wait, None)
