@@ -35,7 +35,7 @@ PREFIX = "waits"
 MODEL = "none"
 IMAGE = "s3://photos/a.jpg"
 RESULT = JobResult(width=1, height=1, model=MODEL)
-SETTLED_S = 7.0  # after the waits began, until their connections are counted: one round of re-reading
+SETTLED_S = 7.0  # until connections are counted: one round of re-reading
 
 
 def main() -> None:
