@@ -29,13 +29,15 @@ def ledger(environment: dict[str, str], redis_url: str, key_prefix: str) -> Iter
 
 
 async def cancel_often(
-    begin: Callable[[], Coroutine[Any, Any, Any]], times: int = CANCELS
+    begin: Callable[[], Coroutine[Any, Any, Any]],
+    times: int = CANCELS,
+    within_s: float = WITHIN_S,
 ) -> Counter[str]:
     """How each of them ended that was cancelled before it could be done."""
     ended: Counter[str] = Counter()
     for _ in range(times):
         task = asyncio.create_task(begin())
-        await asyncio.sleep(random.uniform(0, WITHIN_S))
+        await asyncio.sleep(random.uniform(0, within_s))
         if task.done():
             ended["done before"] += 1
             continue
@@ -72,7 +74,7 @@ def test_no_cancellation_of_a_call_is_lost(ledger: Ledger, ask: str) -> None:
                 "progress": batch.progress,
                 "upload": lambda: client.submit(b"the bytes of an image"),
             }
-            ended = await cancel_often(calls_of[ask], 100)
+            ended = await cancel_often(calls_of[ask], 200, within_s=0.002)
             assert not {"lost", "late"} & set(ended), ended
 
     asyncio.run(main())

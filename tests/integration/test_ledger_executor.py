@@ -54,6 +54,21 @@ def test_answers_of_many_calls_come_in_order(desk: Desk, redis_url: str) -> None
     assert desk.ledger.run_many([]) == []
 
 
+def test_a_call_that_is_refused_leaves_the_answers_of_others(desk: Desk, redis_url: str) -> None:
+    known = desk.submit()
+    desk.redis.set(desk.key("job", "odd"), "not a hash")
+    for names in ([known, "odd", "none"], ["odd"], [known]):
+        asked = [calls.get(desk.prefix, name) for name in names]
+        for answers in (
+            desk.ledger.run_each(asked),
+            in_a_loop(redis_url, lambda ledger, asked=asked: ledger.run_each(asked)),
+        ):
+            told = dict(zip(names, answers, strict=True))
+            assert told.get(known) == (desk.record(known) if known in names else None)
+            assert isinstance(told.get("odd"), StoreUnavailable) is ("odd" in names)
+            assert told.get("none") is None
+
+
 @pytest.mark.parametrize("wrong", ["password", "port"])
 def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: str) -> None:
     # Given

@@ -226,7 +226,9 @@ def test_a_batch_is_canceled_at_once(service: Service) -> None:
 
 
 def test_events_can_be_asked_for_by_type_and_job(service: Service) -> None:
-    first, second = service.client.submit(IMAGE), service.client.submit(IMAGE)
+    first = service.client.submit(IMAGE)
+    time.sleep(0.002)  # jobs of one millisecond are taken in the order of their names
+    second = service.client.submit(IMAGE)
     service.succeed_next()
     second.cancel()
 

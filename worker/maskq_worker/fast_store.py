@@ -56,7 +56,11 @@ class StoredObject:
 
 
 class FastStore:
-    """One a process, shared by its threads. `otherwise` does the same by boto3."""
+    """One a process, shared by its threads. `otherwise` does the same by boto3.
+
+    Not for a forked child: obstore's own threads stay with the parent, and a call would never end. The
+    worker forks nowhere.
+    """
 
     def __init__(self, boto3_client: Any) -> None:
         """boto3_client: its endpoint, region and addressing are taken; credentials come by the same

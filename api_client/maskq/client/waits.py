@@ -155,12 +155,11 @@ class Waits:
         self._unheard = False
         return commands
 
-    def heard(self, messages: Sequence[Any]) -> None:
+    def heard(self, message: Any) -> None:
         """What came over the connection."""
         self._heard_s = time.monotonic()
-        for message in messages:
-            if isinstance(message, list | tuple) and message[0] in ("message", "subscribe"):
-                self._woken.update(dict.fromkeys(self._by_channel.get(message[1], ())))
+        if isinstance(message, list | tuple) and message[0] in ("message", "subscribe"):
+            self._woken.update(dict.fromkeys(self._by_channel.get(message[1], ())))
 
     def ping_is_due(self) -> bool:
         """Whether to ask the silent connection if it lives."""
@@ -187,7 +186,7 @@ class Waits:
         for wait in due:
             del self._woken[wait]
             self._to_the_end(wait)
-        aged = min(int(self._credit), _LOOKS - len(due))
+        aged = min(int(self._credit), _LOOKS - len(due), len(self._in_order) - len(due))
         self._credit -= aged
         for wait in list(islice(self._in_order, aged)):
             self._woken.pop(wait, None)

@@ -15,7 +15,6 @@ from maskq.errors import ClientUnusable
 from maskq.ledger import AsyncLedger
 from maskq.ledger.calls import Call
 
-_MESSAGES = 1000  # read before the records are
 _READ_S = 3600.0  # longer than anybody listens without a word: silence is noticed before
 
 
@@ -72,12 +71,11 @@ class WakeTask:
 
     async def _listen(self) -> None:
         """Until nobody waits, or the connection is lost."""
-        read: asyncio.Task[list[Any]] | None = None
+        read: asyncio.Task[None] | None = None
         try:
             connection = self._connection or await self._connect()
+            read = asyncio.create_task(self._read(connection))
             while self._waits:
-                if read is None:
-                    read = asyncio.create_task(_messages(connection))
                 await asyncio.wait(
                     (read, self._bell),
                     timeout=self._waits.next_s(),
@@ -88,8 +86,7 @@ class WakeTask:
                 if self._waits.has_changes:
                     await _send(connection, *self._waits.changes())
                 if read.done():
-                    self._waits.heard(read.result())
-                    read = None
+                    read.result()
                 if self._waits.ping_is_due():
                     await _send(connection, ("PING",))
                 if self._waits.is_lost:
@@ -105,6 +102,14 @@ class WakeTask:
                 await asyncio.wait((read,))
                 if not read.cancelled():
                     read.exception()
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        """Hear whatever comes. While records are read, more may, whose records are read together."""
+        while True:
+            self._waits.heard(
+                await connection.read_response(timeout=_READ_S, disconnect_on_error=False)
+            )
+            self._ring()
 
     def _ring(self) -> None:
         _settle(self._bell)
@@ -145,11 +150,3 @@ def _settle(future: asyncio.Future[None]) -> None:
 async def _send(connection: AbstractConnection, *commands: tuple[str, ...]) -> None:
     for command in commands:
         await connection.send_command(*command, check_health=False)
-
-
-async def _messages(connection: AbstractConnection) -> list[Any]:
-    """The next one, and those that have come with it."""
-    messages = [await connection.read_response(timeout=_READ_S, disconnect_on_error=False)]
-    while messages[-1] is not None and len(messages) < _MESSAGES:
-        messages.append(await connection.read_response(timeout=0, disconnect_on_error=False))
-    return messages

@@ -119,8 +119,8 @@ class WakeThread:
                     if not connection.can_read(timeout=0):
                         break
             with self._lock:
-                if messages:
-                    self._waits.heard(messages)
+                for message in messages:
+                    self._waits.heard(message)
                 ping, lost = self._waits.ping_is_due(), self._waits.is_lost
             if lost or self._broken:
                 raise ConnectionError("the subscribed connection is lost")

@@ -194,7 +194,12 @@ class Ledger:
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
-        """As `run_many`; where a call was refused, its error stands in the place of its answer."""
+        """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
+        if len(calls) == 1:
+            try:
+                return [self.run(calls[0])]
+            except Exception as error:  # noqa: BLE001 - the answer
+                return [error]
         with _typed_errors(self._url):
             answers = self._answers(calls, each=True)
         return _outcomes(calls, answers, self._url)
@@ -302,7 +307,12 @@ class AsyncLedger:
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
-        """As `run_many`; where a call was refused, its error stands in the place of its answer."""
+        """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
+        if len(calls) == 1:
+            try:
+                return [await self.run(calls[0])]
+            except Exception as error:  # noqa: BLE001 - the answer
+                return [error]
         with _typed_errors(self._url):
             answers = await self._answers(calls, each=True)
         return _outcomes(calls, answers, self._url)
