@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import redis
@@ -25,6 +25,7 @@ U = TypeVar("U")
 
 # Every call may be sent twice, so a lost answer is simply asked for again.
 _TRIES = 3
+_SERVERS = 2  # that may have to be taught the scripts: in a failover the first one is not the last
 _OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -36,6 +37,12 @@ def _command(call: Call[Any]) -> tuple[str | int, ...]:
     if call.script is None:
         return call.args
     return ("EVALSHA", call.script.sha, 0, *call.args)
+
+
+def _command_when_new(call: Call[Any]) -> tuple[str | int, ...]:
+    """With the script itself: of a server that does not know it, or of the next one in a failover."""
+    text = call.script.text if call.script else ""
+    return ("EVAL", text, 0, *(call.args_when_new or call.args))
 
 
 @contextmanager
@@ -130,11 +137,7 @@ class Ledger:
     def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
         """All calls in one round trip; independent of one another, in order."""
         with _typed_errors(self._url):
-            try:
-                answers = self._pipeline(calls)
-            except NoScriptError:
-                self._load(calls)
-                answers = self._pipeline(calls)
+            answers = self._known_pipeline(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
@@ -160,13 +163,16 @@ class Ledger:
         try:
             return self.redis.execute_command(*_command(call))
         except NoScriptError:
-            if call.args_when_new and call.script:  # in one step with what makes the script known
-                told = (call.script.text, 0, *call.args_when_new)
-                answer = self.redis.execute_command("EVAL", *told)
-                self._load([call])  # Redis forgets what came by EVAL when it has seen enough others
-                return answer
-            self._load([call])
-            return self.redis.execute_command(*_command(call))
+            answer = self.redis.execute_command(*_command_when_new(call))
+            self._load([call])  # Redis forgets what came by EVAL when it has seen enough others
+            return answer
+
+    def _known_pipeline(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        for _ in range(_SERVERS):
+            with suppress(NoScriptError):
+                return self._pipeline(calls)
+            self._load(calls)
+        return self._pipeline(calls)
 
     def _pipeline(self, calls: Sequence[Call[Any]]) -> list[Any]:
         with self.redis.pipeline(transaction=False) as pipe:
@@ -200,11 +206,7 @@ class AsyncLedger:
     async def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
         """All calls in one round trip; independent of one another, in order."""
         with _typed_errors(self._url):
-            try:
-                answers = await self._pipeline(calls)
-            except NoScriptError:
-                await self._load(calls)
-                answers = await self._pipeline(calls)
+            answers = await self._known_pipeline(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     async def close(self) -> None:
@@ -214,8 +216,16 @@ class AsyncLedger:
         try:
             return await self.redis.execute_command(*_command(call))
         except NoScriptError:
+            answer = await self.redis.execute_command(*_command_when_new(call))
             await self._load([call])
-            return await self.redis.execute_command(*_command(call))
+            return answer
+
+    async def _known_pipeline(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        for _ in range(_SERVERS):
+            with suppress(NoScriptError):
+                return await self._pipeline(calls)
+            await self._load(calls)
+        return await self._pipeline(calls)
 
     async def _pipeline(self, calls: Sequence[Call[Any]]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
