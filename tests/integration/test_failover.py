@@ -108,7 +108,7 @@ def test_who_waits_reads_the_end_from_the_new_primary(pair: Pair) -> None:
         ledger.run(calls.cancel(PREFIX, job.id))
         ledger.close()
         waiting.join(20)
-        assert [getattr(error, "code", None) for error in ended] == [FailureCode.CANCELED]
+        assert [getattr(error, "code", None) for error in ended] == [FailureCode.CANCELED], ended
 
 
 def test_readers_of_events_go_on_with_the_new_primary(pair: Pair) -> None:
@@ -142,8 +142,8 @@ def test_readers_of_events_go_on_with_the_new_primary(pair: Pair) -> None:
 
 def test_a_sentinel_names_the_primary_and_its_successor(tmp_path: Path) -> None:
     # Given a primary and a replica that a Sentinel with a password of its own watches
-    first = TunedRedis(tmp_path / "first", "primaryauth secret", password="secret")
-    second = TunedRedis(tmp_path / "second", "primaryauth secret", password="secret")
+    first = TunedRedis(tmp_path / "first", "masterauth secret", password="secret")
+    second = TunedRedis(tmp_path / "second", "masterauth secret", password="secret")
     sentinel = Sentinel(tmp_path / "sentinel", first, "requirepass watched")
     with running(first, second):
         follow(second, first)

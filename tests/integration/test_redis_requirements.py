@@ -19,7 +19,7 @@ from maskq_standalone.ports import free_port
 
 # Granted for comfort, or for a part of Celery's that only some callers use.
 LIKED = {
-    *("select", "hello", "client|setinfo", "client|setname"),
+    *("select", "hello", "client|setname"),
     *("waitaof", "subscribe", "unsubscribe"),
     *("smembers", "zcount", "expire", "del", "mget", "incrby"),  # chains and chords of raw callers
 }

@@ -86,9 +86,7 @@ def running(*servers: Server) -> Iterator[None]:
 def follow(replica: RedisServer, primary: RedisServer) -> None:
     """Make one server the replica of another, connections left open; returns once it has its data."""
     with admin(replica) as asked:
-        asked.config_set(
-            "primaryauth" if replica.binary.kind == "valkey" else "masterauth", primary.password
-        )
+        asked.config_set("masterauth", primary.password)
         asked.replicaof("127.0.0.1", primary.port)
         until(lambda: asked.info("replication")["master_link_status"] == "up")
 

@@ -7,6 +7,7 @@ anew, by DNS or Sentinel, with the back-off and the limits that any outage has.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,12 @@ from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -35,6 +41,13 @@ else:
 # A half-open connection is noticed within seconds (the default never notices).
 _TIMEOUT_S: Final = 5.0
 _HEALTH_CHECK_S: Final = 5
+
+# No CLIENT SETINFO, which Redis 7.0 does not know and an ACL may forbid: two round trips a connection.
+_UNNAMED: Final[Mapping[str, Any]] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 
 _MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)  # the latter: MASTERDOWN as well
 _MOVED_CODES = ("READONLY ", "UNBLOCKED ", "MASTERDOWN ", "CLUSTERDOWN ")
@@ -216,6 +229,7 @@ def connection_options(url: RedisUrl) -> dict[str, Any]:
 
 def _socket_options(url: RedisUrl) -> dict[str, Any]:
     options: dict[str, Any] = {
+        **_UNNAMED,
         "socket_timeout": _TIMEOUT_S,
         "socket_connect_timeout": _TIMEOUT_S,
         "health_check_interval": _HEALTH_CHECK_S,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ U = TypeVar("U")
 
 # Every call may be sent twice, so a lost answer is simply asked for again.
 _TRIES = 3
+_SERVERS = 2  # that may have to be taught the scripts: in a failover the first one is not the last
 _OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -49,11 +50,10 @@ def _command(call: Call[Any]) -> tuple[str | int, ...]:
     return ("EVALSHA", call.script.sha, 0, *call.args)
 
 
-def _told_when_new(calls: Sequence[Call[Any]]) -> tuple[str | int, ...]:
-    """What EVAL is given of a call that goes by itself, where it has other arguments then."""
-    if len(calls) == 1 and calls[0].script and calls[0].args_when_new:
-        return (calls[0].script.text, 0, *calls[0].args_when_new)
-    return ()
+def _command_when_new(call: Call[Any]) -> tuple[str | int, ...]:
+    """With the script itself: of a server that does not know it, or of the next one in a failover."""
+    text = call.script.text if call.script else ""
+    return ("EVAL", text, 0, *(call.args_when_new or call.args))
 
 
 def _known_scripts(answers: list[Any]) -> list[Any]:
@@ -237,20 +237,19 @@ class Ledger:
             return self._sent(link.redis, calls, each)
 
     def _sent(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
-        try:
-            return self._send(client, calls, each)
-        except NoScriptError:
-            return self._send_new(client, calls, each)
+        for _ in range(_SERVERS):
+            with suppress(NoScriptError):
+                return self._send(client, calls, each)
+            if len(calls) == 1 and not each:
+                answers = [client.execute_command(*_command_when_new(calls[0]))]
+                self._load(client, calls)  # Redis forgets scripts that came by EVAL after a while
+                return answers
+            self._load(client, calls)
+        return self._send(client, calls, each)
 
-    def _send_new(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
-        """To a server that does not know the scripts yet."""
-        answers = []
-        if only := _told_when_new(calls):  # in one step with what makes the script known
-            answers = [client.execute_command("EVAL", *only)]
-        # Redis forgets what came by EVAL when it has seen enough others.
+    def _load(self, client: Redis, calls: Sequence[Call[Any]]) -> None:
         for text in {call.script.text for call in calls if call.script}:
             client.script_load(text)
-        return answers or self._send(client, calls, each)
 
     def _send(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         if len(calls) == 1 and not each:
@@ -310,7 +309,8 @@ class AsyncLedger:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
         if len(calls) == 1:
             try:
-                return [await self.run(calls[0])]
+                answer: T = await self.run(calls[0])
+                return [answer]
             except Exception as error:  # noqa: BLE001 - the answer
                 return [error]
         with _typed_errors(self._url):
@@ -332,12 +332,21 @@ class AsyncLedger:
         return await apart(self._sent(link.redis, calls, each), link.tasks, free, stop=False)
 
     async def _sent(self, client: AsyncRedis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
-        try:
-            return await self._send(client, calls, each)
-        except NoScriptError:
-            for text in {call.script.text for call in calls if call.script}:
-                await client.script_load(text)
-            return await self._send(client, calls, each)
+        for _ in range(_SERVERS):
+            with suppress(NoScriptError):
+                return await self._send(client, calls, each)
+            if len(calls) == 1 and not each:
+                answers = [await client.execute_command(*_command_when_new(calls[0]))]
+                await self._load(
+                    client, calls
+                )  # Redis forgets scripts that came by EVAL after a while
+                return answers
+            await self._load(client, calls)
+        return await self._send(client, calls, each)
+
+    async def _load(self, client: AsyncRedis, calls: Sequence[Call[Any]]) -> None:
+        for text in {call.script.text for call in calls if call.script}:
+            await client.script_load(text)
 
     async def _send(self, client: AsyncRedis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         if len(calls) == 1 and not each:
