@@ -227,6 +227,7 @@ def test_who_wants_no_result_stores_none(
 def test_chords_and_callbacks_of_good_and_bad_requests(
     shop: Shop, stack: Stack, image: str
 ) -> None:
+    before = log_of(stack)
     with own_worker(shop.script, stack), redis.Redis.from_url(stack.redis.url) as raw:
         # A chord of good requests, and one with a member that is refused
         assert shop.ask(chord=[image, image])["result"] == 128
@@ -238,6 +239,7 @@ def test_chords_and_callbacks_of_good_and_bad_requests(
         }
         soon(lambda: raw.llen("shop:noted") == 2, timeout_s=60)
         assert set(raw.lrange("shop:noted", 0, -1)) == failing
+    assert "Traceback" not in log_of(stack).removeprefix(before)
 
 
 # --- the exception in the caller's process ------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -24,7 +26,9 @@ from maskq.contract import (
     SegmentRequest,
 )
 from maskq.contract.jobs import MAX_METADATA_BYTES, ClassStats
+from maskq.contract.mistakes import sentence
 from maskq.contract.places import S3Place
+from maskq.errors import InvalidRequest
 
 IMAGE = "s3://photos/a.png"
 FULL: dict[str, Any] = {
@@ -294,3 +298,30 @@ def test_an_event_keeps_what_it_does_not_know_and_hides_its_cursor() -> None:
 
 def test_every_failure_code_has_a_name_of_its_own() -> None:
     assert all(code.name.lower() == code.value for code in FailureCode)
+
+
+class _Watched:
+    """A value that some frame holds: when it goes, so did the frame."""
+
+
+def test_what_was_raised_for_an_invalid_request_is_freed_with_all_its_frames() -> None:
+    """pydantic's error holds the validator's own exception where the garbage collector cannot look."""
+
+    def refuse(watched: _Watched) -> InvalidRequest:
+        try:
+            SegmentRequest.model_validate({"image_uri": "ftp://elsewhere/image.jpg"})
+        except ValidationError as error:
+            try:
+                raise InvalidRequest(sentence(error))
+            except InvalidRequest as refused:
+                raised = (
+                    refused  # a cycle, as Celery's tracer has one: the frame holds what it raised
+                )
+        return raised
+
+    watched = _Watched()
+    alive = weakref.ref(watched)
+    refuse(watched)
+    del watched
+    gc.collect()
+    assert alive() is None

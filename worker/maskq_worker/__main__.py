@@ -37,6 +37,7 @@ def main() -> int:
     # One line a job is ours to write; Celery's own two say nothing more.
     for name in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.backends.redis").addFilter(_without_traceback)
     from celery.platforms import SecurityWarning
 
     # It warns of pickle, which is not accepted here.
@@ -67,6 +68,15 @@ def main() -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A chord that one of its tasks fails is no fault of this worker's: its line says it all."""
+    from celery.exceptions import ChordError
+
+    if record.exc_info and isinstance(record.exc_info[1], ChordError):
+        record.exc_info = None
+    return True
 
 
 def node_name() -> str:

@@ -180,7 +180,7 @@ class Channel(redis.Channel):
             "text": text,
         }
         try:
-            with self.conn_or_acquire() as client, client.pipeline() as pipe:
+            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 pipe.lpush(self.refused_key, json.dumps(entry, ensure_ascii=False))
                 pipe.ltrim(self.refused_key, 0, _KEPT - 1)
                 pipe.execute()

@@ -1,6 +1,8 @@
 """Every name in Redis, in one place; `common.lua` derives its own by the same rule.
 
 {p}                      list   intake: `maskq.segment` messages of raw Celery callers
+{p}{sep}{n}              lists  the same with a priority n of 1 to 9; sep: kombu's default, or ':'
+{p}:refused              list   messages that were put aside, JSON with the reason, the last 100
 {p}.{model}              list   tickets 'take the next job of this model', Celery's own layout
 {p}:job:{id}             hash   the record
 {p}:ready:{model}:{priority}:{tenant}  zset  queued jobs that may run, by when they were submitted
