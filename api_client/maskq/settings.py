@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     output_prefix: Annotated[str, AfterValidator(_no_edge_slashes)] = "maskq"  # in s3_bucket
     key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")  # of keys and queues
     model: str | None = None  # a hub id, a directory in the hub's layout, or `demo`
+    model_name: ModelName | None = None  # what it is served as; None: by its id or folder
     default_model: ModelName | None = None  # of requests that name none; as served
     max_queued: int = Field(default=100_000, ge=0)  # per model; 0: no limit
     max_queued_per_tenant: int = Field(default=0, ge=0)  # per model and tenant=; 0: no limit
@@ -121,7 +122,6 @@ def usable(settings: object) -> Settings:
 # A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
 # is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
-    "model_name",
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_score_bytes", "s3_client",
     "max_image_bytes", "max_image_pixels", "max_decoded_bytes", "allowed_buckets", "log_level",

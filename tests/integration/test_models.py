@@ -142,6 +142,14 @@ def test_the_deployment_s_default_reaches_every_caller(
     assert deployment.model_of(way(deployment)) == "day"
 
 
+def test_a_caller_that_shares_a_worker_s_environment_means_its_model(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKQ_MODEL", "/models/night/final")
+    monkeypatch.setenv("MASKQ_MODEL_NAME", "night")
+    assert deployment.model_of(by_client(deployment)) == "night"
+
+
 def test_without_a_default_every_caller_is_told_what_to_do(deployment: Deployment) -> None:
     with Client.from_env() as client, pytest.raises(UnknownModel) as refused:
         client.submit(IMAGE)

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from maskq.contract.models import ModelName
 from maskq.settings import Settings
 
 
@@ -16,7 +15,6 @@ class WorkerSettings(Settings):
     """One worker process: one model on one device."""
 
     model: str | None = "Intel/dpt-large-ade"
-    model_name: ModelName | None = None  # what it is served as; None: by its id or folder
     model_revision: str | None = (
         None  # a commit of the hub; None: what `maskq weights pull` recorded
     )

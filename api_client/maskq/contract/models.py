@@ -16,7 +16,7 @@ class ModelChoice(StrEnum):
     REQUEST = "request"  # the request names it
     STORED = "stored"  # `maskq models default NAME`
     SETTING = "setting"  # MASKQ_DEFAULT_MODEL
-    CALLER = "caller"  # MASKQ_MODEL of the caller, which is served under that name
+    CALLER = "caller"  # MASKQ_MODEL_NAME or MASKQ_MODEL of the caller, which is served so
     ONLY = "only"  # the only live model, or the only one known while none is alive
     NOBODY = "nobody"  # there are several, or none
 

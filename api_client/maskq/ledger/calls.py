@@ -105,7 +105,7 @@ class Limits:
         """As a deployment's settings say."""
         return cls(
             default_model=settings.default_model,
-            caller_model=settings.model,
+            caller_model=settings.model_name or settings.model,
             max_queued=settings.max_queued,
             max_queued_per_tenant=settings.max_queued_per_tenant,
             max_attempts=settings.max_attempts,
