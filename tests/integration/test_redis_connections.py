@@ -74,12 +74,12 @@ def everything_works(url: str, db: int, server: TunedRedis, ca: Path | None = No
     app = make_app(settings, "demo", concurrency=1)
     with app.connection_for_write() as connection:
         queue = connection.SimpleQueue("forms.demo")
-        queue.put({"a": "message"}, serializer="json")
+        app.send_task("maskq.segment", args=["a request"], queue="forms.demo")
         with server.admin() as admin:
             admin.select(db)
             assert admin.llen("forms.demo") == 1
             assert admin.exists("forms:durable")
-        assert queue.get(timeout=5).payload == {"a": "message"}
+        assert queue.get(timeout=5).payload[0][0] == ["a request"]
         queue.close()
     app.backend.store_result("an-id", {"a": "result"}, "SUCCESS")
     assert app.backend.get_result("an-id") == {"a": "result"}
