@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_the_documented_users_may_do_no_more(role: Role) -> None:
     needed = {requirements.name_of(command) for command in requirements.commands(role, PREFIX)}
     assert needed <= granted
     assert granted - needed <= LIKED
+
+
+def test_the_table_has_every_command_of_every_script() -> None:
+    scripts = Path(requirements.__file__).parent.glob("*.lua")
+    sent = {
+        name.lower()
+        for script in scripts
+        for name in re.findall(r"redis\.p?call\('([A-Z]+)'", script.read_text())
+    }
+    every = {command for role in Role for command in requirements.commands(role, PREFIX)}
+    assert sent <= {command[0].lower() for command in every}
 
 
 @pytest.mark.parametrize(

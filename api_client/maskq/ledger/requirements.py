@@ -70,7 +70,14 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         *_each("EXISTS HGETALL", own),
         *_each("HGET HMGET", own, "field"),
     ]
+    # Which model a request is for that names none.
+    choosing: list[Command] = [
+        *_each("GET HKEYS", own),
+        *_each("HEXISTS", own, "field"),
+        *_each("ZCOUNT ZRANGEBYSCORE", own, "0", "0"),
+    ]
     looking: list[Command] = [
+        *choosing,
         *_each("ZRANGE LRANGE", own, "0", "0"),
         ("XINFO", "STREAM", own),
         ("XREAD", "COUNT", "1", "STREAMS", own, "0"),
@@ -91,7 +98,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         ("LPUSH", queue, "body"),
         ("LPUSH", intake, "body"),
     ]
-    submitting: list[Command] = [*moving, ("HSETNX", own, "field", "1")]
+    submitting: list[Command] = [*moving, *choosing, ("HSETNX", own, "field", "1")]
     sweeping: list[Command] = [
         *moving,
         *_each("ZCARD", own),
@@ -121,12 +128,11 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
                 ("XAUTOCLAIM", own, "group", "me", "1", "0-0"),
                 ("XACK", own, "group", "0-0"),
             ]  # fmt: skip
-            if role is Role.GATEWAY:
-                needed += [("GET", own)]
         case Role.WEBHOOKS:
             needed += [*sweeping, ("LTRIM", own, "0", "0")]
         case Role.WORKER:
-            needed += [*submitting, *sweeping, ("GET", own), ("SET", own, "1")]
+            needed += [*submitting, *sweeping, ("SET", own, "1")]
+            needed += _each("ZREMRANGEBYSCORE", own, "0", "0")
             needed += _celery(prefix, model)
     return list(dict.fromkeys(needed))
 
