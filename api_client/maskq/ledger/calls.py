@@ -24,7 +24,7 @@ from maskq.contract import (
 from maskq.contract.places import PrivateUrls
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.ledger import keys
-from maskq.ledger.records import NewerRequest, pairs, parse_record
+from maskq.ledger.records import NewerRequest, RawRecord, pairs, parse_record
 from maskq.ledger.scripts import Script, script
 
 if TYPE_CHECKING:
@@ -388,6 +388,12 @@ def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
     """The record, or None where there is none."""
     args = ("HGETALL", keys.record(prefix, job_id))
     return Call(None, args, lambda answer: parse_record(pairs(answer)) if answer else None)
+
+
+def look(prefix: str, job_id: str) -> Call[RawRecord | None]:
+    """The record as it is stored, or None: cheaper than `get` for whoever waits for its end."""
+    args = ("HGETALL", keys.record(prefix, job_id))
+    return Call(None, args, lambda answer: RawRecord(pairs(answer)) if answer else None)
 
 
 def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
