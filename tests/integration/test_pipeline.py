@@ -129,7 +129,7 @@ def test_the_next_job_is_claimed_in_the_trip_that_ends_the_last(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips: list[str] = []
-    for name in ("_send", "_pipeline"):
+    for name in ("run", "run_many"):
         real = getattr(bench.ledger, name)
         monkeypatch.setattr(
             bench.ledger, name, lambda asked, n=name, r=real: trips.append(n) or r(asked)
@@ -140,7 +140,7 @@ def test_the_next_job_is_claimed_in_the_trip_that_ends_the_last(
     trips.clear()
     bench.pipeline.run("smallest")
     assert {bench.record(job_id).status for job_id in "ab"} == {JobStatus.SUCCEEDED}
-    assert trips[:3] == ["_send", "_pipeline", "_pipeline"]  # all else are our own looks
+    assert trips[:3] == ["run", "run_many", "run_many"]  # all else are our own looks
 
 
 @pytest.mark.parametrize("end", ["canceled", "failed"])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from maskq.client.flow import Flow, Pipeline, RunsAsync, RunsBlocking, Sleep, WaitFor, operation
 from maskq.client.removal import delete_job
 from maskq.client.result import AsyncResult, Result
-from maskq.contract import TERMINAL, JobRecord, JobStatus
+from maskq.contract import JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
 from maskq.ledger import calls, keys
+from maskq.ledger.records import RawRecord
 
 if TYPE_CHECKING:
     from maskq.client.session import Session
@@ -78,16 +79,16 @@ class JobCore(Generic[ResultT]):
         as long as the job takes), JobNotFound if there is no such job.
         """
         prefix = self._session.key_prefix
-        record: JobRecord | None = yield WaitFor(
+        raw: RawRecord | None = yield WaitFor(
             keys.wake(prefix, self.id),
-            calls.get(prefix, self.id),
-            lambda record: record is None or record.ended,
+            calls.look(prefix, self.id),
+            lambda raw: raw is None or raw.ended,
             timeout,
         )
-        if record is None:
+        if raw is None:
             raise JobNotFound(self.id)
-        self._record = record
-        if record.status not in TERMINAL:
+        self._record = record = raw.parse()
+        if not record.ended:
             raise WaitTimeout(_still(record, timeout))
         return self.result()
 

@@ -197,7 +197,8 @@ class Ledger:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
         if len(calls) == 1:
             try:
-                return [self.run(calls[0])]
+                answer: T = self.run(calls[0])
+                return [answer]
             except Exception as error:  # noqa: BLE001 - the answer
                 return [error]
         with _typed_errors(self._url):

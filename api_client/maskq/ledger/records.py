@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from maskq.contract import JobFailure, JobRecord, JobResult, SegmentRequest
+from maskq.contract import TERMINAL, JobFailure, JobRecord, JobResult, SegmentRequest
 from maskq.contract.jobs import STORED
 
 
@@ -14,6 +14,23 @@ def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     if isinstance(flat, Mapping):
         return dict(flat)
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class RawRecord:
+    """A record whose fields nobody has validated yet."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    @property
+    def ended(self) -> bool:
+        return self._fields.get("status") in TERMINAL
+
+    def parse(self) -> JobRecord:
+        """Raises pydantic's ValidationError if somebody else wrote it."""
+        return parse_record(self._fields)
 
 
 class NewerRequest(ValueError):
