@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.switch import Switch
 
 from maskq import AsyncClient, Client, JobStatus, MaskqError
 from maskq.contract import FailureCode
+from maskq.contract.ids import new_token
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import Call
@@ -138,6 +140,31 @@ def test_readers_of_events_go_on_with_the_new_primary(pair: Pair) -> None:
         for reader in readers:
             reader.join(20)
         assert seen["alone"].count(first.id) == seen["group"].count(first.id) == 1
+
+
+@pytest.mark.parametrize("what", ["a restart", "a failover"])
+def test_leases_that_ran_out_meanwhile_are_not_reaped(pair: Pair, what: str) -> None:
+    """Too short for the rule of gaps, and seen without INFO: the server does not know the script."""
+    ledger = Ledger(pair.url)
+    with Client(pair.settings) as client:
+        job = client.submit(URI)
+        claim = calls.claim(PREFIX, MODEL, new_token(), owner="me", lease_s=0.5, job_id=job.id)
+        sweep = calls.sweep(PREFIX, lease_s=1)
+        ledger.run(sweep)
+        assert ledger.run(claim).job_id == job.id
+        ledger.run_many([calls.touch(PREFIX), calls.fsync(4)])
+        # When Redis is away until the lease has run out
+        if what == "a restart":
+            pair.first.kill()
+            pair.first.start()
+        else:
+            pair.fail_over()
+        time.sleep(0.6)
+        # Then its holder has one lease to renew, and no more than one
+        assert ledger.run(sweep).reaped == 0
+        time.sleep(1.1)
+        assert ledger.run(sweep).reaped == 1
+    ledger.close()
 
 
 def test_a_sentinel_names_the_primary_and_its_successor(tmp_path: Path) -> None:
