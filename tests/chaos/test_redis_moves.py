@@ -62,7 +62,7 @@ class Submitter:
             else:
                 self.ids.append(job.id)
                 number += 1
-                time.sleep(0.01)
+                time.sleep(0.02)
 
 
 @contextmanager

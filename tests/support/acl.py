@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,10 +11,10 @@ FILE = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 _PASSWORD = ">CHANGE-ME"
 
 
-def users(prefix: str = "maskq") -> dict[str, Sequence[str]]:
+def users(prefix: str = "maskq") -> dict[str, list[str]]:
     """Rules by user, as ACL SETUSER takes them; the password is the user's name."""
     lines = [line.split() for line in FILE.read_text().splitlines()]
-    made = {}
+    made: dict[str, list[str]] = {}
     for _, user, *rules in lines:
         for_prefix = [
             rule.replace("maskq", prefix)
@@ -24,6 +23,8 @@ def users(prefix: str = "maskq") -> dict[str, Sequence[str]]:
             for rule in rules
         ]
         made[user] = for_prefix
+    # As docs/redis.md says, for the queue in which a caller's chain ends.
+    made["worker"] += ["~shop", "~_kombu.binding.shop", "~_kombu.binding_permanent.shop"]
     return made
 
 

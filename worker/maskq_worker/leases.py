@@ -14,6 +14,7 @@ from maskq.ledger import Ledger, calls
 logger = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 1.0
+_AWAY_PAUSE_S = 0.5
 
 
 class Lost(Exception):
@@ -135,10 +136,14 @@ class Repeating:
         self._thread.join()
 
     def _loop(self) -> None:
-        while not self._stop.wait(self._every_s):
+        pause_s = self._every_s
+        while not self._stop.wait(pause_s):
+            pause_s = self._every_s
             try:
                 self._work()
             except StoreUnavailable as error:
                 logger.warning("%s", error)
+                # A lease must be renewed soon after an outage that was too short for grace (sweep.lua).
+                pause_s = min(pause_s, _AWAY_PAUSE_S)
             except Exception:
                 logger.exception("%s failed; it goes on", self._thread.name)

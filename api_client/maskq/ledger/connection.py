@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 import redis.asyncio
-import redis.asyncio.sentinel
 from redis import exceptions
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import (
     AbstractConnection,
@@ -26,7 +26,6 @@ from redis.connection import (
     UnixDomainSocketConnection,
 )
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from maskq.ledger.redis_url import RedisUrl
 from maskq.ledger.slots import CONNECTIONS
@@ -49,6 +48,7 @@ _UNNAMED: Final[Mapping[str, Any]] = (
     else {"lib_name": None, "lib_version": None}
 )
 
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 _MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)  # the latter: MASTERDOWN as well
 _MOVED_CODES = ("READONLY ", "UNBLOCKED ", "MASTERDOWN ", "CLUSTERDOWN ")
 _NO_REPLICA = "cannot be used with replica instances"  # WAITAOF
@@ -86,33 +86,51 @@ class Primary:
         return None
 
     def locate(self) -> tuple[str, int]:
-        """Ask the Sentinels."""
-        sentinel = Sentinel(self.url.hosts, sentinel_kwargs=self._asking())
-        try:
-            host, port = sentinel.discover_master(self.url.service)
-            return host, port
-        finally:
-            for asked in sentinel.sentinels:
-                asked.close()
+        """Ask the Sentinels, one after the other, until one names the primary."""
+        lost = self._unknown()
+        for host, port in self.url.hosts:
+            with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._asking()) as asked:
+                try:
+                    found: Any = asked.sentinel_get_master_addr_by_name(self.url.service)
+                    if found:
+                        return found[0], int(found[1])
+                except _AWAY as error:
+                    lost = _no_sentinel(host, port, error)
+        raise lost
 
     async def locate_async(self) -> tuple[str, int]:
-        """Ask the Sentinels, awaited."""
-        asking = self._asking() | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
-        sentinel = redis.asyncio.sentinel.Sentinel(self.url.hosts, sentinel_kwargs=asking)
-        try:
-            host, port = await sentinel.discover_master(self.url.service)
-            return host, port
-        finally:
-            for asked in sentinel.sentinels:
-                await asked.aclose()
+        """The same, awaited."""
+        lost = self._unknown()
+        for host, port in self.url.hosts:
+            retry = AsyncRetry(NoBackoff(), 0)
+            async with redis.asyncio.Redis(
+                host=host, port=port, retry=retry, **self._asking()
+            ) as asked:
+                try:
+                    found: Any = await asked.sentinel_get_master_addr_by_name(self.url.service)
+                    if found:
+                        return found[0], int(found[1])
+                except _AWAY as error:
+                    lost = _no_sentinel(host, port, error)
+        raise lost
+
+    def _unknown(self) -> redis.ConnectionError:
+        return redis.ConnectionError(f"the Sentinels know no primary called {self.url.service!r}")
 
     def _asking(self) -> dict[str, Any]:
         options = _socket_options(self.url) | {
             "username": self.url.sentinel_username,
             "password": self.url.sentinel_password,
-            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": True,
         }
         return options if self.url.tls is None else options | {"ssl": True} | dict(self.url.tls)
+
+
+def _no_sentinel(host: str, port: int, error: Exception) -> redis.ConnectionError:
+    """Raised if no other one knows more; it keeps why."""
+    lost = redis.ConnectionError(f"Sentinel {host}:{port}: {error}")
+    lost.__cause__ = error
+    return lost
 
 
 class _Watched(Base):
