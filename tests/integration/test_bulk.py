@@ -161,7 +161,10 @@ def _objects(service: Service) -> set[str]:
     from maskq import s3
 
     place = S3Place(service.client.settings.s3_bucket, service.client.settings.output_prefix)
-    return {found.key for found in s3.list_under(service.client.objects._connected(), place)}
+    return {
+        found.key
+        for found in s3.list_under(s3.connect(service.client.settings.s3_endpoint_url), place)
+    }
 
 
 def test_a_run_is_waited_for_by_its_name(service: Service) -> None:
