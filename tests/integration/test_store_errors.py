@@ -20,8 +20,8 @@ from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
 from maskq.contract import SegmentRequest
 from maskq.contract.places import S3Place
 from maskq.ledger import calls
+from maskq_standalone.ports import free_port
 from maskq_worker.bootstep import ModelStep
-from maskq_worker.leases import Held
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.retention import Retention
@@ -263,6 +263,24 @@ def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
     assert front.asked("GET .*/in/b.png") == read
 
 
+def test_a_host_of_urls_that_is_away_is_not_called_by_every_job(
+    segmenter: Segmenter, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (60.0, 60.0))
+    here = Bench(segmenter, presigned_allowed_hosts="127.0.0.1")
+    url = f"http://127.0.0.1:{free_port()}/photo.png?X-Amz-Signature=secret"
+    first, second = run(here, "a", url), run(here, "b", url)
+    # The first was tried, which is the caller's to pay; the second was not
+    assert (first.status, first.charges) == (JobStatus.QUEUED, 1)
+    assert (second.status, second.charges) == (JobStatus.QUEUED, 0)
+    assert second.error is not None
+    assert "could not be reached" in second.error.message
+    assert "secret" not in second.error.message
+    assert run(here, "good").status is JobStatus.SUCCEEDED
+    here.close()
+    here.store.close()
+
+
 def test_where_all_of_the_store_is_away_nothing_is_claimed(
     bench: Bench, front: S3Front, tenant: str
 ) -> None:
@@ -489,7 +507,6 @@ def test_a_fault_of_ours_after_outputs_were_written_leaves_none(
     monkeypatch.setattr(bench.pipeline._stages, "_result", out_of_memory)
     assert run(bench, "a").status is JobStatus.FAILED
     assert keys_of(s3_server, bench.place("a")) == set()
-    assert Held("a", "t").in_doubt is False
 
 
 # --- a store without conditional writes ------------------------------------------------------------
