@@ -12,7 +12,7 @@ from maskq import s3
 from maskq.contract import FailureCode
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest
-from maskq.s3 import Meaning, StoreError
+from maskq.s3_errors import Meaning, StoreError
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.fast_store import AlreadyThere, FastStore, StoredObject
