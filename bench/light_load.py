@@ -93,7 +93,8 @@ def _inline(source: S3Place) -> Callable[[], None]:
     """The worker's own stages, in its order, without queue, ledger and threads."""
     settings = WorkerSettings.load()
     segmenter = load_segmenter(settings)
-    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=4)
+    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=4, home=home)
     wanted = frozenset({Output.MASK})
     number = iter(range(1_000_000))
 

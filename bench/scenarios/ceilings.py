@@ -34,11 +34,13 @@ def store(service: Service, record: JobRecord, jobs: int) -> Ceiling:
     record: of a succeeded job, whose objects are read and written again.
     """
     settings = WorkerSettings.load()
-    objects = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=_THREADS)
+    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    objects = ObjectStore(
+        settings.s3_endpoint_url, allowed_buckets=(), connections=_THREADS, home=home
+    )
     image, limit = S3Place.parse(record.request.image_uri), settings.max_image_bytes
     assert record.result is not None
     mask = objects.get(S3Place.parse(record.result.outputs[Output.MASK]), max_bytes=limit).body
-    home = S3Place(settings.s3_bucket, settings.output_prefix)
     manifest = objects.get(home / record.id / _MANIFEST, max_bytes=limit).body
 
     run_id = new_id()

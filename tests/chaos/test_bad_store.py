@@ -65,10 +65,11 @@ class Tenants:
         client, bad_ids = self.fleet.client, []
         os.kill(self.worker.pid, signal.SIGSTOP)  # else it works while we submit
         try:
-            good = client.submit_many([self.photo] * GOOD, tenant="good")
+            good = client.submit_many([self.photo] * GOOD, tenant="good").jobs
             if bad:
                 place = "s3://bad/photo.png"
-                bad_ids = [job.id for job in client.submit_many([place] * bad, tenant="bad")]
+                batch = client.submit_many([place] * bad, tenant="bad")
+                bad_ids = [job.id for job in batch.jobs]
         finally:
             os.kill(self.worker.pid, signal.SIGCONT)
         for job in good:

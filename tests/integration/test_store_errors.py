@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,8 @@ from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
 from maskq.contract import SegmentRequest
 from maskq.contract.places import S3Place
 from maskq.ledger import calls
-from maskq_worker.leases import Held
+from maskq_standalone.ports import free_port
+from maskq_worker.bootstep import ModelStep
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.retention import Retention
@@ -261,6 +263,24 @@ def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
     assert front.asked("GET .*/in/b.png") == read
 
 
+def test_a_host_of_urls_that_is_away_is_not_called_by_every_job(
+    segmenter: Segmenter, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (60.0, 60.0))
+    here = Bench(segmenter, presigned_allowed_hosts="127.0.0.1")
+    url = f"http://127.0.0.1:{free_port()}/photo.png?X-Amz-Signature=secret"
+    first, second = run(here, "a", url), run(here, "b", url)
+    # The first was tried, which is the caller's to pay; the second was not
+    assert (first.status, first.charges) == (JobStatus.QUEUED, 1)
+    assert (second.status, second.charges) == (JobStatus.QUEUED, 0)
+    assert second.error is not None
+    assert "could not be reached" in second.error.message
+    assert "secret" not in second.error.message
+    assert run(here, "good").status is JobStatus.SUCCEEDED
+    here.close()
+    here.store.close()
+
+
 def test_where_all_of_the_store_is_away_nothing_is_claimed(
     bench: Bench, front: S3Front, tenant: str
 ) -> None:
@@ -487,7 +507,6 @@ def test_a_fault_of_ours_after_outputs_were_written_leaves_none(
     monkeypatch.setattr(bench.pipeline._stages, "_result", out_of_memory)
     assert run(bench, "a").status is JobStatus.FAILED
     assert keys_of(s3_server, bench.place("a")) == set()
-    assert Held("a", "t").in_doubt is False
 
 
 # --- a store without conditional writes ------------------------------------------------------------
@@ -514,3 +533,37 @@ def test_the_look_at_the_own_bucket_costs_one_request_and_leaves_one_object(
     again.check_conditional_writes()
     assert front.asked("") == before + 1
     again.close()
+
+
+# --- what is left is looked for later -----------------------------------------------------------------
+
+
+def test_a_drain_that_is_cut_short_has_its_jobs_objects_looked_for(
+    bench: Bench, tenant: str
+) -> None:
+    # Given a worker that has a job when its drain is over, perhaps half written
+    submit(bench, "a", f"s3://{tenant}/photo.png", output_prefix=f"s3://{tenant}/out")
+    claim = calls.claim(bench.prefix, "smallest", "token", owner="h:1", lease_s=60)
+    assert bench.ledger.run(claim).record
+    leases = bench.pipeline._leases
+    stopping = SimpleNamespace(_leases=leases, _ledger=bench.ledger, _settings=bench.settings)
+    with leases.hold("a", "token") as held:
+        # When it gives the job back
+        ModelStep._release_rest(stopping)
+        # Then the thread stops, the job waits, and somebody looks later
+        assert held.lost
+    assert bench.record("a").status is JobStatus.QUEUED
+    assert orphans(bench) == [f"a s3://{tenant}/out"]
+
+
+def test_objects_of_a_job_that_is_deleted_meanwhile_are_still_looked_for(bench: Bench) -> None:
+    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone", "s3://photos/out"))
+    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone-too"))
+    assert orphans(bench) == ["gone s3://photos/out", "gone-too"]
+
+
+def test_a_bucket_that_went_with_its_objects_is_not_asked_for_ever(bench: Bench) -> None:
+    bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a s3://no-such-bucket/out": 1})
+    home = S3Place(bench.settings.s3_bucket, bench.settings.output_prefix)
+    Retention(bench.ledger, bench.store, bench.prefix, home).remove_due()
+    assert orphans(bench) == []

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from maskq.contract import FailureCode
-from maskq.s3 import Meaning, StoreError
+from maskq.s3_errors import Meaning, StoreError
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, outage
 
 WAIT_S = 10.0

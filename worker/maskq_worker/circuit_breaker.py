@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from maskq.contract import FailureCode
-from maskq.s3 import Meaning, StoreError
+from maskq.s3_errors import Meaning, StoreError
 
 logger = logging.getLogger(__name__)
 

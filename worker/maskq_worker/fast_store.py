@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
-from maskq.s3 import REDIRECTS, Meaning, StoreError, error_of
+from maskq.s3_errors import REDIRECTS, Meaning, StoreError, error_of
 
 if TYPE_CHECKING:
     import obstore

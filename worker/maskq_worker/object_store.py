@@ -12,7 +12,7 @@ from maskq import s3
 from maskq.contract import FailureCode
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest
-from maskq.s3 import Meaning, StoreError
+from maskq.s3_errors import Meaning, StoreError
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.fast_store import AlreadyThere, FastStore, StoredObject
@@ -27,6 +27,7 @@ _CONFLICTS = 5  # tries to create an object that another request creates or dele
 _CONFLICT_PAUSE_S = 0.05
 _ODD_S = 60.0  # how long a bucket's refusal of good credentials is believed
 _ODD_KEPT = 1000
+_SMALL_BYTES = 64 * 2**20  # of a manifest
 
 
 _UNKNOWN_REQUEST = ("NotImplemented", "501")
@@ -85,7 +86,24 @@ class ObjectStore:
         version_id: that version; etag: only while it is that state, else source_changed.
         """
         self._check(place)
+        return self._read(place, max_bytes, version_id, etag)
 
+    def find(self, place: S3Place) -> bytes | None:
+        """Read a small object that may not be there."""
+        try:
+            return self._read(place, _SMALL_BYTES).body
+        except PermanentError as error:
+            if error.code is FailureCode.NOT_FOUND:
+                return None
+            raise
+
+    def _read(
+        self,
+        place: S3Place,
+        max_bytes: int,
+        version_id: str | None = None,
+        etag: str | None = None,
+    ) -> StoredObject:
         def work(client: Any, use: Use) -> StoredObject:
             by_boto3 = partial(_get, client, use, place, max_bytes, version_id, etag)
             fast = self._fast_by(client)
@@ -101,21 +119,6 @@ class ObjectStore:
             )
 
         return self._run(place, work)
-
-    def find(self, place: S3Place) -> bytes | None:
-        """Read a small object that may not be there."""
-
-        def work(client: Any, _: Use) -> bytes:
-            with s3.typed_errors(place):
-                answer = client.get_object(Bucket=place.bucket, Key=place.key)
-                return bytes(answer["Body"].read())
-
-        try:
-            return self._run(place, work)
-        except PermanentError as error:
-            if error.code is FailureCode.NOT_FOUND:
-                return None
-            raise
 
     def put(self, place: S3Place, body: bytes, content_type: str) -> None:
         self._check(place)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from maskq.contract import FailureCode
 from maskq.contract.places import shown
-from maskq.s3 import StoreError
+from maskq.s3_errors import StoreError
 from maskq_worker import outbound
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use, outage
 from maskq_worker.errors import PermanentError, StoreAway, TransientError

@@ -1,0 +1,242 @@
+"""What the object store's errors mean: one table for client, worker and gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from maskq.contract.failures import FailureCode
+from maskq.errors import StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+
+class Meaning(StrEnum):
+    """What is to be done about an error of the store."""
+
+    OUTAGE = "outage"  # the store or the way to it: try again later
+    CONFLICT = "conflict"  # another request for the same object is in progress: try again at once
+    CREDENTIALS = "credentials"  # the caller's own, or its clock: nothing works until they change
+    REFUSAL = "refusal"  # this object or request: the answer would be the same again
+
+
+class StoreError(Exception):
+    """An error of the object store. The text names the place, and S3's own code and words."""
+
+    def __init__(
+        self,
+        code: FailureCode,
+        message: str,
+        meaning: Meaning = Meaning.REFUSAL,
+        *,
+        s3_code: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.meaning = meaning
+        self.s3_code = s3_code  # where the store answered
+
+
+_OUTAGE: Final = (Meaning.OUTAGE, FailureCode.STORE_UNAVAILABLE)
+_CONFLICT: Final = (Meaning.CONFLICT, FailureCode.STORE_UNAVAILABLE)
+_CREDENTIALS: Final = (Meaning.CREDENTIALS, FailureCode.ACCESS_DENIED)
+_DENIED: Final = (Meaning.REFUSAL, FailureCode.ACCESS_DENIED)
+_MISSING: Final = (Meaning.REFUSAL, FailureCode.NOT_FOUND)
+_CHANGED: Final = (Meaning.REFUSAL, FailureCode.SOURCE_CHANGED)
+_REFUSED: Final = (Meaning.REFUSAL, FailureCode.STORE_REFUSED)
+
+# Codes that say more than their HTTP status, or come with several. All others go by the status.
+_BY_CODE: Final[dict[str, tuple[Meaning, FailureCode]]] = {
+    **dict.fromkeys(
+        (
+            "InternalError", "ServiceUnavailable", "SlowDown", "SlowDownRead", "SlowDownWrite", "Busy",
+            "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
+            "RequestThrottledException", "TooManyRequests", "TooManyRequestsException",
+            "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException",
+            "PriorRequestNotComplete", "RequestTimeout", "RequestTimeoutException",
+            "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException",
+            "IncompleteBody", "ClientDisconnected",  # the body did not arrive whole
+        ),
+        _OUTAGE,
+    ),
+    **dict.fromkeys(("ConditionalRequestConflict", "OperationAborted"), _CONFLICT),
+    **dict.fromkeys(
+        (
+            "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken",
+            "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId",
+            "SignatureDoesNotMatch", "InvalidSignatureException", "RequestTimeTooSkewed",
+            "RequestExpired", "RequestInTheFuture", "MissingAuthenticationToken", "AuthFailure",
+        ),
+        _CREDENTIALS,
+    ),
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "AllAccessDisabled"), _DENIED),
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"), _MISSING),
+    "PreconditionFailed": _CHANGED,
+}  # fmt: skip
+
+_BY_STATUS: Final[dict[int, tuple[Meaning, FailureCode]]] = {
+    200: _OUTAGE,  # an error in the body of a success: S3 says so of a copy that broke off
+    304: _CHANGED,  # some stores' answer to a create where there is an object
+    404: _MISSING,
+    408: _OUTAGE,
+    410: _MISSING,
+    412: _CHANGED,
+    425: _OUTAGE,
+    429: _OUTAGE,
+    501: _REFUSED,  # the store does not know this request, now or later
+    505: _REFUSED,
+}
+# Where the answer has no body, botocore gives the status for the code.
+_BARE_DENIED: Final = ("401", "403", "Forbidden", "Unauthorized")
+
+# What to do, where S3's own words do not say it.
+_ADVICE: Final = {
+    "InvalidObjectState": "it is archived; restore it first, or submit a copy",
+    "MethodNotAllowed": "the version named is perhaps a delete marker",
+    "KeyTooLongError": "choose a shorter output_prefix",
+    "PermanentRedirect": "its bucket is in another region; set AWS_DEFAULT_REGION to that",
+    "AuthorizationHeaderMalformed": "its bucket is perhaps in another region; set AWS_DEFAULT_REGION",
+    "IllegalLocationConstraintException": "its bucket is in another region; set AWS_DEFAULT_REGION",
+    "301": "its bucket is in another region; set AWS_DEFAULT_REGION to that",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "NotImplemented": "the store does not know this kind of request",
+}
+# boto3 follows these to the bucket's own region, so only its word about them is final.
+REDIRECTS: Final = frozenset(
+    {
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+    }
+)
+
+
+def meaning_of(status: int, s3_code: str) -> tuple[Meaning, FailureCode]:
+    """What an error answer of the store means, and under which code callers hear of it."""
+    plain = s3_code.removeprefix("KMS.") if s3_code.startswith("KMS.") else s3_code
+    if plain in _BY_CODE:
+        return _BY_CODE[plain]
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return _OUTAGE
+    return _DENIED if status in (401, 403) and s3_code in _BARE_DENIED else _REFUSED
+
+
+def error_of(place: object, status: int, s3_code: str, words: str) -> StoreError:
+    """An error answer of the store, with its own code and words."""
+    meaning, code = meaning_of(status, s3_code)
+    said = f"{s3_code}: {words}" if words else s3_code
+    if meaning is Meaning.OUTAGE or meaning is Meaning.CONFLICT:
+        text = f"the object store failed for {place} ({said})"
+    elif meaning is Meaning.CREDENTIALS:
+        text = f"the object store refuses the credentials, for {place} ({said})"
+    elif code is FailureCode.ACCESS_DENIED:
+        text = f"the object store refuses {place} ({said}); check the credentials and their policy"
+    elif s3_code == "NoSuchBucket":
+        text = f"there is no bucket of this name: {place} ({said})"
+    elif code is FailureCode.NOT_FOUND:
+        text = f"there is no object at {place} ({said})"
+    elif code is FailureCode.SOURCE_CHANGED:
+        text = f"the object at {place} was changed meanwhile ({said})"
+    else:
+        text = f"the object store refuses {place} ({said})"
+    advice = _ADVICE.get(s3_code)
+    return StoreError(code, f"{text}; {advice}" if advice else text, meaning, s3_code=s3_code)
+
+
+@contextmanager
+def typed_errors(place: object) -> Iterator[None]:
+    """Turn what botocore raises into a StoreError that names `place`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _answered(error, place) from error
+    except BotoCoreError as error:
+        raise _failed(error, place) from error
+    except (OSError, ResponseParserError) as error:
+        raise _no_answer(error, place) from error
+    except (
+        RecursionError
+    ):  # botocore asks the bucket where the bucket is, which redirects it as well
+        raise StoreError(
+            FailureCode.STORE_REFUSED,
+            f"the object store redirects {place}, and everything else of its bucket "
+            f"(PermanentRedirect); check the scheme of MASKQ_S3_ENDPOINT_URL and the region",
+        ) from None
+
+
+# The credential chain asks other services, whose word is not about the object.
+_OF_THE_CHAIN: Final = frozenset(
+    {
+        "AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken",
+        "GetRoleCredentials", "GetSessionToken", "GetFederationToken",
+    }
+)  # fmt: skip
+
+
+def _answered(error: ClientError, place: object) -> StoreError:
+    said = error.response.get("Error", {})
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    found = error_of(place, status, str(said.get("Code", status)), str(said.get("Message", "")))
+    if error.operation_name in _OF_THE_CHAIN and found.meaning is Meaning.REFUSAL:
+        return StoreError(
+            FailureCode.ACCESS_DENIED,
+            f"no credentials for {place}: {error}",
+            Meaning.CREDENTIALS,
+        )
+    return found
+
+
+def _failed(error: BotoCoreError, place: object) -> StoreError:
+    """What botocore met before or without an answer of the store."""
+    from botocore import exceptions
+
+    if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
+        return StoreError(
+            FailureCode.ACCESS_DENIED,
+            f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a role",
+            Meaning.CREDENTIALS,
+        )
+    chain = (
+        exceptions.CredentialRetrievalError,
+        exceptions.TokenRetrievalError,
+        exceptions.SSOError,
+        exceptions.MetadataRetrievalError,
+        exceptions.RefreshWithMFAUnsupportedError,
+    )
+    if isinstance(error, chain):
+        text = f"no credentials for {place}: {error}"
+        return StoreError(FailureCode.ACCESS_DENIED, text, Meaning.CREDENTIALS)
+    unsendable = (
+        exceptions.ParamValidationError,
+        exceptions.ValidationError,
+        exceptions.EndpointProviderError,
+    )
+    if isinstance(error, unsendable):
+        text = f"S3 cannot be asked for {place}: {' '.join(str(error).split())}"
+        return StoreError(FailureCode.STORE_REFUSED, text)
+    return _no_answer(error, place)
+
+
+def _no_answer(error: Exception, place: object) -> StoreError:
+    return StoreError(
+        FailureCode.STORE_UNAVAILABLE,
+        f"the object store did not answer for {place}: {error}; check MASKQ_S3_ENDPOINT_URL",
+        Meaning.OUTAGE,
+    )
+
+
+def for_callers(error: StoreError) -> StoreUnavailable:
+    """What the client raises: StoreRefused unless it may pass by itself."""
+    passing = error.meaning in (Meaning.OUTAGE, Meaning.CONFLICT)
+    raised = StoreUnavailable(str(error)) if passing else StoreRefused(str(error))
+    raised.code = error.code
+    return raised
