@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from pathlib import Path
 
 import redis
+from acceptance.deaf_worker import NOTICED_S
 from envelopes import MALFORMED, envelope
 
 from maskq import Client, JobStatus
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
+from maskq_standalone.workers import HEALTHY_S
 
 
 def test_no_malformed_message_costs_a_thread(fresh_stack: Stack, fresh_client: Client) -> None:
@@ -35,3 +40,24 @@ def test_no_malformed_message_costs_a_thread(fresh_stack: Stack, fresh_client: C
     assert max(len(json.dumps(entry)) for entry in kept) < 20_000
     waiting = fresh_client.list(status=JobStatus.QUEUED).records
     assert [record.not_before_ms for record in waiting] == [4070908800000]
+
+
+def test_the_health_file_of_a_deaf_worker_goes_stale(tmp_path: Path) -> None:
+    # Given a worker that is up and takes nothing, for want of work
+    command = (sys.executable, str(Path(__file__).with_name("deaf_worker.py")))
+    with Stack(tmp_path, workers=1, pinned=True, worker_command=command) as stack:
+        (worker,) = stack.workers
+        time.sleep(2 * NOTICED_S)
+        assert worker.is_ready()
+
+        # When there is some
+        with redis.Redis.from_url(stack.redis.url) as raw:
+            raw.lpush("maskq", json.dumps(envelope()))
+
+        # Then its health file is not touched any more, and it says so
+        end = time.monotonic() + HEALTHY_S + 15
+        while worker.is_ready():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert worker.child.alive
+        assert "this worker takes none" in worker.child.log_tail()

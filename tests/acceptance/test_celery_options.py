@@ -242,6 +242,18 @@ def test_chords_and_callbacks_of_good_and_bad_requests(
     assert "Traceback" not in log_of(stack).removeprefix(before)
 
 
+def test_a_callback_that_cannot_be_sent_is_told_once(
+    shop: Shop, client: Client, stack: Stack, image: str
+) -> None:
+    link = [{"task": "shop.note", "args": [], "kwargs": {}, "options": {"serializer": "none such"}}]
+    answer = shop.ask(args=[{"image_uri": image}], link=link)
+    assert "none such" in answer["error"][1]
+    assert client.get(answer["id"]).refresh().status is JobStatus.SUCCEEDED
+    with redis.Redis.from_url(stack.redis.url) as raw:
+        soon(lambda: raw.zscore("maskq:answers", answer["id"]) is None)
+    assert shop.width(image) == 64
+
+
 # --- the exception in the caller's process ------------------------------------------------------------
 
 RAISES = """

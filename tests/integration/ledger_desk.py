@@ -60,8 +60,11 @@ class Desk:
         batch: calls.BatchPlace | None = None,
         celery_head: str = "",
         retry_of: str = "",
+        in_ms: int = 0,
+        expires_ms: int = 0,
         **request: Any,
     ) -> Submitted:
+        """in_ms: how long it is deferred, from now."""
         call = calls.submit(
             self.prefix,
             job_id or next(self._names),
@@ -71,6 +74,8 @@ class Desk:
             batch=batch,
             celery_head=celery_head,
             retry_of=retry_of,
+            not_before_ms=self.now_ms() + in_ms if in_ms else 0,
+            expires_ms=expires_ms,
         )
         return self.ledger.run(call)
 

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -151,6 +152,20 @@ def test_what_redis_gave_to_a_reader_that_closes_is_put_back(
         channel.connection.close_connection(reader.connection)
     assert desk.redis.lrange(name, 0, -1) == ["second", "first"]
     assert taken == []
+
+
+def test_what_is_read_after_the_consumer_has_gone_is_put_back(
+    desk: Desk, reader: Connection, inbox: Inbox
+) -> None:
+    text = json.dumps(envelope())
+    with consuming(reader, inbox):
+        drain(reader, 1)
+        reader.transport.cycle.on_poll_start()
+        desk.redis.lpush(inbox.intake, text)
+        (channel,) = [one for one in reader.transport.channels if one.active_queues]
+    with suppress(Empty):
+        channel.handlers["BRPOP"]()
+    assert desk.redis.lrange(inbox.intake, 0, -1) == [text]
 
 
 @pytest.mark.parametrize("break_it", ["full", "celery"])

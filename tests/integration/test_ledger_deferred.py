@@ -5,29 +5,20 @@ from __future__ import annotations
 import pytest
 
 from maskq import FailureCode, JobStatus
-from maskq.ledger import calls
 from maskq.ledger.calls import ClaimOutcome, Limits
 
 from . import ledger_desk
-from .ledger_desk import MODEL, Desk, asked
+from .ledger_desk import Desk
 
 desk = ledger_desk.desk
 HOUR_MS = 3_600_000
 
 
-def defer(desk: Desk, job_id: str = "a", *, in_ms: int = HOUR_MS, **given: int) -> str:
-    desk.ledger.run(
-        calls.submit(
-            desk.prefix,
-            job_id,
-            asked(model=MODEL),
-            Limits(queue_ttl_s=60),
-            celery_head='{"properties":{"delivery_tag":',
-            not_before_ms=desk.now_ms() + in_ms,
-            **given,
-        )
+def defer(desk: Desk, *, in_ms: int = HOUR_MS, expires_ms: int = 0) -> str:
+    head = '{"properties":{"delivery_tag":'
+    return desk.submit(
+        limits=Limits(queue_ttl_s=60), celery_head=head, in_ms=in_ms, expires_ms=expires_ms
     )
-    return job_id
 
 
 def test_a_deferred_job_waits_without_a_ticket_and_then_runs(desk: Desk) -> None:

@@ -91,13 +91,22 @@ class LedgerMachine(RuleBasedStateMachine):
         max_attempts=st.integers(1, 3),
         batch=st.booleans(),
         again=twice,
+        deferred=st.sampled_from([False, False, False, True]),
     )
     def submit(
-        self, level: str, tenant: str | None, max_attempts: int, batch: bool, again: bool
+        self,
+        level: str,
+        tenant: str | None,
+        max_attempts: int,
+        batch: bool,
+        again: bool,
+        deferred: bool = False,
     ) -> None:
         in_batch = batch and sum(job.batch is not None for job in self.jobs.values()) < BATCH_TOTAL
         job_id = f"job-{len(self.jobs):03}"
         options: dict[str, Any] = {"tenant": tenant, "max_attempts": max_attempts}
+        if deferred:
+            options["in_ms"] = 3_600_000
         if in_batch:
             options["batch"] = BatchPlace(batch_id=BATCH, total=BATCH_TOTAL)
         outcomes = [
@@ -107,7 +116,10 @@ class LedgerMachine(RuleBasedStateMachine):
         assert outcomes == [SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS][: 1 + again]
         created_ms = self.desk.record(job_id).created_ms
         place = (level, tenant or "", created_ms, max_attempts)
-        self.queue.add(ModelJob(job_id, *place, BATCH if in_batch else None))
+        job = ModelJob(job_id, *place, BATCH if in_batch else None)
+        if deferred:  # it waits without a ticket, as after a back-off
+            job.ready, job.too_early, job.offers = False, True, 0
+        self.queue.add(job)
 
     @precondition(lambda self: len(self._open()) > FEW)
     @rule(which=pick, again=twice)

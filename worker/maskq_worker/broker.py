@@ -143,9 +143,17 @@ class Channel(redis.Channel):
             raise Empty
         name, raw = answer
         queue = self._queue_of_list[name.decode()]
+        if queue not in self.connection._callbacks:  # no longer consumed: the worker stops
+            self._put_back(name, raw)
+            raise Empty
         self._queue_cycle.rotate(queue)
         self._take(queue, raw)
         return True
+
+    def _put_back(self, name: bytes, raw: bytes) -> None:
+        """In front: it was the next one."""
+        with self.conn_or_acquire() as client:
+            client.rpush(name, raw)
 
     def _take(self, queue: str, raw: bytes) -> None:
         """Give Celery what was taken off a list, or put it aside."""
@@ -204,8 +212,7 @@ class Channel(redis.Channel):
         answer = self.client.parse_response(connection, "BRPOP")
         self._in_poll = None  # type: ignore[assignment]
         if answer:
-            with self.conn_or_acquire() as client:
-                client.rpush(*answer)  # in front: it was the next one
+            self._put_back(*answer)
 
 
 class Transport(redis.Transport):

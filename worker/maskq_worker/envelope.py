@@ -274,7 +274,8 @@ def _message(headers: Message, body: list[Any], *, tag: str, **properties: str) 
         "body": body,
         "content-type": DECODED,
         "content-encoding": "utf-8",
-        "headers": {"lang": "py", **headers},
+        # Celery would write the arguments out for a log that does not show them.
+        "headers": {"lang": "py", "argsrepr": "…", "kwargsrepr": "…", **headers},
         "properties": {
             "delivery_tag": tag,
             "delivery_info": {"exchange": "", "routing_key": ""},
