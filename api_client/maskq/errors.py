@@ -7,7 +7,7 @@ MaskqError
 ├── QueueFull             MASKQ_MAX_QUEUED jobs wait already; submit again later
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
-├── UnknownModel          no worker has ever served a model of this name
+├── UnknownModel          no worker has served a model of this name, or it was retired
 ├── StoreUnavailable      Redis or S3 cannot be reached, or refuses
 ├── EventsLost            events between the cursor and now were trimmed away
 └── WebhookRefused        a delivery that is not ours, altered or too old
@@ -76,7 +76,8 @@ class IdempotencyConflict(MaskqError):
 
 
 class UnknownModel(MaskqError, LookupError):
-    """Raised by `submit` for a model that no worker has ever served; the text lists those known."""
+    """Raised by `submit` for a model that is not known here, or where none is named and none is the
+    default; the text lists those known and says what to do."""
 
     code = FailureCode.UNKNOWN_MODEL
 
