@@ -7,7 +7,7 @@ MaskqError
 ├── QueueFull             MASKQ_MAX_QUEUED jobs wait already; submit again later
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
-├── UnknownModel          no worker has ever served a model of this name
+├── UnknownModel          no worker has served a model of this name, or it was retired
 ├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses
 │   └── StoreRefused      S3 answered, and will answer the same again (.code says what kind of refusal)
 ├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
@@ -79,7 +79,8 @@ class IdempotencyConflict(MaskqError):
 
 
 class UnknownModel(MaskqError, LookupError):
-    """Raised by `submit` for a model that no worker has ever served; the text lists those known."""
+    """Raised by `submit` for a model that is not known here, or where none is named and none is the
+    default; the text lists those known and says what to do."""
 
     code = FailureCode.UNKNOWN_MODEL
 

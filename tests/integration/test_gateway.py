@@ -323,7 +323,7 @@ def test_a_refused_job_names_rule_and_key_and_does_not_hold_up_others(
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json()
     assert problem["code"] == "unknown_model"
-    assert "rule 'wrong', 's3://photos/in/1.jpg': no worker has ever served" in problem["detail"]
+    assert "rule 'wrong', 's3://photos/in/1.jpg': model 'none' is not known" in problem["detail"]
     assert [job["rule"] for job in problem["jobs"]] == ["scans"]
     assert len(all_jobs(client)) == 1
 
@@ -473,22 +473,12 @@ def test_a_token_does_not_confirm_a_topic_that_is_not_allowed(
     assert (answer.status, answer.json()["code"]) == (403, "access_denied")
 
 
-COMMAND_LINE = """
-import sys, typer
-from maskq.errors import MaskqError
-from maskq_gateway.command import register
-app = typer.Typer()
-register(app)
-try:
-    app()
-except MaskqError as error:
-    sys.exit(f"maskq: {error}")
-"""
+COMMAND_LINE = "from maskq.cli import main; main()"
 
 
 @contextmanager
 def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The commands as `maskq` has them, also where this package is not installed."""
+    """The command line as a shell runs it."""
     path = os.pathsep.join([str(ROOT / "gateway"), os.environ.get("PYTHONPATH", "")])
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     line = [sys.executable, "-c", COMMAND_LINE, *arguments]

@@ -237,7 +237,7 @@ def test_the_command_lists_chooses_and_retires(deployment: Deployment) -> None:
         ("night", True, "host:1-night"),
     ]
     assert "live worker" in maskq("models", "retire", "night", code=1)
-    assert "no worker serves model 'dusk'" in maskq("models", "default", "dusk", code=1)
+    assert "model 'dusk' is not known here" in maskq("models", "default", "dusk", code=1)
     assert maskq("models", "retire", "night", "--force") == "night retired\n"
     assert "day (by the only one)" in maskq("models", "default")
     maskq("models", "default", "day")

@@ -70,9 +70,14 @@ def main() -> None:
     Every error is one line on stderr. 78 for what starting again will not change.
     """
     streams.prepare()
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
-    code = _run()
+    try:
+        code = _run()
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
     lost = streams.lost_output()
     if lost and not code:
         _say(f"{_NO_OUTPUT}: {lost}")
@@ -83,7 +88,7 @@ def _run() -> int:
     try:
         build()(prog_name="maskq")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        return _say(end.code) if isinstance(end.code, str) else end.code or 0
     except CannotStart as error:
         return _say(str(error), EX_CONFIG)
     except MaskqError as error:

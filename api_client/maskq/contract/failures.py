@@ -15,7 +15,7 @@ class FailureCode(StrEnum):
     ACCESS_DENIED = "access_denied"  # the store refused the credentials or the action
     BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside MASKQ_ALLOWED_BUCKETS
     SOURCE_CHANGED = "source_changed"  # the input object changed between two attempts
-    UNKNOWN_MODEL = "unknown_model"  # no worker has ever served a model of this name
+    UNKNOWN_MODEL = "unknown_model"  # no worker has served it, or it was retired
     QUEUE_FULL = "queue_full"  # MASKQ_MAX_QUEUED jobs wait already
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"  # same key, other request
     EXPIRED = "expired"  # not started within its queue_ttl_s

@@ -345,7 +345,7 @@ def leave_orphans(prefix: str, job_id: str, output_prefix: str | None = None) ->
 
 
 def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:
-    """Make a model known for good: submit refuses names that no worker ever served."""
+    """Make a model known, as ledger.models.register does, without a worker that is alive."""
     args = ("HSET", keys.models(prefix), name, json.dumps(about))
     return Call(None, args, lambda _: None)
 

@@ -127,7 +127,10 @@ def unknown(model: str | None, known: Sequence[str]) -> str:
         return "no worker has served any model here yet; start one with `maskq worker`"
     near = difflib.get_close_matches(model or "", known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"no worker serves model {model!r} here; known are: {', '.join(known)}{hint}"
+    return (
+        f"model {model!r} is not known here (no worker has served it, or it was retired); "
+        f"known are: {', '.join(known)}{hint}"
+    )
 
 
 def unknown_model(refused: Submitted) -> str:
