@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -150,10 +151,11 @@ async def tasks(url: str, end: Connection, count: int, rate: int) -> dict[str, A
         waiting = [asyncio.create_task(wait(job)) for job in jobs]
         await asyncio.sleep(SETTLED_S)
         used, memory = connections(url), resident_mib() - before
-        end.send("go")
-        ended = await asyncio.to_thread(end.recv)
-        await asyncio.gather(*waiting)
-    return figures_of(woken, ended, used, memory)
+        with collections() as pauses:
+            end.send("go")
+            ended = await asyncio.to_thread(end.recv)
+            await asyncio.gather(*waiting)
+    return figures_of(woken, ended, used, memory) | {"longest_gc_ms": max(pauses)}
 
 
 def threads(url: str, end: Connection, count: int, rate: int) -> dict[str, Any]:
@@ -173,11 +175,12 @@ def threads(url: str, end: Connection, count: int, rate: int) -> dict[str, Any]:
             thread.start()
         time.sleep(SETTLED_S)
         used, memory = connections(url), resident_mib() - before
-        end.send("go")
-        ended = end.recv()
-        for thread in waiting:
-            thread.join()
-    return figures_of(woken, ended, used, memory)
+        with collections() as pauses:
+            end.send("go")
+            ended = end.recv()
+            for thread in waiting:
+                thread.join()
+    return figures_of(woken, ended, used, memory) | {"longest_gc_ms": max(pauses)}
 
 
 def figures_of(
@@ -207,6 +210,25 @@ def connections(url: str) -> dict[str, int]:
     ledger.close()
     subscribed = [one for one in found if int(one["sub"])]
     return {"connections": len(found) - 2, "subscribed": len(subscribed)}
+
+
+@contextmanager
+def collections() -> Iterator[list[float]]:
+    """Milliseconds of each garbage collection meanwhile, in which nobody can be woken."""
+    pauses, began = [0.0], 0.0
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            pauses.append(round(1e3 * (time.perf_counter() - began), 1))
+
+    gc.callbacks.append(note)
+    try:
+        yield pauses
+    finally:
+        gc.callbacks.remove(note)
 
 
 def resident_mib() -> float:

@@ -173,6 +173,14 @@ def test_an_error_of_one_record_ends_its_wait_alone(clock: Clock) -> None:
     assert len(waits) == 1
 
 
+def test_a_program_that_was_busy_for_long_does_not_give_up_its_connection(clock: Clock) -> None:
+    waits, ended = Waits(), Ended()
+    waits.add(ended.wait("a"))
+    clock.now += 100
+    assert waits.ping_is_due()
+    assert not waits.is_lost
+
+
 def test_a_silent_connection_is_asked_and_then_lost(clock: Clock) -> None:
     waits, ended = Waits(), Ended()
     waits.add(ended.wait("a"))

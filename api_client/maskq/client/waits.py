@@ -95,13 +95,14 @@ class Waits:
         self._unheard = False  # somebody was woken of whom no message will tell
         self._credit = 0.0  # looks that are due for their age
         self._counted_s = self._heard_s = self._pinged_s = time.monotonic()
+        self._unanswered = 0  # pings
 
     def __len__(self) -> int:
         return len(self._in_order)
 
     def add(self, wait: Wait) -> None:
         if not self._in_order:
-            self._credit = 0.0
+            self._credit, self._unanswered = 0.0, 0
             self._counted_s = self._heard_s = self._pinged_s = time.monotonic()
         self._in_order[wait] = None
         waits = self._by_channel.setdefault(wait.channel, set())
@@ -135,6 +136,7 @@ class Waits:
         self._left.clear()
         self._new = dict.fromkeys(self._by_channel)
         self._heard_s = self._pinged_s = time.monotonic()
+        self._unanswered = 0
         return self.changes()
 
     @property
@@ -158,6 +160,7 @@ class Waits:
     def heard(self, message: Any) -> None:
         """What came over the connection."""
         self._heard_s = time.monotonic()
+        self._unanswered = 0
         if isinstance(message, list | tuple) and message[0] in ("message", "subscribe"):
             self._woken.update(dict.fromkeys(self._by_channel.get(message[1], ())))
 
@@ -167,12 +170,16 @@ class Waits:
         if now - max(self._heard_s, self._pinged_s) < _SILENCE_S:
             return False
         self._pinged_s = now
+        self._unanswered += 1
         return True
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection has not even answered a ping."""
-        return self._pinged_s - self._heard_s >= 2 * _SILENCE_S
+        """Whether the connection has not even answered a ping by the time of the next one.
+
+        Not by the clock alone: a program that was busy for long finds the answers it has not read.
+        """
+        return self._unanswered > 1
 
     # --- the records ----------------------------------------------------------------------------------
 
