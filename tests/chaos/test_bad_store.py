@@ -11,16 +11,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from chaos.conftest import IMAGE, Fleet, fleet_of
 from support.s3_front import Rule, tell
 
-from maskq import FailureCode, JobStatus
+from maskq import FailureCode, JobRecord, JobStatus
 from maskq_standalone.ports import free_port, listens
 
-GOOD, BAD = 240, 80  # jobs a round
+GOOD, BAD = 240, 40  # jobs a round; each refusal costs the worker a few ms, as any job does
 REFUSALS = {
     "403 AccessDenied": Rule("/bad/", status=403, code="AccessDenied"),
     "403 InvalidObjectState": Rule("/bad/", status=403, code="InvalidObjectState"),
@@ -45,6 +46,19 @@ def front_of(fleet: Fleet) -> Iterator[int]:
         process.wait()
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Round:
+    rate: float  # jobs a second of the tenant whose bucket works
+    cpu_ms: float  # of the worker, for each of these jobs
+    bad_ids: list[str]  # the other's jobs
+
+
 class Tenants:
     """One whose bucket works, and one whose does not, with one worker between them."""
 
@@ -60,24 +74,49 @@ class Tenants:
         plain.create_bucket(Bucket="bad")
         plain.put_object(Bucket="bad", Key="photo.png", Body=buffer.getvalue())
 
-    def round(self, bad: int) -> tuple[float, list[str]]:
-        """Jobs a second of the tenant whose bucket works, and the other's jobs."""
-        client, bad_ids = self.fleet.client, []
+    def round(self, bad: int) -> Round:
+        client, bad_ids, cpu_s = self.fleet.client, [], cpu_of(self.worker.pid)
         os.kill(self.worker.pid, signal.SIGSTOP)  # else it works while we submit
         try:
             good = client.submit_many([self.photo] * GOOD, tenant="good").jobs
             if bad:
-                place = "s3://bad/photo.png"
-                batch = client.submit_many([place] * bad, tenant="bad")
+                batch = client.submit_many(["s3://bad/photo.png"] * bad, tenant="bad")
                 bad_ids = [job.id for job in batch.jobs]
         finally:
             os.kill(self.worker.pid, signal.SIGCONT)
         for job in good:
             job.wait(timeout=120)
+        cpu_ms = (cpu_of(self.worker.pid) - cpu_s) / GOOD * 1000
         records = [job.refresh() for job in good]
         assert {one.status for one in records} == {JobStatus.SUCCEEDED}
         began = min(one.started_ms or 0 for one in records)
-        return GOOD / (max(one.ended_ms or 0 for one in records) - began) * 1000, bad_ids
+        ended = max(one.ended_ms or 0 for one in records)
+        return Round(GOOD / (ended - began) * 1000, cpu_ms, bad_ids)
+
+    def by_turns(self, rule: Rule, pairs: int) -> list[tuple[Round, Round]]:
+        """Pairs of rounds without and with the bad tenant's jobs, every other pair the other way round.
+
+        Of its jobs only those of the last round are left.
+        """
+        tell(self.port, [rule])
+        done = []
+        for number in range(pairs):
+            if number % 2:
+                done.append((self.round(0), self.round(BAD)))
+            else:
+                beside = self.round(BAD)
+                self._cancel(beside.bad_ids)
+                done.append((self.round(0), beside))
+            if number < pairs - 1:
+                self._cancel(done[-1][1].bad_ids)
+        return done
+
+    def records(self, ids: list[str]) -> list[JobRecord]:
+        return [self.fleet.client.get(job_id).record for job_id in ids]
+
+    def _cancel(self, ids: list[str]) -> None:
+        for job_id in ids:
+            self.fleet.client.get(job_id).cancel()
 
 
 @pytest.fixture(scope="module")
@@ -93,58 +132,46 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
         yield made
 
 
-def by_turns(
-    tenants: Tenants, rule: Rule, rounds: int
-) -> tuple[list[float], list[float], list[str]]:
-    """Throughput without and with the bad tenant's jobs, each pair in the other order; its jobs."""
-    alone, beside, ids = [], [], []
-    tell(tenants.port, [rule])
-    for number in range(rounds):
-        for with_bad in (False, True) if number % 2 else (True, False):
-            rate, bad_ids = tenants.round(BAD if with_bad else 0)
-            (beside if with_bad else alone).append(rate)
-            ids += bad_ids
-    return alone, beside, ids
-
-
-def show(what: str, alone: list[float], beside: list[float]) -> float:
-    ratio = statistics.median(b / a for a, b in zip(alone, beside, strict=True))
+def show(what: str, pairs: list[tuple[Round, Round]]) -> float:
+    """The ratio of the throughputs with and without it, which is returned, and the figures."""
+    ratios = sorted(beside.rate / alone.rate for alone, beside in pairs)
+    alone, beside = ([one[i].rate for one in pairs] for i in (0, 1))
+    cpu = [statistics.median(one[i].cpu_ms for one in pairs) for i in (0, 1)]
     print(
-        f"\n{what}: jobs a second of the other tenant {statistics.median(alone):.1f} without, "
-        f"{statistics.median(beside):.1f} with it; ratio {ratio:.3f} (median of {len(alone)} pairs, "
-        f"{min(b / a for a, b in zip(alone, beside, strict=True)):.2f} to "
-        f"{max(b / a for a, b in zip(alone, beside, strict=True)):.2f})"
+        f"\n{what}: jobs a second of the other tenant {statistics.median(alone):.1f} without and "
+        f"{statistics.median(beside):.1f} with it, ratio {statistics.median(ratios):.3f} (median of "
+        f"{len(pairs)} pairs, {ratios[0]:.2f} to {ratios[-1]:.2f}); worker's processor time a job "
+        f"{cpu[0]:.1f} and {cpu[1]:.1f} ms"
     )
-    return ratio
+    return statistics.median(ratios)
 
 
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_bucket_that_refuses_costs_the_other_tenant_nothing(tenants: Tenants, what: str) -> None:
     rule = REFUSALS[what]
-    alone, beside, ids = by_turns(tenants, rule, 8)
-    client = tenants.fleet.client
-    tenants.fleet.wait_until(lambda: all(client.get(i).record.ended for i in ids), 30)
+    pairs = tenants.by_turns(rule, 8)
+    ids = [job_id for _, beside in pairs for job_id in beside.bad_ids]
+    tenants.fleet.wait_until(lambda: all(one.ended for one in tenants.records(ids)), 30)
     ended = Counter(
         (one.status, one.attempt, one.error.code if one.error else None)
-        for one in (client.get(i).record for i in ids)
+        for one in tenants.records(ids)
     )
     denied = rule.code == "AccessDenied"
     code = FailureCode.ACCESS_DENIED if denied else FailureCode.STORE_REFUSED
-    assert ended == {(JobStatus.FAILED, 1, code): len(ids)}  # at once
-    assert show(what, alone, beside) >= 0.95
+    assert ended == {(JobStatus.FAILED, 1, code): len(ids)}  # at once, none canceled
+    assert show(what, pairs) >= 0.95
 
 
 @pytest.mark.parametrize("what", OUTAGES)
 def test_a_bucket_that_does_not_answer_ends_no_job_and_stops_nobody(
     tenants: Tenants, what: str
 ) -> None:
-    alone, beside, ids = by_turns(tenants, OUTAGES[what], 4)
-    client = tenants.fleet.client
-    waiting = [client.get(i).record for i in ids]
-    attempts = sum(one.attempt for one in waiting)
+    pairs = tenants.by_turns(OUTAGES[what], 4)
+    ids = pairs[-1][1].bad_ids
+    waiting = tenants.records(ids)
     assert {one.charges for one in waiting} == {0}
     assert not any(one.ended for one in waiting)
-    show(f"{what} ({attempts} attempts at {len(ids)} jobs)", alone, beside)
+    show(f"{what} ({sum(one.attempt for one in waiting)} attempts at {len(ids)} jobs)", pairs)
     tell(tenants.port, [])
-    tenants.fleet.wait_until(lambda: all(client.get(i).record.ended for i in ids), 180)
-    assert {client.get(i).record.status for i in ids} == {JobStatus.SUCCEEDED}
+    tenants.fleet.wait_until(lambda: all(one.ended for one in tenants.records(ids)), 180)
+    assert {one.status for one in tenants.records(ids)} == {JobStatus.SUCCEEDED}
