@@ -14,6 +14,7 @@ from maskq.client.waits import RETRY_S, Wait, Waits
 from maskq.errors import ClientUnusable
 from maskq.ledger import AsyncLedger
 from maskq.ledger.calls import Call
+from maskq.ledger.slots import end
 
 _READ_S = 3600.0  # longer than anybody listens without a word: silence is noticed before
 
@@ -55,7 +56,7 @@ class WakeTask:
         """End all waits and give the connection back."""
         self._waits.fail(ClientUnusable("the client was closed while a wait was in progress"))
         if self._task is not None:
-            self._task.cancel()
+            end(self._task)
             await asyncio.wait((self._task,))
         await self._drop()
 
@@ -98,7 +99,7 @@ class WakeTask:
             await self._look()  # records are read at their time all the same
         finally:
             if read is not None:
-                read.cancel()
+                end(read)
                 await asyncio.wait((read,))
                 if not read.cancelled():
                     read.exception()

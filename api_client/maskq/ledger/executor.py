@@ -195,14 +195,10 @@ class Ledger:
 
     def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
-        if len(calls) == 1:
-            try:
-                answer: T = self.run(calls[0])
-                return [answer]
-            except Exception as error:  # noqa: BLE001 - the answer
-                return [error]
+        # Past the slots: whoever waits for wake-ups, and does so one call at a time, must not queue up
+        # behind a thousand ordinary calls.
         with _typed_errors(self._url):
-            answers = self._answers(calls, each=True)
+            answers = self._sent(self.redis, calls, each=True)
         return _outcomes(calls, answers, self._url)
 
     def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
@@ -226,16 +222,16 @@ class Ledger:
         if link := self._link.take():
             link.redis.close()
 
-    def _answers(self, calls: Sequence[Call[Any]], *, each: bool = False) -> list[Any]:
+    def _answers(self, calls: Sequence[Call[Any]]) -> list[Any]:
         link = self._link.get()
         waits_s = max((call.waits_s for call in calls), default=0.0)
         if waits_s:
             with link.slots.reader(waits_s) as free:
                 if free:
-                    return self._sent(link.redis, calls, each)
+                    return self._sent(link.redis, calls, each=False)
             calls = _at_once(calls)
         with link.slots.call():
-            return self._sent(link.redis, calls, each)
+            return self._sent(link.redis, calls, each=False)
 
     def _sent(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         for _ in range(_SERVERS):
@@ -253,8 +249,13 @@ class Ledger:
             client.script_load(text)
 
     def _send(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
-        if len(calls) == 1 and not each:
-            return [client.execute_command(*_command(calls[0]))]
+        if len(calls) == 1:
+            try:
+                return [client.execute_command(*_command(calls[0]))]
+            except redis.ResponseError as error:
+                if not each or isinstance(error, NoScriptError):
+                    raise
+                return [error]
         with client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command(*_command(call))
@@ -308,29 +309,27 @@ class AsyncLedger:
 
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
-        if len(calls) == 1:
-            try:
-                answer: T = await self.run(calls[0])
-                return [answer]
-            except Exception as error:  # noqa: BLE001 - the answer
-                return [error]
+        # Past the slots: whoever waits for wake-ups, and does so one call at a time, must not queue up
+        # behind a thousand ordinary calls.
         with _typed_errors(self._url):
-            answers = await self._answers(calls, each=True)
+            answers = await self._sent(self.redis, calls, each=True)
         return _outcomes(calls, answers, self._url)
 
     async def close(self) -> None:
         """Give the connections back; who uses it again connects again."""
         await self._link.close()
 
-    async def _answers(self, calls: Sequence[Call[Any]], *, each: bool = False) -> list[Any]:
+    async def _answers(self, calls: Sequence[Call[Any]]) -> list[Any]:
         link = self._link.get()
         waits_s = max((call.waits_s for call in calls), default=0.0)
         if waits_s:
             if free := await link.slots.take_reader(waits_s):
-                return await apart(self._sent(link.redis, calls, each), link.tasks, free, stop=True)
+                return await apart(
+                    self._sent(link.redis, calls, each=False), link.tasks, free, stop=True
+                )
             calls = _at_once(calls)
         free = await link.slots.take_call()
-        return await apart(self._sent(link.redis, calls, each), link.tasks, free, stop=False)
+        return await apart(self._sent(link.redis, calls, each=False), link.tasks, free, stop=False)
 
     async def _sent(self, client: AsyncRedis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         for _ in range(_SERVERS):
@@ -350,8 +349,13 @@ class AsyncLedger:
             await client.script_load(text)
 
     async def _send(self, client: AsyncRedis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
-        if len(calls) == 1 and not each:
-            return [await client.execute_command(*_command(calls[0]))]
+        if len(calls) == 1:
+            try:
+                return [await client.execute_command(*_command(calls[0]))]
+            except redis.ResponseError as error:
+                if not each or isinstance(error, NoScriptError):
+                    raise
+                return [error]
         async with client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command(*_command(call))
