@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Final
 
 from maskq.process import CannotStart
@@ -50,6 +51,8 @@ def missing(error: ModuleNotFoundError) -> NotInstalled | None:
 
 
 def _is_there(module: str) -> bool:
+    if module in sys.modules:  # kombu, once imported, has no spec
+        return sys.modules[module] is not None
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):

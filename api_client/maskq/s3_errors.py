@@ -11,7 +11,7 @@ from maskq.contract.failures import FailureCode
 from maskq.errors import StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
 
 
 class Meaning(StrEnum):
@@ -159,18 +159,22 @@ def typed_errors(place: object) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _answered(error, place) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, RecursionError) as error:
+        # botocore asks the bucket where the bucket is, which redirects that question as well, and so on.
+        # Where its HTTP client meets the limit of the recursion, it wraps the error in one of its own.
+        if isinstance(error.__context__ or error, RecursionError):
+            raise _redirected(place) from None
         raise _failed(error, place) from error
     except (OSError, ResponseParserError) as error:
         raise _no_answer(error, place) from error
-    except (
-        RecursionError
-    ):  # botocore asks the bucket where the bucket is, which redirects it as well
-        raise StoreError(
-            FailureCode.STORE_REFUSED,
-            f"the object store redirects {place}, and everything else of its bucket "
-            f"(PermanentRedirect); check the scheme of MASKQ_S3_ENDPOINT_URL and the region",
-        ) from None
+
+
+def _redirected(place: object) -> StoreError:
+    return StoreError(
+        FailureCode.STORE_REFUSED,
+        f"the object store redirects {place}, and everything else of its bucket (PermanentRedirect); "
+        f"check the scheme of MASKQ_S3_ENDPOINT_URL and the region",
+    )
 
 
 # The credential chain asks other services, whose word is not about the object.
@@ -195,7 +199,7 @@ def _answered(error: ClientError, place: object) -> StoreError:
     return found
 
 
-def _failed(error: BotoCoreError, place: object) -> StoreError:
+def _failed(error: Exception, place: object) -> StoreError:
     """What botocore met before or without an answer of the store."""
     from botocore import exceptions
 

@@ -71,7 +71,7 @@ def test_a_client_s_requests_and_the_urls_it_signs_do_as_well(
     with Client.from_env() as client:
         client.objects.put(place, b"body", "text/plain")
         assert client.objects.get(place) == b"body"
-        url = client.objects._connection.client.generate_presigned_url(
+        url = client.objects._connection.get().client.generate_presigned_url(
             "get_object", Params={"Bucket": place.bucket, "Key": place.key}
         )
     assert {seen for seen, _ in proxy.seen} == {f"{s3_server.bucket}.s3.test"}

@@ -16,7 +16,7 @@ from celery import Celery
 from envelopes import envelope
 from kombu import Connection, Consumer, Queue
 
-from maskq.ledger import keys
+from maskq.ledger import RedisUrl, keys
 from maskq_worker.broker import Inbox, Transport
 from maskq_worker.envelope import is_ticket
 from maskq_worker.slots import Slots
@@ -37,6 +37,7 @@ def reader(redis_url: str, inbox: Inbox) -> Iterator[Connection]:
     """A worker's connection; its channel's bookkeeping has names of its own."""
     options = {
         "inbox": inbox,
+        "redis_url": RedisUrl.parse(redis_url),
         "priority_steps": [0],
         "refused_key": f"{inbox.intake}:refused",
         "unacked_mutex_key": f"{inbox.intake}:mutex",

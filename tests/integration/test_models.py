@@ -110,6 +110,7 @@ def by_celery(deployment: Deployment) -> str:
             WorkerSettings.load(model="night"),
             {"id": task_id},
             [{"image_uri": IMAGE}],
+            {},
         )
     return task_id
 
@@ -159,6 +160,7 @@ def test_without_a_default_every_caller_is_told_what_to_do(deployment: Deploymen
             WorkerSettings.load(model="night"),
             {"id": new_id()},
             [{"image_uri": IMAGE}],
+            {},
         )
     for text in (str(refused.value), str(by_celery.value)):
         assert "day, night" in text

@@ -299,7 +299,7 @@ def test_what_expires_says_what_its_last_attempt_met(
     front.rules = [Rule(f"/{tenant}", status=503, code="SlowDown")]
     assert run(bench, "a", f"s3://{tenant}/photo.png").status is JobStatus.QUEUED
     bench.ledger.redis.zadd(f"{bench.prefix}:deadlines", {"a": 1})
-    bench.ledger.run(calls.sweep(bench.prefix, lease_s=15, run_id="r"))
+    bench.ledger.run(calls.sweep(bench.prefix, lease_s=15))
     record = bench.record("a")
     assert record.status is JobStatus.EXPIRED
     assert record.error is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -78,6 +78,7 @@ def test_aspect_is_the_size_that_transformers_keeps_the_ratio_with(height: int, 
 
 
 @given(st.integers(1, 60_000), st.integers(1, 60_000))
+@example(8248, 14975)
 def test_the_scores_of_a_panorama_fit_their_budget(height: int, width: int) -> None:
     high, wide = aspect_size((height, width), 480, 150, 2**28)
     assert high % 32 == wide % 32 == 0

@@ -90,10 +90,11 @@ def aspect_size(size: tuple[int, int], side: int, classes: int, budget: int) -> 
     # As little as possible, as transformers' processor keeps a ratio.
     scale = min((side / width, side / height), key=lambda one: abs(1 - one))
     fitting = _rounded(height * scale), _rounded(width * scale)
-    room = budget / (_PER_SCORE * classes * math.prod(fitting))
-    if room >= 1:
+    pixels = budget / (_PER_SCORE * classes)
+    if math.prod(fitting) <= pixels:
         return fitting
-    scale *= math.sqrt(room)
+    # Of the exact lengths, which may be longer than the rounded ones.
+    scale = min(scale, math.sqrt(pixels / (height * width)))
     return _rounded(height * scale, math.floor), _rounded(width * scale, math.floor)
 
 
