@@ -160,13 +160,19 @@ def typed_errors(place: object) -> Iterator[None]:
     except ClientError as error:
         raise _answered(error, place) from error
     except (BotoCoreError, RecursionError) as error:
-        # botocore asks the bucket where the bucket is, which redirects that question as well, and so on.
-        # Where its HTTP client meets the limit of the recursion, it wraps the error in one of its own.
-        if isinstance(error.__context__ or error, RecursionError):
+        # botocore asks the bucket where it is, which redirects that question as well, and so on.
+        if _is_recursion(error):
             raise _redirected(place) from None
         raise _failed(error, place) from error
     except (OSError, ResponseParserError) as error:
         raise _no_answer(error, place) from error
+
+
+def _is_recursion(error: Exception) -> bool:
+    """Whether it is one, or botocore's HTTP client met one and wrapped it in an error of its own."""
+    return isinstance(error, RecursionError) or isinstance(
+        getattr(error, "kwargs", {}).get("error"), RecursionError
+    )
 
 
 def _redirected(place: object) -> StoreError:
