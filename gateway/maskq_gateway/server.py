@@ -13,6 +13,7 @@ import uvicorn
 from maskq import Client
 from maskq.errors import InvalidRequest
 from maskq.ledger.requirements import Role, refuse_unfit
+from maskq.process import starting
 from maskq_gateway.app import create_app
 from maskq_gateway.settings import GatewaySettings
 
@@ -37,7 +38,9 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    with Client(settings) as client:
+    with starting():  # a Redis or S3 URL that cannot be used
+        connected = Client(settings)
+    with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = create_app(settings, client, settings.rules(rules))
         with _bound(host, port) as bound:

@@ -17,7 +17,7 @@ from typing import Any
 from maskq import Client
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.ledger.requirements import Role, refuse_unfit
-from maskq.process import EX_CONFIG
+from maskq.process import EX_CONFIG, starting
 from maskq_gateway import notifications
 from maskq_gateway.beat import Beat
 from maskq_gateway.notifications import NotAnEvent
@@ -43,7 +43,9 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
             "there is no queue to read: set MASKQ_TRIGGER_QUEUE_URL, or give --queue-url"
         )
     source = connect(settings.trigger_queue_url, settings.sqs_endpoint_url)
-    with Client(settings) as client, Beat(settings.health_file) as beat:
+    with starting():  # a Redis or S3 URL that cannot be used
+        connected = Client(settings)
+    with connected as client, Beat(settings.health_file) as beat:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         _read(source, Triggers(client, rules), beat, stop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import threading
 from importlib.metadata import entry_points, version
 from types import FrameType
 from typing import Annotated
@@ -70,14 +71,15 @@ def main() -> None:
     Every error is one line on stderr. 78 for what starting again will not change.
     """
     streams.prepare()
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_DFL:
+    in_main = threading.current_thread() is threading.main_thread()  # Python allows signals there only
+    handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if handles:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run()
     finally:
-        if before is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, before)
+        if handles:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lost = streams.lost_output()
     if lost and not code:
         _say(f"{_NO_OUTPUT}: {lost}")
