@@ -160,7 +160,10 @@ class TestS3:
     def test_put_and_get(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in stack.environment.items():
             monkeypatch.setenv(name, value)
-        client = boto3.client("s3", endpoint_url=stack.environment["MASKQ_S3_ENDPOINT_URL"])
+        # A session of its own: the default one has the credentials of whichever test used it first.
+        client = boto3.Session().client(
+            "s3", endpoint_url=stack.environment["MASKQ_S3_ENDPOINT_URL"]
+        )
         client.put_object(Bucket="maskq", Key="a b/é+.bin", Body=b"pixels", Metadata={"k": "v"})
         answer = client.get_object(Bucket="maskq", Key="a b/é+.bin")
         assert (answer["Body"].read(), answer["Metadata"]) == (b"pixels", {"k": "v"})

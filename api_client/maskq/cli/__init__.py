@@ -71,7 +71,9 @@ def main() -> None:
     Every error is one line on stderr. 78 for what starting again will not change.
     """
     streams.prepare()
-    in_main = threading.current_thread() is threading.main_thread()  # Python allows signals there only
+    in_main = (
+        threading.current_thread() is threading.main_thread()
+    )  # Python allows signals there only
     handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if handles:
         signal.signal(signal.SIGTERM, _terminate)

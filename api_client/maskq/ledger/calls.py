@@ -436,8 +436,11 @@ def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
 
 def look(prefix: str, job_id: str) -> Call[RawRecord | None]:
     """The record as it is stored, or None: cheaper than `get` for whoever waits for its end."""
-    args = ("HGETALL", keys.record(prefix, job_id))
-    return Call(None, args, lambda answer: RawRecord(pairs(answer)) if answer else None)
+
+    def parse(answer: Sequence[str]) -> RawRecord | None:
+        return RawRecord(pairs(answer)) if answer else None
+
+    return Call(script("get"), (prefix, job_id), parse)
 
 
 def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
