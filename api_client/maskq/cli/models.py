@@ -49,7 +49,9 @@ def list_models(as_json: Json = False) -> None:
 
 @app.command()
 def default(
-    name: Annotated[str | None, typer.Argument(help="as served; left out: shows it")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="its served name; default: show the current one")
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="store no default any more")] = False,
     as_json: Json = False,
 ) -> None:

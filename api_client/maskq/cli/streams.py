@@ -63,7 +63,7 @@ def _forgiving(stream: TextIO) -> TextIO:
 
 
 class _Forgiving(io.FileIO):
-    """Where diagnoses go: one that cannot be written is no reason to stop."""
+    """A file for diagnostics: an error while writing one is ignored."""
 
     def write(self, data: object) -> int:
         try:

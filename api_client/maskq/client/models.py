@@ -27,7 +27,7 @@ class ModelOperations:
 
     @operation
     def default_model(self) -> Flow[DefaultModel]:
-        """Where a request of this client goes that names no model, and who said so."""
+        """The model of this client's requests that name none, and where that choice comes from."""
         known: models.Known = yield models.known(self.session.key_prefix, self.session.limits)
         return known.default
 

@@ -84,7 +84,7 @@ class Wait:
 
 
 class Waits:
-    """All waits of one connection. It does no I/O and takes no lock: whoever owns it does."""
+    """All waits of one connection. It does no I/O and takes no lock; its owner does both."""
 
     def __init__(self) -> None:
         self._by_channel: dict[str, set[Wait]] = {}
@@ -144,7 +144,7 @@ class Waits:
         return bool(self._new or self._left or self._unheard)
 
     def changes(self) -> list[tuple[str, ...]]:
-        """The commands that are to be sent; each is answered, which wakes whoever reads."""
+        """The commands to send. Redis answers each, which wakes the reader."""
         commands: list[tuple[str, ...]] = []
         if self._left:
             commands.append(("UNSUBSCRIBE", *self._left))

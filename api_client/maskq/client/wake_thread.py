@@ -28,7 +28,7 @@ class WakeThread:
         self._sending = threading.Lock()  # who has it may write to the connection
         self._connection: Connection | None = None  # subscribed
         self._pool: ConnectionPool | None = None  # whose it is
-        self._broken = False  # it, by whoever could not send
+        self._broken = False  # a thread could not send on it
         self._thread: threading.Thread | None = None
 
     def wait(
@@ -150,7 +150,7 @@ class WakeThread:
             self._pool.release(connection)
 
     def _send_changes(self) -> None:
-        """Whoever has the connection sends what all others want sent, too."""
+        """The thread that has the connection also sends the changes of all others."""
         while self._connection is not None and self._waits.has_changes:
             if not self._sending.acquire(blocking=False):
                 return

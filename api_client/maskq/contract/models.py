@@ -55,7 +55,7 @@ class ServedModel(BaseModel):
 
 
 class DefaultModel(BaseModel):
-    """Where a request goes that names no model, and who said so."""
+    """The model of requests that name none, and where that choice comes from."""
 
     model_config = ConfigDict(frozen=True)
 
