@@ -1,6 +1,7 @@
 """`python -m bench.scenarios.empty_task`: a worker with maskq's Celery settings whose task is empty.
 
-The messages are sent first; printed is what the worker then made of them, as JSON.
+The messages are tickets, since a worker refuses any other. They are sent first; printed is what the
+worker then made of them, as JSON.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 from celery.platforms import SecurityWarning
 
+from maskq.ledger import Ledger, RedisUrl, calls, keys
 from maskq_worker.bootstep import ModelStep
 from maskq_worker.celery_app import make_app
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.sizes import sizes
 
-_QUEUE = "empty"
+_MODEL = "empty"
 
 
 class Progress:
@@ -34,7 +36,8 @@ class Progress:
         self._began = (0.0, 0.0)
         self.figures: dict[str, float] = {}
 
-    def step(self) -> None:
+    def step(self, _: str) -> None:
+        """In the place of maskq.run, which gets a model's name."""
         with self._lock:
             self._done += 1
             if self._done == 1:
@@ -52,15 +55,15 @@ def main() -> None:
     jobs = options.parse_args().jobs
     warnings.filterwarnings("ignore", category=SecurityWarning)
     settings = WorkerSettings.load()
-    app: Any = make_app(settings, _QUEUE, concurrency=sizes(settings, cuda=False).concurrency)
+    app: Any = make_app(settings, _MODEL, concurrency=sizes(settings, cuda=False).concurrency)
     app.steps["worker"].discard(ModelStep)
     app.conf.worker_redirect_stdouts = False  # the figures go there
     progress = Progress(jobs)
-    app.task(progress.step, name="bench.empty", ignore_result=True)
-    queue = app.conf.task_queues[-1]
-    with app.producer_or_acquire() as producer:
-        for _ in range(jobs):
-            app.send_task("bench.empty", queue=queue, producer=producer, ignore_result=True)
+    app.conf.include = ()  # not maskq's own tasks
+    app.task(progress.step, name=keys.TASK_RUN, ignore_result=True)
+    ledger = Ledger(RedisUrl.of(settings))
+    ledger.run_many([calls.send_ticket(settings.key_prefix, _MODEL)] * jobs)
+    ledger.close()
     worker = app.Worker(
         loglevel="WARNING",
         without_gossip=True,
