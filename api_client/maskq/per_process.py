@@ -93,7 +93,7 @@ class PerProcess(Generic[T]):
         return value
 
     def take(self) -> T | None:
-        """This process's value if there is one, for whoever closes it; the next `get` makes another."""
+        """Remove and return this process's value, or None; the caller closes it."""
         with self._lock:
             value, self._value = self._value, None
         return value

@@ -435,7 +435,7 @@ def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
 
 
 def look(prefix: str, job_id: str) -> Call[RawRecord | None]:
-    """The record as it is stored, or None: cheaper than `get` for whoever waits for its end."""
+    """The unparsed record, or None. Cheaper than `get`: a wait parses it once the job has ended."""
 
     def parse(answer: Sequence[str]) -> RawRecord | None:
         return RawRecord(pairs(answer)) if answer else None

@@ -289,7 +289,7 @@ local function failure(code, text)
   return cjson.encode({code = code, message = text})
 end
 
--- A queued job whose queue_ttl_s has passed. Why its last attempt came to nothing is told as well.
+-- A queued job whose queue_ttl_s has passed. The error names the failure of its last attempt.
 local function expire_queued(id)
   local text = 'it was not running when its queue_ttl_s ended; submit it again'
   local known = redis.call('HMGET', record_key(id), 'error', 'attempt')

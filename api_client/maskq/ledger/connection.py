@@ -1,8 +1,8 @@
 """Connections to Redis, blocking and async, for the ledger and for Celery: pools of one `RedisUrl`.
 
 A server that cannot do its work for now (it was demoted, it loads its data, its disk is full) answers
-with an error. For whoever uses a connection of ours that is the end of the connection: it is made
-anew, by DNS or Sentinel, with the back-off and the limits that any outage has.
+with an error. These connections treat such an error as a lost connection: they reconnect, by DNS or
+Sentinel, with the back-off and the limits of any outage.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def cancel_queued(
 
 
 def unknown(model: str | None, known: Sequence[str]) -> str:
-    """That there is no such model, and which there are."""
+    """The text of an error: this model is unknown, and these are known."""
     if not known:
         return "no worker has served any model here yet; start one with `maskq worker`"
     near = difflib.get_close_matches(model or "", known, n=1)
