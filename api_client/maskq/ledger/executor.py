@@ -195,7 +195,7 @@ class Ledger:
 
     def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
-        # Without a slot: the one reader of all wake-ups must not queue behind a thousand ordinary calls.
+        # Without a slot: the one reader of wake-ups must not queue behind a thousand ordinary calls.
         with _typed_errors(self._url):
             answers = self._sent(self.redis, calls, each=True)
         return _outcomes(calls, answers, self._url)
@@ -308,7 +308,7 @@ class AsyncLedger:
 
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
-        # Without a slot: the one reader of all wake-ups must not queue behind a thousand ordinary calls.
+        # Without a slot: the one reader of wake-ups must not queue behind a thousand ordinary calls.
         with _typed_errors(self._url):
             answers = await self._sent(self.redis, calls, each=True)
         return _outcomes(calls, answers, self._url)
