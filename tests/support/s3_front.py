@@ -183,7 +183,7 @@ def _presigned(front: S3Front, method: str, path: str) -> str:
     import boto3
     from botocore.config import Config
 
-    signer = boto3.client(
+    signer = boto3.Session().client(  # not the default session: it keeps credentials
         "s3",
         endpoint_url=f"http://127.0.0.1:{front.upstream_port}",
         region_name="us-east-1",
