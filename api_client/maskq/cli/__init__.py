@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from maskq.cli import bench, jobs, models, streams, submit, view, webhooks
+from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.process import EX_CONFIG, CannotStart
@@ -36,6 +36,7 @@ def build() -> typer.Typer:
     submit.register(app)
     jobs.register(app)
     models.register(app)
+    keys.register(app)
     webhooks.register(app)
     view.register(app)
     bench.register(app)
