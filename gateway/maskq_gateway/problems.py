@@ -7,11 +7,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from maskq.contract.failures import FailureCode
-from maskq.errors import MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import JobNotFound, MaskqError, QueueFull, StoreUnavailable
 from maskq_gateway.access import CHALLENGE
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,17 @@ def of(error: MaskqError) -> Problem:
             problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _LATER[kind])
             problem.headers["Retry-After"] = str(seconds)
             return problem
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error))
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, JobNotFound):
+        status = HTTPStatus.NOT_FOUND
+    return Problem(status, error.code, str(error))
 
 
 def handle(app: FastAPI) -> None:
     """Have every error of `app` answered so."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(MaskqError, _maskq_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _fault)
 
@@ -80,6 +85,14 @@ def _problem(_: Request, error: Any) -> JSONResponse:
 def _maskq_error(_: Request, error: Any) -> JSONResponse:
     logger.warning("%s", error)
     return of(error).answer()
+
+
+def _invalid(_: Request, error: Any) -> JSONResponse:
+    """A parameter of the path, query or headers that is not what it must be."""
+    said = "; ".join(
+        f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()
+    )
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, FailureCode.INVALID_REQUEST, said).answer()
 
 
 def _http_error(request: Request, error: Any) -> JSONResponse:

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
-from maskq import Client
+from maskq import AsyncClient, Client
 from maskq.errors import InvalidRequest
 from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import starting
-from maskq_gateway.app import create_app
+from maskq_gateway import problems
+from maskq_gateway.api import add_api
+from maskq_gateway.app import add_triggers
 from maskq_gateway.settings import GatewaySettings
 
 _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
@@ -42,20 +45,33 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         connected = Client(settings)
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
-        app = create_app(settings, client, settings.rules(rules))
+        app = application(settings, client, rules)
         with _bound(host, port) as bound:
             config = uvicorn.Config(
                 app,
                 log_config=None,
                 log_level="warning",
                 access_log=False,
-                lifespan="off",
+                lifespan="on",
                 server_header=False,
                 timeout_graceful_shutdown=_LAST_ANSWERS_S,
             )
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             _Server(config).run(sockets=[bound])
+
+
+def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:
+    """The API, and the route for notifications where there are rules for them.
+
+    client: of the notifications; the API connects by itself. Raises InvalidRequest.
+    """
+    app = FastAPI(title="maskq", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    problems.handle(app)
+    add_api(app, settings, AsyncClient(settings))
+    if rules or settings.trigger_rules:
+        add_triggers(app, settings, client, settings.rules(rules))
+    return app
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""API keys: only hashes are stored, and a key allows what it was made for, as long as it was made for."""
+"""API keys: only hashes are stored, and a key allows what it was made for until it ends."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ def _keys() -> None:
 @app.command()
 def create(
     scope: Annotated[
-        list[Scope], typer.Option(help="what it allows; repeat it for several")
-    ] = [Scope.SUBMIT, Scope.READ],  # noqa: B006 - typer reads the default, nobody changes it
+        list[Scope] | None,
+        typer.Option(help="what it allows; repeat it for several; default: submit and read"),
+    ] = None,
     name: Annotated[str, typer.Option(help="for people, shown by `list`")] = "",
     tenant: Annotated[
         str | None, typer.Option(help="it sees and submits this tenant's jobs only; default: all")
@@ -46,7 +47,7 @@ def create(
     """Make a key and print it, once: only its SHA-256 is stored."""
     with Client.from_env() as client:
         made = client.create_api_key(
-            scope,
+            scope or [Scope.SUBMIT, Scope.READ],
             name=name,
             tenant=tenant,
             requests_per_minute=rate,
