@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from maskq.contract.failures import FailureCode
-from maskq.errors import JobNotFound, MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import EventsLost, JobNotFound, MaskqError, QueueFull, StoreUnavailable
 from maskq_gateway.access import CHALLENGE
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ def of(error: MaskqError) -> Problem:
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if isinstance(error, JobNotFound):
         status = HTTPStatus.NOT_FOUND
+    if isinstance(error, EventsLost):
+        status = HTTPStatus.GONE
     return Problem(status, error.code, str(error))
 
 

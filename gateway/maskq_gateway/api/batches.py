@@ -46,10 +46,11 @@ def router(client: AsyncClient, authorizer: Authorizer) -> APIRouter:
             raise InvalidRequest(sentence(error)) from None
         if "image_uri" in wanted.options:
             raise InvalidRequest("options: image_uri is not an option; list images in image_uris")
+        fields = of_tenant(wanted.options, caller)
+        for uri in wanted.image_uris:
+            options(fields, uri)
         batch = await client.submit_many(
-            wanted.image_uris,
-            batch_webhook=wanted.webhook,
-            **options(of_tenant(wanted.options, caller)),
+            wanted.image_uris, batch_webhook=wanted.webhook, **options(fields)
         )
         job_ids = [job.id for job in batch.jobs]
         state = BatchState(id=batch.id, total=len(job_ids), ended=0, counts={}, job_ids=job_ids)

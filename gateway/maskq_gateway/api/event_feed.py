@@ -52,6 +52,17 @@ class EventFeed:
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
+    async def check(self, since: str) -> None:
+        """Raise EventsLost where some events after the cursor `since` are not kept any more."""
+        ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
+        if _order(since) > _order(ends.last):
+            raise EventsLost(f"{since} lies ahead of the last event, {ends.last}")
+        if _order(since) != (0, 0) and _order(since) < _order(ends.trimmed):
+            raise EventsLost(
+                f"events after {since} were trimmed away; GET /v1/jobs?ended_since=… lists what has "
+                f"ended"
+            )
+
     async def follow(self, since: str | None, idle_s: float) -> AsyncIterator[Entry | None]:
         """Events after the cursor `since` (None: from now on); None when none came for `idle_s`.
 
@@ -139,12 +150,7 @@ class EventFeed:
         """What the stream has after `since` and before what is kept here."""
         prefix, cursor = self._client.key_prefix, since
         while self._start is None or _order(cursor) < self._start:
-            ends = await self._client.session.run(calls.stream_ends(prefix))
-            if cursor not in ("0", "0-0") and _order(cursor) < _order(ends.trimmed):
-                raise EventsLost(
-                    f"events after {cursor} were trimmed away; GET /v1/jobs?ended_since=… lists what "
-                    f"has ended"
-                )
+            await self.check(cursor)
             page = await self._client.session.run(
                 calls.read_events(prefix, cursor, block_ms=1, count=_PAGE)
             )

@@ -48,11 +48,8 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise InvalidRequest(f"{cursor!r:.100} is not a cursor; take an `id:` of this stream")
         types = _full_names(type)
-        entries = feed.follow(cursor, _HEARTBEAT_S)
-        try:
-            first = await anext(entries) if cursor is not None else None
-        except EventsLost as error:
-            raise InvalidRequest(str(error)) from None
+        if cursor is not None:
+            await feed.check(cursor)
         subjects = frozenset(job or ())
 
         def passes(entry: Entry) -> bool:
@@ -64,10 +61,8 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
 
         async def text() -> AsyncIterator[str]:
             yield ": connected\n\n"
-            if first and passes(first):
-                yield _sent(first)
             try:
-                async for entry in entries:
+                async for entry in feed.follow(cursor, _HEARTBEAT_S):
                     if entry is None:
                         yield ": nothing new\n\n"
                     elif passes(entry):

@@ -62,8 +62,9 @@ class Jobs:
             `image`. The job is safe once this is answered."""
             image, wanted = await self._submission(request)
             wanted = of_tenant(wanted, caller)
+            fields = options(wanted, image) if isinstance(image, str) else options(wanted)
             job = await self._client.submit(
-                image, idempotency_key=_scoped(idempotency_key, caller), **options(wanted)
+                image, idempotency_key=_scoped(idempotency_key, caller), **fields
             )
             record = await self._record(job.id, caller, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
@@ -200,10 +201,14 @@ class Jobs:
         return Response(body, status, headers, "application/json")
 
 
-def options(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The client's options for fields of a request. Raises InvalidRequest naming a wrong field."""
+def options(wanted: Mapping[str, Any], image_uri: str = "s3://bucket/key") -> dict[str, Any]:
+    """The client's options for fields of a request.
+
+    Raises InvalidRequest for a field that is wrong. An `image_uri` is checked here: the client would
+    take a text that is no place in S3 and no URL for the path of a file on this machine.
+    """
     try:
-        request = SegmentRequest.model_validate({**wanted, "image_uri": "s3://bucket/key"})
+        request = SegmentRequest.model_validate({**wanted, "image_uri": image_uri})
     except ValidationError as error:
         raise InvalidRequest(sentence(error)) from None
     given = request.model_fields_set - {"image_uri"}
