@@ -128,7 +128,7 @@ KNOWN = set(Settings.model_fields) | {
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
-    "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url", "cors_origins",
+    "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url", "cors_origins",
     "image", "python_image", "torch", "torch_index", "redis_password", "redis_port",
     "s3_access_key", "s3_secret_key", "s3_port", "gateway_port",
 }  # fmt: skip

@@ -18,6 +18,7 @@ from maskq.process import starting
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
+from maskq_gateway.beat import Beat
 from maskq_gateway.settings import GatewaySettings
 
 _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
@@ -26,12 +27,24 @@ _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
 class _Server(uvicorn.Server):
     """Says where it listens once it does; uvicorn's own line goes to a log."""
 
+    def __init__(self, config: uvicorn.Config, beat: Beat) -> None:
+        super().__init__(config)
+        self._beat = beat
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second by the event loop that answers requests."""
+        if counter % 10 == 0:
+            self._beat.still_alive()
+        return await super().on_tick(counter)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+        if self.started:
+            self._beat.alive()
 
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
@@ -46,7 +59,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = application(settings, client, rules)
-        with _bound(host, port) as bound:
+        with _bound(host, port) as bound, Beat(settings.health_file) as beat:
             config = uvicorn.Config(
                 app,
                 log_config=None,
@@ -58,7 +71,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
             )
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config).run(sockets=[bound])
+            _Server(config, beat).run(sockets=[bound])
 
 
 def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:

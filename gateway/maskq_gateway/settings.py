@@ -31,7 +31,7 @@ class GatewaySettings(Settings):
     # Web pages that may call the API, as browsers name them: https://example.com, comma-separated.
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    health_file: Path | None = None  # touched every second while the queue is read
+    health_file: Path | None = None  # touched every second while the process is well
 
     @field_validator("trigger_sns_topics", "cors_origins", mode="before")
     @classmethod

@@ -52,6 +52,7 @@ def run(
         model=model,
         env=RECEIVERS | dict(env or {}),
         webhooks=True,
+        http_api=True,
         rules=rules,
         log_level=log_level,
         bucket=bucket,
@@ -65,7 +66,7 @@ def run(
             stack.start()
             with _env_file(env_file or stack.directory / "env", stack.environment) as path:
                 say(f"all ready in {time.monotonic() - started_at:.2f} s")
-                _say_how(path)
+                _say_how(path, stack.environment["MASKQ_GATEWAY_URL"])
                 while not stack.stopping():
                     stack.check()
                     time.sleep(CHECK_S)
@@ -87,9 +88,10 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _say_how(env_file: Path) -> None:
+def _say_how(env_file: Path, url: str) -> None:
     path = shlex.quote(str(env_file))
     say(f"  use it:  set -a; . {path}; set +a; maskq submit photo.jpg")
+    say(f"  by HTTP: {url}/v1/jobs with the key in MASKQ_API_KEY of that file")
     say("  stop it: Ctrl-C, twice to stop at once")
 
 
