@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -523,6 +524,25 @@ def test_a_page_of_an_allowed_origin_may_call(
         asked["Origin"] = "https://elsewhere.example"
         answer = served.ask("OPTIONS", "/v1/jobs", headers=asked)
         assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_without_rules_notifications_are_not_taken(api: Api) -> None:
+    api.problem(api.post("/v1/triggers/s3", {}), 404, "invalid_request")
+
+
+def test_with_rules_an_api_key_does_not_open_the_triggers_nor_a_token_the_api(
+    client: Client, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "a-token-of-the-triggers-that-is-long"
+    monkeypatch.setenv("MASKQ_TRIGGER_TOKENS", token)
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "scans"\nbucket = "photos"\n')
+    with serving(application(GatewaySettings.load(), client, rules)) as served:
+        admin = served.with_key(client.create_api_key(["admin"]).text)
+        assert admin.post("/v1/triggers/s3", {}).status == 401
+        assert served.with_key(token).get("/v1/jobs").status == 401
+        # The token does open what it is for: an unknown event is told from an unknown caller.
+        assert served.with_key(token).post("/v1/triggers/s3", {"Event": "x"}).status == 400
 
 
 def test_openapi_describes_every_route(stranger: Api) -> None:
