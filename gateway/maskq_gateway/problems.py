@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from maskq.contract.failures import FailureCode
 from maskq.errors import EventsLost, JobNotFound, MaskqError, QueueFull, StoreUnavailable
@@ -103,7 +104,18 @@ def _http_error(request: Request, error: Any) -> JSONResponse:
     said = f"{request.method} {request.url.path}: {status.phrase.lower()}"
     problem = Problem(status, FailureCode.INVALID_REQUEST, said)
     problem.headers.update(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return problem.answer()
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Every method that some route has for this path; the router names those of the first one."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods
 
 
 def _fault(_: Request, error: Exception) -> JSONResponse:

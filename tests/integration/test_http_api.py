@@ -469,6 +469,12 @@ def test_errors_are_problem_documents(api: Api, method: str, path: str, status: 
     assert answer.json()["status"] == status
 
 
+def test_a_wrong_method_is_told_all_that_the_path_has(api: Api) -> None:
+    answer = api.ask("PATCH", f"/v1/jobs/{UNKNOWN}")
+    assert answer.status == 405
+    assert set(answer.headers["Allow"].split(", ")) == {"DELETE", "GET"}
+
+
 def test_outputs_that_are_not_there_say_why(api: Api, bench: Bench) -> None:
     job = uploaded(api)
     path = f"/v1/jobs/{job['id']}/outputs"

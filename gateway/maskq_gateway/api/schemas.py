@@ -43,7 +43,7 @@ class NewBatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_uris: list[str] = Field(
+    image_uris: list[Annotated[str, Field(pattern=r"^(s3|https?)://.", max_length=8192)]] = Field(
         min_length=1, max_length=LARGEST_BATCH, description="`s3://bucket/key` or https URLs."
     )
     options: dict[str, Any] = Field(
