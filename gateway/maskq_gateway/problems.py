@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -10,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from maskq.contract.failures import FailureCode
 from maskq.errors import EventsLost, JobNotFound, MaskqError, QueueFull, StoreUnavailable
@@ -104,17 +104,17 @@ def _http_error(request: Request, error: Any) -> JSONResponse:
     said = f"{request.method} {request.url.path}: {status.phrase.lower()}"
     problem = Problem(status, FailureCode.INVALID_REQUEST, said)
     problem.headers.update(error.headers or {})
-    if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    if status is HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
+        problem.headers["Allow"] = ", ".join(sorted(methods))
     return problem.answer()
 
 
 def _methods_of(request: Request) -> set[str]:
-    """Every method that some route has for this path; the router names those of the first one."""
+    """Every method that is documented for this path; the router names those of its first route."""
     methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    for template, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), request.url.path):
+            methods |= {method.upper() for method in operations}
     return methods
 
 

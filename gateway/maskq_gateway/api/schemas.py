@@ -43,8 +43,11 @@ class NewBatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_uris: list[Annotated[str, Field(pattern=r"^(s3|https?)://.", max_length=8192)]] = Field(
-        min_length=1, max_length=LARGEST_BATCH, description="`s3://bucket/key` or https URLs."
+    image_uris: list[str] = Field(
+        min_length=1,
+        max_length=LARGEST_BATCH,
+        description="`s3://bucket/key` or https URLs.",
+        json_schema_extra={"items": {"type": "string", "pattern": "^(s3|https?)://."}},
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="The fields of a job, without `image_uri`."
