@@ -47,8 +47,8 @@ def page(shown: Shown) -> str:
         raise ValueError(f"job {record.id} has no result")
     size = fitted(shown.mask.size, LONGEST_SIDE)
     present = shades(shown.mask, result.labels)
-    style = _file("page.css") + _style(size, present)
-    script = _file("page.js")
+    style = _file("look.css") + _file("page.css") + _style(size, present)
+    script = _file("stage.js") + _file("page.js")
     name = _name(record)
     values = {
         "policy": _policy(style, script),
