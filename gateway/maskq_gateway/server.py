@@ -19,6 +19,7 @@ from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
 from maskq_gateway.beat import Beat
+from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
 
 _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
@@ -75,13 +76,14 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
 
 
 def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:
-    """The API, and the route for notifications where there are rules for them.
+    """The API, the page, and the route for notifications where there are rules for them.
 
     client: of the notifications; the API connects by itself. Raises InvalidRequest.
     """
     app = FastAPI(title="maskq", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     problems.handle(app)
     add_api(app, settings, AsyncClient(settings))
+    add_page(app)
     if rules or settings.trigger_rules:
         add_triggers(app, settings, client, settings.rules(rules))
     return app

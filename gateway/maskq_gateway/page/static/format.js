@@ -1,0 +1,61 @@
+// Numbers and times as people read them.
+
+export function duration(ms) {
+  if (ms === null || ms === undefined || !(ms >= 0)) return "";
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  const seconds = ms / 1000;
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const WHOLE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+// Today: the time; before: the day, too.
+export function moment(ms) {
+  const date = new Date(ms);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? CLOCK.format(date) : `${DAY.format(date)}, ${CLOCK.format(date)}`;
+}
+
+export const timestamp = (ms) => WHOLE.format(new Date(ms));
+
+export const percent = (share) => (share < 0.0005 ? "<0.1 %" : `${(share * 100).toFixed(1)} %`);
+
+export function bytes(count) {
+  if (count < 1e3) return `${count} B`;
+  if (count < 1e6) return `${(count / 1e3).toFixed(0)} kB`;
+  return `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} MB`;
+}
+
+export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+export const STATUS = {
+  uploading: "Sending",
+  unsent: "Not sent",
+  queued: "Queued",
+  running: "Running",
+  succeeded: "Succeeded",
+  failed: "Failed",
+  canceled: "Canceled",
+  expired: "Expired",
+};
+
+// A job's image, as its file was called.
+export function nameOf(job) {
+  if (job.file) return job.file;
+  const given = job.request?.metadata?.filename;
+  if (given) return given;
+  const last = (job.request?.image_uri ?? "").split("?")[0].replace(/\/+$/, "").split("/").pop();
+  return !last || last === "input" ? "Uploaded image" : decoded(last);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

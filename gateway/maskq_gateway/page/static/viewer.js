@@ -1,0 +1,289 @@
+// One job: its picture while it waits, image and mask when it is done, the reason when it failed.
+
+import { output, post } from "./api.js";
+import { announce, by, copy, el } from "./dom.js";
+import { STATUS, bytes, duration, nameOf, timestamp } from "./format.js";
+import { ENDED } from "./jobs.js";
+import { MOST, classesOf, colourOf, entries } from "./legend.js";
+import * as photos from "./photos.js";
+import { fitted, pixels, resized } from "./pixels.js";
+import { NONE, Stage } from "./stage.js";
+
+const LONGEST_SIDE = 1600; // px of what is drawn; what is pointed at is read at full size
+const FILES = { mask: ["Mask", "png"], overlay: ["Overlay", "jpg"], confidence: ["Confidence", "png"], stats: ["Stats", "json"], rle: ["RLE", "json"], logits: ["Logits", "npy"] };
+
+export class Viewer {
+  #opened = null; // {id, status, abort}
+
+  constructor(jobs, { onRetry, onProblem }) {
+    this.jobs = jobs;
+    this.onRetry = onRetry;
+    this.onProblem = onProblem;
+    this.root = by("view");
+    jobs.addEventListener("change", ({ detail: id }) => {
+      if (this.#opened && (id === null || id === this.#opened.id)) this.#update();
+    });
+  }
+
+  // Nothing is selected: how to begin.
+  welcome() {
+    this.#leave();
+    this.root.replaceChildren(copy("welcome"));
+  }
+
+  // Show a job, as it is known here or as the API has it.
+  async open(id) {
+    this.#leave();
+    const abort = new AbortController();
+    this.#opened = { id, said: "", abort };
+    const isLocal = id.startsWith("local-");
+    if (this.jobs.find(id)) this.#update();
+    else this.root.replaceChildren(el("p", { class: "wait" }, "Looking for the job"));
+    if (isLocal) {
+      if (!this.jobs.find(id)) this.#missing(id, "This image was not sent from this tab.");
+      return;
+    }
+    try {
+      await this.jobs.fetch(id, { signal: abort.signal });
+    } catch (error) {
+      if (!abort.signal.aborted) this.#missing(id, error.message);
+    }
+  }
+
+  #leave() {
+    this.#opened?.abort.abort();
+    this.#opened = null;
+  }
+
+  #missing(id, reason) {
+    if (this.jobs.find(id)?.request) return this.onProblem(reason);
+    this.root.replaceChildren(
+      el("div", { class: "ended" }, el("h2", {}, "There is nothing to show"), el("p", { class: "problem" }, reason), el("p", {}, el("a", { href: "#/" }, "Back to all jobs"))),
+    );
+  }
+
+  #update() {
+    const job = this.jobs.find(this.#opened.id);
+    if (!job) return;
+    const said = `${job.status} ${job.attempt} ${job.request ? 1 : 0} ${job.result ? 1 : 0}`;
+    if (said === this.#opened.said) return;
+    this.#opened.said = said;
+    const body = el("div", { class: "body" });
+    this.root.replaceChildren(this.#head(job), body);
+    if (job.status === "succeeded" && job.result) this.#show(job, body);
+    else if (ENDED.has(job.status) || job.status === "unsent") body.append(this.#failure(job));
+    else body.append(this.#waiting(job));
+  }
+
+  #head(job) {
+    const { result } = job;
+    const parts = [
+      result && `${result.width} × ${result.height} px`,
+      job.model,
+      job.started_ms && ENDED.has(job.status) && duration(job.ended_ms - job.started_ms),
+      !job.id.startsWith("local-") && `job ${job.id}`,
+    ];
+    const actions = el("div", { class: "actions" });
+    if (job.status === "queued" || job.status === "running")
+      actions.append(this.#button("Cancel", () => this.#cancel(job)));
+    if (result) actions.append(...this.#downloads(job));
+    return el("header", { class: "head" },
+      el("a", { class: "back", href: "#/" }, "All jobs"),
+      el("h2", { tabindex: "-1" }, el("bdi", {}, nameOf(job))),
+      el("p", { class: "subtitle" }, el("span", { class: `status ${job.status}` }, STATUS[job.status]), ...parts.filter(Boolean).map((part) => el("bdi", {}, part))),
+      actions,
+    );
+  }
+
+  #button(text, pressed) {
+    return el("button", { type: "button", class: "quiet", on: { click: async (event) => {
+      const button = event.currentTarget;
+      button.disabled = true;
+      try {
+        await pressed();
+      } catch (error) {
+        this.onProblem(error.message);
+      } finally {
+        button.disabled = false;
+      }
+    } } }, text);
+  }
+
+  async #cancel(job) {
+    this.jobs.put(await post(`v1/jobs/${job.id}/cancel`));
+  }
+
+  // Buttons, as links could not send the key.
+  #downloads(job) {
+    const stem = nameOf(job).replace(/\.[^.]{1,5}$/, "");
+    const buttons = Object.keys(FILES)
+      .filter((name) => job.result.outputs[name])
+      .map((name) => this.#button(FILES[name][0], async () => save(await output(job.id, name), `${stem}-${name}.${FILES[name][1]}`)));
+    buttons.push(this.#button("Record", () => save(new Blob([JSON.stringify(job, null, 2)], { type: "application/json" }), `${stem}-record.json`)));
+    return [el("span", { class: "hint", "aria-hidden": "true" }, "Download"), ...buttons];
+  }
+
+  #failure(job) {
+    const { error } = job;
+    const picture = photos.urlOf(job.id);
+    return el("div", { class: "ended" },
+      el("h3", {}, { unsent: "The image was not sent", canceled: "The job was canceled", expired: "The job expired" }[job.status] ?? "The job failed"),
+      error && el("p", { class: "problem", role: "alert" }, el("code", {}, error.code), " ", error.message),
+      this.#button(job.status === "unsent" ? "Send again" : "Retry", () => this.onRetry(job)),
+      picture && still(picture),
+    );
+  }
+
+  #waiting(job) {
+    const picture = photos.urlOf(job.id);
+    const text = { uploading: "Sending the image", queued: "Waiting for a worker", running: "A worker computes the mask" }[job.status];
+    const more = job.error ? ` (attempt ${job.attempt}: ${job.error.message})` : "";
+    return el("div", { class: "pending" }, el("p", { class: "wait" }, text + more), picture && still(picture));
+  }
+
+  async #show(job, body) {
+    const { signal } = this.#opened.abort;
+    const wait = el("p", { class: "wait" }, "Fetching the mask");
+    const picture = photos.urlOf(job.id);
+    body.append(el("div", { class: "pending" }, wait, picture && still(picture)));
+    const { outputs, labels, stats } = job.result;
+    try {
+      const fetched = (name) => (outputs[name] ? output(job.id, name, { signal }) : null);
+      const [mask, confidence, photo] = await Promise.all([
+        fetched("mask")?.then(pixels) ?? null,
+        fetched("confidence")?.then(pixels).catch((error) => { if (signal.aborted) throw error; return null; }) ?? null,
+        this.#background(job, signal),
+      ]);
+      if (signal.aborted) return;
+      if (!mask) {
+        const said = "This job was asked for no mask.";
+        const found = stats.map((one) => ({ ...one, colour: null }));
+        body.replaceChildren(el("div", { class: "split" }, el("div", {}, el("p", { class: "notice", role: "note" }, said), photo && still(photo.url)),
+          aside(found, entries(found, { isButton: false }), job)));
+        return;
+      }
+      if (mask.width !== job.result.width || mask.height !== job.result.height)
+        throw new Error(`the mask is ${mask.width} × ${mask.height} px, the record says ${job.result.width} × ${job.result.height}`);
+      this.#picture(job, body, { mask, confidence, photo, labels }, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      body.replaceChildren(el("div", { class: "ended" }, el("p", { class: "problem", role: "alert" }, error.message),
+        this.#button("Try again", () => { body.replaceChildren(); return this.#show(job, body); })));
+    }
+  }
+
+  // What lies under the mask: the image, else the overlay; null: neither can be shown.
+  async #background(job, signal) {
+    const { width, height } = job.result;
+    const fits = (image) => Math.abs(image.naturalWidth / image.naturalHeight / (width / height) - 1) < 0.01;
+    const own = photos.urlOf(job.id);
+    if (own) {
+      const image = await loaded(own);
+      if (image && fits(image)) return { image, url: own, kind: "Image" };
+    }
+    if (!job.result.outputs.overlay || job.request?.overlay_legend) return null;
+    try {
+      const url = URL.createObjectURL(await output(job.id, "overlay", { signal }));
+      signal.addEventListener("abort", () => URL.revokeObjectURL(url));
+      const image = await loaded(url);
+      return image && fits(image) ? { image, url, kind: "Overlay" } : null;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      return null;
+    }
+  }
+
+  #picture(job, body, { mask, confidence, photo, labels }, signal) {
+    const node = copy("picture");
+    const find = (name) => node.querySelector(`.${name}`);
+    const classes = classesOf(mask, labels);
+    const chosen = classes.slice(0, MOST);
+    const size = fitted(mask.width, mask.height, LONGEST_SIDE);
+    const slotOf = new Uint8Array(mask.counts.length).fill(NONE);
+    chosen.forEach((one, slot) => (slotOf[one.id] = slot));
+    const slots = resized(mask, size, slotOf);
+    const sure = confidence && confidence.width === mask.width && confidence.height === mask.height && confidence.ids instanceof Uint8Array ? confidence : null;
+    const values = Uint8Array.from({ length: 256 }, (_, value) => value);
+    const legend = el("ul", { class: "legend" }, ...entries(chosen));
+    const stage = find("stage");
+    if (photo) {
+      photo.image.alt = photo.kind === "Image" ? "The image" : "The image with the mask's colours over it";
+      stage.prepend(photo.image);
+      find("before").textContent = photo.kind;
+    } else stage.classList.add("bare");
+    stage.style.setProperty("--width", mask.width);
+    stage.style.setProperty("--height", mask.height);
+    body.replaceChildren(el("div", { class: "split" }, node, aside(classes, [legend], job)));
+    if (photo?.kind === "Overlay")
+      node.prepend(el("p", { class: "notice", role: "note" }, "The image was not sent from this tab. The overlay stands for it."));
+    const elements = { stage, canvas: find("mask"), divider: find("divider"), readout: find("readout"), opacity: find("opacity"), legend, clear: find("clear"), hint: find("hint"), photo: photo?.image ?? null };
+    if (photo?.kind === "Overlay") elements.opacity.value = 100;
+    const pick = (x, y) => {
+      const at = Math.floor(y * mask.height) * mask.width + Math.floor(x * mask.width);
+      const id = mask.ids[at];
+      const isClass = labels[id] !== undefined;
+      return { slot: slotOf[id], label: isClass ? labels[id] : job.request?.classes ? "not asked for" : `no class (${id})`, colour: isClass ? colourOf(id, mask.palette) : null, sure: sure ? sure.ids[at] : null };
+    };
+    const made = new Stage(elements, { width: size[0], height: size[1], slots, classes: chosen, confidence: sure && resized(sure, size, values) }, { pick, signal });
+    if (sure) this.#switch(node, made, find);
+    stage.dataset.ready = "yes";
+    announce(`${nameOf(job)}: ${classes.length === 1 ? "1 class" : `${classes.length} classes`}`);
+  }
+
+  #switch(node, stage, find) {
+    find("switch").hidden = false;
+    for (const button of node.querySelectorAll("[data-mode]"))
+      button.addEventListener("click", () => {
+        for (const each of node.querySelectorAll("[data-mode]")) each.setAttribute("aria-pressed", String(each === button));
+        find("scale").hidden = button.dataset.mode !== "confidence";
+        find("after").textContent = button.dataset.mode === "confidence" ? "Confidence" : "Mask";
+        stage.show(button.dataset.mode);
+      });
+  }
+}
+
+function aside(classes, legend, job) {
+  return el("aside", {},
+    el("h3", {}, "Classes ", el("span", { class: "count" }, String(classes.length))),
+    ...(legend[0]?.tagName === "LI" ? [el("ul", { class: "legend" }, ...legend)] : legend),
+    el("details", {}, el("summary", {}, "About this result"), el("dl", {}, ...facts(job))),
+  );
+}
+
+function* facts(job) {
+  const { result } = job;
+  const fact = (term, text) => el("div", {}, el("dt", {}, el("bdi", {}, term)), el("dd", {}, el("bdi", {}, text)));
+  yield fact("Image", job.request.image_uri);
+  yield fact("Size", `${result.width} × ${result.height} px`);
+  yield fact("Model", result.model);
+  if (result.model_revision) yield fact("Revision", result.model_revision);
+  yield fact("Computed by", [result.backend, result.dtype].filter(Boolean).join(", "));
+  yield fact("Submitted", timestamp(job.created_ms));
+  if (job.started_ms) yield fact("Waited", duration(job.started_ms - job.created_ms));
+  if (job.started_ms) yield fact("Took", duration(job.ended_ms - job.started_ms));
+  const stages = Object.entries(result.timings_ms ?? {}).map(([stage, ms]) => `${stage} ${duration(ms)}`);
+  if (stages.length) yield fact("Stages", stages.join(", "));
+  if (result.notes?.length) yield fact("Notes", result.notes.join("; "));
+  if (job.batch_id) yield fact("Batch", job.batch_id);
+  if (job.tenant) yield fact("Tenant", job.tenant);
+  for (const [name, value] of Object.entries(job.request.metadata ?? {})) yield fact(name, value);
+}
+
+// A picture that may be of a kind that the browser cannot show.
+function still(url) {
+  return el("img", { class: "still", src: url, alt: "The image", on: { error: (event) => event.currentTarget.remove() } });
+}
+
+async function loaded(url) {
+  const image = new Image();
+  image.className = "photo";
+  image.src = url;
+  return image.decode().then(() => image, () => null);
+}
+
+function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  announce(`${name}, ${bytes(blob.size)}`);
+}
