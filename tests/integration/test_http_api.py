@@ -223,7 +223,7 @@ class Events:
         self._answer = api.get(path, headers=headers, preload_content=False)
         assert self._answer.status == 200, self._answer.read()
         self._lines = (line for part in self._answer.stream(1) for line in part.decode())
-        self.next_block()  # connected
+        self.begin = self.next_block()  # of no event
 
     def next_block(self) -> str:
         text = ""
@@ -255,6 +255,17 @@ def test_events_arrive_as_they_happen_and_from_where_a_reader_left_off(
     live.close()
     later = Events(api, "/v1/events?type=job.succeeded", last=cursor)
     assert later.next()[1]["type"] == "maskq.job.succeeded"
+    later.close()
+
+
+def test_a_reader_that_loses_the_connection_before_the_first_event_misses_none(api: Api) -> None:
+    uploaded(api)
+    live = Events(api, "/v1/events")
+    live.close()
+    cursor = live.begin.splitlines()[0].removeprefix("id: ")
+    job = uploaded(api)
+    later = Events(api, "/v1/events", last=cursor)
+    assert later.next()[1]["subject"] == job["id"]
     later.close()
 
 

@@ -63,17 +63,21 @@ class EventFeed:
                 f"ended"
             )
 
-    async def follow(self, since: str | None, idle_s: float) -> AsyncIterator[Entry | None]:
-        """Events after the cursor `since` (None: from now on); None when none came for `idle_s`.
+    async def now(self) -> str:
+        """The cursor from which on a new follower misses nothing."""
+        await self._started()
+        return f"{self._end[0]}-{self._end[1]}"
+
+    async def follow(self, since: str, idle_s: float) -> AsyncIterator[Entry | None]:
+        """Events after the cursor `since`; None when none came for `idle_s`.
 
         Raises EventsLost where some after `since` were trimmed away.
         """
         await self._started()
-        at = self._end if since is None else _order(since)
-        if since is not None:
-            async for entry in self._older(since):
-                at = entry.order
-                yield entry
+        at = _order(since)
+        async for entry in self._older(since):
+            at = entry.order
+            yield entry
         while True:
             entries = await self._after(at, idle_s)
             if entries is None:  # this follower is so slow that the feed has dropped what it needs

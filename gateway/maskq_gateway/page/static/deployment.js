@@ -38,6 +38,7 @@ export class Deployment {
     const now = Date.now();
     this.#ends = this.#ends.filter((at) => now - at < WINDOW_MS);
     by("rate").textContent = String(this.#ends.length);
+    by("rate-word").textContent = this.#ends.length === 1 ? "job" : "jobs";
     const bars = new Array(BARS).fill(0);
     for (const at of this.#ends) bars[BARS - 1 - Math.min(BARS - 1, Math.floor(((now - at) / WINDOW_MS) * BARS))]++;
     const canvas = by("spark");

@@ -25,12 +25,17 @@ function ask(reason) {
   by("key").focus();
 }
 
+const refusal = (error) =>
+  error.status === 401
+    ? "The gateway refused this key: it is unknown, revoked, expired or not complete."
+    : error.message;
+
 async function connect() {
   let limits;
   try {
     limits = await get("v1/limits");
   } catch (error) {
-    return ask(error.message);
+    return ask(refusal(error));
   }
   by("gate").hidden = true;
   by("app").hidden = false;
@@ -127,7 +132,7 @@ function run(limits) {
       connection.textContent = "Not connected. Trying again.";
     },
   }).catch((error) => {
-    if (error instanceof ApiError) ask(error.message);
+    if (error instanceof ApiError) ask(refusal(error));
     else throw error;
   });
   deployment.start(events.signal);

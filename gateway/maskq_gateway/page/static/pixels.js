@@ -21,29 +21,13 @@ function started() {
   return worker;
 }
 
-// {width, height, ids, palette, counts} of a PNG; counts: pixels by id. Raises Error.
-export async function pixels(blob) {
+// {width, height, ids, palette, counts, small} of a PNG; counts: pixels by id; small: {width, height,
+// ids} with no side longer than `side`, by nearest neighbour. Raises Error.
+export async function pixels(blob, side) {
   const bytes = await blob.arrayBuffer();
   const number = numbered++;
   return new Promise((done, refused) => {
     waiting.set(number, { done, refused });
-    started().postMessage({ number, bytes }, [bytes]);
+    started().postMessage({ number, bytes, side }, [bytes]);
   });
-}
-
-// Width and height no longer than `side`; never enlarged.
-export function fitted(width, height, side) {
-  const scale = Math.min(1, side / Math.max(width, height));
-  return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-}
-
-// `source` (a value a pixel) at another size by nearest neighbour, each value through `table`.
-export function resized({ width, height, ids }, [toWidth, toHeight], table) {
-  const made = new Uint8Array(toWidth * toHeight);
-  const columns = Int32Array.from({ length: toWidth }, (_, x) => Math.floor(((x + 0.5) * width) / toWidth));
-  for (let y = 0, at = 0; y < toHeight; y++) {
-    const row = Math.floor(((y + 0.5) * height) / toHeight) * width;
-    for (let x = 0; x < toWidth; x++, at++) made[at] = table[ids[row + columns[x]]];
-  }
-  return made;
 }

@@ -6,7 +6,7 @@ import { STATUS, bytes, duration, nameOf, timestamp } from "./format.js";
 import { ENDED } from "./jobs.js";
 import { MOST, classesOf, colourOf, entries } from "./legend.js";
 import * as photos from "./photos.js";
-import { fitted, pixels, resized } from "./pixels.js";
+import { pixels } from "./pixels.js";
 import { NONE, Stage } from "./stage.js";
 
 const LONGEST_SIDE = 1600; // px of what is drawn; what is pointed at is read at full size
@@ -86,7 +86,6 @@ export class Viewer {
     const actions = el("div", { class: "actions" });
     if (job.status === "queued" || job.status === "running")
       actions.append(this.#button("Cancel", () => this.#cancel(job)));
-    if (result) actions.append(...this.#downloads(job));
     return el("header", { class: "head" },
       el("a", { class: "back", href: "#/" }, "All jobs"),
       el("h2", { tabindex: "-1" }, el("bdi", {}, nameOf(job))),
@@ -120,7 +119,7 @@ export class Viewer {
       .filter((name) => job.result.outputs[name])
       .map((name) => this.#button(FILES[name][0], async () => save(await output(job.id, name), `${stem}-${name}.${FILES[name][1]}`)));
     buttons.push(this.#button("Record", () => save(new Blob([JSON.stringify(job, null, 2)], { type: "application/json" }), `${stem}-record.json`)));
-    return [el("span", { class: "hint", "aria-hidden": "true" }, "Download"), ...buttons];
+    return el("div", { class: "downloads", role: "group", "aria-label": "Download" }, el("h3", {}, "Download"), ...buttons);
   }
 
   #failure(job) {
@@ -150,8 +149,8 @@ export class Viewer {
     try {
       const fetched = (name) => (outputs[name] ? output(job.id, name, { signal }) : null);
       const [mask, confidence, photo] = await Promise.all([
-        fetched("mask")?.then(pixels) ?? null,
-        fetched("confidence")?.then(pixels).catch((error) => { if (signal.aborted) throw error; return null; }) ?? null,
+        fetched("mask")?.then((blob) => pixels(blob, LONGEST_SIDE)) ?? null,
+        fetched("confidence")?.then((blob) => pixels(blob, LONGEST_SIDE)).catch((error) => { if (signal.aborted) throw error; return null; }) ?? null,
         this.#background(job, signal),
       ]);
       if (signal.aborted) return;
@@ -159,7 +158,7 @@ export class Viewer {
         const said = "This job was asked for no mask.";
         const found = stats.map((one) => ({ ...one, colour: null }));
         body.replaceChildren(el("div", { class: "split" }, el("div", {}, el("p", { class: "notice", role: "note" }, said), photo && still(photo.url)),
-          aside(found, entries(found, { isButton: false }), job)));
+          this.#aside(found, el("ul", { class: "legend" }, ...entries(found, { isButton: false })), job)));
         return;
       }
       if (mask.width !== job.result.width || mask.height !== job.result.height)
@@ -198,12 +197,12 @@ export class Viewer {
     const find = (name) => node.querySelector(`.${name}`);
     const classes = classesOf(mask, labels);
     const chosen = classes.slice(0, MOST);
-    const size = fitted(mask.width, mask.height, LONGEST_SIDE);
     const slotOf = new Uint8Array(mask.counts.length).fill(NONE);
     chosen.forEach((one, slot) => (slotOf[one.id] = slot));
-    const slots = resized(mask, size, slotOf);
+    const { width, height, ids } = mask.small;
+    const slots = new Uint8Array(ids.length);
+    for (let i = 0; i < ids.length; i++) slots[i] = slotOf[ids[i]];
     const sure = confidence && confidence.width === mask.width && confidence.height === mask.height && confidence.ids instanceof Uint8Array ? confidence : null;
-    const values = Uint8Array.from({ length: 256 }, (_, value) => value);
     const legend = el("ul", { class: "legend" }, ...entries(chosen));
     const stage = find("stage");
     if (photo) {
@@ -213,7 +212,7 @@ export class Viewer {
     } else stage.classList.add("bare");
     stage.style.setProperty("--width", mask.width);
     stage.style.setProperty("--height", mask.height);
-    body.replaceChildren(el("div", { class: "split" }, node, aside(classes, [legend], job)));
+    body.replaceChildren(el("div", { class: "split" }, node, this.#aside(classes, legend, job)));
     if (photo?.kind === "Overlay")
       node.prepend(el("p", { class: "notice", role: "note" }, "The image was not sent from this tab. The overlay stands for it."));
     const elements = { stage, canvas: find("mask"), divider: find("divider"), readout: find("readout"), opacity: find("opacity"), legend, clear: find("clear"), hint: find("hint"), photo: photo?.image ?? null };
@@ -224,10 +223,19 @@ export class Viewer {
       const isClass = labels[id] !== undefined;
       return { slot: slotOf[id], label: isClass ? labels[id] : job.request?.classes ? "not asked for" : `no class (${id})`, colour: isClass ? colourOf(id, mask.palette) : null, sure: sure ? sure.ids[at] : null };
     };
-    const made = new Stage(elements, { width: size[0], height: size[1], slots, classes: chosen, confidence: sure && resized(sure, size, values) }, { pick, signal });
+    const made = new Stage(elements, { width, height, slots, classes: chosen, confidence: sure && sure.small.ids }, { pick, signal });
     if (sure) this.#switch(node, made, find);
     stage.dataset.ready = "yes";
     announce(`${nameOf(job)}: ${classes.length === 1 ? "1 class" : `${classes.length} classes`}`);
+  }
+
+  #aside(classes, legend, job) {
+    return el("aside", {},
+      el("h3", {}, "Classes ", el("span", { class: "count" }, String(classes.length))),
+      legend,
+      this.#downloads(job),
+      el("details", {}, el("summary", {}, "About this result"), el("dl", {}, ...facts(job))),
+    );
   }
 
   #switch(node, stage, find) {
@@ -240,14 +248,6 @@ export class Viewer {
         stage.show(button.dataset.mode);
       });
   }
-}
-
-function aside(classes, legend, job) {
-  return el("aside", {},
-    el("h3", {}, "Classes ", el("span", { class: "count" }, String(classes.length))),
-    ...(legend[0]?.tagName === "LI" ? [el("ul", { class: "legend" }, ...legend)] : legend),
-    el("details", {}, el("summary", {}, "About this result"), el("dl", {}, ...facts(job))),
-  );
 }
 
 function* facts(job) {
