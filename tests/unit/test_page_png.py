@@ -21,10 +21,11 @@ from maskq_worker.outputs.pictures import confidence_png, mask_png
 SCRIPT = """
 const [file, ...pictures] = process.argv.slice(1);
 const { decode } = await import(file);
-const told = await Promise.all(pictures.map((text) => decode(new Uint8Array(Buffer.from(text, "base64"))).then(
-  ({ width, height, ids, palette }) => ({ width, height, ids: [...ids], wide: ids instanceof Uint16Array,
-    palette: palette && [...palette] }),
-  (error) => ({ error: error.message }))));
+const plain = ({ width, height, ids, palette }) =>
+  ({ width, height, ids: [...ids], wide: ids instanceof Uint16Array, palette: [...(palette ?? [])] });
+const read = (text) => decode(new Uint8Array(Buffer.from(text, "base64")));
+const told = await Promise.all(
+  pictures.map((text) => read(text).then(plain, (error) => ({ error: error.message }))));
 console.log(JSON.stringify(told));
 """
 
@@ -108,7 +109,7 @@ def test_ids_of_every_depth_and_filter_are_read_as_they_were_written() -> None:
         assert (told["height"], told["width"]) == ids.shape
         assert told["ids"] == ids.ravel().tolist(), (depth, colour)
         assert told["wide"] == (depth == 16)
-        assert (told["palette"] is not None) == (colour == 3)
+        assert bool(told["palette"]) == (colour == 3)
 
 
 def test_what_workers_write_is_read() -> None:

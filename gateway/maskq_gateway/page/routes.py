@@ -50,7 +50,7 @@ class PageFile:
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the routes of the page. They need no key: the page asks for one, and calls the API with it."""
+    """Add the routes of the page. They need no key: the page asks for one and calls the API."""
 
     async def index(request: Request) -> Response:
         return _answer(request, page_files()[INDEX])

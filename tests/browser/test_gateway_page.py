@@ -1,0 +1,371 @@
+"""The gateway's page in Chromium, over a whole stack: images in, masks to look at."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from maskq import Client
+from maskq_standalone.demo.scenes import draw
+from maskq_standalone.stack import Stack
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, FilePayload, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+SLOW_MS = 90_000  # for a job on a busy machine
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(workers=1, http_api=True) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stack.environment.items():
+            patch.setenv(name, value)
+        with Client.from_env() as connected:
+            yield connected
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[bytes]:
+    return [jpeg(draw(seed, size=(320, 240)).image) for seed in (102, 116)]
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def file(name: str, body: bytes, kind: str = "image/jpeg") -> FilePayload:
+    return {"name": name, "mimeType": kind, "buffer": body}
+
+
+class Visitor:
+    """A person at the page; whatever the browser complains of, or asks other hosts for, is kept."""
+
+    def __init__(self, context: BrowserContext, url: str, key: str) -> None:
+        self.url, self.key = url, key
+        self.complaints: list[str] = []
+        self.tab: Page = context.new_page()
+        self.tab.on("console", lambda message: self._hear(message.text))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda request: self._see(request.url))
+
+    def _hear(self, text: str) -> None:
+        # `painted` reads the canvas more often than Chromium likes; the page itself never does.
+        if not text.startswith("Canvas2D: "):
+            self.complaints.append(text)
+
+    def _see(self, url: str) -> None:
+        if not url.startswith((self.url, "blob:", "data:")) or self.key in url:
+            self.complaints.append(url)
+
+    def enter(self, path: str = "") -> Page:
+        self.tab.goto(f"{self.url}/{path}")
+        self.tab.get_by_label("API key").fill(self.key)
+        self.tab.get_by_role("button", name="Continue").click()
+        self.tab.wait_for_selector("#app:not([hidden])")
+        return self.tab
+
+
+@pytest.fixture(params=[None, "acme"])
+def tenant(request: pytest.FixtureRequest) -> str | None:
+    return str(request.param) if request.param else None
+
+
+@pytest.fixture
+def key(client: Client, tenant: str | None) -> str:
+    return client.create_api_key(["submit", "read"], tenant=tenant).text
+
+
+@pytest.fixture
+def visitor(browser: Browser, stack: Stack, key: str) -> Iterator[Visitor]:
+    context = browser.new_context(viewport={"width": 1400, "height": 860})
+    made = Visitor(context, stack.environment["MASKQ_GATEWAY_URL"], key)
+    yield made
+    context.close()
+    assert made.complaints == []
+
+
+def drop(tab: Page, files: list[FilePayload]) -> None:
+    """As a person does who drags files onto the page."""
+    code = """(files) => {
+      const transfer = new DataTransfer();
+      for (const { name, kind, body } of files) {
+        const bytes = Uint8Array.from(atob(body), (c) => c.charCodeAt(0));
+        transfer.items.add(new File([bytes], name, { type: kind }));
+      }
+      const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+      for (const type of ["dragenter", "dragover", "drop"])
+        document.body.dispatchEvent(new DragEvent(type, options));
+    }"""
+    tab.evaluate(
+        code,
+        [
+            {
+                "name": one["name"],
+                "kind": one["mimeType"],
+                "body": base64.b64encode(one["buffer"]).decode(),
+            }
+            for one in files
+        ],
+    )
+
+
+def row(tab: Page, name: str) -> Any:
+    return tab.locator("#jobs .row", has_text=name).first
+
+
+def succeeded(tab: Page, name: str) -> Any:
+    found = tab.locator("#jobs .row[data-status=succeeded]", has_text=name).first
+    found.wait_for(timeout=SLOW_MS)
+    return found
+
+
+def look_at(tab: Page, name: str) -> None:
+    row(tab, name).locator("a.open").click()
+    tab.locator("#view h2", has_text=name).wait_for()
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+
+
+def painted(tab: Page) -> np.ndarray[Any, Any]:
+    """RGBA of the mask's canvas, once it has been drawn."""
+    code = """async () => {
+      await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+      const canvas = document.querySelector("canvas.mask");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return [canvas.width, canvas.height, ...data];
+    }"""
+    width, height, *data = tab.evaluate(code)
+    return np.array(data, np.uint8).reshape(height, width, 4)
+
+
+def mask_of(client: Client, tab: Page) -> np.ndarray[Any, Any]:
+    job = client.get(tab.url.rpartition("/")[2])
+    return np.asarray(job.wait(timeout=60).mask())
+
+
+def test_two_dropped_photos_become_two_masks_that_are_still_there_after_a_reload(
+    visitor: Visitor, client: Client, scenes: list[bytes]
+) -> None:
+    tab = visitor.enter()
+    drop(tab, [file("lake.jpg", scenes[0]), file("street.jpg", scenes[1])])
+    for name in ("lake.jpg", "street.jpg"):
+        succeeded(tab, name)
+        look_at(tab, name)
+        assert tab.locator(".before").inner_text() == "Image"
+        canvas, mask = painted(tab), mask_of(client, tab)
+        legend = tab.locator(".legend .entry")
+        assert legend.count() == len(np.unique(mask))
+        # A colour for each class; two classes may share one.
+        for class_id in np.unique(mask):
+            assert len(np.unique(canvas[mask == class_id], axis=0)) == 1
+    # Highlight the largest class: the others are dimmed.
+    largest = np.bincount(mask.ravel()).argmax()
+    tab.locator(".legend .entry").first.click()
+    canvas = painted(tab)
+    assert canvas[mask != largest][:, :3].max() < 30
+    assert canvas[mask == largest][:, :3].max() > 60
+    assert tab.locator(".legend .entry").first.get_attribute("aria-pressed") == "true"
+    place = tab.url
+    tab.reload()
+    assert tab.url == place
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    assert tab.locator("#view h2").inner_text() == "street.jpg"
+    assert (
+        tab.locator(".before").inner_text() == "Overlay"
+    )  # the image was in the memory of the tab
+    for name in ("lake.jpg", "street.jpg"):
+        succeeded(tab, name)
+
+
+def test_a_file_that_is_no_image_shows_its_reason_and_a_retry(visitor: Visitor) -> None:
+    tab = visitor.enter()
+    drop(tab, [file("notes.txt", b"not an image", "text/plain")])
+    failed = tab.locator("#jobs .row[data-status=failed]", has_text="notes.txt").first
+    failed.wait_for(timeout=SLOW_MS)
+    assert "invalid_image" in failed.inner_text()
+    assert "invalid_image" in tab.locator("#view .problem").inner_text()
+    first = tab.url
+    tab.locator("#view").get_by_role("button", name="Retry").click()
+    tab.wait_for_url(lambda url: url != first)
+    tab.locator("#view .problem").wait_for(timeout=SLOW_MS)
+
+
+def test_an_image_that_cannot_be_sent_says_why_and_is_sent_again(
+    visitor: Visitor, scenes: list[bytes]
+) -> None:
+    tab = visitor.enter()
+    tab.route("**/v1/jobs", lambda route: route.abort())
+    tab.set_input_files("#files", [file("later.jpg", scenes[0])])
+    unsent = tab.locator("#jobs .row[data-status=unsent]")
+    unsent.wait_for()
+    assert "the gateway does not answer" in unsent.inner_text()
+    tab.unroute("**/v1/jobs")
+    tab.locator("#view").get_by_role("button", name="Send again").click()
+    succeeded(tab, "later.jpg")
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    visitor.complaints.clear()  # of the request that was refused
+
+
+def test_jobs_of_others_arrive_by_themselves_and_batches_show_their_progress(
+    visitor: Visitor, client: Client, scenes: list[bytes], tenant: str | None
+) -> None:
+    tab = visitor.enter()
+    tab.wait_for_selector("#connection", state="hidden")
+    batch = client.submit_many(scenes, tenant=tenant)
+    tab.locator(".batch", has_text="2 of 2 ended").wait_for(timeout=SLOW_MS)
+    tab.locator(".batch", has_text=batch.id[-8:]).click()
+    expect(tab.locator("#jobs .row")).to_have_count(2)
+    # Without an overlay the mask stands alone.
+    tab.locator("#jobs a.open").first.click()
+    tab.wait_for_selector(".stage.bare[data-ready]", timeout=SLOW_MS)
+
+
+def test_the_list_is_filtered_and_searched(
+    visitor: Visitor, client: Client, scenes: list[bytes]
+) -> None:
+    tab = visitor.enter()
+    drop(tab, [file("found.jpg", scenes[0]), file("other.txt", b"text", "text/plain")])
+    succeeded(tab, "found.jpg")
+    tab.locator("#jobs .row[data-status=failed]", has_text="other.txt").wait_for(timeout=SLOW_MS)
+    tab.get_by_label("Status").select_option("failed")
+    rows = tab.locator("#jobs .row")
+    expect(rows.and_(tab.locator("[data-status=succeeded]"))).to_have_count(0)
+    expect(rows.first).to_be_visible()
+    tab.get_by_label("Status").select_option("")
+    search = tab.get_by_label("Search by job id or file name")
+    search.fill("found")
+    expect(rows.filter(has_not_text="found.jpg")).to_have_count(0)
+    expect(rows.first).to_be_visible()
+    search.fill("nothing is called so")
+    tab.locator("#nothing", has_text="No such job").wait_for()
+
+
+def test_the_pointer_tells_the_class_and_confidence_can_be_seen(
+    visitor: Visitor, client: Client, scenes: list[bytes]
+) -> None:
+    tab = visitor.enter()
+    tab.locator("[data-sample=lake]").click()
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    mask = mask_of(client, tab)
+    record = client.get(tab.url.rpartition("/")[2]).record
+    assert record
+    assert record.result
+    box = tab.locator(".stage").bounding_box()
+    assert box
+    height, width = mask.shape
+    for x, y in ((0.1, 0.05), (0.5, 0.5), (0.9, 0.95)):
+        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        label = record.result.labels[int(mask[int(y * height), int(x * width)])]
+        tab.locator(".readout bdi", has_text=label).wait_for()
+        assert "% sure" in tab.locator(".readout .sure").inner_text()
+    before = painted(tab)
+    tab.get_by_role("button", name="Confidence").first.click()
+    assert (painted(tab) != before).any()
+    with tab.expect_download() as downloading:
+        tab.locator(".downloads").get_by_role("button", name="Mask").click()
+    saved = downloading.value
+    assert saved.suggested_filename == "sample-lake-mask.png"
+    assert (np.asarray(Image.open(saved.path())) == mask).all()
+
+
+def test_the_keyboard_walks_the_list_and_escape_leaves(
+    visitor: Visitor, scenes: list[bytes]
+) -> None:
+    tab = visitor.enter()
+    tab.set_input_files("#files", [file(f"{n}.jpg", scenes[n]) for n in (0, 1)])
+    succeeded(tab, "0.jpg")
+    succeeded(tab, "1.jpg")
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    row(tab, "1.jpg").locator("a.open").focus()
+    first = tab.evaluate("() => document.activeElement.hash")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowUp")
+    assert tab.evaluate("() => [document.activeElement.hash, location.hash]") == [first, first]
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    tab.locator(".legend .entry").first.focus()
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Escape")  # shows all classes again
+    assert tab.evaluate("() => location.hash") == first
+    tab.keyboard.press("Escape")  # leaves the job
+    tab.wait_for_url("**/#/")
+    expect(tab.locator("#jobs a.open:focus")).to_have_attribute("href", first)
+
+
+def test_a_key_that_is_refused_opens_nothing_and_none_is_kept(
+    browser: Browser, stack: Stack, key: str
+) -> None:
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(stack.environment["MASKQ_GATEWAY_URL"])
+    tab.get_by_label("API key").fill("maskq_0123456789_" + "x" * 43)
+    tab.get_by_role("button", name="Continue").click()
+    tab.get_by_role("alert").filter(has_text="refused this key").wait_for()
+    assert tab.locator("#app").is_hidden()
+    tab.get_by_label("API key").fill(key)
+    tab.get_by_role("button", name="Continue").click()
+    tab.wait_for_selector("#app:not([hidden])")
+    tab.get_by_role("button", name="Forget key").click()
+    tab.wait_for_selector("#gate:not([hidden])")
+    assert tab.evaluate("() => sessionStorage.length + localStorage.length") == 0
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_every_window(
+    browser: Browser,
+    stack: Stack,
+    client: Client,
+    width: int,
+    scheme: Any,
+    pictures: Path | None,
+) -> None:
+    key = client.create_api_key(["submit", "read"], tenant=f"width-{width}-{scheme}").text
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, device_scale_factor=1
+    )
+    visitor = Visitor(context, stack.environment["MASKQ_GATEWAY_URL"], key)
+    tab = visitor.enter()
+    fits = "() => document.documentElement.scrollWidth <= innerWidth"
+    assert tab.evaluate(fits)
+    assert faults(tab) == []
+    tab.locator("[data-sample=autumn]").click()
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    assert tab.evaluate(fits)
+    assert faults(tab) == []
+    if pictures:
+        tab.locator(".thumb.drawn").first.wait_for(state="attached")
+        tab.screenshot(path=pictures / f"page-{scheme}-{width}.png")
+    context.close()
+    assert visitor.complaints == []
+
+
+def faults(tab: Page) -> list[str]:
+    """What axe-core finds, if AXE names its axe.min.js (npm pack axe-core)."""
+    name = os.environ.get("AXE")
+    if not name:
+        return []
+    tab.evaluate(Path(name).read_text(encoding="utf-8"))
+    found = tab.evaluate("() => axe.run()")
+    return [
+        f"{one['id']} ({one['impact']}): {[node['html'][:200] for node in one['nodes'][:3]]}"
+        for one in found["violations"]
+    ]
