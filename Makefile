@@ -4,7 +4,7 @@
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
 #   make acl-test   the acceptance tests, each process as the Redis user of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
-#   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
+#   make browser the pages of `maskq view` and of the gateway in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv

@@ -92,6 +92,7 @@ def _say_how(env_file: Path, url: str) -> None:
     path = shlex.quote(str(env_file))
     say(f"  use it:  set -a; . {path}; set +a; maskq submit photo.jpg")
     say(f"  by HTTP: {url}/v1/jobs with the key in MASKQ_API_KEY of that file")
+    say(f"  look at it: {url}/ in a browser, with the same key")
     say("  stop it: Ctrl-C, twice to stop at once")
 
 

@@ -352,7 +352,8 @@ def test_it_fits_every_window(
     assert tab.evaluate(fits)
     assert faults(tab) == []
     if pictures:
-        tab.locator(".thumb.drawn").first.wait_for(state="attached")
+        if width > 860:  # on a phone the list makes room for the job
+            tab.locator(".thumb.drawn").first.wait_for()
         tab.screenshot(path=pictures / f"page-{scheme}-{width}.png")
     context.close()
     assert visitor.complaints == []

@@ -5,6 +5,7 @@ import { nameOf } from "./format.js";
 
 const PAGE = 50;
 const MOST = 1000; // jobs in memory, beyond which the oldest are dropped
+const MOST_EARLY = 500; // events of jobs that are not known yet
 const REFRESH_MS = 2000; // between two requests for jobs that only events told of
 export const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
 
@@ -14,6 +15,8 @@ export class Jobs extends EventTarget {
   #cursor = "";
   #loads = 0;
   #refreshing = null;
+  #early = new Map(); // by id, the latest event of jobs that are not known yet
+  opened = ""; // the job that is looked at: it stays known whatever the filter
   filter = { status: "", batch: "", text: "" };
 
   // Replace what is known with the newest page for this filter.
@@ -21,7 +24,9 @@ export class Jobs extends EventTarget {
     const number = ++this.#loads;
     const page = await this.#page("");
     if (number !== this.#loads) return;
+    const kept = this.#known.get(this.opened);
     this.#known = new Map(page.jobs.map((job) => [job.id, job]));
+    if (kept && !this.#known.has(kept.id)) this.#known.set(kept.id, kept);
     this.#cursor = page.cursor;
     this.#changed();
   }
@@ -65,6 +70,9 @@ export class Jobs extends EventTarget {
     const known = this.#known.get(record.id);
     if (known && ENDED.has(known.status) && !ENDED.has(record.status)) return;
     this.#known.set(record.id, { ...known, ...record });
+    const event = this.#early.get(record.id); // overtook the answer that has this record
+    this.#early.delete(record.id);
+    if (event) this.take(event);
     this.#trim();
     this.#changed(record.id);
   }
@@ -94,6 +102,9 @@ export class Jobs extends EventTarget {
     if (!id) return;
     const known = this.#known.get(id);
     if (!known) {
+      this.#early.delete(id);
+      this.#early.set(id, event);
+      if (this.#early.size > MOST_EARLY) this.#early.delete(this.#early.keys().next().value);
       const { status: wanted, batch } = this.filter;
       if ((!wanted || wanted === status) && (!batch || batch === batch_id)) this.#refresh();
       return;

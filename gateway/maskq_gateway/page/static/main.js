@@ -140,7 +140,8 @@ function run(limits) {
   search(jobs, list, filter);
   by("more").addEventListener("click", () => jobs.more().catch((error) => problem(error.message)));
   addEventListener("hashchange", route);
-  document.addEventListener("keydown", (event) => keyboard(event, list, { selected, leave }));
+  // Of the window, so that the stage, which listens at the document, is asked first.
+  addEventListener("keydown", (event) => keyboard(event, list, { selected, leave }));
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // its fragment would be taken for a place in the page's navigation
     list.focus(selected());
@@ -179,7 +180,9 @@ function keyboard(event, list, { selected, leave }) {
 
 by("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  key.set(by("key").value.trim());
+  const text = by("key").value.trim();
+  if (!/^[\x21-\x7e]+$/.test(text)) return ask("This is not an API key: keys have letters, digits and underscores.");
+  key.set(text);
   by("key").value = "";
   if (isRunning) location.reload(); // the former key has ended; nothing that it showed stays
   else connect();

@@ -36,6 +36,7 @@ export class Viewer {
     this.#leave();
     const abort = new AbortController();
     this.#opened = { id, said: "", abort };
+    this.jobs.opened = id;
     const isLocal = id.startsWith("local-");
     if (this.jobs.find(id)) this.#update();
     else this.root.replaceChildren(el("p", { class: "wait" }, "Looking for the job"));
@@ -53,6 +54,7 @@ export class Viewer {
   #leave() {
     this.#opened?.abort.abort();
     this.#opened = null;
+    this.jobs.opened = "";
   }
 
   #missing(id, reason) {
