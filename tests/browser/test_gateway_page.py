@@ -17,6 +17,7 @@ from playwright.sync_api import expect
 from maskq import Client
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
+from maskq_worker.outputs.pictures import mask_png
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, FilePayload, Page
@@ -326,6 +327,98 @@ def test_a_key_that_is_refused_opens_nothing_and_none_is_kept(
     tab.wait_for_selector("#gate:not([hidden])")
     assert tab.evaluate("() => sessionStorage.length + localStorage.length") == 0
     context.close()
+
+
+def answer_with(tab: Page, body: bytes) -> None:
+    tab.route("**/outputs/mask**", lambda route: route.fulfill(body=body))
+
+
+def show_mask(tab: Page, ids: np.ndarray[Any, Any], num_labels: int) -> None:
+    """Open a job whose mask this is: a worker would take minutes for so large a one."""
+    height, width = ids.shape
+    found = {str(one): f"class number {one}" for one in np.unique(ids)}
+    record = {
+        "id": "0199d3c0-0000-7000-8000-000000000000", "status": "succeeded", "model": "large",
+        "priority": "normal", "attempt": 1, "created_ms": 1, "started_ms": 2, "ended_ms": 3,
+        "request": {"image_uri": "s3://photos/large.jpg"},
+        "result": {"width": width, "height": height, "model": "large", "labels": found,
+                   "outputs": {"mask": "s3://masks/mask.png"}, "stats": []},
+    }  # fmt: skip
+    answer_with(tab, mask_png(ids, num_labels))
+    path = f"**/v1/jobs/{record['id']}"
+    tab.route(path, lambda route: route.fulfill(json=record))
+    tab.evaluate(f"() => location.hash = '#/jobs/{record['id']}'")
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+
+
+def test_24_megapixels_do_not_freeze_the_page(visitor: Visitor) -> None:
+    tab = visitor.enter()
+    tab.evaluate("""() => {
+      window.tasks = [];
+      const see = (list) => window.tasks.push(...list.getEntries().map((one) => one.duration));
+      new PerformanceObserver(see).observe({ entryTypes: ["longtask"] });
+    }""")
+    ids = np.zeros((4000, 6000), np.uint8)
+    ids[1000:3000, 2000:4000] = 7
+    ids[3999, 5999] = 3  # a single pixel is read though it is not drawn
+    show_mask(tab, ids, 150)
+    assert tab.locator(".percent").all_inner_texts() == ["83.3 %", "16.7 %", "<0.1 %"]
+    tab.locator(".entry").nth(1).hover()
+    tab.locator(".stage.chosen").wait_for()
+    tasks = tab.evaluate("() => window.tasks")
+    print(f"\nlongest task of the page's thread with 24 megapixels: {max(tasks, default=0):.0f} ms")
+    assert max(tasks, default=0) < 500
+
+
+def test_masks_of_16_bits_are_read_at_full_depth(visitor: Visitor) -> None:
+    tab = visitor.enter()
+    ids = np.full((300, 400), 700, np.uint16)
+    ids[:, 200:] = 700 - 512  # the same low byte
+    show_mask(tab, ids, 900)
+    assert sorted(tab.locator(".label").all_inner_texts()) == [
+        "class number 188",
+        "class number 700",
+    ]
+    canvas = painted(tab)
+    assert len(np.unique(canvas.reshape(-1, 4), axis=0)) == 2
+    box = tab.locator(".stage").bounding_box()
+    assert box
+    for x, label in ((0.25, "class number 700"), (0.75, "class number 188")):
+        tab.mouse.move(box["x"] + x * box["width"], box["y"] + 50)
+        tab.locator(".readout bdi", has_text=label).wait_for()
+
+
+def test_a_mask_that_is_damaged_or_of_another_size_is_not_shown(visitor: Visitor) -> None:
+    tab = visitor.enter()
+    ids = np.full((30, 40), 7, np.uint8)
+    show_mask(tab, ids, 150)
+    for body, reason in (
+        (mask_png(ids, 150)[:-20], "truncated"),
+        (mask_png(ids[:29], 150), "the mask is 40 × 29 px"),  # noqa: RUF001
+    ):
+        tab.evaluate("() => location.hash = '#/'")
+        tab.locator(".welcome").wait_for()
+        answer_with(tab, body)
+        tab.go_back()
+        tab.locator("#view .problem", has_text=reason).wait_for()
+        assert tab.locator(".stage").count() == 0
+
+
+def test_it_is_light_and_quick(visitor: Visitor) -> None:
+    tab = visitor.enter()
+    told = tab.evaluate("""() => {
+      const [page] = performance.getEntriesByType("navigation");
+      const own = (one) => one.name.includes("/page/");
+      const files = performance.getEntriesByType("resource").filter(own);
+      const paint = performance.getEntriesByName("first-contentful-paint")[0].startTime;
+      return [[page, ...files].reduce((sum, one) => sum + one.transferSize, 0), files.length + 1,
+        page.domContentLoadedEventEnd, paint];
+    }""")
+    size, count, loaded, paint = told
+    print(
+        f"\n{size} bytes in {count} files, loaded after {loaded:.0f} ms, painted after {paint:.0f} ms"
+    )
+    assert size < 200_000
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1400])

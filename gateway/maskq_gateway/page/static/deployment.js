@@ -5,22 +5,22 @@ import { by, el } from "./dom.js";
 import { plural } from "./format.js";
 
 const POLL_MS = 10_000;
+const SOONER_MS = 2000; // where events say that something happens
 const WINDOW_MS = 60_000;
 const BARS = 30;
 
 export class Deployment {
   #ends = []; // when jobs ended, this page's clock
+  #timer = null;
+  #isSooner = false;
 
   // Ask for models now and then, as long as somebody looks.
   start(signal) {
-    const poll = async () => {
-      if (!document.hidden) await this.#models().catch(() => {});
-      if (!signal.aborted) timer = setTimeout(poll, POLL_MS);
-    };
-    let timer = setTimeout(poll, 0);
-    const tick = setInterval(() => this.#rate(), 2000);
+    this.signal = signal;
+    this.#poll(0);
+    const tick = setInterval(() => this.#rate(), SOONER_MS);
     signal.addEventListener("abort", () => {
-      clearTimeout(timer);
+      clearTimeout(this.#timer);
       clearInterval(tick);
     });
     by("stats").hidden = false;
@@ -29,9 +29,23 @@ export class Deployment {
 
   // Count an event of a job that ended.
   take(event) {
-    if (!event.type.startsWith("maskq.job.") || !["succeeded", "failed"].includes(event.data.status)) return;
+    if (!event.type.startsWith("maskq.job.")) return;
+    if (!this.#isSooner) {
+      this.#isSooner = true;
+      this.#poll(SOONER_MS);
+    }
+    if (!["succeeded", "failed"].includes(event.data.status)) return;
     if (Date.now() - Date.parse(event.time) > WINDOW_MS) return; // read after a reconnection
     this.#ends.push(Date.now());
+  }
+
+  #poll(after) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(async () => {
+      if (!document.hidden) await this.#models().catch(() => {});
+      this.#isSooner = false;
+      if (!this.signal.aborted) this.#poll(POLL_MS);
+    }, after);
   }
 
   #rate() {

@@ -69,7 +69,7 @@ function run(limits) {
     const id = selected();
     document.body.classList.toggle("has-job", id !== "");
     list.select(id);
-    if (id) viewer.open(decodeURIComponent(id));
+    if (id) viewer.open(id);
     else viewer.welcome();
     if (left) list.focus(left);
     left = "";

@@ -273,12 +273,13 @@ function* facts(job) {
 
 // A picture that may be of a kind that the browser cannot show.
 function still(url) {
-  return el("img", { class: "still", src: url, alt: "The image", on: { error: (event) => event.currentTarget.remove() } });
+  return el("img", { class: "still", decoding: "async", src: url, alt: "The image", on: { error: (event) => event.currentTarget.remove() } });
 }
 
 async function loaded(url) {
   const image = new Image();
   image.className = "photo";
+  image.decoding = "async"; // 24 megapixels are not decoded on the page's thread
   image.src = url;
   return image.decode().then(() => image, () => null);
 }
