@@ -49,7 +49,7 @@ export function nameOf(job) {
   const given = job.request?.metadata?.filename;
   if (given) return given;
   const last = (job.request?.image_uri ?? "").split("?")[0].replace(/\/+$/, "").split("/").pop();
-  return !last || last === "input" ? "Uploaded image" : decoded(last);
+  return !last || last === "input" ? `Uploaded image ${job.id.slice(-4)}` : decoded(last);
 }
 
 function decoded(text) {
