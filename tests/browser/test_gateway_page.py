@@ -20,7 +20,7 @@ from maskq_standalone.stack import Stack
 from maskq_worker.outputs.pictures import mask_png
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, FilePayload, Page
+    from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -326,6 +326,43 @@ def test_a_key_that_is_refused_opens_nothing_and_none_is_kept(
     tab.get_by_role("button", name="Forget key").click()
     tab.wait_for_selector("#gate:not([hidden])")
     assert tab.evaluate("() => sessionStorage.length + localStorage.length") == 0
+    context.close()
+
+
+def test_the_event_stream_goes_on_where_it_broke_off(
+    visitor: Visitor, client: Client, scenes: list[bytes], tenant: str | None
+) -> None:
+    before = client.submit(scenes[0], tenant=tenant, metadata={"filename": "before.jpg"})
+    cursors: list[str | None] = []
+
+    def events(route: Route) -> None:
+        cursors.append(route.request.headers.get("last-event-id"))
+        if len(cursors) == 1:
+            text = "id: 0-0\n: connected\n\n"
+            route.fulfill(body=text, content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    visitor.tab.route("**/v1/events", events)
+    tab = visitor.enter()
+    tab.locator("#connection", has_text="Not connected").wait_for()
+    tab.locator("#connection").wait_for(state="hidden")
+    assert cursors == [None, "0-0"]
+    tab.locator(f"#jobs a[href='#/jobs/{before.id}']").wait_for()
+    succeeded(tab, "before.jpg")
+
+
+def test_a_key_that_may_only_read_is_told_so_when_it_submits(
+    browser: Browser, stack: Stack, client: Client, scenes: list[bytes]
+) -> None:
+    context = browser.new_context()
+    key = client.create_api_key(["read"]).text
+    visitor = Visitor(context, stack.environment["MASKQ_GATEWAY_URL"], key)
+    tab = visitor.enter()
+    tab.set_input_files("#files", [file("mine.jpg", scenes[0])])
+    unsent = tab.locator("#jobs .row[data-status=unsent]", has_text="mine.jpg")
+    unsent.wait_for()
+    assert "has not the scope 'submit'" in unsent.inner_text()
     context.close()
 
 
