@@ -129,7 +129,7 @@ def test_every_line_of_the_page_works(client: Client, gateway: str, tmp_path: Pa
 def test_the_events_of_the_page_arrive(client: Client, gateway: str, tmp_path: Path) -> None:
     client.segment(draw(314, size=SIZE).image)
     key = client.create_api_key(["read"]).text
-    text = f'AUTH="Authorization: Bearer {key}" URL={gateway}\n{blocks("events")} | head -n 4'
+    text = f'AUTH="Authorization: Bearer {key}" URL={gateway}\n{blocks("events")} | head -n 5'
     text = text.replace("\n | head", " | head").replace("set -e", "")
     tools = ["bash", "-c", text]
     ran = subprocess.run(tools, capture_output=True, text=True, timeout=60, check=False)
