@@ -10,10 +10,19 @@ export const word = ([red, green, blue], strength) =>
   ((Math.round(255 * strength) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 
 // How uncertain pixels are drawn, by confidence 0..255: dark blue where certain, yellow where not.
-const RAMP = [[253, 231, 37], [244, 136, 73], [190, 55, 118], [92, 22, 130], [20, 16, 52]];
+const RAMP = [
+  [253, 231, 37],
+  [244, 136, 73],
+  [190, 55, 118],
+  [92, 22, 130],
+  [20, 16, 52],
+];
 function heat(confidence) {
   const at = (confidence / 255) * (RAMP.length - 1);
-  const [low, part] = [Math.min(Math.floor(at), RAMP.length - 2), at - Math.min(Math.floor(at), RAMP.length - 2)];
+  const [low, part] = [
+    Math.min(Math.floor(at), RAMP.length - 2),
+    at - Math.min(Math.floor(at), RAMP.length - 2),
+  ];
   return RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * part));
 }
 
@@ -104,9 +113,7 @@ export class Stage {
     this.canvas.style.clipPath = chosen === null ? `inset(0 0 0 ${this.position}%)` : "none";
     this.clear.hidden = this.pinned === null;
     this.hint.hidden = this.pinned !== null;
-    this.entries.forEach((entry, slot) =>
-      entry.setAttribute("aria-pressed", String(slot === this.pinned)),
-    );
+    this.entries.forEach((entry, slot) => entry.setAttribute("aria-pressed", String(slot === this.pinned)));
   }
 
   // Two pixels wide, inside the class.

@@ -19,7 +19,8 @@ export class Batches {
       const changed = id === null ? jobs.all() : [jobs.find(id)].filter(Boolean);
       for (const { batch_id: batch } of changed) if (batch && !this.#isOver(batch)) this.#stale.add(batch);
       if (id === null) this.#draw();
-      if (this.#stale.size) this.#timer ??= setTimeout(() => this.#refresh(), this.#states.size ? REFRESH_MS : 0);
+      if (this.#stale.size)
+        this.#timer ??= setTimeout(() => this.#refresh(), this.#states.size ? REFRESH_MS : 0);
     });
   }
 
@@ -29,7 +30,10 @@ export class Batches {
   }
 
   #ids() {
-    const newest = this.jobs.all().filter((job) => job.batch_id).sort((a, b) => b.created_ms - a.created_ms);
+    const newest = this.jobs
+      .all()
+      .filter((job) => job.batch_id)
+      .sort((a, b) => b.created_ms - a.created_ms);
     return [...new Set(newest.map((job) => job.batch_id))].slice(0, MOST);
   }
 
@@ -46,15 +50,25 @@ export class Batches {
 
   #draw() {
     const chosen = this.jobs.filter.batch;
-    const shown = this.#ids().map((id) => this.#states.get(id)).filter(Boolean);
+    const shown = this.#ids()
+      .map((id) => this.#states.get(id))
+      .filter(Boolean);
     by("batches").replaceChildren(...shown.map((state) => this.#drawn(state, chosen === state.id)));
   }
 
   #drawn({ id, total, ended, counts }, isChosen) {
     const failed = (counts.failed ?? 0) + (counts.expired ?? 0) + (counts.canceled ?? 0);
     const text = `${ended} of ${total} ended${failed ? `, ${failed} without a mask` : ""}`;
-    return el("button", { type: "button", class: "batch", "aria-pressed": String(isChosen), on: { click: () => this.onChoose(isChosen ? "" : id) } },
-      el("span", { class: "name" }, "Batch ", el("code", {}, id.slice(-8))), el("span", { class: "hint" }, text),
+    return el(
+      "button",
+      {
+        type: "button",
+        class: "batch",
+        "aria-pressed": String(isChosen),
+        on: { click: () => this.onChoose(isChosen ? "" : id) },
+      },
+      el("span", { class: "name" }, "Batch ", el("code", {}, id.slice(-8))),
+      el("span", { class: "hint" }, text),
       el("progress", { max: total, value: ended, "aria-label": text }),
     );
   }

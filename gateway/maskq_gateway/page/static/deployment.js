@@ -54,7 +54,8 @@ export class Deployment {
     by("rate").textContent = String(this.#ends.length);
     by("rate-word").textContent = this.#ends.length === 1 ? "job" : "jobs";
     const bars = new Array(BARS).fill(0);
-    for (const at of this.#ends) bars[BARS - 1 - Math.min(BARS - 1, Math.floor(((now - at) / WINDOW_MS) * BARS))]++;
+    for (const at of this.#ends)
+      bars[BARS - 1 - Math.min(BARS - 1, Math.floor(((now - at) / WINDOW_MS) * BARS))]++;
     const canvas = by("spark");
     const context = canvas.getContext("2d");
     const most = Math.max(...bars, 1);
@@ -79,7 +80,13 @@ export class Deployment {
     if (!models.length) by("models").append(el("li", {}, "No worker has served a model yet."));
     const select = by("model");
     const names = models.map((model) => model.name);
-    if (names.join() !== [...select.options].map((option) => option.value).filter(Boolean).join()) {
+    if (
+      names.join() !==
+      [...select.options]
+        .map((option) => option.value)
+        .filter(Boolean)
+        .join()
+    ) {
       const kept = select.value;
       const any = chosen.name ? [el("option", { value: "" }, `${chosen.name} (default)`)] : [];
       select.replaceChildren(...any, ...names.map((name) => el("option", { value: name }, name)));
@@ -91,8 +98,11 @@ export class Deployment {
 
 function described({ name, workers, queued, default: isDefault }) {
   const devices = workers.map((one) => [one.owner, one.device, one.dtype].filter(Boolean).join(", "));
-  return el("li", {},
-    el("strong", {}, name), isDefault ? " (default)" : "",
+  return el(
+    "li",
+    {},
+    el("strong", {}, name),
+    isDefault ? " (default)" : "",
     el("span", { class: "hint" }, ` ${plural(workers.length, "worker")}, ${queued} queued`),
     el("ul", {}, ...devices.map((text) => el("li", {}, text))),
   );

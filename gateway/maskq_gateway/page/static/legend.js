@@ -35,9 +35,20 @@ export function entries(classes, { isButton = true } = {}) {
     const bar = el("span");
     for (const node of colour ? [swatch, bar] : []) node.style.background = `rgb(${colour})`;
     bar.style.width = `${((100 * share) / largest).toFixed(2)}%`;
-    const attributes = isButton ? { type: "button", class: "entry", "aria-pressed": "false" } : { class: "entry still" };
-    return el("li", {}, el(isButton ? "button" : "div", attributes, swatch,
-      el("bdi", { class: "label", title: label }, label), el("span", { class: "percent" }, percent(share)),
-      el("span", { class: "bar" }, bar)));
+    const attributes = isButton
+      ? { type: "button", class: "entry", "aria-pressed": "false" }
+      : { class: "entry still" };
+    return el(
+      "li",
+      {},
+      el(
+        isButton ? "button" : "div",
+        attributes,
+        swatch,
+        el("bdi", { class: "label", title: label }, label),
+        el("span", { class: "percent" }, percent(share)),
+        el("span", { class: "bar" }, bar),
+      ),
+    );
   });
 }

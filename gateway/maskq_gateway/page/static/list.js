@@ -66,9 +66,18 @@ export class List {
   #made(job) {
     const canvas = el("canvas", { class: "thumb", width: 128, height: 96, "aria-hidden": "true" });
     const [name, meta] = [el("bdi", { class: "name" }), el("span", { class: "meta" })];
-    const link = el("a", { class: "open", href: `#/jobs/${job.id}` }, canvas, el("span", { class: "text" }, name, meta));
+    const link = el(
+      "a",
+      { class: "open", href: `#/jobs/${job.id}` },
+      canvas,
+      el("span", { class: "text" }, name, meta),
+    );
     const reason = el("p", { class: "reason" });
-    const retry = el("button", { type: "button", class: "quiet retry", on: { click: () => this.onRetry(this.jobs.find(job.id)) } });
+    const retry = el("button", {
+      type: "button",
+      class: "quiet retry",
+      on: { click: () => this.onRetry(this.jobs.find(job.id)) },
+    });
     const node = el("li", { class: "row" }, link, reason, retry);
     return { node, link, canvas, name, meta, reason, retry, said: "" };
   }

@@ -96,7 +96,11 @@ function run(limits) {
     }
   }
 
-  const load = () => jobs.load().then(() => problem(""), (error) => problem(error.message));
+  const load = () =>
+    jobs.load().then(
+      () => problem(""),
+      (error) => problem(error.message),
+    );
 
   function filter(changes) {
     Object.assign(jobs.filter, changes);
@@ -116,7 +120,9 @@ function run(limits) {
     if (!mine.has(id) || !ENDED.has(status)) return;
     mine.delete(id);
     const name = nameOf(jobs.find(id) ?? { id });
-    announce(status === "succeeded" ? `${name}: the mask is there` : `${name} ${status}: ${error?.message ?? ""}`);
+    announce(
+      status === "succeeded" ? `${name}: the mask is there` : `${name} ${status}: ${error?.message ?? ""}`,
+    );
   }
 
   const events = new AbortController();
@@ -181,10 +187,12 @@ function keyboard(event, list, { selected, leave }) {
 by("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = by("key").value.trim();
-  if (!/^[\x21-\x7e]+$/.test(text)) return ask("This is not an API key: keys have letters, digits and underscores.");
+  if (!/^[\x21-\x7e]+$/.test(text))
+    return ask("This is not an API key: keys have letters, digits and underscores.");
   key.set(text);
   by("key").value = "";
-  if (isRunning) location.reload(); // the former key has ended; nothing that it showed stays
+  if (isRunning)
+    location.reload(); // the former key has ended; nothing that it showed stays
   else connect();
 });
 by("forget").addEventListener("click", () => {

@@ -21,7 +21,7 @@ function chunks(bytes) {
   if (!SIGNATURE.every((value, at) => bytes[at] === value)) throw new Error("the file is not a PNG");
   let [header, palette, ended] = [null, null, false];
   const parts = [];
-  for (let at = 8; at + 12 <= bytes.length; ) {
+  for (let at = 8; at + 12 <= bytes.length;) {
     const length = view.getUint32(at);
     const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     const body = bytes.subarray(at + 8, at + 8 + length);
@@ -100,8 +100,7 @@ function ids(rows, length, { width, height, depth }) {
     const to = y * width;
     if (depth === 8) found.set(rows.subarray(begin, begin + width), to);
     else if (depth === 16)
-      for (let x = 0; x < width; x++)
-        found[to + x] = (rows[begin + 2 * x] << 8) | rows[begin + 2 * x + 1];
+      for (let x = 0; x < width; x++) found[to + x] = (rows[begin + 2 * x] << 8) | rows[begin + 2 * x + 1];
     else {
       const [per, most] = [8 / depth, 2 ** depth - 1];
       for (let x = 0; x < width; x++)

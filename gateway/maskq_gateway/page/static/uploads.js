@@ -12,7 +12,10 @@ const LONGEST_NAME = 200;
 let numbered = 0;
 
 // Needs no secure context, as crypto.randomUUID does.
-const unique = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+const unique = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
 
 export class Uploads {
   #waiting = [];

@@ -2,7 +2,9 @@
 
 import { output, post } from "./api.js";
 import { announce, by, copy, el } from "./dom.js";
-import { STATUS, bytes, duration, nameOf, timestamp } from "./format.js";
+import { downloads } from "./downloads.js";
+import { facts } from "./facts.js";
+import { STATUS, duration, nameOf } from "./format.js";
 import { ENDED } from "./jobs.js";
 import { MOST, classesOf, colourOf, entries } from "./legend.js";
 import * as photos from "./photos.js";
@@ -10,7 +12,6 @@ import { pixels } from "./pixels.js";
 import { NONE, Stage } from "./stage.js";
 
 const LONGEST_SIDE = 1600; // px of what is drawn; what is pointed at is read at full size
-const FILES = { mask: ["Mask", "png"], overlay: ["Overlay", "jpg"], confidence: ["Confidence", "png"], stats: ["Stats", "json"], rle: ["RLE", "json"], logits: ["Logits", "npy"] };
 
 export class Viewer {
   #opened = null; // {id, status, abort}
@@ -60,7 +61,13 @@ export class Viewer {
   #missing(id, reason) {
     if (this.jobs.find(id)?.request) return this.onProblem(reason);
     this.root.replaceChildren(
-      el("div", { class: "ended" }, el("h2", {}, "There is nothing to show"), el("p", { class: "problem" }, reason), el("p", {}, el("a", { href: "#/" }, "Back to all jobs"))),
+      el(
+        "div",
+        { class: "ended" },
+        el("h2", {}, "There is nothing to show"),
+        el("p", { class: "problem" }, reason),
+        el("p", {}, el("a", { href: "#/" }, "Back to all jobs")),
+      ),
     );
   }
 
@@ -88,47 +95,62 @@ export class Viewer {
     const actions = el("div", { class: "actions" });
     if (job.status === "queued" || job.status === "running")
       actions.append(this.#button("Cancel", () => this.#cancel(job)));
-    return el("header", { class: "head" },
+    return el(
+      "header",
+      { class: "head" },
       el("a", { class: "back", href: "#/" }, "All jobs"),
       el("h2", { tabindex: "-1" }, el("bdi", {}, nameOf(job))),
-      el("p", { class: "subtitle" }, el("span", { class: `status ${job.status}` }, STATUS[job.status]), ...parts.filter(Boolean).map((part) => el("bdi", {}, part))),
+      el(
+        "p",
+        { class: "subtitle" },
+        el("span", { class: `status ${job.status}` }, STATUS[job.status]),
+        ...parts.filter(Boolean).map((part) => el("bdi", {}, part)),
+      ),
       actions,
     );
   }
 
   #button(text, pressed) {
-    return el("button", { type: "button", class: "quiet", on: { click: async (event) => {
-      const button = event.currentTarget;
-      button.disabled = true;
-      try {
-        await pressed();
-      } catch (error) {
-        this.onProblem(error.message);
-      } finally {
-        button.disabled = false;
-      }
-    } } }, text);
+    return el(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        on: {
+          click: async (event) => {
+            const button = event.currentTarget;
+            button.disabled = true;
+            try {
+              await pressed();
+            } catch (error) {
+              this.onProblem(error.message);
+            } finally {
+              button.disabled = false;
+            }
+          },
+        },
+      },
+      text,
+    );
   }
 
   async #cancel(job) {
     this.jobs.put(await post(`v1/jobs/${job.id}/cancel`));
   }
 
-  // Buttons, as links could not send the key.
-  #downloads(job) {
-    const stem = nameOf(job).replace(/\.[^.]{1,5}$/, "");
-    const buttons = Object.keys(FILES)
-      .filter((name) => job.result.outputs[name])
-      .map((name) => this.#button(FILES[name][0], async () => save(await output(job.id, name), `${stem}-${name}.${FILES[name][1]}`)));
-    buttons.push(this.#button("Record", () => save(new Blob([JSON.stringify(job, null, 2)], { type: "application/json" }), `${stem}-record.json`)));
-    return el("div", { class: "downloads", role: "group", "aria-label": "Download" }, el("h3", {}, "Download"), ...buttons);
-  }
-
   #failure(job) {
     const { error } = job;
     const picture = photos.urlOf(job.id);
-    return el("div", { class: "ended" },
-      el("h3", {}, { unsent: "The image was not sent", canceled: "The job was canceled", expired: "The job expired" }[job.status] ?? "The job failed"),
+    return el(
+      "div",
+      { class: "ended" },
+      el(
+        "h3",
+        {},
+        { unsent: "The image was not sent", canceled: "The job was canceled", expired: "The job expired" }[
+          job.status
+        ] ?? "The job failed",
+      ),
       error && el("p", { class: "problem", role: "alert" }, el("code", {}, error.code), " ", error.message),
       this.#button(job.status === "unsent" ? "Send again" : "Retry", () => this.onRetry(job)),
       picture && still(picture),
@@ -137,9 +159,18 @@ export class Viewer {
 
   #waiting(job) {
     const picture = photos.urlOf(job.id);
-    const text = { uploading: "Sending the image", queued: "Waiting for a worker", running: "A worker computes the mask" }[job.status];
+    const text = {
+      uploading: "Sending the image",
+      queued: "Waiting for a worker",
+      running: "A worker computes the mask",
+    }[job.status];
     const more = job.error ? ` (attempt ${job.attempt}: ${job.error.message})` : "";
-    return el("div", { class: "pending" }, el("p", { class: "wait" }, text + more), picture && still(picture));
+    return el(
+      "div",
+      { class: "pending" },
+      el("p", { class: "wait" }, text + more),
+      picture && still(picture),
+    );
   }
 
   async #show(job, body) {
@@ -152,24 +183,46 @@ export class Viewer {
       const fetched = (name) => (outputs[name] ? output(job.id, name, { signal }) : null);
       const [mask, confidence, photo] = await Promise.all([
         fetched("mask")?.then((blob) => pixels(blob, LONGEST_SIDE)) ?? null,
-        fetched("confidence")?.then((blob) => pixels(blob, LONGEST_SIDE)).catch((error) => { if (signal.aborted) throw error; return null; }) ?? null,
+        fetched("confidence")
+          ?.then((blob) => pixels(blob, LONGEST_SIDE))
+          .catch((error) => {
+            if (signal.aborted) throw error;
+            return null;
+          }) ?? null,
         this.#background(job, signal),
       ]);
       if (signal.aborted) return;
       if (!mask) {
         const said = "This job was asked for no mask.";
         const found = stats.map((one) => ({ ...one, colour: null }));
-        body.replaceChildren(el("div", { class: "split" }, el("div", {}, el("p", { class: "notice", role: "note" }, said), photo && still(photo.url)),
-          this.#aside(found, el("ul", { class: "legend" }, ...entries(found, { isButton: false })), job)));
+        body.replaceChildren(
+          el(
+            "div",
+            { class: "split" },
+            el("div", {}, el("p", { class: "notice", role: "note" }, said), photo && still(photo.url)),
+            this.#aside(found, el("ul", { class: "legend" }, ...entries(found, { isButton: false })), job),
+          ),
+        );
         return;
       }
       if (mask.width !== job.result.width || mask.height !== job.result.height)
-        throw new Error(`the mask is ${mask.width} × ${mask.height} px, the record says ${job.result.width} × ${job.result.height}`);
+        throw new Error(
+          `the mask is ${mask.width} × ${mask.height} px, the record says ${job.result.width} × ${job.result.height}`,
+        );
       this.#picture(job, body, { mask, confidence, photo, labels }, signal);
     } catch (error) {
       if (signal.aborted) return;
-      body.replaceChildren(el("div", { class: "ended" }, el("p", { class: "problem", role: "alert" }, error.message),
-        this.#button("Try again", () => { body.replaceChildren(); return this.#show(job, body); })));
+      body.replaceChildren(
+        el(
+          "div",
+          { class: "ended" },
+          el("p", { class: "problem", role: "alert" }, error.message),
+          this.#button("Try again", () => {
+            body.replaceChildren();
+            return this.#show(job, body);
+          }),
+        ),
+      );
     }
   }
 
@@ -204,7 +257,13 @@ export class Viewer {
     const { width, height, ids } = mask.small;
     const slots = new Uint8Array(ids.length);
     for (let i = 0; i < ids.length; i++) slots[i] = slotOf[ids[i]];
-    const sure = confidence && confidence.width === mask.width && confidence.height === mask.height && confidence.ids instanceof Uint8Array ? confidence : null;
+    const sure =
+      confidence &&
+      confidence.width === mask.width &&
+      confidence.height === mask.height &&
+      confidence.ids instanceof Uint8Array
+        ? confidence
+        : null;
     const legend = el("ul", { class: "legend" }, ...entries(chosen));
     const stage = find("stage");
     if (photo) {
@@ -216,26 +275,53 @@ export class Viewer {
     stage.style.setProperty("--height", mask.height);
     body.replaceChildren(el("div", { class: "split" }, node, this.#aside(classes, legend, job)));
     if (photo?.kind === "Overlay")
-      node.prepend(el("p", { class: "notice", role: "note" }, "The image was not sent from this tab. The overlay stands for it."));
-    const elements = { stage, canvas: find("mask"), divider: find("divider"), readout: find("readout"), opacity: find("opacity"), legend, clear: find("clear"), hint: find("hint"), photo: photo?.image ?? null };
+      node.prepend(
+        el(
+          "p",
+          { class: "notice", role: "note" },
+          "The image was not sent from this tab. The overlay stands for it.",
+        ),
+      );
+    const elements = {
+      stage,
+      canvas: find("mask"),
+      divider: find("divider"),
+      readout: find("readout"),
+      opacity: find("opacity"),
+      legend,
+      clear: find("clear"),
+      hint: find("hint"),
+      photo: photo?.image ?? null,
+    };
     if (photo?.kind === "Overlay") elements.opacity.value = 100;
     const pick = (x, y) => {
       const at = Math.floor(y * mask.height) * mask.width + Math.floor(x * mask.width);
       const id = mask.ids[at];
       const isClass = labels[id] !== undefined;
-      return { slot: slotOf[id], label: isClass ? labels[id] : job.request?.classes ? "not asked for" : `no class (${id})`, colour: isClass ? colourOf(id, mask.palette) : null, sure: sure ? sure.ids[at] : null };
+      return {
+        slot: slotOf[id],
+        label: isClass ? labels[id] : job.request?.classes ? "not asked for" : `no class (${id})`,
+        colour: isClass ? colourOf(id, mask.palette) : null,
+        sure: sure ? sure.ids[at] : null,
+      };
     };
-    const made = new Stage(elements, { width, height, slots, classes: chosen, confidence: sure && sure.small.ids }, { pick, signal });
+    const made = new Stage(
+      elements,
+      { width, height, slots, classes: chosen, confidence: sure && sure.small.ids },
+      { pick, signal },
+    );
     if (sure) this.#switch(node, made, find);
     stage.dataset.ready = "yes";
     announce(`${nameOf(job)}: ${classes.length === 1 ? "1 class" : `${classes.length} classes`}`);
   }
 
   #aside(classes, legend, job) {
-    return el("aside", {},
+    return el(
+      "aside",
+      {},
       el("h3", {}, "Classes ", el("span", { class: "count" }, String(classes.length))),
       legend,
-      this.#downloads(job),
+      downloads(job, (text, pressed) => this.#button(text, pressed)),
       el("details", {}, el("summary", {}, "About this result"), el("dl", {}, ...facts(job))),
     );
   }
@@ -244,7 +330,8 @@ export class Viewer {
     find("switch").hidden = false;
     for (const button of node.querySelectorAll("[data-mode]"))
       button.addEventListener("click", () => {
-        for (const each of node.querySelectorAll("[data-mode]")) each.setAttribute("aria-pressed", String(each === button));
+        for (const each of node.querySelectorAll("[data-mode]"))
+          each.setAttribute("aria-pressed", String(each === button));
         find("scale").hidden = button.dataset.mode !== "confidence";
         find("after").textContent = button.dataset.mode === "confidence" ? "Confidence" : "Mask";
         stage.show(button.dataset.mode);
@@ -252,28 +339,15 @@ export class Viewer {
   }
 }
 
-function* facts(job) {
-  const { result } = job;
-  const fact = (term, text) => el("div", {}, el("dt", {}, el("bdi", {}, term)), el("dd", {}, el("bdi", {}, text)));
-  yield fact("Image", job.request.image_uri);
-  yield fact("Size", `${result.width} × ${result.height} px`);
-  yield fact("Model", result.model);
-  if (result.model_revision) yield fact("Revision", result.model_revision);
-  yield fact("Computed by", [result.backend, result.dtype].filter(Boolean).join(", "));
-  yield fact("Submitted", timestamp(job.created_ms));
-  if (job.started_ms) yield fact("Waited", duration(job.started_ms - job.created_ms));
-  if (job.started_ms) yield fact("Took", duration(job.ended_ms - job.started_ms));
-  const stages = Object.entries(result.timings_ms ?? {}).map(([stage, ms]) => `${stage} ${duration(ms)}`);
-  if (stages.length) yield fact("Stages", stages.join(", "));
-  if (result.notes?.length) yield fact("Notes", result.notes.join("; "));
-  if (job.batch_id) yield fact("Batch", job.batch_id);
-  if (job.tenant) yield fact("Tenant", job.tenant);
-  for (const [name, value] of Object.entries(job.request.metadata ?? {})) yield fact(name, value);
-}
-
 // A picture that may be of a kind that the browser cannot show.
 function still(url) {
-  return el("img", { class: "still", decoding: "async", src: url, alt: "The image", on: { error: (event) => event.currentTarget.remove() } });
+  return el("img", {
+    class: "still",
+    decoding: "async",
+    src: url,
+    alt: "The image",
+    on: { error: (event) => event.currentTarget.remove() },
+  });
 }
 
 async function loaded(url) {
@@ -281,12 +355,8 @@ async function loaded(url) {
   image.className = "photo";
   image.decoding = "async"; // 24 megapixels are not decoded on the page's thread
   image.src = url;
-  return image.decode().then(() => image, () => null);
-}
-
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  el("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-  announce(`${name}, ${bytes(blob.size)}`);
+  return image.decode().then(
+    () => image,
+    () => null,
+  );
 }
