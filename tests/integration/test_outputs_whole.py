@@ -81,7 +81,7 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     confidence = result.confidence()
     assert (confidence.mode, confidence.size) == ("L", photo.size)
     assert result.logits().shape[0] == 8
-    annotations = {one["category_id"]: one for one in result.rle()["annotations"]}
+    annotations = {one["class_id"]: one for one in result.rle()["annotations"]}
     for entry in result.stats:
         where = mask == entry.id
         assert entry.pixels == where.sum()
@@ -174,7 +174,7 @@ def test_only_the_classes_asked_for_appear(
     assert set(np.unique(mask[~kept]).tolist()) <= {255}
     assert set(result.labels) == {first, second}
     assert {entry.id for entry in result.stats} == {first, second}
-    assert {one["category_id"] for one in result.rle()["annotations"]} == {first, second}
+    assert {one["class_id"] for one in result.rle()["annotations"]} == {first, second}
     with pytest.raises(InvalidRequest, match=r"no class 'class 99' .* there are: class \d"):
         result.binary("class 99")
 
