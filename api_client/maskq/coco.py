@@ -64,8 +64,8 @@ def panoptic(document: Mapping[str, Any], mask: PIL.Image.Image) -> tuple[Json, 
     """The same as COCO's panoptic format has it: the document, and the picture of segment ids (RGB).
 
     document: `result.rle()`; mask: `result.mask()` of the same job. Each class present is one segment,
-    whose id is its `category_id`; 0 is no segment. Save the picture as PNG under the `file_name` that the
-    document's annotation names. Raises InvalidRequest if the two are of different sizes.
+    whose id is its `category_id`; 0 is no segment. Save the picture as PNG under the `file_name` of the
+    document's annotation. Raises InvalidRequest if the two are of different sizes.
     """
     (image,) = document["images"]
     if mask.size != (image["width"], image["height"]):

@@ -184,9 +184,7 @@ def test_the_file_name_is_the_last_part_of_the_place(place: str, name: str, show
 class TestMerge:
     def test_documents_of_several_jobs_are_one(self, tmp_path: Path) -> None:
         made = {f"{number}.jpg": noise(7 + number, 11, seed=number) for number in range(3)}
-        documents = [
-            document(mask, of=source(name, job_id=name)) for name, mask in made.items()
-        ]
+        documents = [document(mask, of=source(name, job_id=name)) for name, mask in made.items()]
         joined = coco.merge(iter(documents))
         read = opened(joined, tmp_path)
         assert len(read.imgs) == 3
@@ -241,7 +239,7 @@ class TestPanoptic:
             assert segment["area"] == (coded == segment["id"]).sum()
 
     def test_a_mask_of_another_job_is_refused(self) -> None:
-        with pytest.raises(InvalidRequest, match="the mask is 3x2 px, .* of an image of 2x3 px"):
+        with pytest.raises(InvalidRequest, match=r"the mask is 3x2 px, .* of an image of 2x3 px"):
             coco.panoptic(document(noise(3, 2)), picture(noise(2, 3)))
 
     def test_panoptic_documents_are_merged_too(self) -> None:
@@ -263,7 +261,9 @@ def _dataset(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         Image.new("RGB", mask.shape[::-1]).save(folder / "images" / "jobs" / name)
         documents.append(document(mask, of=source(name, name)))
         panoptic, coded = coco.panoptic(documents[-1], picture(mask))
-        coded.save(folder / "annotations" / "panoptic_jobs" / panoptic["annotations"][0]["file_name"])
+        coded.save(
+            folder / "annotations" / "panoptic_jobs" / panoptic["annotations"][0]["file_name"]
+        )
         panoptics.append(panoptic)
     for task, parts in {"instances": documents, "panoptic": panoptics}.items():
         path = folder / "annotations" / f"{task}_jobs.json"

@@ -92,8 +92,8 @@ def encode(
 
     image: RGB, upright, as large as the mask; output: its mask may be one of `only`; labels: by
     class id; classes: what `measured` says of this mask, if that is known already; source: what rle
-    calls the image. Raises ValueError if the mask is not of the image's size, or if logits or confidence
-    are wanted and were not kept.
+    calls the image. Raises ValueError if the mask is not of the image's size, or if logits or
+    confidence are wanted and were not kept.
     """
     if output.mask.shape != (image.height, image.width):
         raise ValueError(

@@ -1,6 +1,6 @@
 """rle.json: what a job found, as a COCO document that can be joined with those of other jobs.
 
-COCO's ids are positive: its tools read 0 as 'no class'. So `category_id` is the class id plus 1, and each
+Tools for COCO read a category id of 0 as 'no class'. So `category_id` is the class id plus 1, and each
 annotation names the class id as well. https://cocodataset.org/#format-data
 """
 

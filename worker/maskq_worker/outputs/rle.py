@@ -79,7 +79,9 @@ def _letters(
     starts, ends: of the runs, class by class, from the image's first pixel; runs: how many runs each
     class has; size: pixels of the image.
     """
-    last = 2 * np.cumsum(runs) + np.arange(len(runs))  # of each class's counts: from its end to `size`
+    last = 2 * np.cumsum(runs) + np.arange(
+        len(runs)
+    )  # of each class's counts: from its end to `size`
     first = last - 2 * runs
     bounds = np.empty(last[-1] + 1, dtype=np.int64)
     at = np.repeat(np.arange(len(runs)), runs)
