@@ -1,8 +1,8 @@
 """What rle.json costs beside pycocotools: milliseconds for a mask of regions and one of noise.
 
 `python -m bench.rle`. Both sides encode a mask as JSON: counts, area and box of each class present; our
-side has ids and categories as well. Each figure is the median of many runs, by turns. The masks are a drawn
-scene's, resized, and white noise of 16 classes.
+side has ids and categories as well. Each figure is the median of many runs, by turns. The masks are a
+drawn scene's, resized, and white noise of 16 classes.
 """
 
 from __future__ import annotations
