@@ -30,9 +30,9 @@ def merge(
     """One document with the images and annotations of all, of jobs of one model.
 
     documents: as `result.rle()` and `panoptic` give them; file_name: makes an image's name of its
-    entry (`file_name`, `coco_url`, `job_id` …); default: as it is. Raises InvalidRequest if there is no
-    document, if categories differ, or if two images have one name without its suffix (tools would take
-    them for one image).
+    entry (`file_name`, `coco_url`, `job_id` …), folders included; default: as it is. Raises
+    InvalidRequest if there is no document, if categories differ, or if two images have one name without
+    its suffix (tools would take them for one image), and for `file_name` with panoptic documents.
     """
     merged: Json = {}
     names: dict[str, Json] = {}
@@ -44,6 +44,11 @@ def merge(
             raise InvalidRequest(
                 f"the categories of job {jobs} are not those of the documents before it; "
                 f"merge documents of one model"
+            )
+        if file_name and any("segments_info" in found for found in document["annotations"]):
+            raise InvalidRequest(
+                "the pictures of panoptic documents are named already; name an image anew before "
+                "panoptic(), by merge([document], file_name=…)"
             )
         for entry in document["images"]:
             image = {**entry, "file_name": file_name(entry)} if file_name else entry

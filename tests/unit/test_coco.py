@@ -242,6 +242,14 @@ class TestPanoptic:
         with pytest.raises(InvalidRequest, match=r"the mask is 3x2 px, .* of an image of 2x3 px"):
             coco.panoptic(document(noise(3, 2)), picture(noise(2, 3)))
 
+    def test_an_image_is_named_anew_before_it_is_made_panoptic(self) -> None:
+        mask = noise(2, 2)
+        renamed = coco.merge([document(mask)], file_name=lambda image: f"day/{image['file_name']}")
+        panoptic, _ = coco.panoptic(renamed, picture(mask))
+        assert panoptic["annotations"][0]["file_name"] == "day/photo.png"
+        with pytest.raises(InvalidRequest, match="name an image anew before panoptic"):
+            coco.merge([panoptic], file_name=lambda image: "night.jpg")
+
     def test_panoptic_documents_are_merged_too(self) -> None:
         made = []
         for name in ("a.jpg", "b.jpg"):
@@ -252,14 +260,15 @@ class TestPanoptic:
 
 
 def _dataset(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """A folder as COCO's tools want it, of two jobs; and the masks by file name."""
-    made = {"a.png": noise(6, 9, seed=1), "b.png": noise(8, 5, seed=2)}
-    (folder / "images" / "jobs").mkdir(parents=True)
-    (folder / "annotations" / "panoptic_jobs").mkdir(parents=True)
+    """A folder as COCO's tools want it, of two jobs over images of one name; and the masks by path."""
+    made = {"day/a.png": noise(6, 9, seed=1), "night/a.png": noise(8, 5, seed=2)}
     documents, panoptics = [], []
     for name, mask in made.items():
+        for place in ("images/jobs", "annotations/panoptic_jobs"):
+            (folder / place / name).parent.mkdir(parents=True)
         Image.new("RGB", mask.shape[::-1]).save(folder / "images" / "jobs" / name)
-        documents.append(document(mask, of=source(name, name)))
+        one = document(mask, of=Source("a.png", f"s3://photos/{name}", "e", name))
+        documents.append(coco.merge([one], file_name=lambda image: image["coco_url"][12:]))
         panoptic, coded = coco.panoptic(documents[-1], picture(mask))
         coded.save(
             folder / "annotations" / "panoptic_jobs" / panoptic["annotations"][0]["file_name"]
@@ -280,7 +289,7 @@ def test_supervision_reads_every_mask(tmp_path: Path) -> None:
     assert dataset.classes == list(LABELS)
     assert len(dataset) == 2
     for path, _, detections in dataset:
-        mask = made[Path(path).name]
+        mask = made["/".join(Path(path).parts[-2:])]
         seen = np.full(mask.shape, 255)
         for where, class_id in zip(detections.mask, detections.class_id, strict=True):
             seen[where] = class_id  # supervision's own, from 0 on
