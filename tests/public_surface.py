@@ -30,6 +30,7 @@ from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.events import EVENT_DATA
 from maskq.settings import KNOWN, PREFIX, Settings
+from maskq_gateway.rules import Rule
 from maskq_worker import outputs
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +136,8 @@ def _events() -> Lines:
 
 
 def _json() -> Lines:
-    """Fields of requests, records, results, manifests, events and errors."""
+    """Fields of requests, records, results, manifests, events and errors; keys of trigger rules."""
+    yield from _fields(Rule, "rule ")
     for found in pkgutil.iter_modules(maskq.contract.__path__):
         for model in vars(importlib.import_module(f"maskq.contract.{found.name}")).values():
             if inspect.isclass(model) and issubclass(model, BaseModel):
