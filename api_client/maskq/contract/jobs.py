@@ -76,7 +76,7 @@ class Output(StrEnum):
     STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
     LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
     CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
-    RLE = "rle"  # one run-length encoded annotation per class, JSON as COCO has it
+    RLE = "rle"  # a COCO document: one annotation of compressed RLE per class, JSON
     BINARY = (
         "binary"  # a 1-bit PNG per class, {class id:03d}.png below the prefix that is its place
     )
