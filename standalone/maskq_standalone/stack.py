@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from maskq import environment
 from maskq.contract.places import S3Place
 from maskq.process import EX_CONFIG
+from maskq.settings import KNOWN
 from maskq_standalone import redis_server, uploads
 from maskq_standalone.children import Child, ChildError, Stopped, explain
 from maskq_standalone.directory import Credentials, Lock
@@ -378,11 +380,8 @@ class Stack:
 
 
 def _inherited() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("MASKQ_") and not name.startswith("MASKQ_STACK_") and name not in OWN
-    }
+    """Settings of this process, with files read: children may get other values for some of them."""
+    return environment.resolved(KNOWN, leave_out=(*OWN, redis_server.SETTING))
 
 
 def _no_proxy() -> dict[str, str]:
