@@ -2,7 +2,7 @@
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make check   lint, types, import rules                       make bench   latency at light load, cost of a mask
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
-#   make acl-test   the acceptance tests, each process as the Redis user of its role
+#   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)

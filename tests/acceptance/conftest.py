@@ -16,8 +16,8 @@ LEASE_S = 3.0
 
 def settings_of(stack: Stack) -> Settings:
     return Settings(
-        redis_url=stack.redis.url,
-        s3_endpoint_url=stack.s3.endpoint_url,
+        redis_url=stack.environment["MASKQ_REDIS_URL"],
+        s3_endpoint_url=stack.environment["MASKQ_S3_ENDPOINT_URL"],
         s3_bucket="maskq",
     )
 
