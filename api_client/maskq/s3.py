@@ -91,7 +91,7 @@ def authorities() -> Path | None:
 
 
 def _check_authorities() -> None:
-    """boto3 meets a missing file at the first request, and takes it for an outage. Raises InvalidRequest."""
+    """boto3 takes a missing file for an outage, at the first request. Raises InvalidRequest."""
     import ssl
 
     if bundle := authorities():

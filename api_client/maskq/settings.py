@@ -144,8 +144,9 @@ KNOWN = set(Settings.model_fields) | {
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
-    "image", "python_image", "torch", "torch_index", "redis_password", "redis_port",
-    "s3_access_key", "s3_secret_key", "s3_port", "gateway_port",
+    "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
+    "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
+    "env_role",
 }  # fmt: skip
 
 

@@ -99,12 +99,12 @@ def test_a_certificate_of_a_stranger_is_refused(
         other = Authority(tmp_path / "other", "another CA")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(other.file))
     store = ObjectStore(endpoint, allowed_buckets=(), connections=2, client=client)
-    with pytest.raises(StoreAway, match="certificate is not trusted.* AWS_CA_BUNDLE"):
+    with pytest.raises(StoreAway, match=r"certificate is not trusted.* AWS_CA_BUNDLE"):
         store.put(place, b"body", "text/plain")
     store.close()
     with (
         Client.from_env(redis_url=redis_url, s3_endpoint_url=endpoint) as caller,
-        pytest.raises(StoreUnavailable, match="certificate is not trusted.* AWS_CA_BUNDLE"),
+        pytest.raises(StoreUnavailable, match=r"certificate is not trusted.* AWS_CA_BUNDLE"),
     ):
         caller.session.objects.get(place)
 

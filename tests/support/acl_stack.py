@@ -33,7 +33,7 @@ class IamServer(S3Server):
         }
 
     def as_role(self, role: str) -> dict[str, str]:
-        """The variables of the AWS chain with the role's key; one that is no role of S3's gets nothing."""
+        """The variables of the AWS chain with the role's key, or with one that no server knows."""
         key, secret = self.keys.get(role, ("AKIANOBODY", "none"))
         return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
 

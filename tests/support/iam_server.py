@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -117,6 +118,9 @@ class AsAws:
 
 
 def main() -> None:
+    # The server's own key, which may do all; without one the emulator takes a key that everybody knows.
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", f"AKIA{secrets.token_hex(8).upper()}")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", secrets.token_urlsafe())
     import ministack.app
 
     folder = Path(os.environ["POLICIES"])

@@ -162,7 +162,7 @@ def test_a_misspelled_name_is_an_error(
     assert str(raised.value) == f"{wrong} is not a setting of maskq; did you mean {right}?"
 
 
-# --- readers other than Settings, and child processes --------------------------------------------------
+# --- readers other than Settings, and child processes -----------------------------------------------
 
 
 def test_a_receiver_reads_its_secret_from_a_file(given) -> None:
