@@ -1,10 +1,10 @@
-"""`make lock`: write deploy/lock anew, with the versions that are installed here: the tests ran with these.
+"""`make lock`: write deploy/lock anew, with the versions that are installed here, which were tested.
 
-worker.txt  what the images install, without torch      torch-cuda.txt  torch of PyPI, which carries CUDA
+worker.txt  what the images install, without torch      torch-cuda.txt  torch of PyPI, with CUDA
 dev.txt     what CI installs, without torch             torch-cpu.txt   torch's CPU build
 
-torch has files of its own, because two builds of one version exclude each other and lie on two indexes. All
-are for CPython 3.11 on Linux. To move to newer versions: make lock ARGS=--upgrade, then make test.
+torch has files of its own, because two builds of one version exclude each other and lie on two indexes.
+All are for CPython 3.11 on Linux. To move to newer versions: make lock ARGS=--upgrade, then make test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`make sbom`: a software bill of materials (CycloneDX 1.6) of each image, from the lock files.
 
-It names the Python packages with their versions, hashes and, if they are installed here, licences. It does
-not name the packages of the base image: scan the image for these.
+It names the Python packages with their versions, hashes and, if they are installed here, licences. It
+does not name the packages of the base image: scan the image for these.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The passwords of docker-compose.yml: made at the first start, one folder (a volume) for each role.
 
-`credentials.py make` writes the passwords that are missing below /secrets, and always Redis's users and the
-S3 server's keys, from their templates. `credentials.py show REDIS-PORT S3-PORT [ROLE]` prints the variables
-of a role (default: publisher) for a program on the host. Standard library only.
+`credentials.py make` writes the passwords that are missing below /secrets, and always Redis's users and
+the S3 server's keys, from their templates. `credentials.py show REDIS-PORT S3-PORT [ROLE]` prints the
+variables of a role (default: publisher) for a program on the host. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ SECRETS = Path("/secrets")
 USERS = Path(__file__).parent.parent / "redis" / "users.acl"
 PLACEHOLDER = ">CHANGE-ME"
 REDIS_ROLES = ("publisher", "reader", "worker", "webhooks", "gateway")
-# The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key, so a publisher may also write
-# outputs.
+# The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key, so a publisher may also
+# write outputs. `masks` is the output prefix of examples/uploads.toml.
 S3_RIGHTS = {
     "admin": ["Admin"],  # makes the bucket
-    "publisher": ["Read:maskq/maskq/*", "Write:maskq/maskq/*", "List:maskq"],
-    "reader": ["Read:maskq/maskq/*"],
-    "worker": ["Read:maskq", "Write:maskq/maskq/*", "List:maskq"],
+    "publisher": [
+        *("Read:maskq/maskq/*", "Write:maskq/maskq/*", "List:maskq"),
+        *("Read:maskq/masks/*", "Write:maskq/masks/*"),
+    ],
+    "reader": ["Read:maskq/maskq/*", "Read:maskq/masks/*"],
+    "worker": ["Read:maskq", "Write:maskq/maskq/*", "Write:maskq/masks/*", "List:maskq"],
 }
 WEBHOOK_SECRET = ("webhooks", "publisher")  # who signs, and a backend that checks signatures
 
@@ -80,7 +83,7 @@ def _redis_password(folder: Path) -> str:
 def _users(passwords: dict[str, str]) -> str:
     """The users of the template that have a password here, and one for the health check."""
     lines = [
-        line.replace(PLACEHOLDER, f">{passwords[user]}")
+        line.replace(PLACEHOLDER, f">{passwords.get(user)}")
         for line in USERS.read_text().splitlines()
         if (user := line.split()[1]) == "default" or user in passwords
     ]

@@ -52,6 +52,10 @@ REQUESTS: dict[str, Request] = {
     "upload": put(OWN, UPLOAD),
     "write an output": put(OWN, OUTPUT),
     "commit": put(OWN, MANIFEST),
+    "write to an output prefix": put(OWN, "masks/job/token/mask.png"),
+    "read in an output prefix": get(OWN, "masks/job/mask.png"),
+    "delete in an output prefix": delete(OWN, "masks/job/mask.png"),
+    "list a job in an output prefix": listed(OWN, "masks/job/"),
     "write outside the prefix": put(OWN, OUTSIDE),
     "write an input": put(INPUT_BUCKET, "1.jpg"),
     "write elsewhere": put(OTHER, "maskq/job/input"),
@@ -78,10 +82,13 @@ REQUESTS: dict[str, Request] = {
 MAY: dict[str, set[str]] = {
     "publisher": {
         "upload", "read an upload", "read an output", "delete an output", "list a job", "list inputs",
-        "copy an upload",
+        "copy an upload", "read in an output prefix", "delete in an output prefix",
+        "list a job in an output prefix",
     },
-    "reader": {"read an upload", "read an output"},
+    "reader": {"read an upload", "read an output", "read in an output prefix"},
     "worker": {
+        "write to an output prefix", "read in an output prefix", "delete in an output prefix",
+        "list a job in an output prefix",
         "upload", "write an output", "commit", "read an upload", "read an output", "read an input",
         "read outside the prefix", "delete an output", "list a job", "list outside the prefix",
         "list all", "list inputs", "copy an upload", "copy from outside",
@@ -112,7 +119,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IamServer]:
 def objects(server: IamServer) -> None:
     """What there is, before each request."""
     for bucket, key in (
-        (OWN, UPLOAD), (OWN, OUTPUT), (OWN, OUTSIDE), (INPUT_BUCKET, "1.jpg"), (OTHER, "1.jpg"),
+        (OWN, UPLOAD), (OWN, OUTPUT), (OWN, OUTSIDE), (OWN, "masks/job/mask.png"),
+        (INPUT_BUCKET, "1.jpg"), (OTHER, "1.jpg"),
     ):  # fmt: skip
         server.client().put_object(Bucket=bucket, Key=key, Body=b"x")
 

@@ -18,6 +18,7 @@ from maskq_standalone.workers import Worker
 
 POLICIES: Final = Path(__file__).parents[2] / "deploy" / "s3"
 INPUT_BUCKET: Final = "photos"
+OUTPUT_BUCKET: Final = "maskq"
 S3_ROLES: Final = ("publisher", "reader", "worker", "webhooks", "gateway")
 _ROLES: Final = {"webhooks": "webhooks", "uploads": "gateway"}
 
@@ -45,6 +46,8 @@ class IamServer(S3Server):
             "BUCKET": self.bucket,
             "PREFIX": "maskq",
             "INPUT-BUCKET": INPUT_BUCKET,
+            "OUTPUT-BUCKET": OUTPUT_BUCKET,
+            "OUTPUT-PREFIX": "masks",  # of examples/uploads.toml
             "REGION": REGION,
             "ACCOUNT": "000000000000",
             "QUEUE": QUEUE,

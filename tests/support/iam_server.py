@@ -23,7 +23,7 @@ _FILE_OF = {"gateway": "gateway-sqs"}
 
 
 def policy_of(role: str, folder: Path, placeholders: Mapping[str, str]) -> dict[str, Any]:
-    """The role's policy, with its placeholders replaced; longer names first."""
+    """The role's policy, with its placeholders (<NAME>) replaced."""
     file = folder / f"{_FILE_OF.get(role, role)}.json"
     if not file.exists():
         return {
@@ -31,8 +31,8 @@ def policy_of(role: str, folder: Path, placeholders: Mapping[str, str]) -> dict[
             "Statement": [_ALL if role == "admin" else _NOTHING],
         }
     text = file.read_text()
-    for name in sorted(placeholders, key=len, reverse=True):
-        text = text.replace(name, placeholders[name])
+    for name, value in placeholders.items():
+        text = text.replace(f"<{name}>", value)
     policy: dict[str, Any] = json.loads(text)
     return policy
 
