@@ -110,9 +110,11 @@ def test_redis_takes_the_users_as_they_are_written(credentials: ModuleType, tmp_
                 pytest.raises(redis.AuthenticationError),
             ):
                 user.ping()
-        with redis.Redis(port=server.port, protocol=2) as nobody:
-            with pytest.raises(redis.AuthenticationError):
-                nobody.ping()
+        with (
+            redis.Redis(port=server.port, protocol=2) as nobody,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            nobody.ping()
         with redis.Redis(
             port=server.port, username="admin", password=admin, protocol=2
         ) as operator:
