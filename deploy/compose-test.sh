@@ -64,7 +64,8 @@ done
 [ "$(docker exec "$worker" sh -c 'ls /run/maskq | tr "\n" " "')" = "aws redis-url " ] || fail "a worker sees other roles' passwords"
 password=$(docker exec "$worker" cat /run/maskq/redis-url | sed 's#.*:\(.*\)@.*#\1#')
 [ ${#password} -ge 32 ] || fail "the worker's password is short"
-everything=$("${up[@]}" ps -q | xargs docker inspect; "${up[@]}" ps -q | xargs -n 1 docker top)
+everything=$("${up[@]}" ps -q | xargs docker inspect
+  for container in "$worker" "$redis" "$caller"; do docker top "$container"; done)
 if grep -qF -- "$password" <<<"$everything"; then fail "docker inspect or ps shows a password"; fi
 said=$("${up[@]}" run --rm env)
 grep -q '^MASKQ_REDIS_URL=redis://publisher:' <<<"$said" || fail "the service env says: $said"

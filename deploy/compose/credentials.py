@@ -19,8 +19,8 @@ SECRETS = Path("/secrets")
 USERS = Path(__file__).parent.parent / "redis" / "users.acl"
 PLACEHOLDER = ">CHANGE-ME"
 REDIS_ROLES = ("publisher", "reader", "worker", "webhooks", "gateway")
-# The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key: so a publisher may write
-# outputs, too. `masks` is the output prefix of examples/uploads.toml.
+# The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key: there a publisher may
+# write outputs, too. `masks` is the output prefix of examples/uploads.toml.
 S3_RIGHTS = {
     "admin": ["Admin"],  # makes the bucket
     "publisher": [

@@ -212,7 +212,9 @@ class FastStore:
             credentials = Boto3CredentialProvider(boto3.Session(), ttl=_CREDENTIALS)
             endpoint, virtual = _endpoint(self.boto3, bucket)
             bundle = s3.authorities()
-            trusted = {"root_certificate": bundle.read_bytes()} if bundle else {}
+            trusted: obstore.store.ClientConfig = (
+                {"root_certificate": bundle.read_bytes()} if bundle else {}
+            )
         except (ValueError, OSError, BotoCoreError):
             return None  # no credentials, an odd bucket, a file that went: boto3 says so
         return S3Store(
