@@ -57,7 +57,7 @@ for container in "$worker" "$redis" "$("${up[@]}" ps -q s3)"; do
   name=$(docker inspect --format '{{.Name}}' "$container")
   docker exec "$container" grep -q '^CapEff:[[:space:]]*0*$' /proc/1/status || fail "$name has capabilities"
   docker exec "$container" grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/1/status || fail "$name may gain rights"
-  docker exec "$container" sh -c '! touch /etc/x' 2>/dev/null || fail "$name can write to its root file system"
+  [ "$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}}' "$container")" = true ] || fail "$name can write to its root file system"
   docker inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' "$container" \
     | grep -Eq '^[1-9][0-9]* [1-9][0-9]*$' || fail "$name has no memory or pid limit"
 done
