@@ -25,14 +25,14 @@ python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$w
 cp "$here/base.Dockerfile" "$wheels/Dockerfile"
 docker build --quiet --tag maskq-test-base "$wheels" >/dev/null
 export MASKQ_PYTHON_IMAGE=maskq-test-base MASKQ_TORCH_BUILD=cpu MASKQ_IMAGE=maskq-test
-export MASKQ_REDIS_PORT=0 MASKQ_S3_PORT=0
+export MASKQ_REDIS_PORT=0 MASKQ_S3_PORT=0 MASKQ_GATEWAY_PORT=0
 if [ "${COMPOSE_TEST_OVERRIDE:-1}" = 1 ]; then
   echo "compose-test: the servers' images are replaced for this test (deploy/compose-test/override.yml)" >&2
   docker build --quiet --tag maskq-test-servers --file "$here/servers.Dockerfile" . >/dev/null
   files+=(-f "$here/override.yml")
 fi
 
-up=("${compose[@]}" -p "$project" "${files[@]}" --profile cpu)
+up=("${compose[@]}" -p "$project" "${files[@]}" --profile cpu --profile webhooks --profile gateway)
 down() { status=$?; [ $status = 0 ] || "${up[@]}" logs --tail 40 >&2 || true
   "${up[@]}" down --volumes --timeout 60 >/dev/null 2>&1 || true; rm -rf "$wheels"; exit $status; }
 trap down EXIT
@@ -45,15 +45,18 @@ worker=$("${up[@]}" ps -q worker-cpu)
 redis=$("${up[@]}" ps -q redis)
 caller=$("${up[@]}" ps -q caller)
 health() { docker inspect --format '{{.State.Health.Status}}' "$1"; }
-for _ in $(seq 120); do [ "$(health "$worker")" = healthy ] && break; sleep 1; done
-[ "$(health "$worker")" = healthy ] || { echo "compose-test: the worker is $(health "$worker")" >&2; exit 1; }
-
 fail() { echo "compose-test: $1" >&2; exit 1; }
+for role in worker-cpu webhooks gateway; do
+  container=$("${up[@]}" ps -q "$role")
+  for _ in $(seq 120); do [ "$(health "$container")" = healthy ] && break; sleep 1; done
+  [ "$(health "$container")" = healthy ] || fail "$role is $(health "$container")"
+done
 run() { docker exec -i "$caller" python - <"$here/check.py"; }
 run
 
 echo "compose-test: looking at rights and passwords" >&2
-for container in "$worker" "$redis" "$("${up[@]}" ps -q s3)"; do
+for role in worker-cpu webhooks gateway redis s3; do
+  container=$("${up[@]}" ps -q "$role")
   name=$(docker inspect --format '{{.Name}}' "$container")
   docker exec "$container" grep -q '^CapEff:[[:space:]]*0*$' /proc/1/status || fail "$name has capabilities"
   docker exec "$container" grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/1/status || fail "$name may gain rights"
