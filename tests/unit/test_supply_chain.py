@@ -45,7 +45,9 @@ def test_a_lock_has_a_version_that_fits_for_each_requirement(
     for requirement in (each for extra in extras for each in required(extra)):
         name = canonicalize_name(requirement.name)
         if name != "maskq":
-            assert requirement.specifier.contains(pins[name].version.partition("+")[0]), name
+            assert name in pins, f"{name} is not in deploy/lock/{file}: run `make lock`"
+            locked_version = pins[name].version.partition("+")[0]
+            assert requirement.specifier.contains(locked_version), f"{name}: run `make lock`"
 
 
 def test_the_two_builds_of_torch_are_one_version_and_exclude_each_other() -> None:
