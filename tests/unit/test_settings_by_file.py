@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from maskq import environment, webhooks
 from maskq.errors import InvalidRequest
 from maskq.settings import KNOWN, PREFIX, Settings
 from maskq_gateway.settings import GatewaySettings
+from maskq_standalone import up
 from maskq_standalone.stack import Stack
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.webhooks import WebhookSettings
@@ -188,6 +190,23 @@ def test_a_stack_reads_files_for_its_children(given, monkeypatch: pytest.MonkeyP
     passed_on = Stack(model="demo")._env  # what the children get
     assert passed_on == {"MASKQ_MAX_QUEUED": "7", "MASKQ_MODEL": "demo"}
     assert environment.setting_of("MASKQ_STACK_REDIS_SERVER_FILE", KNOWN) == "stack_redis_server"
+
+
+def test_up_allows_the_receivers_that_a_file_names(given, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    class Seen(Exception):
+        pass
+
+    def stack(*_: object, **options: Any) -> None:
+        seen.update(options["env"])
+        raise Seen
+
+    given("webhook_allowed_hosts", "hooks.internal\n")
+    monkeypatch.setattr(up, "Stack", stack)
+    with pytest.raises(Seen):
+        up.run()
+    assert seen == {"MASKQ_WEBHOOK_ALLOWED_HOSTS": "hooks.internal"}
 
 
 ROLES = {
