@@ -70,6 +70,17 @@ password=$(docker exec "$worker" cat /run/maskq/redis-url | sed 's#.*:\(.*\)@.*#
 everything=$("${up[@]}" ps -q | xargs docker inspect
   for container in "$worker" "$redis" "$caller"; do docker top "$container"; done)
 if grep -qF -- "$password" <<<"$everything"; then fail "docker inspect or ps shows a password"; fi
+# From this host, as a backend outside the containers: the ports answer, and ask for a password.
+python3 - "$(docker port "$redis" 6379)" "$(docker port "$("${up[@]}" ps -q s3)" 8333)" <<'PYTHON' || fail "a published port"
+import http.client, socket, sys
+redis, s3 = (address.split()[0].rpartition(":") for address in sys.argv[1:])
+with socket.create_connection(("127.0.0.1", int(redis[2])), 5) as asked:
+    asked.sendall(b"PING\r\n")
+    assert asked.recv(100).startswith(b"-NOAUTH"), "Redis answers without a password"
+store = http.client.HTTPConnection("127.0.0.1", int(s3[2]), timeout=5)
+store.request("GET", "/maskq/")
+assert store.getresponse().status == 403, "the S3 server answers without a key"
+PYTHON
 said=$("${up[@]}" run --rm env)
 grep -q '^MASKQ_REDIS_URL=redis://publisher:' <<<"$said" || fail "the service env says: $said"
 "${up[@]}" up -d
