@@ -114,8 +114,9 @@ class _Environment(EnvSettingsSource):
         value, key, is_complex = super().get_field_value(field, field_name)
         if isinstance(value, str):
             value = value.strip() or None
-        if value is None and field_name not in self.current_state:
-            value = environment.value(PREFIX + field_name.upper())
+        name = PREFIX + field_name.upper()
+        if field_name not in self.current_state and environment.given_by_file(name):
+            value = environment.value(name)
         return value, key, is_complex
 
 

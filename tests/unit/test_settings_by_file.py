@@ -87,6 +87,10 @@ def test_both_are_refused(settings: type[Settings], given, monkeypatch: pytest.M
     assert str(raised.value) == expected
     with pytest.raises(InvalidRequest, match="both set"):
         webhooks.verify({}, b"")
+    given("max_queued", "7")
+    monkeypatch.setenv("MASKQ_MAX_QUEUED", "7")
+    with pytest.raises(ValueError, match="max_queued"):  # made without load(), too
+        settings()
 
 
 @pytest.mark.parametrize("empty", ["", " "])
