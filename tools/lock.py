@@ -21,7 +21,8 @@ from pathlib import Path
 from locked import FOLDER, Pin, parse
 
 ROOT = Path(__file__).parents[1]
-BUILD = "hatchling>=1.27\n"  # builds our own wheel in the image, without a download of pip's own
+# What builds our own wheel, so that pip downloads nothing by itself; the second for an editable one.
+BUILD, EDITABLE = "hatchling>=1.27\n", "editables>=0.5\n"
 HEADER = "# Written by `make lock`. For CPython 3.11 on Linux x86_64.\n"
 _OPEN = ("maskq", "triton")
 TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
@@ -37,8 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         installed = Path(folder) / "installed.txt"
         installed.write_text("" if given.upgrade else _installed())
-        worker = _resolved(installed, ("worker", "gateway"), folder)
-        dev = _resolved(installed, ("dev",), folder)
+        worker = _resolved(installed, ("worker", "gateway"), BUILD, folder)
+        dev = _resolved(installed, ("dev",), BUILD + EDITABLE, folder)
         _write("worker.txt", (pin for pin in worker if not _of_cuda(pin) and pin.name != "triton"))
         _write("torch-cuda.txt", (pin for pin in worker if _of_cuda(pin) or pin.name == "triton"))
         # CI runs the Triton kernels in Triton's interpreter, without a GPU.
@@ -54,12 +55,12 @@ def _installed() -> str:
     return "".join(sorted(lines))
 
 
-def _resolved(installed: Path, extras: Iterable[str], folder: str) -> list[Pin]:
-    build, out = Path(folder) / "build.in", Path(folder) / "resolved.txt"
-    build.write_text(BUILD)
+def _resolved(installed: Path, extras: Iterable[str], build: str, folder: str) -> list[Pin]:
+    wanted, out = Path(folder) / "build.in", Path(folder) / "resolved.txt"
+    wanted.write_text(build)
     chosen = [part for extra in extras for part in ("--extra", extra)]
     command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml", str(build)),
+        *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml", str(wanted)),
         *(*chosen, *TARGET, "--constraint", str(installed), "--output-file", str(out)),
         *("--generate-hashes", "--no-header", "--no-annotate"),
     ]
