@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from maskq.contract.places import S3Place
@@ -53,6 +54,7 @@ def _connected(
     from botocore.exceptions import BotoCoreError
 
     try:
+        _check_authorities()
         # A session of its own: the default one keeps the first credentials it saw, and is not
         # thread-safe.
         return boto3.Session().client(
@@ -69,12 +71,39 @@ def _connected(
                 tcp_keepalive=True,
             ),
         )
+    except InvalidRequest:
+        raise
     except ValueError as error:
         raise InvalidRequest(
             f"MASKQ_S3_ENDPOINT_URL is no URL of an object store, http://HOST:PORT: {error}"
         ) from None
     except BotoCoreError as error:  # a profile that is not there, a file that cannot be parsed
         raise InvalidRequest(f"the AWS configuration cannot be used: {error}") from None
+
+
+def authorities() -> Path | None:
+    """The file of CA certificates that boto3 trusts in place of its own: AWS_CA_BUNDLE, or `ca_bundle`
+    of the profile. Raises BotoCoreError."""
+    import botocore.session
+
+    named = botocore.session.get_session().get_config_variable("ca_bundle")
+    return Path(named) if named else None
+
+
+def _check_authorities() -> None:
+    """boto3 takes a missing file for an outage, at the first request. Raises InvalidRequest."""
+    import ssl
+
+    if bundle := authorities():
+        try:
+            ssl.create_default_context(cafile=bundle)
+        except OSError as error:  # SSLError: no certificate in it
+            reason = (
+                "not a file of PEM certificates"
+                if isinstance(error, ssl.SSLError)
+                else error.strerror
+            )
+            raise InvalidRequest(f"AWS_CA_BUNDLE: {str(bundle)!r}: {reason}") from None
 
 
 class Connection:

@@ -237,6 +237,13 @@ def _failed(error: Exception, place: object) -> StoreError:
 
 
 def _no_answer(error: Exception, place: object) -> StoreError:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreError(
+            FailureCode.STORE_UNAVAILABLE,
+            f"the object store's certificate is not trusted, so {place} was not asked for: put the "
+            f"certificate of the CA that signed it into the file that AWS_CA_BUNDLE names ({error})",
+            Meaning.OUTAGE,
+        )
     return StoreError(
         FailureCode.STORE_UNAVAILABLE,
         f"the object store did not answer for {place}: {error}; check MASKQ_S3_ENDPOINT_URL",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskq import Client, JobFailed, Result
+from maskq import Client, JobFailed, Result, environment
 from maskq.errors import MaskqError
 from maskq_standalone.children import ChildError
 from maskq_standalone.demo.score import mean_iou
@@ -84,16 +84,18 @@ def _at_hand(model: str) -> bool:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = dict(os.environ)
+    _become(environment.laid_over(before, settings))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _become(before)
+
+
+def _become(wanted: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
 
 
 def _show(client: Client, pictures: Sequence[Picture], model: str, out: Path) -> int:

@@ -11,17 +11,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from maskq import environment
 from maskq_standalone.children import ChildError, Stopped, explain
 from maskq_standalone.directory import write_private
 from maskq_standalone.stack import Stack
 
 CHECK_S = 0.2
-# A receiver on the same machine is what somebody who tries it has.
-RECEIVERS = {
-    "MASKQ_WEBHOOK_ALLOWED_HOSTS": os.environ.get(
-        "MASKQ_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1,localhost"
-    )
-}
+RECEIVERS = "MASKQ_WEBHOOK_ALLOWED_HOSTS"
+HERE = "127.0.0.1,localhost"  # a receiver on the same machine is what somebody who tries it has
 _OURS = "# of a running `maskq up`, which removes it"  # the first line of its settings
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -50,7 +47,7 @@ def run(
         directory,
         workers=workers,
         model=model,
-        env=RECEIVERS | dict(env or {}),
+        env={RECEIVERS: environment.value(RECEIVERS) or HERE} | dict(env or {}),
         webhooks=True,
         rules=rules,
         log_level=log_level,

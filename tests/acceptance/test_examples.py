@@ -146,7 +146,7 @@ def test_celery_chain(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_s3_upload(stack: Stack, photo: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "s3_upload.py"), str(photo)]
-    place = printed(command)
+    place = printed(command, stack.s3.environment)  # who uploads is no role of ours
     assert place.startswith("s3://maskq/masks/")
     key = place.removeprefix("s3://maskq/")
     body = stack.s3.client().get_object(Bucket="maskq", Key=key)["Body"].read()

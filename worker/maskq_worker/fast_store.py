@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
 from maskq.s3_errors import REDIRECTS, Meaning, StoreError, error_of
@@ -210,8 +211,12 @@ class FastStore:
         try:
             credentials = Boto3CredentialProvider(boto3.Session(), ttl=_CREDENTIALS)
             endpoint, virtual = _endpoint(self.boto3, bucket)
-        except (ValueError, BotoCoreError):  # no credentials, an odd bucket: boto3 says so
-            return None
+            bundle = s3.authorities()
+            trusted: obstore.store.ClientConfig = (
+                {"root_certificate": bundle.read_bytes()} if bundle else {}
+            )
+        except (ValueError, OSError, BotoCoreError):
+            return None  # no credentials, an odd bucket, a file that went: boto3 says so
         return S3Store(
             bucket,
             endpoint=endpoint,
@@ -224,6 +229,7 @@ class FastStore:
                 "read_timeout": _READ_TIMEOUT,
                 "timeout": timedelta(minutes=2),
                 "pool_idle_timeout": timedelta(seconds=15),
+                **trusted,
             },
             retry_config={"max_retries": 0},  # boto3 retries
         )

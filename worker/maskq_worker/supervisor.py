@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from maskq import environment
 from maskq.process import EX_CONFIG
 
 _BACKOFF_S = (0.5, 30.0)  # before the first and at most before a later restart
@@ -32,7 +33,8 @@ class Slot:
 
     def start(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())], env={**os.environ, **self.environment}
+            [*command, "--parent", str(os.getpid())],
+            env=environment.laid_over(os.environ, self.environment),
         )
         self.started = time.monotonic()
 

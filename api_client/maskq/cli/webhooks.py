@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from maskq import webhooks
+from maskq import environment, webhooks
 from maskq.client.core import Client
 from maskq.errors import InvalidRequest, WebhookRefused
 
@@ -68,9 +67,9 @@ def listen(
     count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
 ) -> None:
     """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
-    secret = os.environ.get("MASKQ_WEBHOOK_SECRET")
+    secret = environment.value(webhooks.SETTING)
     if not secret:
-        raise WebhookRefused("set MASKQ_WEBHOOK_SECRET to the secret that the deliverer signs with")
+        raise WebhookRefused(f"set {webhooks.SETTING} to the secret that the deliverer signs with")
     webhooks.keys_of(secret)  # said now if it is none, and not at each delivery
     try:
         server = _Server(("127.0.0.1", port), _Receiver)
