@@ -5,6 +5,7 @@
 #   make acl-test   the acceptance tests, each process as the Redis user of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
+#   make fuzz    hostile inputs by the thousand, for a night: FUZZ_EXAMPLES=N a target
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
@@ -17,8 +18,9 @@ TORCH_CPU   ?= torch==2.13.0
 TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
 ARGS ?=
+FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test check acl-test chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test check acl-test fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -34,6 +36,9 @@ check: $(VENV)/.dev
 
 acl-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --acl-users tests/acceptance $(ARGS)
+
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)

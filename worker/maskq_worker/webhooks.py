@@ -189,7 +189,7 @@ class Deliverer:
         said = answer.body[:200].decode(errors="replace")
         if answer.status == _GONE:
             return DeliveryState.FAILED, 0.0, answer.status, f"gone: {said}"
-        wait_s = _retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
+        wait_s = retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
         return *self._again(due, wait_s), answer.status, said
 
     def _again(self, due: DueDelivery, at_least_s: float) -> tuple[DeliveryState, float]:
@@ -218,7 +218,7 @@ def _host(url: str) -> str:
         return ""  # `outbound.check` refuses it and says why
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
+def retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds or a date; 0 for neither."""
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit() and len(value) < 10:
