@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import PIL.Image
 import pytest
 import typer.main
 from support.answering import answering
-from unit.test_inert import HOSTILE, SECRET
+from support.hostile import HOSTILE, SECRET, TEXT, URL, Receiver, harmless, serving
 
 from maskq import Client, webhooks
 from maskq.cli import build, main
@@ -34,16 +33,6 @@ from maskq.settings import Settings
 from maskq_worker.webhooks import Deliverer, WebhookSettings
 
 MODEL = f"model {HOSTILE}"[:200].replace("\udce9", "")
-TEXT = HOSTILE.replace("\udce9", "")  # as it may stand in UTF-8
-URL = f"https://user:{SECRET}@h.example/x"
-
-
-def harmless(text: str) -> None:
-    """Raises AssertionError for text that could do something to a terminal, a log or its reader."""
-    assert SECRET not in text
-    for line in text.split("\n"):
-        assert line.isprintable(), ascii(line)
-        assert not line.startswith("ERROR forged")
 
 
 class Maskq:
@@ -72,17 +61,6 @@ def maskq(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(500)
-        self.end_headers()
-        self.wfile.write(TEXT.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 class Refusing(http.server.BaseHTTPRequestHandler):
     """An object store that refuses everything in words of its own choice."""
 
@@ -102,18 +80,6 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-@contextmanager
-def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 class World:

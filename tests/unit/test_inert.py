@@ -11,6 +11,7 @@ import sys
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.hostile import HOSTILE, SECRET
 
 from maskq.contract import FailureCode, JobFailure
 from maskq.errors import InvalidRequest, StoreUnavailable
@@ -26,11 +27,6 @@ from maskq.inert import (
 )
 from maskq.s3_errors import StoreError
 from maskq_worker.errors import PermanentError
-
-# Clears the screen, sets the title, forges a line, reorders, hides, C1 controls, separators, a byte.
-HOSTILE = "a\x1b[2J\x1b]0;t\x07\r\nERROR forged\u202e\u2066\u200b\ufeff\x9b31m\x85\u2028\x7f\udce9z"
-SECRET = "Xq7cdSECRET"
-
 
 # --- one line -----------------------------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ class _Run:
             self._images += 1
             self._manifest.begin()
             if isinstance(one, Bad):
-                self._manifest.refused(one.name, one.error)
+                self._manifest.refused(name_of(one.name), one.error)
             elif self._manifest.is_settled(name_of(one), self._asked.retry_failed):
                 self._had_a_job += 1
             else:
