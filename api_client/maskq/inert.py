@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
+    from logging import _SysExcInfoType
 
 HIDDEN: Final = "…"
 
@@ -109,8 +109,8 @@ def overwrite_line(value: object = "", *, to: TextIO | None = None) -> None:
 class LogFormatter(logging.Formatter):
     """A record is one line; the lines of its traceback are indented, so none looks like a record."""
 
-    def __init__(self) -> None:
-        super().__init__(_LOG_FORMAT)
+    def __init__(self, form: str = _LOG_FORMAT) -> None:
+        super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # as another formatter made it
@@ -119,7 +119,7 @@ class LogFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return shown(super().formatMessage(record))
 
-    def formatException(self, ei: OptExcInfo) -> str:
+    def formatException(self, ei: _SysExcInfoType) -> str:
         return indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:
@@ -139,11 +139,13 @@ def log_to_stderr(level: str) -> None:
     for name in _LOG_REQUESTS:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
     logging.captureWarnings(True)
-    print_tracebacks()
+    escape_tracebacks()
 
 
-def print_tracebacks() -> None:
-    """Print uncaught exceptions of this process as `indented` does."""
+def escape_tracebacks() -> None:
+    """Print uncaught exceptions as `indented` does, and a warning as a line where no log is kept."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter("%(message)s"))
     sys.excepthook = _print_traceback
     sys.unraisablehook = _in_background
     threading.excepthook = _in_background

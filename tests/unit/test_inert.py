@@ -182,6 +182,14 @@ raise ValueError(hostile)
 """
 
 
+def test_a_warning_of_a_process_without_a_log_is_harmless() -> None:
+    said = "import logging, maskq.inert as i; i.escape_tracebacks(); logging.getLogger('x').warning(%r)"
+    ran = subprocess.run(
+        [sys.executable, "-c", said % HOSTILE], capture_output=True, timeout=60, check=True
+    )
+    assert ran.stderr.decode() == printable(HOSTILE) + "\n"
+
+
 def test_whatever_ends_a_process_is_told_harmlessly() -> None:
     hostile = f"{HOSTILE}\nhttps://u:{SECRET}@h"
     ran = subprocess.run(

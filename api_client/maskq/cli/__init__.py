@@ -16,7 +16,7 @@ import typer
 from maskq.cli import bench, jobs, models, streams, submit, view, webhooks
 from maskq.errors import MaskqError
 from maskq.extras import missing
-from maskq.inert import print_error, print_lines, print_tracebacks
+from maskq.inert import escape_tracebacks, print_error, print_lines
 from maskq.process import EX_CONFIG, CannotStart
 
 # What Click raises for arguments; typer has a Click of its own, or takes the installed one.
@@ -77,6 +77,7 @@ def main() -> None:
     Every error is one line on stderr. 78 for what starting again will not change.
     """
     streams.prepare()
+    escape_tracebacks()
     in_main = (
         threading.current_thread() is threading.main_thread()
     )  # Python allows signals there only
@@ -86,7 +87,7 @@ def main() -> None:
     try:
         code = _run()
     finally:
-        print_tracebacks()  # typer has set a hook of its own
+        escape_tracebacks()  # again: typer has set a hook of its own
         if handles:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lost = streams.lost_output()
@@ -102,6 +103,8 @@ def _run() -> int:
         return _say(end.code) if isinstance(end.code, str) else end.code or 0
     except _ClickError as error:
         return _explain(error)
+    except typer.Abort:
+        return _say("aborted")
     except CannotStart as error:
         return _say(str(error), EX_CONFIG)
     except MaskqError as error:
