@@ -108,7 +108,7 @@ def notification(data: bytes) -> None:
 
 def _verifier() -> Verifier:
     def away(url: str) -> bytes:
-        assert url.startswith("https://sns.")
+        assert url.lower().startswith("https://sns.")
         raise StoreUnavailable("no certificate")
 
     return Verifier(frozenset({TOPIC}), fetch=away, now=lambda: _WRITTEN)
