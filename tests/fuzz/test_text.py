@@ -113,6 +113,8 @@ def _no_name_server() -> Iterator[None]:
     urls(["http", "https", "ftp"]) | st.builds("https://{}/x".format, HOST | ANY) | ANY,
     examples=150,
 )
+@example("http://:[Xq7cdSECRET@[::1]")
+@example("https://u:Xq7cdSECRET@h:x/")
 @pytest.mark.usefixtures("_no_name_server")
 def test_only_public_addresses_are_called(url: str) -> None:
     try:
