@@ -9,7 +9,7 @@ import sys
 import threading
 from importlib.metadata import entry_points, version
 from types import FrameType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -20,8 +20,9 @@ from maskq.inert import escape_tracebacks, print_error, print_lines
 from maskq.process import EX_CONFIG, CannotStart
 
 # What Click raises for arguments; typer has a Click of its own, or takes the installed one.
-_ClickError: Final = next(
-    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+_ClickError: Final = cast(
+    "type[BaseException]",
+    next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"),
 )
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
 _NO_OUTPUT = "the output cannot be written"
