@@ -7,6 +7,7 @@
 #   make browser the page of `maskq view` in Chromium (its own, by PATH or CHROMIUM)
 #   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
 #   make sbom    dist/*.cdx.json: the images' Python packages, from the lock
+#   make fuzz    hostile inputs by the thousand, for a night: FUZZ_EXAMPLES=N a target
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
@@ -21,8 +22,9 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 # LOCKED=1: the versions and hashes of deploy/lock, as CI installs. Without it, what pyproject.toml allows.
 LOCKED ?=
 ARGS ?=
+FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test check lock sbom acl-test chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -46,6 +48,9 @@ sbom: $(VENV)/.dev
 
 acl-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --acl-users tests/acceptance $(ARGS)
+
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)

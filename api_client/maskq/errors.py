@@ -21,15 +21,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from maskq.contract.failures import FailureCode
+from maskq.inert import without_secrets
 
 if TYPE_CHECKING:
     from maskq.contract import JobRecord
 
 
 class MaskqError(Exception):
-    """Base of all; `code` is stable, the text is for people."""
+    """Base of all; `code` is stable, the text is for people and holds no password of a URL."""
 
     code: FailureCode = FailureCode.INTERNAL
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(
+            *(without_secrets(one) if isinstance(one, str) else one for one in arguments)
+        )
 
 
 class JobFailed(MaskqError):

@@ -53,6 +53,11 @@ def _connected(
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    if endpoint_url and "@" in endpoint_url:  # botocore's errors repeat the URL
+        raise InvalidRequest(
+            "MASKQ_S3_ENDPOINT_URL holds a user name or password: it is http://HOST:PORT, and the "
+            "credentials come by the AWS chain (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
+        )
     try:
         _check_authorities()
         # A session of its own: the default one keeps the first credentials it saw, and is not

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from maskq.contract.failures import FailureCode
 from maskq.errors import StoreRefused, StoreUnavailable
+from maskq.inert import without_secrets
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -34,7 +35,7 @@ class StoreError(Exception):
         *,
         s3_code: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(without_secrets(message))
         self.code = code
         self.meaning = meaning
         self.s3_code = s3_code  # where the store answered

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import sys
@@ -12,6 +11,7 @@ import uvicorn
 
 from maskq import Client
 from maskq.errors import InvalidRequest
+from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq_gateway.app import create_app
@@ -28,16 +28,12 @@ class _Server(uvicorn.Server):
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(f"listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+            print_error(f"listening on http://{shown}:{port}")
 
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises InvalidRequest for what cannot be served, or not there."""
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.log_level)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client:

@@ -90,6 +90,11 @@ def connect(url: str, endpoint_url: str | None) -> Queue:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    for name, value in (("MASKQ_TRIGGER_QUEUE_URL", url), ("MASKQ_SQS_ENDPOINT_URL", endpoint_url)):
+        if value and "@" in value:  # botocore's errors repeat the URL
+            raise InvalidRequest(
+                f"{name} holds a user name or password; the credentials come by the AWS chain"
+            )
     named = _REGION.match(url)
     config = Config(
         connect_timeout=3,

@@ -6,12 +6,12 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from maskq import environment
+from maskq.inert import print_error
 from maskq_standalone.children import ChildError, Stopped, explain
 from maskq_standalone.directory import write_private
 from maskq_standalone.stack import Stack
@@ -81,7 +81,7 @@ def run(
 def say(line: str) -> None:
     """A line of progress, on stderr: stdout belongs to results."""
     with contextlib.suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        print_error(line)
 
 
 def _say_how(env_file: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from celery.worker import state
 from maskq.contract import FailureCode, JobFailure
 from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.inert import print_error
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.models import REGISTER_EVERY_S
 from maskq.ledger.requirements import Role, await_met, refuse_unfit
@@ -58,7 +58,7 @@ class ModelStep(bootsteps.StartStopStep):
         try:
             self._start(worker)
         except MaskqError as error:
-            print(f"maskq worker: {error}", file=sys.stderr, flush=True)
+            print_error(f"maskq worker: {error}")
             raise SystemExit(EX_CONFIG) from error
 
     def _start(self, worker: Any) -> None:

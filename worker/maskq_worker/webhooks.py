@@ -29,6 +29,7 @@ from maskq import webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError
+from maskq.inert import log_to_stderr, print_error
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import DueDelivery
 from maskq.ledger.requirements import Role, await_met
@@ -188,7 +189,7 @@ class Deliverer:
         said = answer.body[:200].decode(errors="replace")
         if answer.status == _GONE:
             return DeliveryState.FAILED, 0.0, answer.status, f"gone: {said}"
-        wait_s = _retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
+        wait_s = retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
         return *self._again(due, wait_s), answer.status, said
 
     def _again(self, due: DueDelivery, at_least_s: float) -> tuple[DeliveryState, float]:
@@ -217,7 +218,7 @@ def _host(url: str) -> str:
         return ""  # `outbound.check` refuses it and says why
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
+def retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds or a date; 0 for neither."""
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit() and len(value) < 10:
@@ -239,20 +240,16 @@ def main() -> int:
         ledger = Ledger(RedisUrl.of(settings))
         deliverer = Deliverer(ledger, settings)
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", partial(_pause, stop))
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
     run(deliverer, ledger, settings, stop)
     return 0

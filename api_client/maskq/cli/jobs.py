@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from maskq.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
+from maskq.inert import overwrite_line, print_error, print_json, print_lines
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
@@ -57,7 +57,7 @@ def cancel(job_id: JobId) -> None:
         job = client.get(job_id)
         if not job.cancel():
             raise MaskqError(f"job {job_id} had {job.status.value} already")
-        typer.echo(f"{job_id} canceled")
+        print_lines(f"{job_id} canceled")
 
 
 def retry(
@@ -80,10 +80,10 @@ def retry(
                 if new := _retried(client, job_id):
                     pairs[job_id] = new
                     if not as_json:
-                        typer.echo(f"{new}  retry of {job_id}")
+                        print_lines(f"{new}  retry of {job_id}")
         finally:  # what was submitted is told, whatever ends this
             if as_json:
-                typer.echo(json.dumps([{"id": new, "retry_of": old} for old, new in pairs.items()]))
+                print_json([{"id": new, "retry_of": old} for old, new in pairs.items()])
     if len(pairs) < len(set(chosen)):
         raise typer.Exit(1)
 
@@ -93,7 +93,7 @@ def delete(job_ids: Annotated[list[str], typer.Argument(help="as `submit` printe
     with Client.from_env() as client:
         for job_id in job_ids:
             client.delete(job_id)
-            typer.echo(f"{job_id} deleted")
+            print_lines(f"{job_id} deleted")
 
 
 def list_jobs(
@@ -118,11 +118,11 @@ def list_jobs(
             cursor=cursor,
         )
     if as_json:
-        typer.echo(json.dumps({"jobs": [r.public() for r in page.records], "cursor": page.cursor}))
+        print_json({"jobs": [r.public() for r in page.records], "cursor": page.cursor})
         return
     _show(page.records, as_json)
     if page.cursor:
-        print(f"more: --cursor {page.cursor}", file=sys.stderr)
+        print_error(f"more: --cursor {page.cursor}")
 
 
 def events(
@@ -145,9 +145,9 @@ def events(
     with Client.from_env() as client:
         for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:
-                typer.echo(event.model_dump_json())
+                print_json(event.model_dump(mode="json"))
             else:
-                typer.echo(
+                print_lines(
                     f"{event.cursor}  {event.time:%H:%M:%S.%f}  {event.type}  {event.subject}"
                 )
 
@@ -162,7 +162,7 @@ def _retried(client: Client, job_id: str) -> str | None:
         reason = f"job {job_id}: its image cannot be copied ({error})"
     except (InvalidRequest, JobNotFound) as error:
         reason = str(error)
-    print(f"maskq: {reason}", file=sys.stderr)
+    print_error(f"maskq: {reason}")
     return None
 
 
@@ -189,11 +189,11 @@ def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
                 job.wait(max(0.0, end - time.monotonic()))
             except (JobFailed, JobNotFound, WaitTimeout) as error:
                 failed += 1
-                print(f"maskq: {error}", file=sys.stderr)
+                print_error(f"maskq: {error}")
             if sys.stderr.isatty():
-                print(f"\r{number} of {len(jobs)} ended", end="", file=sys.stderr)
+                overwrite_line(f"{number} of {len(jobs)} ended")
         if sys.stderr.isatty():
-            print(file=sys.stderr)
+            print_error("")
     finally:  # whatever ends this: who submitted them has their ids from here
         _show([job.record or job.id for job in jobs], as_json)
     if failed:
@@ -204,10 +204,9 @@ def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
     """records: or ids of jobs of which nothing is known yet."""
     if as_json:
         documents = [{"id": one} if isinstance(one, str) else one.public() for one in records]
-        typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
+        print_json(documents[0] if len(documents) == 1 else documents)
         return
-    for one in records:
-        typer.echo(one if isinstance(one, str) else _line(one))
+    print_lines(*(one if isinstance(one, str) else _line(one) for one in records))
 
 
 def _line(record: JobRecord) -> str:

@@ -12,6 +12,7 @@ from maskq.client.core import Client
 from maskq.contract import Output
 from maskq.contract.places import S3Place, is_url
 from maskq.errors import InvalidRequest, MaskqError
+from maskq.inert import print_lines
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -42,7 +43,7 @@ def view(
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
-    typer.echo(path)
+    print_lines(path)
     if open_it:
         webbrowser.open(path.resolve().as_uri())
 

@@ -1,8 +1,11 @@
 """Why a job did not give a mask: a stable code for programs, a sentence for people."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from maskq.inert import without_secrets
 
 
 class FailureCode(StrEnum):
@@ -34,4 +37,5 @@ class JobFailure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     code: FailureCode
-    message: str  # one sentence: what happened, with which input, and what to do
+    # One sentence: what happened, with which input, and what to do.
+    message: Annotated[str, AfterValidator(without_secrets)]
