@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import JobStorage
 from maskq.errors import InvalidRequest
 from maskq.per_process import PerProcess
 
@@ -54,9 +55,16 @@ class Objects:
             ),
         )
 
-    def delete_under(self, place: S3Place) -> None:
+    def list_under(self, place: S3Place) -> list[s3.Listed]:
         """Every object whose key begins with the place and a slash."""
-        self._run(place, lambda client: s3.delete_under(client, place))
+        return self._run(place, lambda client: list(s3.list_objects(client, place)))
+
+    def delete_of(self, job: JobStorage) -> None:
+        """Delete what maskq wrote for a job: objects of other names in its folders stay."""
+        for place in job.places:
+            for listed in self.list_under(place):
+                if job.has(listed.place):
+                    self.delete(listed.place)
 
     def close(self) -> None:
         """Give the connections back; who uses it again connects again."""

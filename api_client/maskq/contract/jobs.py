@@ -257,6 +257,8 @@ class Manifest(JobResult):
     palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
     preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
     output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
+    # The job's created_ms: tells it from a job that had the same id before. None: an older manifest.
+    submitted_ms: int | None = None
 
 
 class JobRecord(BaseModel):
@@ -280,6 +282,9 @@ class JobRecord(BaseModel):
     batch_id: str | None = None
     tenant: str | None = None
     retry_of: str | None = None  # the job that this one repeats
+    alias: str | None = (
+        None  # what else it is found by: the id of Celery's task, if that is no UUID
+    )
     result: JobResult | None = None  # only when succeeded
     error: JobFailure | None = None  # why it ended, or why the last attempt was given back
 
