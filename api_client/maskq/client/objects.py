@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
+from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
 from maskq.contract.storage_layout import JobStorage
-from maskq.errors import InvalidRequest
+from maskq.errors import InvalidRequest, StoreRefused
 from maskq.per_process import PerProcess
 
 if TYPE_CHECKING:
@@ -62,9 +63,15 @@ class Objects:
     def delete_of(self, job: JobStorage) -> None:
         """Delete what maskq wrote for a job: objects of other names in its folders stay."""
         for place in job.places:
-            for listed in self.list_under(place):
-                if job.has(listed.place):
-                    self.delete(listed.place)
+            try:
+                listed = self.list_under(place)
+            except StoreRefused as error:
+                if error.code is not FailureCode.NOT_FOUND:
+                    raise
+                continue  # the bucket went, with all in it
+            for one in listed:
+                if job.has(one.place):
+                    self.delete(one.place)
 
     def close(self) -> None:
         """Give the connections back; who uses it again connects again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskq.client.flow import Flow, RunBlocking
 from maskq.contract import JobRecord
+from maskq.contract.jobs import TENANT
 from maskq.errors import InvalidRequest, JobNotFound, StoreRefused
 from maskq.ledger import calls
 
@@ -41,8 +43,10 @@ class Erased:
 
 def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Erased]:
     """Delete a tenant's jobs that were submitted so long ago. Raises StoreUnavailable."""
-    if not tenant or older_than_s < 0:
-        raise InvalidRequest("name a tenant, and an age of 0 seconds or more")
+    if not re.fullmatch(TENANT, tenant):
+        raise InvalidRequest(f"{tenant!r} is not a valid tenant")
+    if not older_than_s >= 0:
+        raise InvalidRequest(f"older_than is {older_than_s!r}; give 0 seconds or more")
     before_s = time.time() - older_than_s
     wanted = calls.Filter(tenant=tenant)
     left: set[str] = set()

@@ -41,6 +41,7 @@ from maskq.contract.places import (
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
+TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in keys and paths
 
 
 class JobStatus(StrEnum):
@@ -152,7 +153,7 @@ class SegmentRequest(BaseModel):
     mode: Mode = Mode.WHOLE  # how the image is shown to the network
     priority: Priority = Priority.NORMAL
     # Whose it is: jobs of several tenants are taken by turns, and may have a quota each.
-    tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
+    tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
     # Presigned URLs that outputs are PUT to instead; workers then need no rights on that bucket.
