@@ -33,7 +33,7 @@ CONTRACT_VERSION: Final = "1.0.0"
 
 CLOUDEVENTS: Final = "application/cloudevents+json"
 TASK: Final = "maskq.segment"
-TASK_ID: Final = "[A-Za-z0-9._-]{1,128}"  # what may be the id of a job
+MAX_TASK_ID: Final = 255  # characters
 
 Json = dict[str, Any]
 
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 class SegmentAnswer(JobResult):
     """What a raw Celery caller's `.get()` returns."""
 
-    job_id: str = Field(description="The job, which is Celery's task id.")
+    job_id: str = Field(description="The job: Celery's task id if that is a UUID in lower case.")
 
 
 def document() -> Json:
@@ -302,7 +302,12 @@ _CELERY: Final[Json] = {
     "description": "Of Celery's own headers, those that matter here.",
     "properties": {
         "task": {"type": "string", "const": TASK},
-        "id": {"type": "string", "pattern": f"^{TASK_ID}$", "description": "Becomes the job's id."},
+        "id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_TASK_ID,
+            "description": "Becomes the job's id if it is a UUID in lower case, else its alias.",
+        },
     },
     "required": ["task", "id"],
 }
