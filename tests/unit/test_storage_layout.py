@@ -8,8 +8,8 @@ import pytest
 
 from maskq.contract import JobResult, Output, SegmentRequest
 from maskq.contract.ids import is_own_id, new_id, new_token
-from maskq.contract.places import S3Place
-from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, is_output
+from maskq.contract.places import MAX_KEY_BYTES, S3Place
+from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, binary_name, is_output
 
 HOME = S3Place("maskq", "maskq")
 LAYOUT = StorageLayout(HOME)
@@ -149,3 +149,14 @@ def test_the_ledger_knows_an_upload_by_the_same_name() -> None:
 
     (name,) = re.findall(r"'/' \.\. id \.\. '([^']+)'", script("finish").text)
     assert JOBS["plain"].upload.key.endswith(f"{JOB}{name}")
+
+
+def test_the_longest_output_prefix_leaves_room_for_every_name() -> None:
+    prefix = "s3://photos/" + "x" * 953
+    request = SegmentRequest(image_uri="s3://a-b/c", output_prefix=prefix)
+    with pytest.raises(ValueError, match="no room"):
+        SegmentRequest(image_uri="s3://a-b/c", output_prefix=f"{prefix}x")
+    job = LAYOUT.job(JOB, output_prefix=request.output_prefix)
+    longest = job.file(TOKEN, binary_name(65535))
+    assert job.has(longest)
+    assert len(longest.key) <= MAX_KEY_BYTES

@@ -272,8 +272,7 @@ class Stages:
         try:
             self._store.create(job.manifest, body, "application/json", job=job)
         except AlreadyThere:
-            held.in_doubt = False  # another attempt's, or foreign
-            earlier = self._committed(job, record)
+            earlier = self._earlier(job, record, held)
             if earlier is None:  # somebody deletes the job, or another attempt's result
                 raise TransientError(
                     FailureCode.SOURCE_CHANGED, f"{job.manifest} was there, and is gone"
@@ -283,11 +282,7 @@ class Stages:
             held.in_doubt = not self._remove(job, [job.manifest])
             raise
         except JobError as error:
-            try:
-                earlier = self._committed(job, record)
-            except ForeignManifest:
-                held.in_doubt = False
-                raise
+            earlier = self._earlier(job, record, held)
             if earlier is None:
                 # A refusal is final. What was only not answered may still be carried out.
                 held.in_doubt = not isinstance(error, PermanentError)
@@ -298,6 +293,14 @@ class Stages:
             held.written = []
             return result
         return committed
+
+    def _earlier(self, job: JobStorage, record: JobRecord, held: Held) -> JobResult | None:
+        """What was committed before. A foreign object in the way proves that this attempt's was not."""
+        try:
+            return self._committed(job, record)
+        except ForeignManifest:
+            held.in_doubt = False
+            raise
 
     def _committed(self, job: JobStorage, record: JobRecord) -> JobResult | None:
         """The result that an attempt committed; None: none did. Raises ForeignManifest.

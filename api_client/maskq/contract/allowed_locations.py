@@ -17,6 +17,9 @@ from maskq.contract.storage_layout import JobStorage, Owner, StorageLayout
 
 CONDITIONAL_MARK: Final = ".maskq-conditional-write"  # below home; a worker's own, at its start
 _TENANT: Final = "{tenant}"
+# Where a worker has the locations from: named in errors.
+_INPUT_SETTINGS: Final = "MASKQ_ALLOWED_LOCATIONS or MASKQ_ALLOWED_BUCKETS of the worker"
+_OUTPUT_SETTINGS: Final = f"MASKQ_ALLOWED_OUTPUT_LOCATIONS, {_INPUT_SETTINGS}"
 _MAY_BE_READ_OTHERWISE = re.compile(r"%|\\|//|(?:^|/)\.{1,2}(?:/|$)|^/")
 
 
@@ -74,13 +77,13 @@ class AllowedLocations:
 
     def refuse_read(self, place: S3Place, job: JobStorage | None) -> str:
         """Why the job may not read an object; '' if it may. None: no job, and so no tenant."""
-        return self._refused(place, job, self._inputs, "read", "MASKQ_ALLOWED_LOCATIONS")
+        return self._refused(place, job, self._inputs, "read", _INPUT_SETTINGS)
 
     def refuse_write(self, place: S3Place, job: JobStorage | None) -> str:
         """Why the job may not write, list or delete there; '' if it may."""
         if job is None and self._layout and place == self._layout.home / CONDITIONAL_MARK:
             return ""
-        return self._refused(place, job, self._outputs, "write", "MASKQ_ALLOWED_OUTPUT_LOCATIONS")
+        return self._refused(place, job, self._outputs, "write", _OUTPUT_SETTINGS)
 
     def _refused(
         self,
@@ -88,7 +91,7 @@ class AllowedLocations:
         job: JobStorage | None,
         locations: Collection[Location],
         what: str,
-        setting: str,
+        settings: str,
     ) -> str:
         tenant = job.tenant if job else None
         for key in _readings(place.key):
@@ -98,7 +101,7 @@ class AllowedLocations:
             elif locations and not any(
                 location.covers(place.bucket, key, tenant) for location in locations
             ):
-                return f"{place} is outside the locations that this job may {what} ({setting})"
+                return f"{place} is outside the locations that this job may {what} ({settings})"
         return ""
 
     def _owner(self, bucket: str, key: str) -> Owner | None:

@@ -91,8 +91,8 @@ def _image_place(uri: str) -> str:
     return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
 
 
-# Below an output_prefix: /{job id}/{token}/binary/255.png.
-_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/255.png")
+# Below an output_prefix: the longest name of storage_layout.py, /{job id}/{token}/binary/65535.png.
+_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/65535.png")
 _MAX_PREFIX_BYTES = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
 STORED: Final = {
     "stored": True

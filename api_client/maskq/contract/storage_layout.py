@@ -20,6 +20,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -117,7 +118,7 @@ class StorageLayout:
         return Owner(found["tenant"], found["job"]) if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobStorage:
     """Where the objects of one job lie. Made by StorageLayout."""
 
@@ -131,7 +132,7 @@ class JobStorage:
         """Where a client puts the image before it submits the job."""
         return self._at_home / INPUT
 
-    @property
+    @cached_property
     def outputs(self) -> S3Place:
         """The folder of manifest and outputs."""
         if self.output_prefix:
@@ -150,7 +151,7 @@ class JobStorage:
         """Where an attempt puts a file: the name of one of FILES, or a `binary_name`."""
         return self.outputs / token / name
 
-    @property
+    @cached_property
     def places(self) -> tuple[S3Place, ...]:
         """The folders that may hold objects of the job."""
         return tuple(dict.fromkeys((self._at_home, self._without_tenant, self.outputs)))
@@ -205,7 +206,7 @@ class JobStorage:
                 return token
         return None
 
-    @property
+    @cached_property
     def _folder(self) -> str:
         """Its name. An id that is not of our own form never becomes part of a path."""
         if is_own_id(self.job_id):
@@ -213,18 +214,18 @@ class JobStorage:
         digest = hashlib.sha256(self.job_id.encode(errors="surrogateescape")).hexdigest()
         return str(uuid.uuid5(_NAMESPACE, digest))
 
-    @property
+    @cached_property
     def _at_home(self) -> S3Place:
         if self.tenant is None:
             return self._without_tenant
         return self.home / TENANTS / self.tenant / self._folder
 
-    @property
+    @cached_property
     def _without_tenant(self) -> S3Place:
         """Where also a tenant's jobs were, before tenants had folders."""
         return self.home / self._folder
 
-    @property
+    @cached_property
     def _upload_folders(self) -> set[S3Place]:
         return {self._at_home, self._without_tenant}
 
