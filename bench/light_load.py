@@ -94,7 +94,7 @@ def _inline(source: S3Place) -> Callable[[], None]:
     settings = WorkerSettings.load()
     segmenter = load_segmenter(settings)
     home = S3Place(settings.s3_bucket, settings.output_prefix)
-    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=4, home=home)
+    store = ObjectStore(settings.s3_endpoint_url, connections=4, home=home)
     wanted = frozenset({Output.MASK})
     number = iter(range(1_000_000))
 

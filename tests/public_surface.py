@@ -34,7 +34,8 @@ from maskq_gateway.rules import Rule
 from maskq_worker import outputs
 
 ROOT = Path(__file__).parents[1]
-INTERNAL = ("contract", "ledger", "s3", "view")  # of maskq, though they have an __all__
+# Of maskq, though they have an __all__.
+INTERNAL = ("contract", "environment", "inert", "ledger", "s3", "safe_http", "view")
 Lines = Iterator[str]
 
 
@@ -59,7 +60,7 @@ def _python() -> Lines:
             if inspect.isclass(found):
                 yield f"{path}({', '.join(base.__name__ for base in found.__bases__)})"
                 yield from _members(path, found)
-            else:
+            elif callable(found):
                 yield path + _signature(found)
 
 

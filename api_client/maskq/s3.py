@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,8 +16,8 @@ from maskq.per_process import no_fork
 from maskq.s3_errors import Meaning, StoreError, for_callers, typed_errors
 
 __all__ = [
-    "Addressing", "Connection", "StoreError", "connect", "delete_under", "for_callers", "list_under",
-    "typed_errors",
+    "Addressing", "Connection", "Listed", "StoreError", "connect", "for_callers", "list_objects",
+    "list_under", "typed_errors",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -174,16 +176,24 @@ class Connection:
 # --- many objects -------------------------------------------------------------------------------------
 
 
-def list_under(client: Any, place: S3Place) -> list[S3Place]:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object, as a listing tells of it."""
+
+    place: S3Place
+    modified: datetime
+
+
+def list_objects(client: Any, place: S3Place) -> Iterator[Listed]:
     """Every object whose key begins with the place and a slash."""
     pages = client.get_paginator("list_objects_v2").paginate(
         Bucket=place.bucket, Prefix=f"{place.key}/"
     )
-    return [S3Place(place.bucket, e["Key"]) for page in pages for e in page.get("Contents", ())]
+    for page in pages:
+        for entry in page.get("Contents", ()):
+            yield Listed(S3Place(place.bucket, entry["Key"]), entry["LastModified"])
 
 
-def delete_under(client: Any, place: S3Place) -> None:
-    """Delete every object whose key begins with the place and a slash, one by one: a bulk deletion
-    needs a checksum that not every S3 server knows."""
-    for found in list_under(client, place):
-        client.delete_object(Bucket=found.bucket, Key=found.key)
+def list_under(client: Any, place: S3Place) -> list[S3Place]:
+    """Every object whose key begins with the place and a slash."""
+    return [listed.place for listed in list_objects(client, place)]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 EVERY = frozenset(Output)
+TOKEN = "a-dead-attempt-s"
 FILES = {"mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json"}
 
 
@@ -172,21 +173,21 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     # Given a first attempt that wrote its manifest and died before it could say so
     job = client.submit(photo)
     dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", "dead", owner="x:1", lease_s=0.001)
+        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
     )
     assert dead.record is not None
     manifest = Manifest(
         width=90,
         height=70,
         model="smallest",
-        outputs={Output.MASK: f"{bench.place(job.id)}/dead/mask.png"},
+        outputs={Output.MASK: f"{bench.place(job.id)}/{TOKEN}/mask.png"},
         palette={1: "#ffffff"},
         output_bytes={Output.MASK: 7},
     )
     body = manifest.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place(job.id) / "result.json", body, "application/json")
     error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, job.id, "dead", error, charged=False, delay_s=0))
+    bench.ledger.run(calls.release(bench.prefix, job.id, TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")

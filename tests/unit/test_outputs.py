@@ -18,7 +18,8 @@ from maskq.contract import FailureCode, JobResult, Output
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
 from maskq.contract.places import S3Place
-from maskq_gateway.loops import Written, is_output
+from maskq.contract.storage_layout import is_output
+from maskq_gateway.loops import Written
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.labels import palette
 from maskq_worker.outputs import Look, bands, chosen, encode, only, shares, stats

@@ -16,7 +16,6 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from maskq.contract import FailureCode, JobFailure
-from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import print_error
 from maskq.ledger import Ledger, RedisUrl, calls
@@ -101,8 +100,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
-        home = S3Place(settings.s3_bucket, settings.output_prefix)
-        self._retention = Retention(self._ledger, store, prefix, home)
+        self._retention = Retention(self._ledger, store, prefix, settings.layout)
         self._retention.start()
         self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
         self._memory.start()
@@ -138,12 +136,12 @@ class ModelStep(bootsteps.StartStopStep):
         settings, concurrency = self._settings, worker.app.sizes.concurrency
         return ObjectStore(
             settings.s3_endpoint_url,
-            allowed_buckets=settings.allowed_buckets,
+            allowed=settings.locations(),
             connections=worker.app.slots.threads + 2,
             concurrency=concurrency,
             client=settings.s3_client,
             addressing=settings.s3_addressing,
-            home=S3Place(settings.s3_bucket, settings.output_prefix),
+            home=settings.layout.home,
         )
 
     def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:

@@ -197,9 +197,14 @@ class Pipeline:
     def _clear(self, record: JobRecord, held: Held, *, later: bool = False) -> None:
         """What this attempt wrote and no manifest names goes: now or, if that cannot be, later."""
         later = later and bool(held.written)
-        if later or held.in_doubt or not self._stages.remove(held.written):
-            prefix = record.request.output_prefix
-            self.persist(calls.leave_orphans(self._prefix, record.id, prefix))
+        if later or held.in_doubt or not self._stages.remove(record, held.written):
+            call = calls.leave_orphans(
+                self._prefix,
+                record.id,
+                tenant=record.request.tenant,
+                output_prefix=record.request.output_prefix,
+            )
+            self.persist(call)
         held.written = []
 
     def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:

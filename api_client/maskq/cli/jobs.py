@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -88,12 +89,57 @@ def retry(
         raise typer.Exit(1)
 
 
-def delete(job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")]) -> None:
-    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled."""
+def delete(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="as `submit` printed them")] = None,
+    tenant: Annotated[str | None, typer.Option(help="all jobs of this tenant")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="with --tenant: submitted so long ago, as 30d, 12h or 0s")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --tenant: one JSON document")
+    ] = False,
+) -> None:
+    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled.
+
+    With --tenant also objects in the tenant's folder whose records are gone. It says what is left.
+    """
+    if bool(job_ids) == bool(tenant) or bool(tenant) != bool(older_than):
+        raise InvalidRequest("name jobs, or a --tenant with --older-than")
     with Client.from_env() as client:
-        for job_id in job_ids:
+        if tenant and older_than:
+            _delete_tenant(client, tenant, _seconds(older_than), as_json)
+        for job_id in job_ids or ():
             client.delete(job_id)
             print_lines(f"{job_id} deleted")
+
+
+def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bool) -> None:
+    erased = client.delete_tenant(tenant, older_than=older_than_s)
+    if as_json:
+        typer.echo(json.dumps(asdict(erased)))
+    else:
+        typer.echo(
+            f"deleted of tenant {tenant}: {erased.jobs} jobs, and {erased.objects} objects of jobs "
+            f"without a record\n"
+            f"left of it: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder"
+        )
+    for job_id, reason in erased.refused.items():
+        print(f"maskq: job {job_id} is left: {reason}", file=sys.stderr)
+    if erased.refused:
+        raise typer.Exit(1)
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def _seconds(age: str) -> float:
+    """Raises InvalidRequest unless it is a number with a unit."""
+    number, unit = age[:-1], age[-1:]
+    if unit not in _UNITS_S or not (number.isascii() and number.isdigit()):
+        raise InvalidRequest(
+            f"--older-than {age}: give a whole number with a unit of {', '.join(_UNITS_S)}, as 30d"
+        )
+    return float(int(number) * _UNITS_S[unit])
 
 
 def list_jobs(

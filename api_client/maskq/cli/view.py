@@ -34,9 +34,9 @@ def view(
     """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
     from maskq.view import page
 
-    path = out or Path(f"maskq-{job_id}.html")
     with Client.from_env() as client:
         job = client.get(job_id)
+        path = out or Path(f"maskq-{job.id}.html")
         record = job.refresh()
         text = page(_shown(client, record, job.result()))
     try:

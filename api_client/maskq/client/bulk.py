@@ -255,7 +255,8 @@ class Bulk(Generic[JobT]):
             request = self._requests.of(str(one.image))
         else:
             upload = read_image(one.image)
-            request = self._requests.of(str(self._session.upload_place(job_id)))
+            storage = self._session.layout.job(job_id, tenant=self._requests.tenant)
+            request = self._requests.of(str(storage.upload))
         idempotency = None
         if one.key:
             idempotency = Idempotency(

@@ -19,6 +19,7 @@ from maskq.client.flow import (
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.places import S3Place, is_url
+from maskq.contract.storage_layout import BINARY, binary_name
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ResultCore:
             raise InvalidRequest(f"job {record.id} is {record.status.value} and has no result")
         self._session = session
         self._driver: Any = session.driver
+        self._storage = session.layout.of(record)
         self.job_id = record.id
         self.details: JobResult = record.result
 
@@ -106,7 +108,8 @@ class ResultCore:
 
         Raises InvalidRequest for one that is not in this result.
         """
-        place = S3Place.parse(self.uri(Output.BINARY).rstrip("/")) / f"{self._id_of(label):03d}.png"
+        uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
+        place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return _opened(body)
 
@@ -131,9 +134,19 @@ class ResultCore:
             raise InvalidRequest(
                 f"it was put to the URL that the caller gave; read it there: {uri}"
             )
-        place = S3Place.parse(uri)
+        place = S3Place.parse(self._own(Output(output), uri))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
+
+    def _own(self, output: Output, uri: str) -> str:
+        """The same, once it is certain that it is the job's: it is read with this client's rights."""
+        if not self._storage.is_output(output, uri):
+            raise InvalidRequest(
+                f"the result of job {self.job_id} names {uri}, which is outside the job's own folder "
+                f"{self._storage.outputs}/ and is not read; MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX "
+                f"must be those of the workers"
+            )
+        return uri
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
         return _opened((yield from self._fetch(output)))

@@ -16,7 +16,7 @@ class FailureCode(StrEnum):
     INVALID_REQUEST = "invalid_request"  # a field is unknown, missing or of the wrong type
     NOT_FOUND = "not_found"  # no such object or bucket, or no such job
     ACCESS_DENIED = "access_denied"  # the store refused the credentials or the action
-    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside MASKQ_ALLOWED_BUCKETS
+    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside the allowed locations, or another tenant's
     SOURCE_CHANGED = "source_changed"  # the input object changed between two attempts
     UNKNOWN_MODEL = "unknown_model"  # no worker has served it, or it was retired
     QUEUE_FULL = "queue_full"  # MASKQ_MAX_QUEUED jobs wait already

@@ -41,6 +41,7 @@ from maskq.contract.places import (
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
+TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in keys and paths
 
 
 class JobStatus(StrEnum):
@@ -90,8 +91,8 @@ def _image_place(uri: str) -> str:
     return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
 
 
-# Below an output_prefix: /{job id}/{token}/binary/255.png.
-_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/255.png")
+# Below an output_prefix: the longest name of storage_layout.py, /{job id}/{token}/binary/65535.png.
+_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/65535.png")
 _MAX_PREFIX_BYTES = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
 STORED: Final = {
     "stored": True
@@ -152,7 +153,7 @@ class SegmentRequest(BaseModel):
     mode: Mode = Mode.WHOLE  # how the image is shown to the network
     priority: Priority = Priority.NORMAL
     # Whose it is: jobs of several tenants are taken by turns, and may have a quota each.
-    tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")
+    tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
     # Presigned URLs that outputs are PUT to instead; workers then need no rights on that bucket.
@@ -257,6 +258,8 @@ class Manifest(JobResult):
     palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
     preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
     output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
+    # The job's created_ms: tells it from a job that had the same id before. None: an older manifest.
+    submitted_ms: int | None = None
 
 
 class JobRecord(BaseModel):
@@ -280,6 +283,9 @@ class JobRecord(BaseModel):
     batch_id: str | None = None
     tenant: str | None = None
     retry_of: str | None = None  # the job that this one repeats
+    alias: str | None = (
+        None  # what else it is found by: the id of Celery's task, if that is no UUID
+    )
     result: JobResult | None = None  # only when succeeded
     error: JobFailure | None = None  # why it ended, or why the last attempt was given back
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
+from maskq.contract.storage_layout import INPUT
 from maskq.inert import printable
 from maskq.view.pictures import Shade, data_url, fitted, shades, slots
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from maskq.contract import JobRecord, JobResult
 
 LONGEST_SIDE: Final = 1600  # px of the pictures in the page
-_UPLOAD: Final = "input"  # the name of an image that was uploaded says nothing
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -140,7 +140,8 @@ def _fact(term: str, text: str) -> str:
 
 def _name(record: JobRecord) -> str:
     last = record.request.image_uri.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return "Uploaded image" if last in ("", _UPLOAD) else last
+    # The name of an image that was uploaded says nothing.
+    return "Uploaded image" if last in ("", INPUT) else last
 
 
 def _subtitle(record: JobRecord, result: JobResult) -> Iterator[str]:

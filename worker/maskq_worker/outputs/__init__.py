@@ -10,6 +10,7 @@ from PIL import Image
 
 from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
+from maskq.contract.storage_layout import BINARY_TYPE, FILES, binary_name
 from maskq_worker.outputs.classes import chosen, colours, only
 from maskq_worker.outputs.coco import Source, rle_json
 from maskq_worker.outputs.numbers import logits_npy, measured, shares, stats, stats_json
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "BINARY",
     "Artifact",
     "Look",
     "Segmented",
@@ -39,8 +39,6 @@ __all__ = [
     "shares",
     "stats",
 ]
-
-BINARY: Final = "binary/"  # the directory of that output
 
 
 class Segmented(Protocol):
@@ -64,6 +62,11 @@ class Artifact:
     filename: str
     content_type: str
     body: bytes
+
+    @classmethod
+    def of(cls, output: Output, body: bytes) -> Artifact:
+        """Of an output that is one file."""
+        return cls(output, FILES[output].name, FILES[output].content_type, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +116,21 @@ def _files(
     look: Look,
     source: Source,
 ) -> Iterator[Artifact]:
-    mask, png, json_type = output.mask, "image/png", "application/json"
+    mask = output.mask
     if Output.MASK in wanted:
-        yield Artifact(Output.MASK, "mask.png", png, mask_png(mask, len(labels)))
+        yield Artifact.of(Output.MASK, mask_png(mask, len(labels)))
     if Output.OVERLAY in wanted:
         body = overlay_jpeg(image, mask, len(labels), look.alpha, classes if look.legend else ())
-        yield Artifact(Output.OVERLAY, "overlay.jpg", "image/jpeg", body)
+        yield Artifact.of(Output.OVERLAY, body)
     if Output.STATS in wanted:
-        yield Artifact(Output.STATS, "stats.json", json_type, stats_json(mask, classes))
+        yield Artifact.of(Output.STATS, stats_json(mask, classes))
     if Output.LOGITS in wanted:
-        yield Artifact(Output.LOGITS, "logits.npy", "application/x-npy", logits_npy(output.logits))
+        yield Artifact.of(Output.LOGITS, logits_npy(output.logits))
     if Output.CONFIDENCE in wanted:
-        body = confidence_png(output.confidence)
-        yield Artifact(Output.CONFIDENCE, "confidence.png", png, body)
+        yield Artifact.of(Output.CONFIDENCE, confidence_png(output.confidence))
     if Output.RLE in wanted:
-        body = rle_json(mask, classes, labels, source)
-        yield Artifact(Output.RLE, "rle.json", json_type, body)
+        yield Artifact.of(Output.RLE, rle_json(mask, classes, labels, source))
     if Output.BINARY in wanted:
         for entry in classes:
             body = binary_png(mask, entry.id)
-            yield Artifact(Output.BINARY, f"{BINARY}{entry.id:03d}.png", png, body)
+            yield Artifact(Output.BINARY, binary_name(entry.id), BINARY_TYPE, body)
