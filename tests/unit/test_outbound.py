@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from maskq_worker import outbound
-from maskq_worker.outbound import Refused, TooLong, Unreachable, is_public, post
+from maskq.safe_http import outbound
+from maskq.safe_http.outbound import Refused, TooLong, Unreachable, is_public, post
 
 check = partial(outbound.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
 

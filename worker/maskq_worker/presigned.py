@@ -1,6 +1,6 @@
 """Images and outputs at URLs that callers presigned: their bucket, no rights of ours.
 
-Who may be called is decided by outbound.py. A URL's query is its secret and is never repeated.
+Who may be called is decided by maskq.safe_http. A URL's query is its secret and is never repeated.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from maskq import safe_http
 from maskq.contract import FailureCode
 from maskq.contract.places import shown
 from maskq.s3_errors import StoreError
-from maskq_worker import outbound
+from maskq.safe_http import Answer, Refused, Target, TooLong, Unreachable
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use, outage
 from maskq_worker.errors import PermanentError, StoreAway, TransientError
-from maskq_worker.outbound import Answer, Refused, Target, TooLong, Unreachable
 
 _TOTAL_S = 60.0  # for one object, however slowly it comes
 _SETTING = "MASKQ_PRESIGNED_ALLOWED_HOSTS"
@@ -35,7 +35,7 @@ class Presigned:
         """Body and ETag. Raises PermanentError, or TransientError for what may pass."""
         with self._calling(url) as use:
             try:
-                answer = outbound.get(
+                answer = safe_http.get(
                     self._target(url),
                     max_bytes=max_bytes,
                     total_s=_TOTAL_S,
@@ -56,12 +56,12 @@ class Presigned:
         """Raises PermanentError, or TransientError for what may pass."""
         headers = {"Content-Type": content_type}
         with self._calling(url, size=len(body)):
-            answer = outbound.send("PUT", self._target(url), body, headers, total_s=_TOTAL_S)
+            answer = safe_http.send("PUT", self._target(url), body, headers, total_s=_TOTAL_S)
         if not 200 <= answer.status < 300:
             raise _failure(url, answer)
 
     def _target(self, url: str) -> Target:
-        return outbound.check(url, self._allowed_hosts, setting=_SETTING)
+        return safe_http.check(url, self._allowed_hosts, setting=_SETTING)
 
     @contextmanager
     def _calling(self, url: str, *, size: int = 0) -> Iterator[Use]:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from maskq import webhooks
+from maskq import safe_http, webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError
@@ -33,9 +33,8 @@ from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import DueDelivery
 from maskq.ledger.requirements import Role, await_met
 from maskq.process import EX_CONFIG
-from maskq_worker import outbound
+from maskq.safe_http import Refused, Unreachable
 from maskq_worker.leases import Sweeper
-from maskq_worker.outbound import Refused, Unreachable
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
 
@@ -173,12 +172,12 @@ class Deliverer:
     def _outcome(self, due: DueDelivery) -> tuple[DeliveryState, float, int | None, str | None]:
         """State, seconds until the next attempt, HTTP status and error of one attempt."""
         try:
-            target = outbound.check(
+            target = safe_http.check(
                 due.url,
                 self._settings.webhook_allowed_hosts,
                 setting="MASKQ_WEBHOOK_ALLOWED_HOSTS",
             )
-            answer = outbound.post(target, due.body.encode(), self._headers(due))
+            answer = safe_http.post(target, due.body.encode(), self._headers(due))
         except Refused as refused:
             return DeliveryState.FAILED, 0.0, None, f"not called: {refused}"
         except Unreachable as unreachable:
@@ -214,7 +213,7 @@ def _host(url: str) -> str:
     try:
         return urlsplit(url).netloc.lower()
     except ValueError:
-        return ""  # `outbound.check` refuses it and says why
+        return ""  # `safe_http.check` refuses it and says why
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from maskq_worker import happy_eyeballs
-from maskq_worker.deadline import Deadline
-from maskq_worker.happy_eyeballs import Address
+from maskq.safe_http import happy_eyeballs
+from maskq.safe_http.deadline import Deadline
+from maskq.safe_http.happy_eyeballs import Address
 
 # At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)

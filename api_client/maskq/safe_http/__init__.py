@@ -1,0 +1,22 @@
+"""HTTP calls to URLs that others choose: public addresses only, and one deadline for a whole call.
+
+`import maskq` does not import this: it needs urllib3 and ssl, which only a process that calls needs.
+"""
+
+from maskq.safe_http.outbound import (
+    Answer,
+    Refused,
+    Target,
+    TooLong,
+    Unreachable,
+    check,
+    get,
+    is_public,
+    post,
+    send,
+)
+
+__all__ = [
+    "Answer", "Refused", "Target", "TooLong", "Unreachable",
+    "check", "get", "is_public", "post", "send",
+]  # fmt: skip
