@@ -3,6 +3,7 @@
 `import maskq` does not import this: it needs urllib3 and ssl, which only a process that calls needs.
 """
 
+from maskq.safe_http.happy_eyeballs import Address
 from maskq.safe_http.outbound import (
     Answer,
     Refused,
@@ -10,6 +11,7 @@ from maskq.safe_http.outbound import (
     TooLong,
     Unreachable,
     check,
+    embedded_ipv4,
     get,
     is_public,
     post,
@@ -17,6 +19,6 @@ from maskq.safe_http.outbound import (
 )
 
 __all__ = [
-    "Answer", "Refused", "Target", "TooLong", "Unreachable",
-    "check", "get", "is_public", "post", "send",
+    "Address", "Answer", "Refused", "Target", "TooLong", "Unreachable",
+    "check", "embedded_ipv4", "get", "is_public", "post", "send",
 ]  # fmt: skip
