@@ -52,10 +52,12 @@ def _connected(
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from maskq.safe_http.boto3_deadline import limit_requests
+
     try:
         # A session of its own: the default one keeps the first credentials it saw, and is not
         # thread-safe.
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
@@ -69,6 +71,8 @@ def _connected(
                 tcp_keepalive=True,
             ),
         )
+        limit_requests(client, total_s=1.5 * read_timeout_s)
+        return client
     except ValueError as error:
         raise InvalidRequest(
             f"MASKQ_S3_ENDPOINT_URL is no URL of an object store, http://HOST:PORT: {error}"

@@ -11,9 +11,11 @@ _EVERY_S = 0.05
 
 
 class Dripping:
-    """One port at `count` loopback addresses. Sends `first` to whoever connects, then `again`."""
+    """One port at `count` loopback addresses. Sends `first` once a request begins, then `again`."""
 
-    def __init__(self, count: int, *, first: bytes, again: bytes = b"x", network: int = 1) -> None:
+    def __init__(
+        self, count: int = 1, *, first: bytes, again: bytes = b"x", network: int = 1
+    ) -> None:
         """network: the addresses are 127.0.`network`.1 and following."""
         self._first = first
         self._again = again
@@ -31,6 +33,10 @@ class Dripping:
         self.port = port
         self._thread = threading.Thread(target=self._serve)
 
+    @property
+    def endpoint_url(self) -> str:
+        return self.url(0, "")
+
     def url(self, number: int, path: str = "/") -> str:
         return f"http://{self.addresses[number]}:{self.port}{path}"
 
@@ -41,7 +47,7 @@ class Dripping:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        for one in [*self._held, *self._listeners]:
+        for one in self._held:
             one.close()
 
     def _serve(self) -> None:
@@ -50,7 +56,12 @@ class Dripping:
                 selector.register(listener, selectors.EVENT_READ, address)
             while not self._stop.is_set():
                 for key, _ in selector.select(_EVERY_S):
-                    near, _ = key.fileobj.accept()  # type: ignore[union-attr]
+                    if key.fileobj in self._listeners:
+                        near, _ = key.fileobj.accept()  # type: ignore[union-attr]
+                        selector.register(near, selectors.EVENT_READ, key.data)
+                        continue
+                    near = key.fileobj  # type: ignore[assignment]
+                    selector.unregister(near)
                     self._held[near] = key.data
                     self._send(near, self._first)
                 if not self._stop.wait(_EVERY_S):
@@ -58,6 +69,8 @@ class Dripping:
                         self._send(near, self._again)
                 self.connected = set(self._held.values())
                 self.most_at_once = max(self.most_at_once, len(self._held))
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
 
     def _send(self, near: socket.socket, data: bytes) -> None:
         try:

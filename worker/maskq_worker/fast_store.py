@@ -36,7 +36,9 @@ _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", r
 _CREDENTIALS = timedelta(minutes=10)
 _FAILURES = 5  # in a row, where boto3 did what failed here
 _PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
-_READ_TIMEOUT = timedelta(seconds=20)
+_READ_TIMEOUT = timedelta(seconds=20)  # until the answer begins, and for each read of it
+_SMALL_BYTES = 8 * 2**20  # a larger object may take longer
+_SMALL_TIMEOUT, _LARGE_TIMEOUT = timedelta(seconds=40), timedelta(seconds=150)
 # How obstore's errors tell what the store answered: the status, and the body with S3's own words.
 _STATUS = re.compile(r"status code: (\d{3})\b[^:]*:?(.*?)(?:\n\nDebug source|\Z)", re.DOTALL)
 _CODE = re.compile(r"<Code>([\w.]{1,100})</Code>")
@@ -67,9 +69,8 @@ class FastStore:
         chain."""
         self.boto3 = boto3_client
         self._reached: set[str] = set()  # buckets that answered
-        self._stores: dict[
-            str, obstore.store.S3Store | None
-        ] = {}  # by bucket; None: no credentials
+        # By bucket, and whether the object is large; None: no credentials.
+        self._stores: dict[tuple[str, bool], obstore.store.S3Store | None] = {}
         self._failures: Counter[str] = Counter()
         self._paused_until: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -102,6 +103,11 @@ class FastStore:
             meta = answer.meta
             if meta["size"] > max_bytes:
                 return otherwise()
+            if meta["size"] > _SMALL_BYTES and (large := self._store_for(place, meta["size"])):
+                answer = obstore.get(large, place.key, options=state)
+                meta = answer.meta
+                if meta["size"] > max_bytes:
+                    return otherwise()
             return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
 
         return self._run(place, fast, otherwise)
@@ -133,17 +139,19 @@ class FastStore:
                     raise AlreadyThere(str(place)) from error
                 raise
 
-        self._run(place, fast, otherwise)
+        self._run(place, fast, otherwise, size=len(body))
 
     def _run(
         self,
         place: S3Place,
         fast: Callable[[obstore.store.S3Store], T],
         otherwise: Callable[[], T],
+        *,
+        size: int = 0,
     ) -> T:
         from obstore.exceptions import BaseError
 
-        store = self._store_for(place)
+        store = self._store_for(place, size)
         if store is None:
             return otherwise()
         try:
@@ -165,8 +173,8 @@ class FastStore:
         if place.bucket in self._reached and _TIMED_OUT in text:
             return StoreError(
                 FailureCode.STORE_UNAVAILABLE,
-                f"the object store did not answer for {place} within "
-                f"{_READ_TIMEOUT.total_seconds():g} s; check MASKQ_S3_ENDPOINT_URL",
+                f"the object store did not answer completely for {place} in time; "
+                f"check MASKQ_S3_ENDPOINT_URL",
                 Meaning.OUTAGE,
             )
         answer = _STATUS.search(text)
@@ -191,17 +199,18 @@ class FastStore:
             bucket,
         )
 
-    def _store_for(self, place: S3Place) -> obstore.store.S3Store | None:
+    def _store_for(self, place: S3Place, size: int) -> obstore.store.S3Store | None:
         if not _PLAIN_KEY.fullmatch(place.key):
             return None
         with self._lock:
             if time.monotonic() < self._paused_until.get(place.bucket, 0.0):
                 return None
-            if place.bucket not in self._stores:
-                self._stores[place.bucket] = self._connect(place.bucket)
-            return self._stores[place.bucket]
+            which = (place.bucket, size > _SMALL_BYTES)
+            if which not in self._stores:
+                self._stores[which] = self._connect(*which)
+            return self._stores[which]
 
-    def _connect(self, bucket: str) -> obstore.store.S3Store | None:
+    def _connect(self, bucket: str, is_large: bool) -> obstore.store.S3Store | None:
         import boto3
         from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -222,7 +231,8 @@ class FastStore:
                 "allow_http": endpoint.startswith("http:"),
                 "connect_timeout": timedelta(seconds=3),
                 "read_timeout": _READ_TIMEOUT,
-                "timeout": timedelta(minutes=2),
+                # Of a whole request, however slowly it comes.
+                "timeout": _LARGE_TIMEOUT if is_large else _SMALL_TIMEOUT,
                 "pool_idle_timeout": timedelta(seconds=15),
             },
             retry_config={"max_retries": 0},  # boto3 retries

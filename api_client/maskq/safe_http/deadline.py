@@ -6,6 +6,7 @@ size or a `100 Continue` now and then would hold its caller for ever.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -18,29 +19,39 @@ class Deadline:
     def __init__(self, total_s: float) -> None:
         """total_s: seconds from now."""
         self._total_s = total_s
-        self._end = time.monotonic() + total_s
-        self._timer: threading.Timer | None = None
+        self.end = time.monotonic() + total_s
         self._duplicate: socket.socket | None = None
 
     def left_s(self) -> float:
         """Seconds until the deadline; 0 after it."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self.end - time.monotonic())
+
+    def extend(self, seconds: float) -> None:
+        """Move the deadline, unless it has passed."""
+        if self.left_s():
+            self.end += seconds
+            self._total_s += seconds
 
     def cut(self, connection: socket.socket) -> None:
         """Shut `connection` down at the deadline, unless `cancel` is called before."""
         # Of the same connection, since TLS takes the socket itself over.
-        self._duplicate = connection.dup()
-        self._timer = threading.Timer(self.left_s(), _shut_down, (self._duplicate,))
-        self._timer.daemon = True
-        self._timer.start()
+        self._duplicate = socket.socket(fileno=os.dup(connection.fileno()))
+        _watchdog.watch(self)
 
     def cancel(self) -> None:
         """The call has ended."""
-        if self._timer and self._duplicate:
-            self._timer.cancel()
-            self._timer.join()
+        _watchdog.forget(self)
+        if self._duplicate:
             self._duplicate.close()
-            self._timer = self._duplicate = None
+            self._duplicate = None
+
+    def shut_down(self) -> None:
+        """End the connection now."""
+        if self._duplicate:
+            with suppress(OSError):  # the peer closed it a moment before
+                self._duplicate.shutdown(socket.SHUT_RDWR)
+            self._duplicate.close()
+            self._duplicate = None
 
     @property
     def reason(self) -> str:
@@ -53,6 +64,48 @@ class Deadline:
             raise TimeoutError(self.reason)
 
 
-def _shut_down(connection: socket.socket) -> None:
-    with suppress(OSError):  # the peer closed it a moment before
-        connection.shutdown(socket.SHUT_RDWR)
+class _Watchdog:
+    """One thread for every deadline of a process. It starts with the first."""
+
+    def __init__(self) -> None:
+        self._watched: set[Deadline] = set()
+        self._changed = threading.Condition()
+        self._wakes_at = float("inf")
+        self._is_running = False
+
+    def watch(self, deadline: Deadline) -> None:
+        with self._changed:
+            self._watched.add(deadline)
+            if not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._run, name="maskq-deadlines", daemon=True).start()
+            elif deadline.end < self._wakes_at:
+                self._changed.notify()
+
+    def forget(self, deadline: Deadline) -> None:
+        with self._changed:
+            self._watched.discard(deadline)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                for deadline in [one for one in self._watched if not one.left_s()]:
+                    self._watched.discard(deadline)
+                    deadline.shut_down()
+                self._wakes_at = min((one.end for one in self._watched), default=float("inf"))
+                if self._wakes_at == float("inf"):
+                    self._changed.wait()
+                else:
+                    self._changed.wait(max(0.0, self._wakes_at - time.monotonic()))
+
+
+_watchdog = _Watchdog()
+
+
+def _forget_after_fork() -> None:
+    """The parent's thread is not in the child, and its lock may be held for ever."""
+    global _watchdog
+    _watchdog = _Watchdog()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
