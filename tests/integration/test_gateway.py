@@ -37,8 +37,10 @@ from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sns import Verifier, canonical
 
 ROOT = Path(__file__).parents[2]
-TOKENS = ("first-token", "zweites-tökn")
+TOKENS = ("the-first-token-of-all", "das-zweite-tökn-ist-lang")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
+CERTIFICATE_URL = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-01d088a6.pem"
+SUBSCRIBE_URL = f"https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={TOPIC}"
 RULE = {"name": "scans", "bucket": "photos", "metadata": {"from": "test"}, "tenant": "acme"}
 
 JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
@@ -420,7 +422,7 @@ def message(key: rsa.RSAPrivateKey) -> Callable[..., dict[str, str]]:
             "TopicArn": TOPIC,
             "Message": text,
             "Timestamp": datetime.now(UTC).isoformat(),
-            "SigningCertURL": "https://sns.eu-west-1.amazonaws.com/a.pem",
+            "SigningCertURL": CERTIFICATE_URL,
             "SignatureVersion": "2",
             **changed,
         }
@@ -452,7 +454,7 @@ def test_a_signed_message_needs_no_token(
 def test_a_subscription_is_confirmed_by_visiting_it(
     sns_gateway: Gateway, fetched: list[str], message: Callable[..., dict[str, str]]
 ) -> None:
-    url = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription"
+    url = SUBSCRIBE_URL
     asked = {"Type": "SubscriptionConfirmation", "SubscribeURL": url, "Token": "t"}
     assert sns_gateway.notify(message(**asked), Accept="*/*").status == 200
     assert fetched[-1] == url
@@ -467,7 +469,7 @@ def test_a_subscription_is_confirmed_by_visiting_it(
 def test_a_token_does_not_confirm_a_topic_that_is_not_allowed(
     gateway: Gateway, message: Callable[..., dict[str, str]]
 ) -> None:
-    url = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription"
+    url = SUBSCRIBE_URL
     asked = {"Type": "SubscriptionConfirmation", "SubscribeURL": url, "Token": "t"}
     answer = gateway.notify(message(**asked, TopicArn=TOPIC + "-b"))
     assert (answer.status, answer.json()["code"]) == (403, "access_denied")
