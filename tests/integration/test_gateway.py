@@ -33,6 +33,7 @@ from maskq.contract.places import S3Place
 from maskq.ledger import calls
 from maskq_gateway.app import LARGEST_BODY, PATH, create_app
 from maskq_gateway.rules import Rules
+from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sns import Verifier, canonical
 
@@ -79,7 +80,7 @@ class Gateway:
 @contextmanager
 def serving(app: Any) -> Iterator[Gateway]:
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        server = uvicorn.Server(config_of(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
