@@ -1,7 +1,7 @@
 """HTTP/1.1 of the gateway: no peer holds a connection, memory or another's request by sending slowly.
 
 llhttp parses. It refuses what two servers could read differently: Transfer-Encoding together with
-Content-Length, bare line feeds, folded header lines, odd chunk sizes. What it lets pass is refused here.
+Content-Length, bare line feeds, folded headers, odd chunk sizes. What it lets pass is refused here.
 """
 
 from __future__ import annotations
