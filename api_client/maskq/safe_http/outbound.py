@@ -68,7 +68,7 @@ class Target:
     host: str
     port: int
     path: str  # with its query
-    addresses: tuple[Address, ...]  # at least one
+    addresses: tuple[Address, ...]  # at least one, at most ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
             f"to be called"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme, host, port, path, tuple(addresses))
+    return Target(parts.scheme, host, port, path, tuple(happy_eyeballs.tried_first(addresses)))
 
 
 def post(
