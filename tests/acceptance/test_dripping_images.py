@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from acceptance.conftest import LEASE_S
+from acceptance.hurried_worker import DRAIN_S
 from bench.checkpoints import write_smallest
 from PIL import Image
 from support.dripping import Dripping
@@ -28,11 +33,16 @@ def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
         "MASKQ_LEASE_S": str(LEASE_S),
         "MASKQ_PRESIGNED_ALLOWED_HOSTS": ",".join(allowed),
     }
-    with Stack(workers=1, pinned=True, model=str(model), env=env, drain_s=1) as running:
+    command = (sys.executable, str(Path(__file__).with_name("hurried_worker.py")))
+    with Stack(
+        workers=1, pinned=True, model=str(model), env=env, worker_command=command
+    ) as running:
         yield running
 
 
-def test_dripping_image_urls_leave_the_other_jobs_their_threads(fresh_client: Client) -> None:
+def test_dripping_image_urls_leave_the_other_jobs_their_threads(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
     with (
         Dripping(COUNT, first=BODY, network=1) as bodies,
         Dripping(COUNT, first=HEADER, network=2) as headers,
@@ -56,4 +66,13 @@ def test_dripping_image_urls_leave_the_other_jobs_their_threads(fresh_client: Cl
             job.wait(timeout=40)
         assert time.monotonic() - began < 10
         assert bodies.most_at_once + headers.most_at_once <= 3
-        assert fresh_client.list(status=JobStatus.SUCCEEDED).records
+        # And a worker that is told to end does so within its drain, and gives its jobs back
+        child = fresh_stack.workers.pop().child
+        began = time.monotonic()
+        os.kill(child.pid, signal.SIGTERM)
+        while child.returncode is None:
+            assert time.monotonic() - began < DRAIN_S + 10
+            time.sleep(0.05)
+        assert child.returncode == 0
+        counted = Counter(record.status for record in fresh_client.list(limit=100).records)
+        assert counted == {JobStatus.SUCCEEDED: len(good), JobStatus.QUEUED: 2 * COUNT}

@@ -86,6 +86,12 @@ class _Watchdog:
         with self._changed:
             self._watched.discard(deadline)
 
+    def pass_all(self) -> None:
+        with self._changed:
+            for deadline in self._watched:
+                deadline.end = time.monotonic()
+            self._changed.notify()
+
     def _run(self) -> None:
         with self._changed:
             while True:
@@ -100,6 +106,11 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def shut_down_all() -> None:
+    """Shut every connection down that has a deadline; whoever uses it gets an error."""
+    _watchdog.pass_all()
 
 
 def _forget_after_fork() -> None:
