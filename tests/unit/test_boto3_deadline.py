@@ -86,6 +86,17 @@ class Store(BaseHTTPRequestHandler):
             self.server.pause.wait(self.server.pause_s)  # type: ignore[attr-defined]
             self.wfile.write(bytes([byte]))
 
+    def do_PUT(self) -> None:
+        self.server.pause.wait(self.server.pause_s)  # type: ignore[attr-defined]
+        left = int(self.headers["Content-Length"])
+        while left and (part := self.rfile.read(min(left, 2**20))):
+            left -= len(part)
+        self.close_connection = True
+        if not left:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -130,6 +141,19 @@ def test_bytes_that_were_announced_get_their_time(
         get(client)
     monkeypatch.setattr(boto3_deadline, "BYTES_S", 1.0)
     assert get(client) == b"abc"
+    client.close()
+
+
+def test_bytes_that_are_sent_get_their_time(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = s3.connect(
+        f"http://127.0.0.1:{store.server_address[1]}", read_timeout_s=1.0, attempts=1
+    )
+    store.pause_s = 2.0
+    body = b"x" * 2**24  # more than the sockets' buffers take
+    client.put_object(Bucket=PLACE.bucket, Key=PLACE.key, Body=body)
+    monkeypatch.setattr(boto3_deadline, "BYTES_S", 1e12)
+    with pytest.raises(StoreError), typed_errors(PLACE):
+        client.put_object(Bucket=PLACE.bucket, Key=PLACE.key, Body=body)
     client.close()
 
 

@@ -81,6 +81,7 @@ class _Limited:
             self.deadline.cancel()
 
     def _extend(self, said: Any) -> None:
+        said = said.decode("latin-1") if isinstance(said, bytes) else said
         if self.deadline and str(said).isascii() and str(said).isdecimal():
             self.deadline.extend(min(int(said) / BYTES_S, _LONGEST_S))
 
