@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from maskq.contract.places import S3Place
 from maskq.s3_errors import Meaning, StoreError, typed_errors
 from maskq.safe_http import boto3_deadline
 from maskq_worker import fast_store
-from maskq_worker.fast_store import FastStore, StoredObject
+from maskq_worker.fast_store import FastStore, StoredObject, Timeouts
 
 READ_S = 0.4  # of one read; a whole request has half as much again
 PLACE = S3Place("photos", "a.png")
@@ -95,6 +94,7 @@ class Store(BaseHTTPRequestHandler):
         if not left:
             self.send_response(200)
             self.send_header("Content-Length", "0")
+            self.send_header("ETag", '"x"')
             self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -169,8 +169,7 @@ def test_a_body_that_nobody_reads_to_its_end_keeps_no_connection(store: Any) -> 
 
 @pytest.mark.parametrize("drip", DRIPS)
 def test_obstore_ends_as_well(drip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_store, "_READ_TIMEOUT", timedelta(seconds=READ_S))
-    monkeypatch.setattr(fast_store, "_SMALL_TIMEOUT", timedelta(seconds=1.5 * READ_S))
+    monkeypatch.setattr(fast_store, "_SMALL", Timeouts(READ_S, 1.5 * READ_S))
     first, again = DRIPS[drip]
 
     def by_boto3() -> StoredObject:
@@ -191,3 +190,18 @@ def test_obstore_ends_as_well(drip: str, monkeypatch: pytest.MonkeyPatch) -> Non
             )
         assert time.monotonic() - began < 3
         client.close()
+
+
+def test_obstore_uploads_a_large_object_for_as_long_as_it_takes(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_store, "_SMALL", Timeouts(1.0, 1.0))
+    store.pause_s = 2.0
+    client = connect(f"http://127.0.0.1:{store.server_address[1]}")
+    fast, otherwise = FastStore(client), []
+    fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
+    assert otherwise == []
+    monkeypatch.setattr(fast_store, "_SMALL_BYTES", 2**30)
+    with pytest.raises(StoreError, match="in time"):
+        fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
+    client.close()

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from maskq.contract.failures import FailureCode
@@ -36,14 +36,25 @@ _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", r
 _CREDENTIALS = timedelta(minutes=10)
 _FAILURES = 5  # in a row, where boto3 did what failed here
 _PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
-_READ_TIMEOUT = timedelta(seconds=20)  # until the answer begins, and for each read of it
 _SMALL_BYTES = 8 * 2**20  # a larger object may take longer
-_SMALL_TIMEOUT, _LARGE_TIMEOUT = timedelta(seconds=40), timedelta(seconds=150)
+
 # How obstore's errors tell what the store answered: the status, and the body with S3's own words.
 _STATUS = re.compile(r"status code: (\d{3})\b[^:]*:?(.*?)(?:\n\nDebug source|\Z)", re.DOTALL)
 _CODE = re.compile(r"<Code>([\w.]{1,100})</Code>")
 _WORDS = re.compile(r"<Message>([^<]{0,500})</Message>")
 _TIMED_OUT = "kind: Timeout"
+
+
+class Timeouts(NamedTuple):
+    """Seconds until an answer begins and between its bytes, and for a whole request."""
+
+    read_s: float
+    total_s: float
+
+
+_SMALL = Timeouts(20, 40)
+_LARGE = Timeouts(20, 150)
+_LARGE_UPLOAD = Timeouts(150, 150)  # no answer begins before all is sent
 
 
 class AlreadyThere(Exception):
@@ -69,8 +80,8 @@ class FastStore:
         chain."""
         self.boto3 = boto3_client
         self._reached: set[str] = set()  # buckets that answered
-        # By bucket, and whether the object is large; None: no credentials.
-        self._stores: dict[tuple[str, bool], obstore.store.S3Store | None] = {}
+        # None: no credentials.
+        self._stores: dict[tuple[str, Timeouts], obstore.store.S3Store | None] = {}
         self._failures: Counter[str] = Counter()
         self._paused_until: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -103,14 +114,14 @@ class FastStore:
             meta = answer.meta
             if meta["size"] > max_bytes:
                 return otherwise()
-            if meta["size"] > _SMALL_BYTES and (large := self._store_for(place, meta["size"])):
+            if meta["size"] > _SMALL_BYTES and (large := self._store_for(place, _LARGE)):
                 answer = obstore.get(large, place.key, options=state)
                 meta = answer.meta
                 if meta["size"] > max_bytes:
                     return otherwise()
             return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
 
-        return self._run(place, fast, otherwise)
+        return self._run(place, fast, otherwise, _SMALL)
 
     def put(
         self,
@@ -139,19 +150,19 @@ class FastStore:
                     raise AlreadyThere(str(place)) from error
                 raise
 
-        self._run(place, fast, otherwise, size=len(body))
+        timeouts = _SMALL if len(body) <= _SMALL_BYTES else _LARGE_UPLOAD
+        self._run(place, fast, otherwise, timeouts)
 
     def _run(
         self,
         place: S3Place,
         fast: Callable[[obstore.store.S3Store], T],
         otherwise: Callable[[], T],
-        *,
-        size: int = 0,
+        timeouts: Timeouts,
     ) -> T:
         from obstore.exceptions import BaseError
 
-        store = self._store_for(place, size)
+        store = self._store_for(place, timeouts)
         if store is None:
             return otherwise()
         try:
@@ -199,18 +210,18 @@ class FastStore:
             bucket,
         )
 
-    def _store_for(self, place: S3Place, size: int) -> obstore.store.S3Store | None:
+    def _store_for(self, place: S3Place, timeouts: Timeouts) -> obstore.store.S3Store | None:
         if not _PLAIN_KEY.fullmatch(place.key):
             return None
         with self._lock:
             if time.monotonic() < self._paused_until.get(place.bucket, 0.0):
                 return None
-            which = (place.bucket, size > _SMALL_BYTES)
+            which = (place.bucket, timeouts)
             if which not in self._stores:
                 self._stores[which] = self._connect(*which)
             return self._stores[which]
 
-    def _connect(self, bucket: str, is_large: bool) -> obstore.store.S3Store | None:
+    def _connect(self, bucket: str, timeouts: Timeouts) -> obstore.store.S3Store | None:
         import boto3
         from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -230,9 +241,8 @@ class FastStore:
             client_options={
                 "allow_http": endpoint.startswith("http:"),
                 "connect_timeout": timedelta(seconds=3),
-                "read_timeout": _READ_TIMEOUT,
-                # Of a whole request, however slowly it comes.
-                "timeout": _LARGE_TIMEOUT if is_large else _SMALL_TIMEOUT,
+                "read_timeout": timedelta(seconds=timeouts.read_s),
+                "timeout": timedelta(seconds=timeouts.total_s),
                 "pool_idle_timeout": timedelta(seconds=15),
             },
             retry_config={"max_retries": 0},  # boto3 retries
