@@ -6,7 +6,6 @@ after the queue's visibility timeout; one that never can goes where the queue's 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
 import sys
@@ -21,7 +20,6 @@ from maskq.process import EX_CONFIG, starting
 from maskq_gateway import notifications
 from maskq_gateway.beat import Beat
 from maskq_gateway.notifications import NotAnEvent
-from maskq_gateway.parent import end_with
 from maskq_gateway.rules import Rules
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sqs_queue import Queue, Unreachable, connect
@@ -110,12 +108,7 @@ def serve(settings: GatewaySettings, rules: Path | None = None) -> None:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(prog="python -m maskq_gateway.sqs", description=__doc__)
-    arguments.add_argument("--parent", type=int, help="the process to end with")
-    parent = arguments.parse_args().parent
     try:
-        if parent:
-            end_with(parent)
         serve(GatewaySettings.load())
     except MaskqError as error:
         print(f"maskq trigger sqs: {error}", file=sys.stderr)

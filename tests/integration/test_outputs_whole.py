@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench, names_under
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
-from maskq import AsyncClient, Client, FailureCode, InvalidRequest, JobFailed, Output, Result
+from maskq import AsyncClient, Client, FailureCode, InvalidRequest, JobFailed, Output, Result, coco
 from maskq.cli import build
 from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
@@ -81,7 +83,7 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     confidence = result.confidence()
     assert (confidence.mode, confidence.size) == ("L", photo.size)
     assert result.logits().shape[0] == 8
-    annotations = {one["category_id"]: one for one in result.rle()["annotations"]}
+    annotations = {one["class_id"]: one for one in result.rle()["annotations"]}
     for entry in result.stats:
         where = mask == entry.id
         assert entry.pixels == where.sum()
@@ -92,6 +94,39 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     assert names_under(s3_server, bench.place(result.job_id)) == {
         *FILES, *(f"{class_id:03d}.png" for class_id in present), "result.json", "input"
     }  # fmt: skip
+
+
+def test_documents_of_several_jobs_are_joined(
+    bench: Bench, client: Client, photo: Image.Image, tmp_path: Path
+) -> None:
+    # Given an image in the store, segmented twice, and one that the client uploaded
+    body = io.BytesIO()
+    photo.rotate(180).save(body, "PNG")
+    place = bench.place("photos") / "a.png"
+    client.objects.put(place, body.getvalue(), "image/png")
+    stored, again, uploaded = (
+        segment(bench, client, image, outputs={"rle", "mask"})
+        for image in (str(place), str(place), photo)
+    )
+
+    # When their documents are joined
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(coco.merge([stored.rle(), uploaded.rle()])))
+
+    # Then each image has its own mask, and is the same image in every job
+    with contextlib.redirect_stdout(io.StringIO()):
+        read = COCO(str(path))
+    assert len(read.cats) == 8
+    by_name = {entry["file_name"]: entry for entry in read.imgs.values()}
+    assert set(by_name) == {"a.png", uploaded.job_id}
+    assert by_name["a.png"]["coco_url"] == str(place)
+    assert by_name["a.png"]["id"] == again.rle()["images"][0]["id"]
+    for result, name in ((stored, "a.png"), (uploaded, uploaded.job_id)):
+        mask = np.asarray(result.mask())
+        found = read.loadAnns(read.getAnnIds(imgIds=[by_name[name]["id"]]))
+        assert {one["category_id"] - 1 for one in found} == set(np.unique(mask).tolist())
+        for one in found:
+            assert np.array_equal(read.annToMask(one) == 1, mask == one["category_id"] - 1)
 
 
 def test_the_manifest_explains_the_files_and_the_record_stays_small(
@@ -174,7 +209,7 @@ def test_only_the_classes_asked_for_appear(
     assert set(np.unique(mask[~kept]).tolist()) <= {255}
     assert set(result.labels) == {first, second}
     assert {entry.id for entry in result.stats} == {first, second}
-    assert {one["category_id"] for one in result.rle()["annotations"]} == {first, second}
+    assert {one["class_id"] for one in result.rle()["annotations"]} == {first, second}
     with pytest.raises(InvalidRequest, match=r"no class 'class 99' .* there are: class \d"):
         result.binary("class 99")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,10 +242,8 @@ def rules_file(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def process(
-    *options: str, arguments: Sequence[str] = ("-m", "maskq_gateway.sqs")
-) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, *arguments, *options]
+def process() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "maskq_gateway.sqs"]
     path = os.pathsep.join([str(ROOT / "gateway"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
@@ -265,7 +263,7 @@ def test_as_a_process_it_is_well_and_ends_when_told(
     health = rules_file.with_name("health")
     monkeypatch.setenv("MASKQ_HEALTH_FILE", str(health))
     uploads.put("1.jpg")
-    with process("--parent", str(os.getpid())) as child:
+    with process() as child:
         until(health.exists)
         until(lambda: images(client))
         first = health.stat().st_mtime_ns
@@ -285,30 +283,3 @@ def test_a_process_with_a_mistake_says_one_sentence(
     assert child.returncode == 78
     assert said.count("\n") == 1
     assert "rules.toml: rule 'scans': bucket" in said
-
-
-SUPERVISOR = """
-import os, subprocess, sys
-command = [sys.executable, "-m", "maskq_gateway.sqs", "--parent", str(os.getpid())]
-subprocess.run(command)
-"""
-
-
-def test_a_process_ends_with_its_parent(
-    settings: GatewaySettings, rules_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    health = rules_file.with_name("health")
-    monkeypatch.setenv("MASKQ_HEALTH_FILE", str(health))
-    with process(arguments=["-c", SUPERVISOR]) as parent:
-        until(health.exists)
-        parent.kill()
-        until(lambda: not health.exists())
-
-
-def test_a_process_of_another_parent_does_not_start(
-    settings: GatewaySettings, rules_file: Path
-) -> None:
-    with process("--parent", "1") as child:
-        _, said = child.communicate(timeout=20)
-    assert child.returncode == 78
-    assert "process 1 is not the parent" in said

@@ -301,3 +301,35 @@ def test_no_more_than_a_thousand_stores_are_remembered(breaker: StoreCircuitBrea
     for number in range(3000):
         assert works(breaker, f"bucket-{number}")
     assert len(breaker._stores) <= 1000
+
+
+# --- threads that wait for a silent store need no slot ------------------------------------------------
+
+
+def test_a_request_counts_as_stalled_until_its_store_answers(
+    breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", 0.0)
+    with breaker.using("silent") as use:
+        until(lambda: breaker.stalled() == 1)
+        use.answered()
+        assert breaker.stalled() == 0
+    assert breaker.stalled() == 0
+
+
+def test_a_request_of_a_moment_ago_and_one_that_carries_much_are_not_stalled(
+    breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with breaker.using("a"):
+        assert breaker.stalled() == 0
+    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", 0.0)
+    with breaker.using("a", size=2**30):
+        assert breaker.stalled() == 0
+
+
+def test_the_own_bucket_never_counts_as_stalled(
+    breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", -1.0)
+    with breaker.using(HOME), breaker.using("silent"):
+        assert breaker.stalled() == 1

@@ -81,6 +81,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
         store = self._connect_store(worker)
+        worker.app.slots.leave_out(store.breaker.stalled)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(1, "maskq-loading") as loading:
@@ -140,7 +141,7 @@ class ModelStep(bootsteps.StartStopStep):
         return ObjectStore(
             settings.s3_endpoint_url,
             allowed_buckets=settings.allowed_buckets,
-            connections=concurrency + 2,
+            connections=worker.app.slots.threads + 2,
             concurrency=concurrency,
             client=settings.s3_client,
             addressing=settings.s3_addressing,

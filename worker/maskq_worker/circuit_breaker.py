@@ -25,6 +25,7 @@ _RENEW_EVERY_S = 5.0  # where the worker's own credentials are refused
 _SAY_EVERY_S = 60.0
 _SLOW_S = 5.0  # a request that has no answer by then is slow
 _SLOW_BYTES_S = 2.0**20  # but what it carries counts
+_STALLED_S = 0.5  # a request that has no answer by then needs no slot of the worker (slots.py)
 _WAIT_S = 1.0  # for another job's answer, where a store may hang
 _TRUST_S = 60.0  # a store that answered so lately does not hang, as far as is known
 _KEPT = 1000  # stores that are remembered
@@ -45,13 +46,15 @@ class Use:
         self.store = store
         self.is_trial = False
         self.is_answered = False
-        self.slow_at = time.monotonic() + _SLOW_S + size / _SLOW_BYTES_S
+        sent_at = time.monotonic() + size / _SLOW_BYTES_S
+        self.slow_at = sent_at + _SLOW_S
+        self.stalled_at = sent_at + _STALLED_S
 
     def answered(self) -> None:
         """The store began to answer: what takes long from now on is the transfer."""
         self.is_answered = True
         self.store.answered_at = time.monotonic()
-        self.slow_at = float("inf")
+        self.slow_at = self.stalled_at = float("inf")
 
 
 class _Store:
@@ -92,6 +95,7 @@ class StoreCircuitBreaker:
         self.most = max(1, concurrency - self.few)
         self._probe = probe
         self._stores: dict[str, _Store] = {}
+        self._in_use: set[_Store] = set()
         self._changed = threading.Condition()
         self._home_answers = threading.Event()
         self._home_answers.set()
@@ -117,6 +121,13 @@ class StoreCircuitBreaker:
     def home_failed(self, error: StoreError) -> None:
         """Claim nothing until the deployment's own bucket answers."""
         self._pause(error)
+
+    def stalled(self) -> int:
+        """How many jobs wait for a store that is silent. Home is not counted: every job needs it."""
+        now = time.monotonic()
+        with self._changed:
+            stores = [store for store in self._in_use if store.name != self._home]
+            return sum(use.stalled_at < now for store in stores for use in store.uses)
 
     # --- one request ----------------------------------------------------------------------------------
 
@@ -144,6 +155,8 @@ class StoreCircuitBreaker:
         finally:
             with self._changed:
                 use.store.uses.discard(use)
+                if not use.store.uses:
+                    self._in_use.discard(use.store)
                 self._changed.notify_all()
 
     def check(self, name: str) -> None:
@@ -160,6 +173,7 @@ class StoreCircuitBreaker:
             if name != self._home:
                 self._enter(store, use)
             store.uses.add(use)
+            self._in_use.add(store)
         return use
 
     def _enter(self, store: _Store, use: Use) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class TaskPool(thread.TaskPool):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # It starts a thread only when none is idle.
+        self.executor = ThreadPoolExecutor(self.slots.threads, "maskq-job")
+
     @property
     def slots(self) -> Slots:
         slots: Slots = self.app.slots

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -90,7 +91,8 @@ class Stages:
         output = self._batcher.submit(prepared).result().output()
         times.lap("model")
         held.check()
-        encoded = self._encode(record.request, decoded, output, classes)
+        source = _source(record, stored)
+        encoded = self._encode(record.request, decoded, output, classes, source)
         times.lap("encode")
         places = self._write(record, urls, held, encoded.artifacts)
         times.lap("store")
@@ -149,6 +151,7 @@ class Stages:
         decoded: Decoded,
         output: ModelOutput,
         ids: frozenset[int] | None,
+        source: outputs.Source,
     ) -> Encoded:
         labels = self._segmenter.info.labels
         output = replace(output, mask=outputs.only(output.mask, ids, len(labels)))
@@ -161,6 +164,7 @@ class Stages:
             labels=labels,
             classes=classes,
             look=outputs.Look(alpha, request.overlay_legend),
+            source=source,
         )
         return Encoded(artifacts, classes)
 
@@ -279,6 +283,17 @@ class Stages:
         if record.request.output_prefix:
             return S3Place.parse(record.request.output_prefix, key_required=False) / record.id
         return S3Place(self._settings.s3_bucket, self._settings.output_prefix) / record.id
+
+
+def _source(record: JobRecord, stored: StoredObject) -> outputs.Source:
+    """The image's file name is the last part of its place; the job's id where that says nothing."""
+    uri = record.request.shown().image_uri
+    path = unquote(urlsplit(uri).path) if is_url(uri) else uri
+    folder, _, name = path.rpartition("/")
+    uploaded = folder.endswith(f"/{record.id}")  # by a client, which calls every image the same
+    if uploaded or name in ("", ".", ".."):
+        name = record.id
+    return outputs.Source(name, uri, stored.etag, record.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,11 @@ class ResultCore:
 
     @operation
     def rle(self) -> Flow[dict[str, Any]]:
-        """A COCO document: `annotations` has one of compressed RLE for each class present."""
+        """A COCO document: `annotations` has one of compressed RLE for each class present.
+
+        `category_id` is the class id plus 1, because tools for COCO read 0 as 'no class'; `class_id` is
+        the mask's own. `maskq.coco` joins documents of several jobs.
+        """
         document: dict[str, Any] = json.loads((yield from self._fetch(Output.RLE)))
         return document
 

@@ -76,7 +76,7 @@ class Output(StrEnum):
     STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
     LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
     CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
-    RLE = "rle"  # one run-length encoded annotation per class, JSON as COCO has it
+    RLE = "rle"  # a COCO document: one annotation of compressed RLE per class, JSON
     BINARY = (
         "binary"  # a 1-bit PNG per class, {class id:03d}.png below the prefix that is its place
     )
@@ -237,7 +237,7 @@ class JobResult(BaseModel):
     model: str  # served name
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
-    dtype: str | None = None  # that the model computed in: float32, float16 or bfloat16
+    dtype: str | None = None  # that the model computed in: float32, float16, bfloat16 or int8
     # s3:// places, or URLs as `shown`; that of `binary` is a prefix and ends in '/'
     outputs: dict[Output, str] = Field(default_factory=dict)
     labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
@@ -269,7 +269,7 @@ class JobRecord(BaseModel):
     model: str
     priority: Priority
     request: SegmentRequest
-    attempt: int = 0  # the fence: rises with every claim
+    attempt: int = 0  # number of claims so far; a claim is fenced by its token, not by this
     charges: int = 0  # attempts that count against max_attempts
     max_attempts: int
     created_ms: int

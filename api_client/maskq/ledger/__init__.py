@@ -1,7 +1,8 @@
 """The truth about every job, in Redis: one Lua script a transition, calls as values, two executors.
 
-Celery carries the message 'look at job X'; what may happen to job X is decided here, whatever the
-broker redelivers, doubles or loses. docs/architecture.md draws the state machine.
+Celery carries tickets: 'run the next job of this model'. The ledger decides which job that is and
+what may happen to it, even if the broker redelivers, duplicates or loses a ticket.
+docs/architecture.md draws the state machine.
 """
 
 from maskq.ledger.executor import AsyncLedger, Ledger

@@ -1,4 +1,4 @@
-"""Every name in Redis, in one place; `common.lua` derives its own by the same rule.
+"""Every name in Redis. `common.lua` and the scripts build the same names again: change both.
 
 {p}                      list   intake: `maskq.segment` messages of raw Celery callers
 {p}{sep}{n}              lists  the same with a priority n of 1 to 9; sep: kombu's default, or ':'

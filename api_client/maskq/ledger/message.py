@@ -1,9 +1,10 @@
 """The messages Celery's workers read, without a Celery producer.
 
-The scripts LPUSH 'look at job X' in the transaction that queues job X, so that no crash can fall
-between the two, a client needs no Celery, and an async client no async kombu. What they write is what
-kombu's Redis transport writes (message protocol 2, a JSON body, `body_encoding: utf-8` instead of
-base64); tests/integration/test_message.py holds it against Celery's own producer.
+A ticket says 'run the next job of this model'; it names no job. The scripts LPUSH it in the same
+transaction that queues a job, so a crash cannot separate the two, and a client needs neither Celery
+nor kombu. The messages have the layout that kombu's Redis transport writes: message protocol 2, a
+JSON body, `body_encoding: utf-8` instead of base64. tests/integration/test_message.py compares them
+with what Celery's own producer writes.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from PIL import Image
 from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
 from maskq_worker.outputs.classes import chosen, colours, only
+from maskq_worker.outputs.coco import Source, rle_json
 from maskq_worker.outputs.numbers import logits_npy, measured, shares, stats, stats_json
 from maskq_worker.outputs.pictures import (
     OVERLAY_ALPHA,
@@ -19,7 +20,6 @@ from maskq_worker.outputs.pictures import (
     mask_png,
     overlay_jpeg,
 )
-from maskq_worker.outputs.rle import rle_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "Artifact",
     "Look",
     "Segmented",
+    "Source",
     "chosen",
     "colours",
     "encode",
@@ -74,6 +75,7 @@ class Look:
 
 
 _PLAIN: Final = Look()
+_UNNAMED: Final = Source()
 
 
 def encode(
@@ -84,12 +86,14 @@ def encode(
     labels: Sequence[str],
     classes: Sequence[ClassStats] | None = None,
     look: Look = _PLAIN,
+    source: Source = _UNNAMED,
 ) -> list[Artifact]:
     """The files that were asked for, in the order of `Output`; of BINARY one for each class.
 
     image: RGB, upright, as large as the mask; output: its mask may be one of `only`; labels: by
-    class id; classes: what `measured` says of this mask, if that is known already. Raises ValueError
-    if the mask is not of the image's size, or if logits or confidence are wanted and were not kept.
+    class id; classes: what `measured` says of this mask, if that is known already; source: what rle
+    calls the image. Raises ValueError if the mask is not of the image's size, or if logits or
+    confidence are wanted and were not kept.
     """
     if output.mask.shape != (image.height, image.width):
         raise ValueError(
@@ -97,7 +101,7 @@ def encode(
         )
     if classes is None:
         classes = measured(wanted, output.mask, labels)
-    return [*_files(wanted, image, output, labels, classes, look)]
+    return [*_files(wanted, image, output, labels, classes, look, source)]
 
 
 def _files(
@@ -107,6 +111,7 @@ def _files(
     labels: Sequence[str],
     classes: Sequence[ClassStats],
     look: Look,
+    source: Source,
 ) -> Iterator[Artifact]:
     mask, png, json_type = output.mask, "image/png", "application/json"
     if Output.MASK in wanted:
@@ -122,7 +127,8 @@ def _files(
         body = confidence_png(output.confidence)
         yield Artifact(Output.CONFIDENCE, "confidence.png", png, body)
     if Output.RLE in wanted:
-        yield Artifact(Output.RLE, "rle.json", json_type, rle_json(mask, classes))
+        body = rle_json(mask, classes, labels, source)
+        yield Artifact(Output.RLE, "rle.json", json_type, body)
     if Output.BINARY in wanted:
         for entry in classes:
             body = binary_png(mask, entry.id)
