@@ -55,6 +55,8 @@ def _connected(
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from maskq.safe_http.boto3_deadline import limit_requests
+
     if endpoint_url and "@" in endpoint_url:  # botocore's errors repeat the URL
         raise InvalidRequest(
             "MASKQ_S3_ENDPOINT_URL holds a user name or password: it is http://HOST:PORT, and the "
@@ -64,7 +66,7 @@ def _connected(
         _check_authorities()
         # A session of its own: the default one keeps the first credentials it saw, and is not
         # thread-safe.
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
@@ -78,6 +80,8 @@ def _connected(
                 tcp_keepalive=True,
             ),
         )
+        limit_requests(client, total_s=1.5 * read_timeout_s)
+        return client
     except InvalidRequest:
         raise
     except ValueError as error:

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -15,6 +16,7 @@ from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq_gateway.app import create_app
+from maskq_gateway.http_limits import LimitedProtocol
 from maskq_gateway.settings import GatewaySettings
 
 _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
@@ -40,18 +42,24 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = create_app(settings, client, settings.rules(rules))
         with _bound(host, port) as bound:
-            config = uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=_LAST_ANSWERS_S,
-            )
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config).run(sockets=[bound])
+            _Server(config_of(app)).run(sockets=[bound])
+
+
+def config_of(app: Any) -> uvicorn.Config:
+    """How an application is served."""
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -22,6 +22,7 @@ from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.models import REGISTER_EVERY_S
 from maskq.ledger.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
+from maskq.safe_http.deadline import shut_down_all
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
 from maskq_worker.errors import JobError, PermanentError
@@ -39,6 +40,7 @@ from maskq_worker.watchdog import Watchdog, end_process
 logger = logging.getLogger(__name__)
 
 _DRAIN_S = 30.0
+_CUT_OFF_S = 2.0  # for threads whose connections were shut down
 _GIVE_BACK_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
 
@@ -207,10 +209,12 @@ class ModelStep(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
         self._pipeline.stop_claiming()
-        end = time.monotonic() + _DRAIN_S
-        while self._leases.holding() and time.monotonic() < end:
-            time.sleep(0.05)
-        self._release_rest()
+        self._await_held(_DRAIN_S)
+        if self._leases.holding():
+            self._release_rest()
+            # Celery waits for their threads, and those perhaps for a URL that drips.
+            shut_down_all()
+            self._await_held(_CUT_OFF_S)
         self._batcher.close()
         self._watchdog.stop()
         self._retention.stop()
@@ -222,6 +226,11 @@ class ModelStep(bootsteps.StartStopStep):
         self._ledger.close()
         if self._settings.health_file:
             self._settings.health_file.unlink(missing_ok=True)
+
+    def _await_held(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._leases.holding() and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _release_rest(self) -> None:
         """What did not end within the drain's limit starts elsewhere at once, uncharged."""

@@ -116,15 +116,15 @@ def delete(
 def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bool) -> None:
     erased = client.delete_tenant(tenant, older_than=older_than_s)
     if as_json:
-        typer.echo(json.dumps(asdict(erased)))
+        print_json(asdict(erased))
     else:
-        typer.echo(
+        print_lines(
             f"deleted of tenant {tenant}: {erased.jobs} jobs, and {erased.objects} objects of jobs "
-            f"without a record\n"
-            f"left of it: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder"
+            f"without a record",
+            f"left of it: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder",
         )
     for job_id, reason in erased.refused.items():
-        print(f"maskq: job {job_id} is left: {reason}", file=sys.stderr)
+        print_error(f"maskq: job {job_id} is left: {reason}")
     if erased.refused:
         raise typer.Exit(1)
 

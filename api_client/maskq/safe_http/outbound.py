@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +24,9 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from maskq_worker import happy_eyeballs
-from maskq_worker.deadline import Deadline
-from maskq_worker.happy_eyeballs import Address
+from maskq.safe_http import happy_eyeballs
+from maskq.safe_http.deadline import Deadline
+from maskq.safe_http.happy_eyeballs import Address
 
 # At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -32,7 +35,13 @@ _CONNECT_S, _READ_S = 5.0, 15.0
 _ANSWER_BYTES = 64 * 1024  # read at most
 _PART_BYTES = 256 * 1024
 _TOTAL_S = 20.0  # for a whole call: an answer that drips is cut off then
+_LOOKUP_S = 5.0  # for the addresses of a name
+_LOOKUPS = threading.BoundedSemaphore(1024)  # those as well that nobody waits for any more
 _PORTS = (443, 8443)
+_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
+
+
+OnConnect = Callable[[Address], None]
 
 
 class Refused(Exception):
@@ -59,7 +68,7 @@ class Target:
     host: str
     port: int
     path: str  # with its query
-    addresses: tuple[Address, ...]  # at least one
+    addresses: tuple[Address, ...]  # at least one, at most ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,8 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
 
     `setting`: the variable that holds the allowed hosts, for whoever is refused.
     """
+    if _NOT_IN_URLS.search(url):  # urlsplit drops some of them without a word
+        raise Refused("it holds a space, a control character or a backslash")
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -94,16 +105,22 @@ def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Tar
     private = [str(one) for one in addresses if not is_public(one)]
     if private and not allowed:
         raise Refused(
-            f"{host} has the address {private[0]}, which is not public; hosts that are meant go into "
-            f"{setting}"
+            f"{host} has the address {private[0]}, which is not public; add it to {setting} if it is "
+            f"to be called"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme, host, port, path, tuple(addresses))
+    return Target(parts.scheme, host, port, path, tuple(happy_eyeballs.tried_first(addresses)))
 
 
-def post(target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
+def post(
+    target: Target,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    on_connect: OnConnect = lambda _: None,
+) -> Answer:
     """POST to a checked address. Raises Unreachable; any HTTP status is an answer."""
-    return send("POST", target, body, headers)
+    return send("POST", target, body, headers, on_connect=on_connect)
 
 
 def send(
@@ -113,9 +130,13 @@ def send(
     headers: Mapping[str, str],
     *,
     total_s: float = _TOTAL_S,
+    on_connect: OnConnect = lambda _: None,
 ) -> Answer:
-    """One request; of its answer, the first _ANSWER_BYTES. Raises Unreachable."""
-    with _answer(method, target, body, headers, total_s) as answer:
+    """One request; of its answer, the first _ANSWER_BYTES. Raises Unreachable.
+
+    on_connect: called with the address, once a connection is established.
+    """
+    with _answer(method, target, body, headers, total_s, on_connect) as answer:
         return _taken(answer, _read(answer, _ANSWER_BYTES))
 
 
@@ -125,12 +146,15 @@ def get(
     max_bytes: int,
     total_s: float,
     on_answer: Callable[[], None] = lambda: None,
+    on_connect: OnConnect = lambda _: None,
 ) -> Answer:
     """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable.
 
     on_answer: called when its body begins.
+    on_connect: called with the address, once a connection is established.
     """
-    with _answer("GET", target, None, {"Accept-Encoding": "identity"}, total_s) as answer:
+    headers = {"Accept-Encoding": "identity"}
+    with _answer("GET", target, None, headers, total_s, on_connect) as answer:
         on_answer()
         if answer.status != 200:
             return _taken(answer, _read(answer, _ANSWER_BYTES))
@@ -147,7 +171,12 @@ def get(
 
 @contextmanager
 def _answer(
-    method: str, target: Target, body: bytes | None, headers: Mapping[str, str], total_s: float
+    method: str,
+    target: Target,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    total_s: float,
+    on_connect: OnConnect,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
     """One request on one connection to a checked address; the answer's body is not read yet.
 
@@ -157,7 +186,7 @@ def _answer(
     name = f"[{target.host}]" if ":" in target.host else target.host
     host_header = name if target.port == default_port else f"{name}:{target.port}"
     deadline = Deadline(total_s)
-    pool = _pool(target, deadline)
+    pool = _pool(target, deadline, on_connect)
     try:
         answer = pool.urlopen(
             method,
@@ -196,13 +225,14 @@ def _read(answer: urllib3.BaseHTTPResponse, at_most: int) -> bytes:
     return bytes(received)
 
 
-def _pool(target: Target, deadline: Deadline) -> urllib3.HTTPConnectionPool:
+def _pool(target: Target, deadline: Deadline, on_connect: OnConnect) -> urllib3.HTTPConnectionPool:
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
     options: dict[str, Any] = {
         "timeout": timeout,
         "maxsize": 1,
-        "addresses": target.addresses,  # this and the deadline are for _Connection
+        "addresses": target.addresses,  # this and what follows is for _Connection
         "deadline": deadline,
+        "on_connect": on_connect,
     }
     if target.scheme == "http":
         return _PlainPool(target.host, target.port, **options)
@@ -213,11 +243,17 @@ class _Connection(HTTPConnection):
     """Connects to one of the checked addresses instead of resolving the name again."""
 
     def __init__(
-        self, *args: Any, addresses: Sequence[Address], deadline: Deadline, **options: Any
+        self,
+        *args: Any,
+        addresses: Sequence[Address],
+        deadline: Deadline,
+        on_connect: OnConnect,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._addresses = addresses
         self._deadline = deadline
+        self._on_connect = on_connect
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -227,6 +263,7 @@ class _Connection(HTTPConnection):
         except OSError as error:
             raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
         self._deadline.cut(made)
+        self._on_connect(_address(made.getpeername()[0]))
         made.settimeout(_CONNECT_S)  # of the TLS handshake; urllib3 sets its own for the answer
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
@@ -255,12 +292,37 @@ def _reason(error: Exception) -> str:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
+    """Raises Unreachable; also if the name servers take too long."""
+    if not _LOOKUPS.acquire(blocking=False):
+        raise Unreachable(f"{host} is not looked up: too many names wait for their name servers")
+    found: Future[list[Any]] = Future()
+    threading.Thread(
+        target=_look_up, args=(host, port, found), name="maskq-lookup", daemon=True
+    ).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = found.result(_LOOKUP_S)
+    except TimeoutError:
+        raise Unreachable(
+            f"the name servers of {host} did not answer within {_LOOKUP_S:g} s"
+        ) from None
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{host} has no address: {error}") from None
+    return [_address(str(entry[4][0])) for entry in entries]
+
+
+def _look_up(host: str, port: int, found: Future[list[Any]]) -> None:
+    """In a thread of its own: nothing ends a call of the resolver before its own timeouts do."""
+    try:
+        found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except BaseException as error:  # noqa: BLE001  # for whoever waits
+        found.set_exception(error)
+    finally:
+        _LOOKUPS.release()
+
+
+def _address(text: str) -> Address:
     # A zone index (fe80::1%eth0) is no part of the address.
-    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return ipaddress.ip_address(text.partition("%")[0])
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -277,7 +339,7 @@ def is_public(address: Address) -> bool:
     """
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast and address not in _IETF
-    inner = _embedded(address)
+    inner = embedded_ipv4(address)
     if inner is not None:
         return is_public(inner)
     return (
@@ -289,7 +351,8 @@ def is_public(address: Address) -> bool:
     )
 
 
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one (mapped, 6to4, Teredo, NAT64) leads to."""
     if address.ipv4_mapped:
         return address.ipv4_mapped
     if address.sixtofour:

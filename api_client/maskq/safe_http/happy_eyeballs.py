@@ -19,7 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # RFC 8305, section 5: the "Connection Attempt Delay".
 _ATTEMPT_DELAY_S = 0.25
-_MOST_ATTEMPTS = 10  # a name with a thousand addresses must not make us call them all
+MOST_ATTEMPTS = 10  # a name with a thousand addresses must not make us call them all
 
 
 def connect(addresses: Sequence[Address], port: int, *, timeout_s: float) -> socket.socket:
@@ -36,7 +36,7 @@ def connect(addresses: Sequence[Address], port: int, *, timeout_s: float) -> soc
         TimeoutError: no address answered within `timeout_s` seconds.
     """
     with _Attempts(port) as attempts:
-        waiting = _alternated(addresses)[:_MOST_ATTEMPTS]
+        waiting = tried_first(addresses)
         end, next_start = time.monotonic() + timeout_s, 0.0
         while True:
             now = time.monotonic()
@@ -105,10 +105,13 @@ class _Attempts:
         self._selector.close()
 
 
-def _alternated(addresses: Sequence[Address]) -> list[Address]:
-    """Each family in turn, so that many dead addresses of one do not delay the other."""
+def tried_first(addresses: Sequence[Address]) -> list[Address]:
+    """The addresses that `connect` tries, in its order: at most ten, each family in turn.
+
+    So many dead addresses of one family do not delay the other.
+    """
     families: dict[int, list[Address]] = {}
     for one in dict.fromkeys(addresses):
         families.setdefault(one.version, []).append(one)
     turns = chain.from_iterable(zip_longest(*families.values()))
-    return [one for one in turns if one is not None]
+    return [one for one in turns if one is not None][:MOST_ATTEMPTS]
