@@ -101,7 +101,7 @@ class Stack:
         self._numbered = 0  # workers made so far
         self._gpus: list[dict[str, str]] | None = None  # looked up for the first worker
         self.workers: list[Worker] = []
-        self._others: list[Worker] = []  # processes without a model
+        self.others: list[Worker] = []  # processes without a model
 
     # Before it is started there is nothing to see; these fail loudly then.
     directory: Path
@@ -289,7 +289,7 @@ class Stack:
 
     @property
     def _processes(self) -> list[Worker]:
-        return [*self.workers, *self._others]
+        return [*self.workers, *self.others]
 
     def _own_output(self) -> S3Place:
         return S3Place(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
@@ -313,7 +313,7 @@ class Stack:
             command=command,
             keep_open=self._held(),
         )
-        self._others.append(process)
+        self.others.append(process)
         process.start()
         process.wait_ready(cancelled=self.stopping)
         self._announce(process)
