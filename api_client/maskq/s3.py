@@ -77,6 +77,7 @@ def _connected(
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": addressing},
+                signature_version="s3v4",  # presigned URLs too: many stores refuse botocore's v2
                 tcp_keepalive=True,
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -34,15 +35,36 @@ _PING: Call[bool] = Call(None, ("PING",), bool)
 def create_app(
     settings: GatewaySettings, client: Client, rules: Rules, *, sns: Verifier | None = None
 ) -> FastAPI:
-    """The application; `client` stays its caller's to close. Raises InvalidRequest where nobody
-    could notify it. `sns`: instead of a verifier of the settings' topics."""
+    """Notifications alone; `client` stays its caller's to close. Raises as `add_triggers`."""
+    app = FastAPI(title="maskq gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    problems.handle(app)
+    add_triggers(app, settings, client, rules, sns=sns)
+
+    def healthz() -> dict[str, str]:
+        client.session.run(_PING)
+        return {"status": "ok"}
+
+    app.add_api_route("/healthz", healthz, methods=["GET"])
+    return app
+
+
+def add_triggers(
+    app: FastAPI,
+    settings: GatewaySettings,
+    client: Client,
+    rules: Rules,
+    *,
+    sns: Verifier | None = None,
+) -> None:
+    """Add the route that object stores notify. Raises InvalidRequest where nobody could notify it.
+
+    sns: instead of a verifier of the settings' topics.
+    """
     if not settings.tokens and not settings.trigger_sns_topics:
         raise InvalidRequest(
             "nobody may notify this gateway: set MASKQ_TRIGGER_TOKENS to secrets of your own, or "
             "MASKQ_TRIGGER_SNS_TOPICS to the ARNs of your topics"
         )
-    app = FastAPI(title="maskq gateway", docs_url=None, redoc_url=None, openapi_url=None)
-    problems.handle(app)
     door = _Door(Tokens(settings.tokens), sns or Verifier(settings.trigger_sns_topics))
     triggers = Triggers(client, rules)
 
@@ -66,14 +88,9 @@ def create_app(
         """MinIO asks so whether its target is there."""
         return Response(status_code=HTTPStatus.OK)
 
-    def healthz() -> dict[str, str]:
-        client.session.run(_PING)
-        return {"status": "ok"}
-
-    app.add_api_route(PATH, notify, methods=["POST"])
-    app.add_api_route(PATH, probe, methods=["GET", "HEAD"])
-    app.add_api_route("/healthz", healthz, methods=["GET"])
-    return app
+    route = partial(app.add_api_route, PATH, include_in_schema=False)
+    route(notify, methods=["POST"])
+    route(probe, methods=["GET", "HEAD"])
 
 
 class _Door:

@@ -28,14 +28,15 @@ def gateway(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
     rules: RulesFile = None,
 ) -> None:
-    """Take notifications of object stores by HTTP; each upload that a rule takes starts a job."""
+    """The HTTP API; with rules, also notifications of object stores, whose uploads start jobs."""
     require("gateway", "maskq gateway")
     from maskq_gateway.server import serve
     from maskq_gateway.settings import GatewaySettings
 
     with starting():
         settings = GatewaySettings.load()
-        settings.rules(rules)
+        if rules or settings.trigger_rules:
+            settings.rules(rules)
     serve(settings, rules, host=host, port=port)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 10.0  # for a request line and its headers
-BODY_S = 30.0  # for a body
+BODY_S = 30.0  # for a body, and
+BODY_BYTES_S = 2.0**18  # a second more for so many bytes that its Content-Length declares
 WRITE_S = 30.0  # for an answer that the peer does not read
 HEAD_BYTES = 64 * 2**10
 MESSAGE_BYTES = 16 * 2**20  # head, body, chunk sizes and trailers; the application reads less
@@ -24,8 +25,10 @@ _LINGER_S = 2.0  # for the peer to read a last answer
 class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
+    def __init__(self, *args: Any, message_bytes: int = MESSAGE_BYTES, **named: Any) -> None:
+        """message_bytes: of a request, with its head, chunk sizes and trailers."""
         super().__init__(*args, **named)
+        self._message_bytes = message_bytes
         self._received = 0  # bytes of the request that is being received
         self._in_head = True
         self._in_body = False
@@ -77,7 +80,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head and self._received > HEAD_BYTES:
             self._refuse(431, "Request Header Fields Too Large")
-        elif self._received > MESSAGE_BYTES:
+        elif self._received > self._message_bytes:
             self._refuse(413, "Content Too Large")
 
     def on_message_begin(self) -> None:
@@ -93,7 +96,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_framing()
         self._in_head, self._in_body = False, True
-        self._must_end(BODY_S, self._body_took_too_long)
+        declared = min(self._declared_bytes(), self._message_bytes)
+        self._must_end(BODY_S + declared / BODY_BYTES_S, self._body_took_too_long)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -105,6 +109,10 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._cancel()
         super().on_message_complete()
+
+    def _declared_bytes(self) -> int:
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
     def _check_framing(self) -> None:
         """Raise ValueError for a request that another server may read differently."""

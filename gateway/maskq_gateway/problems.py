@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from maskq.contract.failures import FailureCode
-from maskq.errors import MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import EventsLost, JobNotFound, MaskqError, QueueFull, StoreUnavailable
 from maskq_gateway.access import CHALLENGE
 
 logger = logging.getLogger(__name__)
@@ -61,13 +63,19 @@ def of(error: MaskqError) -> Problem:
             problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _LATER[kind])
             problem.headers["Retry-After"] = str(seconds)
             return problem
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error))
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, JobNotFound):
+        status = HTTPStatus.NOT_FOUND
+    if isinstance(error, EventsLost):
+        status = HTTPStatus.GONE
+    return Problem(status, error.code, str(error))
 
 
 def handle(app: FastAPI) -> None:
     """Have every error of `app` answered so."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(MaskqError, _maskq_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _fault)
 
@@ -82,13 +90,32 @@ def _maskq_error(_: Request, error: Any) -> JSONResponse:
     return of(error).answer()
 
 
+def _invalid(_: Request, error: Any) -> JSONResponse:
+    """A parameter of the path, query or headers that is not what it must be."""
+    said = "; ".join(
+        f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()
+    )
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, FailureCode.INVALID_REQUEST, said).answer()
+
+
 def _http_error(request: Request, error: Any) -> JSONResponse:
     """No such path, or not this method."""
     status = HTTPStatus(error.status_code)
     said = f"{request.method} {request.url.path}: {status.phrase.lower()}"
     problem = Problem(status, FailureCode.INVALID_REQUEST, said)
     problem.headers.update(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
+        problem.headers["Allow"] = ", ".join(sorted(methods))
     return problem.answer()
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Every method that is documented for this path; the router names those of its first route."""
+    methods: set[str] = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), request.url.path):
+            methods |= {method.upper() for method in operations}
+    return methods
 
 
 def _fault(_: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from maskq.contract.places import S3Place
@@ -26,10 +26,17 @@ class GatewaySettings(Settings):
     trigger_sns_topics: Annotated[frozenset[str], NoDecode] = frozenset()
     trigger_queue_url: str | None = None  # of an SQS queue
     sqs_endpoint_url: str | None = None  # None: AWS
+    # Of an image that is sent with a request; larger ones go to S3 first.
+    gateway_max_upload_bytes: int = Field(default=32 * 2**20, ge=1)
+    # How outputs are answered: by a presigned URL of the store, or through the gateway.
+    gateway_outputs: Literal["redirect", "stream"] = "redirect"
+    s3_public_endpoint_url: str | None = None  # how callers reach the store; None: as we do
+    # Web pages that may call the API, as browsers name them: https://example.com, comma-separated.
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    health_file: Path | None = None  # touched every second while the queue is read
+    health_file: Path | None = None  # touched every second while the process is well
 
-    @field_validator("trigger_sns_topics", mode="before")
+    @field_validator("trigger_sns_topics", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(_parts(value)) if isinstance(value, str) else value

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from maskq.contract import api_keys
 from maskq.webhooks import new_secret
 from maskq_standalone.children import POLL_S, ChildError, explain
 
@@ -30,6 +31,7 @@ class Credentials:
     s3_access_key_id: str
     s3_secret_access_key: str
     webhook_secret: str
+    api_key: str  # of scope admin
 
     @classmethod
     def generate(cls) -> Credentials:
@@ -38,6 +40,7 @@ class Credentials:
             s3_access_key_id="MASKQ" + secrets.token_hex(8).upper(),
             s3_secret_access_key=secrets.token_urlsafe(30),
             webhook_secret=new_secret(),
+            api_key=new_api_key(),
         )
 
     @classmethod
@@ -51,8 +54,10 @@ class Credentials:
                 return credentials
             path.chmod(0o600)
             kept = json.loads(path.read_bytes())
-            if "webhook_secret" not in kept:  # of a directory that is older than webhooks
-                kept["webhook_secret"] = new_secret()
+            # A directory may be older than one of these.
+            made = {"webhook_secret": new_secret, "api_key": new_api_key}
+            if missing := made.keys() - kept.keys():
+                kept |= {name: made[name]() for name in sorted(missing)}
                 write_private(path, json.dumps(kept, indent=2) + "\n")
             return cls(**{field.name: str(kept[field.name]) for field in fields(cls)})
         except OSError as error:
@@ -61,6 +66,11 @@ class Credentials:
             raise ChildError(
                 f"{path} cannot be read; without it the data beside it has no key"
             ) from None
+
+
+def new_api_key() -> str:
+    """The text of a new API key."""
+    return api_keys.Credentials.new()[1]
 
 
 class Lock:

@@ -15,9 +15,10 @@ from maskq import environment
 from maskq.contract.places import S3Place
 from maskq.process import EX_CONFIG
 from maskq.settings import KNOWN
-from maskq_standalone import redis_server, uploads
+from maskq_standalone import http_api, redis_server, uploads
 from maskq_standalone.children import Child, ChildError, Stopped, explain
 from maskq_standalone.directory import Credentials, Lock
+from maskq_standalone.ports import free_port
 from maskq_standalone.redis_server import RedisServer
 from maskq_standalone.restarts import Restarts
 from maskq_standalone.s3_server import S3Server
@@ -33,7 +34,10 @@ from maskq_worker.cpu import cpu_environment
 
 Report = Callable[[str], None]
 # Set by the stack itself, so not taken from the environment it was started in.
-OWN = ("MASKQ_REDIS_URL", "MASKQ_S3_ENDPOINT_URL", "MASKQ_S3_BUCKET", "MASKQ_HEALTH_FILE")
+OWN = (
+    "MASKQ_REDIS_URL", "MASKQ_S3_ENDPOINT_URL", "MASKQ_S3_BUCKET", "MASKQ_HEALTH_FILE",
+    "MASKQ_GATEWAY_URL", "MASKQ_API_KEY",
+)  # fmt: skip
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -62,6 +66,7 @@ class Stack:
         worker_command: Sequence[str] | None = None,
         webhooks: bool = False,
         rules: Path | None = None,
+        http_api: bool = False,
         drain_s: float = DRAIN_S,
         report: Report = silent,
     ) -> None:
@@ -72,6 +77,7 @@ class Stack:
         process, which count as well, so that clients and workers agree.
         webhooks: whether a process posts what is owed to receivers.
         rules: a file that says which uploads start which jobs.
+        http_api: whether a gateway serves the HTTP API, on a free port.
         redis_binary, pinned: see redis_server.find. worker_command: instead of the real worker.
         drain_s: how long a worker may finish its jobs when the stack stops.
         report: takes one line for each thing that became ready, died or came back.
@@ -87,6 +93,7 @@ class Stack:
         self._worker_command = tuple(worker_command or COMMAND)
         self._webhooks = webhooks
         self._rules = rules
+        self._http_port = free_port() if http_api else 0
         self._watched: set[str] = set()  # buckets
         self._drain_s = drain_s
         self._report = report
@@ -96,7 +103,7 @@ class Stack:
         self._numbered = 0  # workers made so far
         self._gpus: list[dict[str, str]] | None = None  # looked up for the first worker
         self.workers: list[Worker] = []
-        self._others: list[Worker] = []  # processes without a model
+        self.others: list[Worker] = []  # processes without a model
 
     s3_server: ClassVar[type[S3Server]] = S3Server
 
@@ -117,6 +124,7 @@ class Stack:
                 "MASKQ_WEBHOOK_SECRET": self._credentials.webhook_secret,
             }
             | self.s3.environment
+            | self._http_settings()
             | _no_proxy()
             | self._env
         )
@@ -140,6 +148,10 @@ class Stack:
             if self._rules:
                 self._watched = uploads.watched(self._rules, self._own_output())
             self._start_servers()
+            if self._http_port:
+                http_api.install_key(self.environment, self._credentials.api_key)
+                streaming = {"MASKQ_GATEWAY_OUTPUTS": "stream"} | self.environment
+                self._start_other("gateway", http_api.command(self._http_port), streaming)
             if self._webhooks:
                 self._start_other("webhooks", WEBHOOKS_COMMAND)
             if self._rules:
@@ -271,12 +283,17 @@ class Stack:
             server.wait_ready(self.stopping)
             self._announce(server)
 
+    def _http_settings(self) -> dict[str, str]:
+        if not self._http_port:
+            return {}
+        return http_api.settings(self._http_port, self._credentials.api_key)
+
     def _held(self) -> list[int]:
         return [self._lock.fd] if self._lock is not None else []
 
     @property
     def _processes(self) -> list[Worker]:
-        return [*self.workers, *self._others]
+        return [*self.workers, *self.others]
 
     def _own_output(self) -> S3Place:
         return S3Place(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
@@ -300,7 +317,7 @@ class Stack:
             command=command,
             keep_open=self._held(),
         )
-        self._others.append(process)
+        self.others.append(process)
         process.start()
         process.wait_ready(cancelled=self.stopping)
         self._announce(process)

@@ -49,6 +49,7 @@ def run(
         model=model,
         env={RECEIVERS: environment.value(RECEIVERS) or HERE} | dict(env or {}),
         webhooks=True,
+        http_api=True,
         rules=rules,
         log_level=log_level,
         bucket=bucket,
@@ -62,7 +63,7 @@ def run(
             stack.start()
             with _env_file(env_file or stack.directory / "env", stack.environment) as path:
                 say(f"all ready in {time.monotonic() - started_at:.2f} s")
-                _say_how(path)
+                _say_how(path, stack.environment["MASKQ_GATEWAY_URL"])
                 while not stack.stopping():
                     stack.check()
                     time.sleep(CHECK_S)
@@ -84,9 +85,10 @@ def say(line: str) -> None:
         print_error(line)
 
 
-def _say_how(env_file: Path) -> None:
+def _say_how(env_file: Path, url: str) -> None:
     path = shlex.quote(str(env_file))
     say(f"  use it:  set -a; . {path}; set +a; maskq submit photo.jpg")
+    say(f"  by HTTP: {url}/v1/jobs with the key in MASKQ_API_KEY of that file")
     say("  stop it: Ctrl-C, twice to stop at once")
 
 

@@ -524,12 +524,7 @@ def test_the_command_listens_and_ends_when_told(client: Client, rules_file: Path
     assert len(all_jobs(client)) == 1
 
 
-def test_the_command_says_what_is_missing(
-    settings: GatewaySettings, rules_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with command("gateway") as child:
-        assert "there are no rules: set MASKQ_TRIGGER_RULES" in child.communicate(timeout=30)[1]
-        assert child.returncode == 78
+def test_the_command_says_what_is_missing(settings: GatewaySettings, rules_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with command("gateway", "--port", port, "--rules", str(rules_file)) as child:

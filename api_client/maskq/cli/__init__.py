@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from maskq.cli import bench, jobs, models, streams, submit, view, webhooks
+from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -43,6 +43,7 @@ def build() -> typer.Typer:
     submit.register(app)
     jobs.register(app)
     models.register(app)
+    keys.register(app)
     webhooks.register(app)
     view.register(app)
     bench.register(app)

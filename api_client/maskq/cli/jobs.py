@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from maskq.cli.durations import seconds
 from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.contract import FailureCode, JobRecord, JobStatus
@@ -107,7 +108,7 @@ def delete(
         raise InvalidRequest("name jobs, or a --tenant with --older-than")
     with Client.from_env() as client:
         if tenant and older_than:
-            _delete_tenant(client, tenant, _seconds(older_than), as_json)
+            _delete_tenant(client, tenant, seconds(older_than), as_json)
         for job_id in job_ids or ():
             client.delete(job_id)
             print_lines(f"{job_id} deleted")
@@ -127,19 +128,6 @@ def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bo
         print_error(f"maskq: job {job_id} is left: {reason}")
     if erased.refused:
         raise typer.Exit(1)
-
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
-def _seconds(age: str) -> float:
-    """Raises InvalidRequest unless it is a number with a unit."""
-    number, unit = age[:-1], age[-1:]
-    if unit not in _UNITS_S or not (number.isascii() and number.isdigit()):
-        raise InvalidRequest(
-            f"--older-than {age}: give a whole number with a unit of {', '.join(_UNITS_S)}, as 30d"
-        )
-    return float(int(number) * _UNITS_S[unit])
 
 
 def list_jobs(

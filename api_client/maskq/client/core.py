@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
+from maskq.client.api_keys import ApiKeyOperations
 from maskq.client.bulk import CHUNK, Bulk, Manner, Submission, is_reference
 from maskq.client.flow import Flow, Pipeline, RunBlocking, RunsAsync, RunsBlocking, operation
 from maskq.client.job import (
@@ -49,7 +50,7 @@ JobT = TypeVar("JobT", bound=JobCore[Any])
 BatchT = TypeVar("BatchT")
 
 
-class ClientCore(ModelOperations, Generic[JobT, BatchT]):
+class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
     """Everything a caller can do; `Client` does it, `AsyncClient` has it awaited."""
 
     session: Session

@@ -78,16 +78,7 @@ class JobCore(Generic[ResultT]):
         Raises JobFailed if it ended without one, WaitTimeout after `timeout` seconds (None: waits for
         as long as the job takes), JobNotFound if there is no such job.
         """
-        prefix = self._session.key_prefix
-        raw: RawRecord | None = yield WaitFor(
-            keys.wake(prefix, self.id),
-            calls.look(prefix, self.id),
-            lambda raw: raw is None or raw.ended,
-            timeout,
-        )
-        if raw is None:
-            raise JobNotFound(self.id)
-        self._record = record = raw.parse()
+        self._record = record = yield from record_when_ended(self._session, self.id, timeout)
         if not record.ended:
             raise WaitTimeout(_still(record, timeout))
         return self.result()
@@ -108,6 +99,39 @@ class JobCore(Generic[ResultT]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}: {self.status.value}>"
+
+
+def record_when_ended(session: Session, job_id: str, timeout: float | None) -> Flow[JobRecord]:
+    """The job's record when it has ended, or as it is after `timeout` seconds. Raises JobNotFound."""
+    prefix = session.key_prefix
+    raw: RawRecord | None = yield WaitFor(
+        keys.wake(prefix, job_id),
+        calls.look(prefix, job_id),
+        lambda raw: raw is None or raw.ended,
+        timeout,
+    )
+    if raw is None:
+        raise JobNotFound(job_id)
+    return raw.parse()
+
+
+def batch_when_ended(
+    session: Session, batch_id: str, timeout: float | None
+) -> Flow[calls.BatchProgress]:
+    """A batch's progress when all its jobs have ended, or as it is after `timeout` seconds.
+
+    Raises JobNotFound.
+    """
+    prefix = session.key_prefix
+    progress: calls.BatchProgress | None = yield WaitFor(
+        keys.wake(prefix, batch_id),
+        calls.batch_progress(prefix, batch_id),
+        lambda now: now is None or sum(now.counts.values()) >= now.total,
+        timeout,
+    )
+    if progress is None:
+        raise JobNotFound(batch_id, kind="batch")
+    return progress
 
 
 def _still(record: JobRecord, timeout: float | None) -> str:

@@ -25,6 +25,7 @@ class JobEventData(BaseModel):
     job_id: str = Field(description="The job, as in `subject`.")
     status: JobStatus = Field(description="The state it entered, as in `type`.")
     attempt: int = Field(description="Rises with every claim; 0 before the first.")
+    tenant: str | None = Field(default=None, description="The job's tenant; absent if it has none.")
     # The rest is written when the job has ended.
     batch_id: str | None = Field(
         default=None, description="The batch it was submitted in; null or absent without one."
@@ -53,6 +54,9 @@ class BatchEventData(BaseModel):
     failed: int = Field(description="Jobs that ended with an error.")
     canceled: int = Field(description="Jobs the caller took back.")
     expired: int = Field(description="Jobs not started within their queue_ttl_s.")
+    tenant: str | None = Field(
+        default=None, description="The tenant of its first job; absent if that has none."
+    )
 
 
 BATCH_COMPLETED: Final = "maskq.batch.completed"

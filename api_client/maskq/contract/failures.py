@@ -20,6 +20,7 @@ class FailureCode(StrEnum):
     SOURCE_CHANGED = "source_changed"  # the input object changed between two attempts
     UNKNOWN_MODEL = "unknown_model"  # no worker has served it, or it was retired
     QUEUE_FULL = "queue_full"  # MASKQ_MAX_QUEUED jobs wait already
+    RATE_LIMITED = "rate_limited"  # more HTTP requests in this minute than the API key may make
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"  # same key, other request
     EXPIRED = "expired"  # not started within its queue_ttl_s
     CANCELED = "canceled"  # by the caller

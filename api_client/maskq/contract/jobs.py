@@ -123,6 +123,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # In order on the wire: a set's own differs between processes, and fingerprints are taken of the JSON.
 Outputs = Annotated[frozenset[Output], PlainSerializer(sorted, when_used="json")]
 
+Tenant = Annotated[str, Field(pattern=rf"^{TENANT}$")]
+
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 Classes = Annotated[
     frozenset[ClassName],
@@ -153,7 +155,7 @@ class SegmentRequest(BaseModel):
     mode: Mode = Mode.WHOLE  # how the image is shown to the network
     priority: Priority = Priority.NORMAL
     # Whose it is: jobs of several tenants are taken by turns, and may have a quota each.
-    tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
+    tenant: Tenant | None = None
     # Where outputs go, s3://bucket/prefix; None: under MASKQ_OUTPUT_PREFIX of the worker's bucket.
     output_prefix: Annotated[str, AfterValidator(_prefix_place)] | None = None
     # Presigned URLs that outputs are PUT to instead; workers then need no rights on that bucket.

@@ -512,6 +512,7 @@ class BatchProgress:
     total: int
     counts: dict[JobStatus, int]  # terminal states only
     ended: tuple[str, ...]  # job ids since the cursor, in the order in which they ended
+    tenant: str | None = None
 
 
 def batch_progress(prefix: str, batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
@@ -522,7 +523,7 @@ def batch_progress(prefix: str, batch_id: str, seen: int = 0) -> Call[BatchProgr
             return None
         fields = pairs(answer[0])
         counts = {s: int(fields[s.value]) for s in JobStatus if s.value in fields}
-        return BatchProgress(int(fields["total"]), counts, tuple(answer[1:]))
+        return BatchProgress(int(fields["total"]), counts, tuple(answer[1:]), fields.get("tenant"))
 
     return Call(script("batch"), (prefix, batch_id, seen), parse)
 

@@ -92,14 +92,20 @@ local function emit(kind, subject, id, data, target)
   if target then owe_delivery(target, kind, subject, id, body) end
 end
 
+-- What says in an event's data whose it is; nothing without a tenant.
+local function tenant_field(tenant)
+  return tenant and ',"tenant":' .. cjson.encode(tenant) or ''
+end
+
 local function emit_job(id, state, attempt, extra)
+  local known = redis.call('HMGET', record_key(id), 'webhook', 'tenant')
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
-    .. '","attempt":' .. attempt .. (extra or '') .. '}'
+    .. '","attempt":' .. attempt .. tenant_field(known[2]) .. (extra or '') .. '}'
   -- A state that can come again needs the attempt in its event's id; a terminal one comes once.
   -- delete.lua finds a job's deliveries by these ids.
   local unique = id .. ':' .. state
   if state == 'queued' or state == 'running' then unique = unique .. ':' .. attempt end
-  emit('job.' .. state, id, unique, data, redis.call('HGET', record_key(id), 'webhook'))
+  emit('job.' .. state, id, unique, data, known[1])
 end
 
 -- A ticket: the message 'take the next job of this model', as kombu's Redis transport lays it out
@@ -253,9 +259,10 @@ local function count_in_batch(id, batch, state)
   for _, name in ipairs({'succeeded', 'failed', 'canceled', 'expired'}) do
     data[#data + 1] = '"' .. name .. '":' .. (redis.call('HGET', batch_key, name) or '0')
   end
+  local known = redis.call('HMGET', batch_key, 'webhook', 'tenant')
   emit('batch.completed', batch, batch .. ':completed',
     '{"batch_id":' .. cjson.encode(batch) .. ',"total":' .. total .. ','
-    .. table.concat(data, ',') .. '}', redis.call('HGET', batch_key, 'webhook'))
+    .. table.concat(data, ',') .. tenant_field(known[2]) .. '}', known[1])
 end
 
 -- Whose objects in the store they are, for when the record is gone: 'id[ tenant][ output_prefix]'.

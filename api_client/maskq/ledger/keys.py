@@ -25,6 +25,9 @@
 {p}:trigger:{sha256}     the highest sequencer of an object that the gateway was told of
 {p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
 {p}:workers:{model}      zset   processes that serve it (JSON), by when they count as gone
+{p}:api-key:{id}         hash   an API key: SHA-256 of its text, what it allows
+{p}:api-key:{id}:{minute}       requests with it in that minute
+{p}:api-keys             zset   ids of all API keys, by when they were made
 {p}:default-model        the model of requests that name none (`maskq models default`)
 {p}:durable              written by submissions that wait for the disk
 {p}:sweeper              hash   when the last sweep was

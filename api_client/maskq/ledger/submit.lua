@@ -60,6 +60,7 @@ if ARGV[19] ~= '' then redis.call('HSET', record_key(id), 'retry_of', ARGV[19]) 
 if batch ~= '' then
   redis.call('HSET', record_key(id), 'batch_id', batch)
   redis.call('HSETNX', key('batch', batch), 'total', ARGV[15])
+  if tenant ~= '' then redis.call('HSETNX', key('batch', batch), 'tenant', tenant) end
   if ARGV[22] ~= '' then redis.call('HSET', key('batch', batch), 'webhook', ARGV[22]) end
   for _, name in ipairs({key('batch', batch), key('batch', batch, 'ended')}) do
     redis.call('PEXPIRE', name, integer(ARGV[9] + ARGV[10] + ARGV[11]))

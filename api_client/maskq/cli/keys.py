@@ -1,0 +1,96 @@
+"""maskq keys: API keys of the HTTP API. These commands need access to Redis, not a key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from maskq.cli.durations import seconds
+from maskq.cli.jobs import Json
+from maskq.client.core import Client
+from maskq.contract.api_keys import LARGEST_RATE, ApiKey, Scope
+from maskq.inert import print_json, print_lines
+
+app = typer.Typer(no_args_is_help=True, help="API keys of the HTTP API.")
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="keys")
+
+
+@app.callback()
+def _keys() -> None:
+    """API keys of the HTTP API."""
+
+
+@app.command()
+def create(
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="what it allows; repeat it for several; default: submit and read"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="for people, shown by `list`")] = "",
+    tenant: Annotated[
+        str | None, typer.Option(help="it sees and submits this tenant's jobs only; default: all")
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(min=1, max=LARGEST_RATE, help="HTTP requests a minute; default: no limit"),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="when it stops working: 12h, 30d; default: never")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it, once: only its SHA-256 is stored."""
+    with Client.from_env() as client:
+        made = client.create_api_key(
+            scope or [Scope.SUBMIT, Scope.READ],
+            name=name,
+            tenant=tenant,
+            requests_per_minute=rate,
+            expires_in=None if expires is None else seconds(expires),
+        )
+    if as_json:
+        print_json(made.key.model_dump(mode="json") | {"key": made.text})
+        return
+    print_lines(made.text)
+
+
+@app.command("list")
+def list_keys(as_json: Json = False) -> None:
+    """Id, scopes, tenant, rate and expiry of each; never the key itself."""
+    with Client.from_env() as client:
+        found = client.api_keys()
+    if as_json:
+        print_json([key.model_dump(mode="json") for key in found])
+        return
+    for key in found:
+        print_lines(_line(key))
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="as `list` shows it")],
+) -> None:
+    """Make a key useless, at once and for good."""
+    with Client.from_env() as client:
+        client.revoke_api_key(key_id)
+    print_lines(f"{key_id} revoked")
+
+
+def _line(key: ApiKey) -> str:
+    parts = [
+        key.id,
+        ",".join(sorted(key.scopes)),
+        f"tenant {key.tenant}" if key.tenant else "all tenants",
+        f"{key.requests_per_minute}/min" if key.requests_per_minute else "no rate limit",
+        f"expires {_day(key.expires_ms)}" if key.expires_ms else "never expires",
+    ]
+    return "  ".join(parts) + (f"  {key.name}" if key.name else "")
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

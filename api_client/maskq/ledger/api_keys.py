@@ -1,0 +1,76 @@
+"""Calls about API keys: make one, let a request in, list and revoke."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maskq.contract.api_keys import ApiKey, Credentials
+from maskq.ledger.calls import Call
+from maskq.ledger.scripts import script
+
+
+def create(prefix: str, key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
+    """Store a new key; returns it with its times, by Redis' clock."""
+    about = key.model_dump_json(exclude={"created_ms", "expires_ms"}, exclude_none=True)
+    left_ms = "" if expires_in_s is None else str(round(expires_in_s * 1000))
+
+    def parse(answer: Sequence[str]) -> ApiKey:
+        created_ms, expires_ms = answer
+        return _with_times(key, created_ms, expires_ms)
+
+    return Call(script("api_key_create"), (prefix, key.id, digest, about, left_ms), parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the ledger says of a request that shows a key."""
+
+    key: ApiKey | None  # None: there is no such key
+    is_expired: bool = False
+    used: int = 0  # requests with it in this minute, this one included
+    resets_in_s: float = 0.0  # until the next minute begins
+
+    @property
+    def is_over_rate(self) -> bool:
+        most = self.key.requests_per_minute if self.key else None
+        return most is not None and self.used > most
+
+
+def admit(prefix: str, shown: Credentials) -> Call[Admission]:
+    """Count a request with this key, and return whether the key may be used."""
+
+    def parse(answer: Sequence[Any]) -> Admission:
+        if not answer:
+            return Admission(None)
+        state, about, created_ms, expires_ms, *counted = answer
+        key = _with_times(ApiKey.model_validate_json(about), created_ms, expires_ms)
+        if state == "expired":
+            return Admission(key, is_expired=True)
+        used, left_ms = counted
+        return Admission(key, used=int(used), resets_in_s=int(left_ms) / 1000)
+
+    return Call(script("api_key_admit"), (prefix, shown.id, shown.digest), parse)
+
+
+def each(prefix: str) -> Call[list[ApiKey]]:
+    """Every key, the oldest first; expired ones too."""
+
+    def parse(answer: Sequence[Sequence[str]]) -> list[ApiKey]:
+        return [_with_times(ApiKey.model_validate_json(about), *times) for about, *times in answer]
+
+    return Call(script("api_keys"), (prefix,), parse)
+
+
+def revoke(prefix: str, key_id: str) -> Call[bool]:
+    """Forget a key; False: there is none of this id."""
+    return Call(script("api_key_revoke"), (prefix, key_id), bool)
+
+
+def _with_times(key: ApiKey, created_ms: str, expires_ms: str) -> ApiKey:
+    times = {
+        "created_ms": int(created_ms),
+        "expires_ms": int(expires_ms) if expires_ms else None,
+    }
+    return key.model_copy(update=times)

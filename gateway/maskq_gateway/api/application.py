@@ -1,0 +1,128 @@
+"""The API's routes on an application, with what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from maskq import AsyncClient, s3
+from maskq.contract.places import S3Place
+from maskq_gateway.api import batches, deployment, events
+from maskq_gateway.api.auth import Authorizer
+from maskq_gateway.api.documents import add_schemas
+from maskq_gateway.api.event_feed import EventFeed
+from maskq_gateway.api.jobs import Jobs
+from maskq_gateway.api.outputs import Outputs
+from maskq_gateway.api.schemas import NewBatch, NewJob, ProblemDocument
+from maskq_gateway.settings import GatewaySettings
+
+_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"]
+_ANSWER_HEADERS = [
+    "Location", "Retry-After", "ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
+]  # fmt: skip
+_DESCRIPTION = """\
+Segment images without a library: an API key and this URL are enough. `maskq keys create` makes a key.
+Errors are RFC 9457 problems whose `code` is stable. An accepted job is never lost.
+"""
+
+
+def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> None:
+    """Add the API's routes to `app`; `client` stays its caller's to close."""
+    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    authorizer = Authorizer(client)
+    jobs = Jobs(client, authorizer, settings.gateway_max_upload_bytes)
+    outputs = Outputs(
+        jobs,
+        authorizer,
+        endpoint_url=settings.s3_endpoint_url,
+        public_endpoint_url=settings.s3_public_endpoint_url,
+        addressing=settings.s3_addressing,
+        delivery=settings.gateway_outputs,
+    )
+    feed = EventFeed(client)
+    store = s3.Connection(
+        partial(
+            s3.connect,
+            settings.s3_endpoint_url,
+            addressing=settings.s3_addressing,
+            connections=2,
+            read_timeout_s=5.0,
+            attempts=1,
+        )
+    )
+    for router in (
+        jobs.router(),
+        outputs.router(),
+        batches.router(client, authorizer),
+        events.router(feed, authorizer),
+        deployment.router(client, authorizer, settings),
+        deployment.health(client, home, store),
+    ):
+        app.include_router(router)
+    app.add_middleware(_HeadersOfState)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=_REQUEST_HEADERS,
+            expose_headers=_ANSWER_HEADERS,
+        )
+    _describe(app)
+    app.router.lifespan_context = _closing(app.router.lifespan_context, feed, outputs, store)
+
+
+class _HeadersOfState:
+    """Adds `request.state.headers` to the answer, also to one that an exception makes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = scope.get("state", {}).get("headers", {})
+                pairs = [(k.lower().encode(), v.encode()) for k, v in more.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *pairs]}
+            await send(message)
+
+        await self._app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+def _describe(app: FastAPI) -> None:
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            document["info"]["description"] = _DESCRIPTION
+            document["info"]["version"] = version("maskq")
+            add_schemas(document, NewJob, NewBatch, ProblemDocument)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _closing(
+    lifespan: Callable[[Any], AbstractAsyncContextManager[Any]],
+    feed: EventFeed,
+    outputs: Outputs,
+    store: s3.Connection,
+) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
+    @asynccontextmanager
+    async def closing(app: Any) -> Any:
+        async with lifespan(app) as state:
+            yield state
+        await feed.close()
+        outputs.close()
+        store.close()
+
+    return closing

@@ -1,0 +1,134 @@
+"""Who calls, by which API key, and whether that key allows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from maskq import AsyncClient
+from maskq.contract.api_keys import ApiKey, Credentials, Scope
+from maskq.contract.failures import FailureCode
+from maskq.ledger import api_keys
+from maskq_gateway.problems import Problem
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever holds an API key."""
+
+    key: ApiKey
+
+    @property
+    def tenant(self) -> str | None:
+        """The only tenant whose jobs this caller sees; None: it sees all."""
+        return self.key.tenant
+
+    def sees(self, tenant: str | None) -> bool:
+        return self.key.tenant is None or self.key.tenant == tenant
+
+
+class Authorizer:
+    """Lets requests in that show a key with the needed scope, and counts them."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._bearer = HTTPBearer(
+            auto_error=False,
+            scheme_name="API key",
+            description="`Authorization: Bearer maskq_…`, a key that `maskq keys create` printed",
+        )
+
+    def needs(self, scope: Scope) -> Callable[..., Awaitable[Caller]]:
+        """A dependency of FastAPI: the caller. Raises Problem 401, 403 or 429."""
+
+        async def caller(
+            request: Request,
+            shown: HTTPAuthorizationCredentials | None = Security(self._bearer),  # noqa: B008
+        ) -> Caller:
+            key = await self._admitted(request, shown)
+            if not key.allows(scope):
+                raise _refused(
+                    request,
+                    HTTPStatus.FORBIDDEN,
+                    f"API key {key.id} has not the scope {scope.value!r} that this needs",
+                )
+            return Caller(key)
+
+        return caller
+
+    async def _admitted(
+        self, request: Request, shown: HTTPAuthorizationCredentials | None
+    ) -> ApiKey:
+        credentials = Credentials.parse(shown.credentials) if shown else None
+        if credentials is None:
+            raise _refused(
+                request,
+                HTTPStatus.UNAUTHORIZED,
+                "no API key: send `Authorization: Bearer KEY` with a key of `maskq keys create`",
+            )
+        answer = await self._client.session.run(
+            api_keys.admit(self._client.key_prefix, credentials)
+        )
+        if answer.key is None:
+            raise _refused(
+                request,
+                HTTPStatus.UNAUTHORIZED,
+                f"API key {credentials.id} is unknown, revoked, or not written in full",
+            )
+        if answer.is_expired:
+            raise _refused(
+                request, HTTPStatus.UNAUTHORIZED, f"API key {credentials.id} has expired"
+            )
+        headers = _rate_headers(answer)
+        request.state.headers = headers
+        if answer.is_over_rate:
+            problem = _refused(
+                request,
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"API key {credentials.id} may make {answer.key.requests_per_minute} requests a "
+                f"minute; send this one again in {headers['RateLimit-Reset']} s",
+            )
+            problem.headers["Retry-After"] = headers["RateLimit-Reset"]
+            raise problem
+        return answer.key
+
+
+def of_tenant(wanted: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """Options of a job, for the caller's own tenant. Raises Problem 403 for another one."""
+    if caller.tenant is None:
+        return wanted
+    if wanted.get("tenant", caller.tenant) != caller.tenant:
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            FailureCode.ACCESS_DENIED,
+            f"API key {caller.key.id} submits jobs of tenant {caller.tenant!r} only",
+        )
+    return wanted | {"tenant": caller.tenant}
+
+
+def _rate_headers(answer: api_keys.Admission) -> dict[str, str]:
+    most = answer.key.requests_per_minute if answer.key else None
+    if most is None:
+        return {}
+    return {
+        "RateLimit-Limit": str(most),
+        "RateLimit-Remaining": str(max(0, most - answer.used)),
+        "RateLimit-Reset": str(max(1, round(answer.resets_in_s))),
+    }
+
+
+def _refused(request: Request, status: HTTPStatus, detail: str) -> Problem:
+    host = request.client.host if request.client else "unknown address"
+    logger.warning("refused %s %s from %s: %s", request.method, request.url.path, host, detail)
+    code = FailureCode.ACCESS_DENIED
+    if status is HTTPStatus.TOO_MANY_REQUESTS:
+        code = FailureCode.RATE_LIMITED
+    return Problem(status, code, detail)

@@ -1,0 +1,95 @@
+"""Request bodies, read within limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from maskq.contract.failures import FailureCode
+from maskq_gateway.problems import Problem
+
+LARGEST_JSON = 2**20  # bytes
+_FORM_OVERHEAD = 2**20  # bytes of a multipart body that are not the image
+_MOST_FIELDS = 64
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body. Raises Problem 400, 413 or 415."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            FailureCode.INVALID_REQUEST,
+            f"the body is {kind or 'of no type'!r}; send application/json",
+        )
+    body = b"".join([part async for part in _limited(request, LARGEST_JSON)])
+    try:
+        document = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"the body is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise _bad("the body must be a JSON object")
+    return document
+
+
+@asynccontextmanager
+async def form_of(request: Request, max_image_bytes: int) -> AsyncIterator[FormData]:
+    """The fields of a multipart body; files are closed at the end. Raises Problem 400 or 413."""
+    stream = _limited(request, max_image_bytes + _FORM_OVERHEAD)
+    parser = MultiPartParser(
+        request.headers,
+        stream,
+        max_files=1,
+        max_fields=_MOST_FIELDS,
+        max_part_size=LARGEST_JSON,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, HTTPException, KeyError, UnicodeDecodeError) as error:
+        said = getattr(error, "message", None) or getattr(error, "detail", None) or str(error)
+        raise _bad(f"the multipart body cannot be read: {said}") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+    """The body's parts. Raises Problem once there are more bytes than `most`."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            yield part
+    except ClientDisconnect:
+        raise _bad("the body ended too early") from None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _bad(detail: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, detail)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        FailureCode.IMAGE_TOO_LARGE,
+        f"the body is larger than {most} bytes; put larger images into S3 and name them in image_uri",
+    )

@@ -1,0 +1,118 @@
+"""What concerns the deployment: models, limits, webhook deliveries, health."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from maskq import AsyncClient, s3
+from maskq.contract import Output
+from maskq.contract.api_keys import Scope
+from maskq.contract.places import S3Place
+from maskq.contract.webhooks import Delivery, DeliveryState
+from maskq.ledger.calls import Call
+from maskq_gateway.api.auth import Authorizer, Caller
+from maskq_gateway.api.documents import ANSWERS
+from maskq_gateway.api.schemas import LARGEST_BATCH, LONGEST_WAIT_S, Health, Limits, Models
+from maskq_gateway.settings import GatewaySettings
+
+_PING: Call[bool] = Call(None, ("PING",), bool)
+
+
+def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySettings) -> APIRouter:
+    """The routes that callers with a key have."""
+    router = APIRouter(prefix="/v1")
+    reads = Depends(authorizer.needs(Scope.READ))
+    administers = Depends(authorizer.needs(Scope.ADMIN))
+
+    @router.get(
+        "/models", response_model=Models, responses=ANSWERS, tags=["models"], summary="List models"
+    )
+    async def models(caller: Caller = reads) -> Response:
+        """Every model that jobs can ask for, its live workers and queued jobs."""
+        found, default = await client.models(), await client.default_model()
+        answer = Models(models=list(found), default=default)
+        return JSONResponse(answer.model_dump(mode="json"))
+
+    @router.get("/limits", response_model=Limits, responses=ANSWERS, summary="Show limits")
+    async def limits(caller: Caller = reads) -> Response:
+        """What this deployment accepts."""
+        answer = Limits(
+            max_upload_bytes=settings.gateway_max_upload_bytes,
+            max_batch_jobs=LARGEST_BATCH,
+            max_wait_s=LONGEST_WAIT_S,
+            queue_ttl_s=settings.queue_ttl_s,
+            run_timeout_s=settings.run_timeout_s,
+            retention_s=settings.retention_s,
+            outputs=list(Output),
+        )
+        return JSONResponse(answer.model_dump(mode="json"))
+
+    @router.get(
+        "/webhooks/deliveries",
+        response_model=list[Delivery],
+        responses=ANSWERS,
+        tags=["webhooks"],
+        summary="List webhook deliveries",
+    )
+    async def deliveries(
+        caller: Caller = administers,
+        subject: Annotated[str, Query(description="Of this job or batch.", max_length=200)] = "",
+        state: DeliveryState | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        """With their attempts, newest first."""
+        found = await client.deliveries(subject, state=state, limit=limit)
+        return JSONResponse([one.model_dump(mode="json", exclude_none=True) for one in found])
+
+    @router.post(
+        "/webhooks/deliveries/{delivery_id}/redeliver",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=Health,
+        responses=ANSWERS,
+        tags=["webhooks"],
+        summary="Deliver a webhook again",
+    )
+    async def redeliver(delivery_id: str, caller: Caller = administers) -> Response:
+        """Post it once more, whatever became of it."""
+        await client.redeliver(delivery_id)
+        return JSONResponse({"status": "accepted"}, HTTPStatus.ACCEPTED)
+
+    return router
+
+
+def health(client: AsyncClient, home: S3Place, store: s3.Connection) -> APIRouter:
+    """The routes of orchestrators, which need no key."""
+    router = APIRouter(tags=["health"])
+    answers: dict[int | str, dict[str, Any]] = {503: ANSWERS[503]}
+
+    @router.get("/healthz", response_model=Health, summary="The process lives")
+    async def healthz() -> dict[str, str]:
+        """Asks neither Redis nor S3: a restart would not bring them back."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", response_model=Health, responses=answers, summary="Redis and S3 answer")
+    async def readyz() -> dict[str, str]:
+        """503 while requests would fail."""
+        await client.session.run(_PING)
+        await run_in_threadpool(_reach, store, home)
+        return {"status": "ok"}
+
+    return router
+
+
+def _reach(store: s3.Connection, home: S3Place) -> None:
+    """Raises StoreUnavailable where the store does not answer, or knows no such bucket."""
+
+    def work(client: Any) -> None:
+        with s3.typed_errors(home):
+            client.head_bucket(Bucket=home.bucket)
+
+    try:
+        store.run(work)
+    except s3.StoreError as error:
+        raise s3.for_callers(error) from error

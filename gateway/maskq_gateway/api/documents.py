@@ -1,0 +1,64 @@
+"""What OpenAPI says beyond what FastAPI finds out by itself."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from maskq_gateway.api.schemas import ProblemDocument
+
+_STATUSES: Final = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.GONE,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+# Errors that any route may answer with.
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    status.value: {
+        "description": status.phrase,
+        "content": {
+            "application/problem+json": {
+                "schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
+            }
+        },
+    }
+    for status in _STATUSES
+}
+
+
+def described(model: type[BaseModel], *, multipart: bool = False) -> dict[str, Any]:
+    """The body of a route that reads it by itself."""
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    content: dict[str, Any] = {"application/json": {"schema": reference}}
+    if multipart:
+        content["multipart/form-data"] = {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+                "additionalProperties": True,
+                "description": "The file in `image`; options of a job as further fields: lists "
+                "repeated or separated by commas, objects as JSON.",
+            }
+        }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def add_schemas(document: dict[str, Any], *models: type[BaseModel]) -> None:
+    """Put models into the document that no route declares."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in models:
+        found = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= found.pop("$defs", {})
+        schemas[model.__name__] = found

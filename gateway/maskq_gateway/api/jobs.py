@@ -1,0 +1,267 @@
+"""/v1/jobs: submit, look, wait, list, cancel, retry, delete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from maskq import AsyncClient
+from maskq.client.job import record_when_ended
+from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
+from maskq.contract.api_keys import Scope
+from maskq.contract.mistakes import sentence
+from maskq.errors import InvalidRequest, JobNotFound
+from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
+from maskq_gateway.api.bodies import form_of, json_of
+from maskq_gateway.api.documents import ANSWERS, described
+from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, Wait
+from maskq_gateway.problems import Problem
+
+_RETRY_AFTER_S = 1
+# The client's names of options that the contract calls otherwise.
+_OPTIONS = {"queue_ttl_s": "queue_ttl", "run_timeout_s": "run_timeout"}
+
+
+class Jobs:
+    """The routes, with what they need."""
+
+    def __init__(self, client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -> None:
+        self._client = client
+        self._max_upload_bytes = max_upload_bytes
+        self._submits = authorizer.needs(Scope.SUBMIT)
+        self._reads = authorizer.needs(Scope.READ)
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+        submits, reads = Depends(self._submits), Depends(self._reads)
+
+        @router.post(
+            "",
+            status_code=HTTPStatus.ACCEPTED,
+            response_model=JobRecord,
+            responses=ANSWERS | {200: {"model": JobRecord, "description": "It has ended."}},
+            openapi_extra=described(NewJob, multipart=True),
+            summary="Submit an image",
+        )
+        async def submit(
+            request: Request,
+            caller: Caller = submits,
+            wait: Annotated[Wait, Query()] = 0.0,
+            prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
+            idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+        ) -> Response:
+            """Ask for one image to be segmented: JSON that names it, or multipart with the field
+            `image`. The job is safe once this is answered."""
+            image, wanted = await self._submission(request)
+            wanted = of_tenant(wanted, caller)
+            fields = options(wanted, image) if isinstance(image, str) else options(wanted)
+            job = await self._client.submit(
+                image, idempotency_key=_scoped(idempotency_key, caller), **fields
+            )
+            record = await self._record(job.id, caller, wait or preferred_wait_s(prefer))
+            status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
+            return self._answer(request, record, status)
+
+        @router.get("", response_model=JobPage, responses=ANSWERS, summary="List jobs")
+        async def list_jobs(
+            caller: Caller = reads,
+            status: JobStatus | None = None,
+            code: FailureCode | None = None,
+            model: str | None = None,
+            tenant: str | None = None,
+            batch_id: str | None = None,
+            ended_since: Annotated[
+                float | None, Query(description="Seconds since the epoch; in the order of ending.")
+            ] = None,
+            limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+            cursor: Annotated[str, Query(max_length=200)] = "",
+        ) -> Response:
+            """Newest first, a page at a time."""
+            if not caller.sees(tenant) and tenant is not None:
+                return JSONResponse({"jobs": [], "cursor": ""})
+            page = await self._client.list(
+                status=status,
+                code=code,
+                model=model,
+                tenant=caller.tenant or tenant,
+                batch_id=batch_id,
+                ended_since=ended_since,
+                limit=limit,
+                cursor=cursor,
+            )
+            return JSONResponse(
+                {"jobs": [record.public() for record in page.records], "cursor": page.cursor}
+            )
+
+        @router.get(
+            "/{job_id}", response_model=JobRecord, responses=ANSWERS, summary="Look at a job"
+        )
+        async def look(
+            request: Request,
+            job_id: str,
+            caller: Caller = reads,
+            wait: Annotated[Wait, Query()] = 0.0,
+            prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
+        ) -> Response:
+            """The job's record; with `wait`, as soon as it has ended."""
+            record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
+            return self._answer(request, record, HTTPStatus.OK)
+
+        @router.post(
+            "/{job_id}/cancel", response_model=JobRecord, responses=ANSWERS, summary="Cancel a job"
+        )
+        async def cancel(request: Request, job_id: str, caller: Caller = submits) -> Response:
+            """Take it back, queued or running. 409 if it had ended before."""
+            await self._record(job_id, caller)
+            job = await self._client.get(job_id)
+            canceled = await job.cancel()
+            record = await job.refresh()
+            if not canceled:
+                raise Problem(
+                    HTTPStatus.CONFLICT,
+                    FailureCode.INVALID_REQUEST,
+                    f"job {job_id} had {record.status.value} already",
+                )
+            return self._answer(request, record, HTTPStatus.OK)
+
+        @router.post(
+            "/{job_id}/retry",
+            status_code=HTTPStatus.ACCEPTED,
+            response_model=JobRecord,
+            responses=ANSWERS,
+            summary="Retry a job",
+        )
+        async def retry(request: Request, job_id: str, caller: Caller = submits) -> Response:
+            """A new job like one that failed, expired or was canceled; asked again, the same one."""
+            await self._record(job_id, caller)
+            job = await self._client.retry(job_id)
+            return self._answer(request, await job.refresh(), HTTPStatus.ACCEPTED)
+
+        @router.delete(
+            "/{job_id}",
+            status_code=HTTPStatus.NO_CONTENT,
+            response_class=Response,
+            responses=ANSWERS,
+            summary="Delete a job",
+        )
+        async def delete(job_id: str, caller: Caller = submits) -> Response:
+            """Remove it for good: record, outputs, uploaded image. It is canceled first."""
+            await self._record(job_id, caller)
+            await self._client.delete(job_id)
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+
+        return router
+
+    async def record(self, job_id: str, caller: Caller) -> JobRecord:
+        """What the caller may see. Raises JobNotFound, also for a job of another tenant."""
+        return await self._record(job_id, caller)
+
+    async def _record(self, job_id: str, caller: Caller, wait_s: float = 0.0) -> JobRecord:
+        job = await self._client.get(job_id)
+        record = job.record
+        if record is None or not caller.sees(record.tenant):
+            raise JobNotFound(job_id)
+        if wait_s and not record.ended:
+            record = await self._client.session.drive(
+                record_when_ended(self._client.session, job_id, wait_s)
+            )
+        return record
+
+    async def _submission(self, request: Request) -> tuple[str | bytes, dict[str, Any]]:
+        """The image, by its place or its bytes, and the options beside it."""
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with form_of(request, self._max_upload_bytes) as form:
+                return await _image_of(form), _options_of(form)
+        document = await json_of(request)
+        uri = document.pop("image_uri", None)
+        if not isinstance(uri, str):
+            raise InvalidRequest(
+                "image_uri: name the image as s3://bucket/key or by an https URL, or send it as the "
+                "field `image` of multipart/form-data"
+            )
+        return uri, document
+
+    def _answer(self, request: Request, record: JobRecord, status: HTTPStatus) -> Response:
+        body = json.dumps(record.public(), ensure_ascii=False).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if request.method == "GET" and etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        if status is HTTPStatus.ACCEPTED:
+            headers["Location"] = str(request.url_for("look", job_id=record.id).path)
+            headers["Retry-After"] = str(_RETRY_AFTER_S)
+        return Response(body, status, headers, "application/json")
+
+
+def options(wanted: Mapping[str, Any], image_uri: str = "s3://bucket/key") -> dict[str, Any]:
+    """The client's options for fields of a request.
+
+    Raises InvalidRequest for a field that is wrong. An `image_uri` is checked here: the client would
+    take a text that is no place in S3 and no URL for the path of a file on this machine.
+    """
+    try:
+        request = SegmentRequest.model_validate({**wanted, "image_uri": image_uri})
+    except ValidationError as error:
+        raise InvalidRequest(sentence(error)) from None
+    given = request.model_fields_set - {"image_uri"}
+    return {_OPTIONS.get(name, name): getattr(request, name) for name in given}
+
+
+def preferred_wait_s(prefer: str | None) -> float:
+    """Seconds of `Prefer: wait=N` (RFC 7240), at most LONGEST_WAIT_S; other preferences are ignored."""
+    for part in (prefer or "").replace(";", ",").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.isascii() and value.isdigit():
+            return min(float(value), LONGEST_WAIT_S)
+    return 0.0
+
+
+def _scoped(key: str | None, caller: Caller) -> str | None:
+    """Tenants choose their idempotency keys independently of one another."""
+    if key is None or caller.tenant is None:
+        return key
+    return f"{caller.tenant}/{key}"
+
+
+async def _image_of(form: FormData) -> bytes:
+    images = form.getlist("image")
+    if len(images) != 1 or not isinstance(images[0], UploadFile):
+        raise InvalidRequest("image: send exactly one file in the multipart field `image`")
+    body = await images[0].read()
+    if not body:
+        raise InvalidRequest("image: the file is empty")
+    return body
+
+
+def _options_of(form: FormData) -> dict[str, Any]:
+    """Options from the other fields: text as it is, several of one name a list, JSON for objects."""
+    wanted: dict[str, Any] = {}
+    for name in dict.fromkeys(name for name, _ in form.multi_items() if name != "image"):
+        wanted[name] = _value_of(name, form.getlist(name))
+    return wanted
+
+
+def _value_of(name: str, values: Sequence[UploadFile | str]) -> Any:
+    if any(isinstance(value, UploadFile) for value in values):
+        raise InvalidRequest(f"{name}: is not a file; only `image` is")
+    texts = [str(value) for value in values]
+    field = SegmentRequest.model_fields.get(name)
+    default = field.get_default(call_default_factory=True) if field else None
+    if isinstance(default, frozenset) or name == "classes":
+        return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if len(texts) > 1:
+        raise InvalidRequest(f"{name}: is given {len(texts)} times")
+    if isinstance(default, dict):
+        try:
+            return json.loads(texts[0])
+        except ValueError:
+            raise InvalidRequest(f"{name}: must be a JSON object") from None
+    return texts[0]

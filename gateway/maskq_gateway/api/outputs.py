@@ -1,0 +1,171 @@
+"""/v1/jobs/{id}/outputs: what a job made, by a redirect to the store or through the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from maskq import s3
+from maskq.contract import FailureCode, JobRecord, Output
+from maskq.contract.api_keys import Scope
+from maskq.contract.places import S3Place, is_url
+from maskq_gateway.api.auth import Authorizer, Caller
+from maskq_gateway.api.documents import ANSWERS
+from maskq_gateway.api.jobs import Jobs
+from maskq_gateway.problems import Problem
+
+_LINK_S = 300  # how long a presigned URL works
+_PART_BYTES = 2**18
+_TYPES: Final = {
+    Output.MASK: "image/png",
+    Output.OVERLAY: "image/jpeg",
+    Output.STATS: "application/json",
+    Output.LOGITS: "application/octet-stream",
+    Output.CONFIDENCE: "image/png",
+    Output.RLE: "application/json",
+    Output.BINARY: "image/png",
+}
+
+Delivery = Literal["redirect", "stream"]
+
+
+class Outputs:
+    """The routes, with what they need."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        authorizer: Authorizer,
+        *,
+        endpoint_url: str | None,
+        public_endpoint_url: str | None,
+        addressing: s3.Addressing,
+        delivery: Delivery,
+    ) -> None:
+        """public_endpoint_url: how callers reach the store; None: as the gateway does."""
+        connect = partial(s3.connect, addressing=addressing)
+        self._jobs = jobs
+        self._reads = authorizer.needs(Scope.READ)
+        self._delivery = delivery
+        self._store = s3.Connection(partial(connect, endpoint_url))
+        self._public = s3.Connection(partial(connect, public_endpoint_url or endpoint_url))
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/v1/jobs/{job_id}/outputs", tags=["outputs"])
+        reads = Depends(self._reads)
+        answers = ANSWERS | {
+            200: {"description": "The bytes of the output.", "content": _contents()},
+            302: {"description": f"A URL that works for {_LINK_S} s."},
+        }
+
+        @router.get(
+            "/{output}", responses=answers, response_class=Response, summary="Get an output"
+        )
+        async def get(
+            job_id: str,
+            output: Output,
+            caller: Caller = reads,
+            delivery: Annotated[
+                Delivery | None, Query(description="default: as MASKQ_GATEWAY_OUTPUTS says")
+            ] = None,
+        ) -> Response:
+            """The file of an output."""
+            record = await self._jobs.record(job_id, caller)
+            place = _place_of(record, output)
+            return await self._answer(place, output, delivery)
+
+        @router.get(
+            "/binary/{class_id}",
+            responses=answers,
+            response_class=Response,
+            summary="Get the binary mask of a class",
+        )
+        async def get_binary(
+            job_id: str,
+            class_id: int,
+            caller: Caller = reads,
+            delivery: Delivery | None = None,
+        ) -> Response:
+            """A PNG of 1 bit: where this class is."""
+            record = await self._jobs.record(job_id, caller)
+            folder = _place_of(record, Output.BINARY)
+            if record.result is None or class_id not in record.result.labels:
+                raise _not_found(f"job {job_id} has no class {class_id} in its result")
+            place = S3Place(folder.bucket, folder.key.rstrip("/")) / f"{class_id:03d}.png"
+            return await self._answer(place, Output.BINARY, delivery)
+
+        return router
+
+    async def _answer(self, place: S3Place, output: Output, wanted: Delivery | None) -> Response:
+        if (wanted or self._delivery) == "redirect":
+            url = await run_in_threadpool(self._link, place)
+            return RedirectResponse(url, HTTPStatus.FOUND, {"Cache-Control": "no-store"})
+        found = await run_in_threadpool(self._opened, place)
+        headers = {"Content-Length": str(found["ContentLength"]), "Cache-Control": "no-cache"}
+        return StreamingResponse(_parts(found["Body"]), headers=headers, media_type=_TYPES[output])
+
+    def _link(self, place: S3Place) -> str:
+        params = {"Bucket": place.bucket, "Key": place.key}
+        url: str = self._public.client.generate_presigned_url(
+            "get_object", Params=params, ExpiresIn=_LINK_S
+        )
+        return url
+
+    def _opened(self, place: S3Place) -> Any:
+        def opened(client: Any) -> Any:
+            with s3.typed_errors(place):
+                return client.get_object(Bucket=place.bucket, Key=place.key)
+
+        try:
+            return self._store.run(opened)
+        except s3.StoreError as error:
+            if error.code is FailureCode.NOT_FOUND:
+                raise _not_found("the output is not in the store any more") from None
+            raise s3.for_callers(error) from error
+
+    def close(self) -> None:
+        self._store.close()
+        self._public.close()
+
+
+def _place_of(record: JobRecord, output: Output) -> S3Place:
+    """Raises Problem 404 or 409 where the job has no such file."""
+    if record.result is None:
+        if record.ended:
+            raise _not_found(f"job {record.id} is {record.status.value} and has no outputs")
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            FailureCode.NOT_FOUND,
+            f"job {record.id} is {record.status.value}; wait for its end with ?wait=30",
+        )
+    uri = record.result.outputs.get(output)
+    if uri is None:
+        made = ", ".join(sorted(record.result.outputs)) or "none"
+        raise _not_found(f"job {record.id} has no output {output.value!r}; it made: {made}")
+    if is_url(uri):
+        raise _not_found(
+            f"output {output.value!r} of job {record.id} was put to a URL of its caller's; it is there"
+        )
+    return S3Place.parse(uri)
+
+
+def _not_found(detail: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, FailureCode.NOT_FOUND, detail)
+
+
+def _parts(body: Any) -> Iterator[bytes]:
+    try:
+        yield from body.iter_chunks(_PART_BYTES)
+    finally:
+        body.close()
+
+
+def _contents() -> dict[str, Any]:
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return dict.fromkeys(sorted(set(_TYPES.values())), schema)

@@ -1,0 +1,125 @@
+"""What callers send and get, as models: they check requests, and OpenAPI is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
+from maskq.contract.models import DefaultModel, ServedModel
+
+LARGEST_BATCH = 500
+LONGEST_WAIT_S = 60.0
+
+Wait = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=LONGEST_WAIT_S,
+        description="Seconds to wait for the job's end before the answer; default: none.",
+    ),
+]
+
+
+class NewJob(SegmentRequest):
+    """What is to be segmented, and how. `image_uri` is `s3://bucket/key` or an https URL."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "image_uri": "s3://photos/street.jpg",
+                    "outputs": ["mask", "overlay"],
+                    "metadata": {"order": "4711"},
+                }
+            ]
+        }
+    )
+
+
+class NewBatch(BaseModel):
+    """Images that are segmented alike, with one id and one completion event for all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_uris: list[str] = Field(
+        min_length=1,
+        max_length=LARGEST_BATCH,
+        description="`s3://bucket/key` or https URLs.",
+        json_schema_extra={"items": {"type": "string", "pattern": "^(s3|https?)://."}},
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The fields of a job, without `image_uri`."
+    )
+    webhook: str | None = Field(default=None, description="Is told when all jobs have ended.")
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first."""
+
+    jobs: list[JobRecord]
+    cursor: str = Field(
+        description="Go on with `?cursor=` while it is not empty. A page may hold fewer jobs than "
+        "`limit`, even none, and still have one."
+    )
+
+
+class BatchState(BaseModel):
+    """How far a batch is."""
+
+    id: str
+    total: int
+    ended: int
+    counts: dict[JobStatus, int] = Field(description="Ended jobs by status.")
+    job_ids: list[str] = Field(
+        default_factory=list,
+        description="Of the answer to a submission, in the order of its images.",
+    )
+
+
+class Models(BaseModel):
+    """The models that jobs can ask for."""
+
+    models: list[ServedModel]
+    default: DefaultModel
+
+
+class Limits(BaseModel):
+    """What this deployment accepts."""
+
+    max_upload_bytes: int = Field(description="Of an image that is sent with the request.")
+    max_batch_jobs: int
+    max_wait_s: float
+    queue_ttl_s: float = Field(description="A job expires if not started by then; default.")
+    run_timeout_s: float = Field(description="A job fails if not ended by then; default.")
+    retention_s: float = Field(description="How long ended jobs can be asked for.")
+    outputs: list[Output]
+
+
+class Health(BaseModel):
+    status: str
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong (RFC 9457). `code` is stable; `detail` is for people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "there is no job 0199…: never submitted here, or past its retention",
+                    "code": "not_found",
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
