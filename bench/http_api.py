@@ -1,7 +1,7 @@
 """The HTTP API under load: event streams, look-ups, and what a job costs the gateway.
 
 `python -m bench.http_api` starts a stack with one worker (a model of milliseconds) and the gateway.
-Then `--streams` connections follow events (nine of ten only those of one job, the rest all) while `--rate`
+Then `--streams` connections follow events (nine of ten those of one job, the rest all) while `--rate`
 jobs a second are submitted for `--seconds`, and one more connection asks for a job again and again.
 Printed: events missed, the time of `GET /v1/jobs/{id}`, the gateway's processor time a job. Last, jobs
 one by one over HTTP and direct, by turns.
