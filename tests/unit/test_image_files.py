@@ -41,9 +41,9 @@ from images.variants import (
 from PIL import Image, ImageCms
 
 from maskq.contract import FailureCode
-from maskq_worker import images
+from maskq_worker import imaging
 from maskq_worker.errors import PermanentError
-from maskq_worker.images import Decoded, decode
+from maskq_worker.imaging import Decoded, decode, decoding
 
 LIMIT = 1_000_000  # px
 UPRIGHT = {
@@ -153,10 +153,10 @@ def test_avif_is_turned_once(orientation: int) -> None:
 
 @pytest.fixture
 def _without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    images._reads_heif.cache_clear()
+    decoding._reads_heif.cache_clear()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     yield
-    images._reads_heif.cache_clear()
+    decoding._reads_heif.cache_clear()
 
 
 @pytest.mark.usefixtures("_without_heif")
@@ -346,10 +346,10 @@ def test_pages_of_a_tiff_are_counted_up_to_a_limit() -> None:
     one = page(GRAY, 8, 1)
     some = tiff([one] * 5, "<")
     assert decoded(some).notes == ("first of 5 frames",)
-    exactly = tiff([one] * images.MAX_FRAMES, "<")
-    assert decoded(exactly).notes == (f"first of {images.MAX_FRAMES} frames",)
-    many = tiff([one] * (images.MAX_FRAMES + 1), "<")
-    assert decoded(many).notes == (f"first of more than {images.MAX_FRAMES} frames",)
+    exactly = tiff([one] * imaging.MAX_FRAMES, "<")
+    assert decoded(exactly).notes == (f"first of {imaging.MAX_FRAMES} frames",)
+    many = tiff([one] * (imaging.MAX_FRAMES + 1), "<")
+    assert decoded(many).notes == (f"first of more than {imaging.MAX_FRAMES} frames",)
 
 
 def test_pages_are_not_counted_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskq.contract import FailureCode
 from maskq_worker.errors import JobError, PermanentError, TransientError
-from maskq_worker.images import FORMATS, Decoded, decode
+from maskq_worker.imaging import FORMATS, Decoded, decode
 
 LIMIT = 1_000_000  # px
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
-from maskq_worker import images, outputs
+from maskq_worker import imaging, outputs
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.leases import Held
 from maskq_worker.object_store import AlreadyThere, NotConditional, ObjectStore, StoredObject
@@ -24,7 +24,7 @@ from maskq_worker.room import Room
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
-    from maskq_worker.images import Decoded
+    from maskq_worker.imaging import Decoded
     from maskq_worker.model import ModelInput, ModelOutput, Scored, Segmenter
     from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
@@ -76,7 +76,7 @@ class Stages:
         place, times = self._job_place(record), Stopwatch()
         stored = self._fetch(record, urls)
         times.lap("fetch")
-        decoded = images.decode(
+        decoded = imaging.decode(
             stored.body,
             max_pixels=self._settings.max_image_pixels,
             on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),

@@ -13,9 +13,9 @@ from typing import Final
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
 
 from maskq.contract import FailureCode
-from maskq_worker.colour import IGNORED, to_srgb
 from maskq_worker.errors import JobError, PermanentError, TransientError
-from maskq_worker.images_modes import rawmode_of, to_eight_bits
+from maskq_worker.imaging.colour import IGNORED, to_srgb
+from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
 
 # An allow-list is the main defence: Pillow's rarer decoders are where its security fixes go.
 # JPEG includes MPO, the JPEGs with a second picture in them that many phones write. HEIF joins
