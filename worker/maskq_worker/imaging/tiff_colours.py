@@ -200,8 +200,10 @@ def _is_usual_curve(values: Any) -> bool:
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:
-    """GDAL's value for 'none here', which it writes as text."""
+    """GDAL's value for 'none here', which it writes as text; some tools as numbers of its letters."""
     said = page.tags.valueof(_NODATA)
+    if isinstance(said, tuple):
+        said = "".join(chr(letter) for letter in said if isinstance(letter, int) and letter < 128)
     try:
         return float(str(said).strip("\0 ").replace(",", ".")) if said is not None else None
     except ValueError:

@@ -77,6 +77,8 @@ def layout_of(page: tifffile.TiffPage, data: bytes, max_pixels: int) -> Layout:
         raise _damaged("its compression is for fax and its samples are not")
     if not isinstance(page.photometric, int) or 262 not in page.tags:
         raise _unsupported("no photometric interpretation")
+    if compression == _LERC and bits > 8 and page.parent.byteorder == ">":
+        raise _unsupported("LERC compression in a big-endian file")  # readers disagree on its order
     _check_predictor(page, compression, kind, bits)
     item = page.dtype.itemsize
     memory = width * height * (channels * (item + 1) + 4)
