@@ -73,10 +73,11 @@ def check_pixels(data: bytes, layout: Layout) -> list[str]:
 def _decoded(data: bytes, layout: Layout, mode: str) -> tuple[Image.Image, list[str]]:
     colours, raw = _MODES[mode]
     pixels, notes = _judged(data, layout, colours, factor=1)
-    size = (layout.width, layout.height)
     if raw == mode:
         return Image.fromarray(pixels.reshape(pixels.shape[:2])), notes
-    return Image.frombuffer(mode, size, pixels, "raw", raw, 0, 1), notes
+    size = (layout.width, layout.height)
+    image = Image.frombuffer(mode, size, pixels, "raw", raw, 0, 1)
+    return image if image.mode == mode else image.convert(mode), notes
 
 
 def _judged(

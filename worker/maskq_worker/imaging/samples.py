@@ -85,19 +85,22 @@ def _valid(samples: Samples, nodata: float | None) -> NDArray[np.bool_]:
 def _range(kind: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
     """What is black and what is white in samples from `low` to `high` whose type does not say.
 
-    The smallest usual range that holds them all and is used to a fair part; else their own.
+    The smallest usual range that holds them all, if they use a fair part of it; else their own.
     """
     if low > high:
         return 0.0, 1.0
-    if low >= 0:
-        usual = _USUAL_FLOATS
-        if kind.kind != "f":
-            most = float(np.iinfo(kind).max)
-            usual = (*(white for white in _USUAL_INTEGERS if white < most), most)
-        white = next((white for white in usual if high <= white), np.inf)
-        if high > white * _SHARE or white in (1.0, 255.0):
-            return 0.0, white
-    return low, high
+    if low < 0:
+        return low, high
+    if kind.kind == "f":
+        usual, always = _USUAL_FLOATS, 1.0
+    else:
+        most = float(np.iinfo(kind).max)
+        usual, always = (*(white for white in _USUAL_INTEGERS if white < most), most), 255.0
+    white = next((white for white in usual if high <= white), np.inf)
+    if white <= always or high > white * _SHARE:
+        return 0.0, white
+    # Light that is a little brighter than white keeps its black; anything else is no light.
+    return (0.0, high) if kind.kind == "f" and high <= 255 * _SHARE else (low, high)
 
 
 def _number(value: float) -> str:

@@ -110,6 +110,8 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
             raise _damaged("a strip or tile is missing")
         part = block[0, : layout.height - top, : layout.width - left]
         rows, columns = part.shape[:2]
+        if page.dtype == np.bool_:
+            part = part != 0
         if part.dtype != page.dtype:
             raise _damaged(f"its samples are {part.dtype} where its tags say {page.dtype}")
         place = out[top : top + rows, left : left + columns]
