@@ -19,6 +19,7 @@ from maskq_worker.imaging.picture import Picture
 USUAL_SCANS: Final = 100  # ten are usual
 MAX_SCANNED: Final = 10**10  # pixels over all scans, some 15 s
 _EOI: Final = b"\xff\xd9"
+_FILLED: Final = 64  # zeros at the end that are no pixels
 _PADDING: Final = 16  # bytes that encoders may leave behind the last row
 _PROCESSES: Final = {
     0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
@@ -110,7 +111,9 @@ def _ended(data: bytes, layout: Layout) -> tuple[bytes, list[str]]:
     if layout.end is not None:
         return data[: layout.end], []
     body = data.rstrip(b"\0")
-    if body.endswith(b"\xff") and len(body) < len(data):
+    if len(data) - len(body) < _FILLED:
+        body = data
+    elif body.endswith(b"\xff"):
         body += b"\0"  # a stuffed FF is a part of the pixels
     return body + _EOI, ["ends too early, after its last pixel"]
 

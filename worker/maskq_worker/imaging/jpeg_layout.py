@@ -12,6 +12,7 @@ _ALONE: Final = {0x01, _SOI, *range(0xD0, 0xD8)}  # markers without a length
 # In coded pixels: anything but a stuffed FF, a restart and a filling FF.
 _NEXT_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _HOLE: Final = bytes(64)
+_HUFFMAN: Final = (0xC0, 0xC1, 0xC2)
 _COEFFICIENTS: Final = 64
 
 
@@ -106,8 +107,8 @@ def layout_of(data: bytes) -> Layout:
         elif marker == _SOS and len(body) >= 4:
             found = _NEXT_MARKER.search(data, end)
             scan = _scan(body, end, found.start() if found else len(data))
-            in_baseline = layout.process in (0xC0, 0xC1)
-            scan.has_hole = in_baseline and _has_hole(data, scan, body, zero_codes)
+            if layout.process in _HUFFMAN:
+                scan.has_hole = _has_hole(data, scan, body, zero_codes)
             layout.scans.append(scan)
             end = scan.end
         layout.segments.append((marker, start, end))
@@ -136,12 +137,16 @@ def _note_tables(body: bytes, zero_codes: dict[int, int]) -> None:
 def _has_hole(data: bytes, scan: Scan, body: bytes, zero_codes: dict[int, int]) -> bool:
     """Zeros in the coded pixels where they do not mean 'as before, nothing else'.
 
-    With tables made for the image a plain area may be all zeros; with the usual ones it is not.
+    With tables made for the image a plain area may be all zeros; with the usual ones it is not. Zeros at
+    the very end of a file without EOI are not looked at: without them pixels are missing, or not.
     """
-    if data.find(_HOLE, scan.start, scan.end) < 0:
+    end = scan.end if scan.end < len(data) else len(data.rstrip(b"\0"))
+    if data.find(_HOLE, scan.start, end) < 0 or body[-1] >> 4:  # a scan that refines has raw bits
         return False
+    first, last = scan.spectrum
     tables = body[2 : 2 + 2 * body[0] : 2]
     return any(
-        zero_codes.get(table >> 4, 1) != 0 or zero_codes.get(0x10 | table & 15, 1) != 0
+        (first == 0 and zero_codes.get(table >> 4, 1) != 0)
+        or (last > 0 and zero_codes.get(0x10 | table & 15, 1) & 15 != 0)
         for table in tables
     )

@@ -91,9 +91,9 @@ def _range(kind: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
         return 0.0, 1.0
     if low < 0:
         return low, high
-    if kind.kind == "f":
-        usual, always = _USUAL_FLOATS, 1.0
-    else:
+    usual: tuple[float, ...] = _USUAL_FLOATS
+    always = 1.0
+    if kind.kind != "f":
         most = float(np.iinfo(kind).max)
         usual, always = (*(white for white in _USUAL_INTEGERS if white < most), most), 255.0
     white = next((white for white in usual if high <= white), np.inf)
