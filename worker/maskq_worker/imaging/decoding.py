@@ -84,14 +84,14 @@ def _picture(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
         return png.picture(data, max_pixels, on_pixels)
     if kind == "JPEG":
         return jpeg.picture(data, max_pixels, on_pixels)
+    if kind == "BMP":
+        return bmp.picture(data, max_pixels, on_pixels)
     with pillow_reader.opened(data, pillow_formats(data)) as source:
         check_size(source.size, max_pixels)
         on_pixels(source.width * source.height)
         result = pillow_reader.loaded(source, data)
     check_size(result.image.size, max_pixels)  # again: HEIF may turn out larger than its header says
-    if result.format == "BMP":
-        bmp.describe(result, data)
-    elif result.format in ("AVIF", "HEIF") and result.icc is None:
+    if result.format in ("AVIF", "HEIF") and result.icc is None:
         space = isobmff.space_of(data)
         result.space = space if isinstance(space, ColourSpace) else None
         result.notes += [space] if isinstance(space, str) else []

@@ -15,6 +15,7 @@ from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
 
 MAX_PROFILE: Final = 16 * 2**20  # bytes
+NO_COLOUR: Final = "colours that its palette lacks shown black"
 # As `warnings` keeps it, to see whether it is there already.
 _QUIET_PILLOW: Final = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _PILLOWS_LIMIT: Final = 89_478_485  # pixels, by default
@@ -52,11 +53,13 @@ def loaded(source: Image.Image, data: bytes) -> Picture:
     """The first frame of an opened file."""
     rawmode, drawn = rawmode_of(source), _drawn(source)
     source.load()
+    lacks_colours = _lacks_colours(source)
     image = to_eight_bits(source, rawmode)
     if image is source:
         image = image._new(image.im)  # the same pixels without the file, where `copy` takes memory
     result = described(source, image, data)
     result.drawn = drawn
+    result.notes += [NO_COLOUR] if lacks_colours else []
     return result
 
 
@@ -94,6 +97,14 @@ def says_adobe_rgb(source: Image.Image) -> bool:
         )
     except Exception:  # noqa: BLE001 - broken metadata does not break the image
         return False
+
+
+def _lacks_colours(source: Image.Image) -> bool:
+    """Whether pixels name colours that the palette lacks."""
+    if source.mode != "P" or source.palette is None:
+        return False
+    highest = source.getextrema()[1]
+    return isinstance(highest, int) and 3 * highest >= len(source.palette.palette)
 
 
 def _drawn(source: Image.Image) -> tuple[int, int, int, int] | None:

@@ -24,8 +24,10 @@ from maskq_worker.imaging.picture import Picture
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _LENGTHS: Final = {b"pHYs": 9, b"tIME": 7, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
+_ANIMATION: Final = (b"acTL", b"fcTL", b"fdAT")
+_BEFORE_PIXELS: Final = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_PALETTE: Final = 3
+_GRAY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _LONGEST_NOTE: Final = 4  # kinds of damaged chunks that a note names
 
 
@@ -42,7 +44,9 @@ class Chunks:
 
     @property
     def is_whole(self) -> bool:
-        return not self.damaged and not self.is_cut
+        """Whether a decoder may have the file as it is."""
+        animated = any(kind in _ANIMATION for kind, _ in self.kept)
+        return not (self.damaged or self.is_cut or animated)
 
     @property
     def notes(self) -> list[str]:
@@ -63,7 +67,7 @@ class Chunks:
 def read(data: bytes) -> Chunks:
     """Raises PermanentError for damage in the chunks that hold the pixels."""
     chunks, view = Chunks(is_cut=True), memoryview(data)
-    position = len(SIGNATURE)
+    position, has_pixels = len(SIGNATURE), False
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         start, end = position + 8, position + 8 + length
@@ -81,8 +85,10 @@ def read(data: bytes) -> Chunks:
         if kind == b"IEND":
             chunks.is_cut = False
             break
-        if is_sound:
+        is_late = has_pixels and kind in _BEFORE_PIXELS
+        if is_sound and not is_late:
             chunks.kept.append((kind, body))
+            has_pixels |= kind == b"IDAT"
         elif position <= len(data):
             chunks.damaged.append(kind.decode())
     return chunks
@@ -100,12 +106,13 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
     check_size((width, height), max_pixels)
     on_pixels(width * height * (2 if depth == 16 else 1))
+    _drop_odd_transparency(chunks, colour_type)
     place = _first_frame(chunks, width, height)
     space = _space(chunks)
     if depth == 16:
         result = _deep(chunks, colour_type, space)
     else:
-        result = _shallow(data if chunks.is_whole and not place else b"", chunks)
+        result = _shallow(data if chunks.is_whole else b"", chunks)
         if isinstance(space, ColourSpace) and result.icc is None:
             result.space = space
     if isinstance(space, str) and result.icc is None:
@@ -115,6 +122,19 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     result.notes += chunks.notes
     result.frames = frames_note(chunks.frames)
     return result
+
+
+def _drop_odd_transparency(chunks: Chunks, colour_type: int) -> None:
+    """A tRNS chunk of a length that the colours do not have."""
+    key, palette = chunks.first(b"tRNS"), chunks.first(b"PLTE") or b""
+    if key is None:
+        return
+    fits = {
+        _GRAY: len(key) == 2, _RGB: len(key) == 6, _PALETTE: 0 < len(key) <= len(palette) // 3,
+    }  # fmt: skip
+    if not fits.get(colour_type):
+        chunks.kept = [(k, b) for k, b in chunks.kept if k != b"tRNS"]
+        chunks.damaged.append("tRNS")
 
 
 def _first_frame(chunks: Chunks, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -136,7 +156,7 @@ def _first_frame(chunks: Chunks, width: int, height: int) -> tuple[int, int, int
     stop = start + 1 + rest.index(b"fcTL") if b"fcTL" in rest else len(kinds)
     frame = [body[4:] for kind, body in chunks.kept[start:stop] if kind == b"fdAT"]
     header = struct.pack(">II", wide, high) + bytes(chunks.kept[0][1])[8:]
-    others = [(k, b) for k, b in chunks.kept[1:] if k not in (b"IDAT", b"acTL", b"fcTL", b"fdAT")]
+    others = [(k, b) for k, b in chunks.kept[1:] if k not in (b"IDAT", *_ANIMATION)]
     controls = [(k, b) for k, b in chunks.kept if k in (b"acTL", b"fcTL")]
     chunks.kept = [
         (b"IHDR", memoryview(header)), *others, *((b"IDAT", body) for body in frame), *controls,
@@ -158,7 +178,7 @@ def _on_canvas(
 
 def _shallow(whole: bytes, chunks: Chunks) -> Picture:
     """By Pillow. whole: the file, where it can have it as it is."""
-    kept = [(k, b) for k, b in chunks.kept if k not in (b"acTL", b"fcTL", b"fdAT")]
+    kept = [(k, b) for k, b in chunks.kept if k not in _ANIMATION]
     try:
         return pillow_reader.picture(whole or _written(kept), ("PNG",))
     except Exception:
