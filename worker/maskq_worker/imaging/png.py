@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskq_worker.errors import JobError
 from maskq_worker.imaging import colour_spaces, pillow_reader, samples
 from maskq_worker.imaging.colour_spaces import ColourSpace, Primaries
 from maskq_worker.imaging.formats import check_size, frames_note, invalid
@@ -28,6 +29,11 @@ _ANIMATION: Final = (b"acTL", b"fcTL", b"fdAT")
 _BEFORE_PIXELS: Final = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _GRAY, _RGB, _PALETTE = 0, 2, 3  # colour types
+# Of an interlaced image: first column and row, and the steps to the next ones.
+_PASSES: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+_UNPACKED: Final = 2**20  # bytes at a time
 _LONGEST_NOTE: Final = 4  # kinds of damaged chunks that a note names
 
 
@@ -180,15 +186,49 @@ def _shallow(whole: bytes, chunks: Chunks) -> Picture:
     """By Pillow. whole: the file, where it can have it as it is."""
     kept = [(k, b) for k, b in chunks.kept if k not in _ANIMATION]
     try:
-        return pillow_reader.picture(whole or _written(kept), ("PNG",))
+        return _by_pillow(whole or _written(kept), chunks)
+    except JobError:
+        raise
     except Exception:
         # The same without what Pillow may not understand about a sound image: its text, say.
         bare = [(k, b) for k, b in kept if k in (*_PIXELS, b"tRNS")]
         if len(bare) == len(kept):
             raise
-        result = pillow_reader.picture(_written(bare), ("PNG",))
+        result = _by_pillow(_written(bare), chunks)
         result.notes.append("metadata that cannot be read ignored")
         return result
+
+
+def _by_pillow(data: bytes, chunks: Chunks) -> Picture:
+    with pillow_reader.opened(data, ("PNG",)) as source:
+        result = pillow_reader.loaded(source, data)
+        # Pillow leaves zeros where a stream that ends properly has too few rows.
+        header = chunks.kept[0][1]
+        last = (0, source.height - 1, source.width, source.height)
+        is_interlaced = header[12] == 1
+        if (is_interlaced or source.crop(last).getbbox() is None) and not _has_all_rows(chunks):
+            raise invalid("the PNG image is damaged or cut short: rows are missing")
+    return result
+
+
+def _has_all_rows(chunks: Chunks) -> bool:
+    """Whether as many bytes unpack as the header says."""
+    width, height, depth, colour_type, _, _, interlaced = struct.unpack(
+        ">IIBBBBB", chunks.kept[0][1]
+    )
+    bits = depth * _CHANNELS[colour_type]
+    expected = 0
+    for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, lines = -(-(width - left) // right), -(-(height - top) // down)
+        if columns > 0 and lines > 0:
+            expected += lines * (1 + -(-columns * bits // 8))
+    unpacker, found = zlib.decompressobj(), 0
+    for kind, body in chunks.kept:
+        rest: bytes | memoryview = body if kind == b"IDAT" else b""
+        while len(rest) and found < expected:
+            found += len(unpacker.decompress(rest, _UNPACKED))
+            rest = unpacker.unconsumed_tail
+    return found >= expected
 
 
 def _deep(chunks: Chunks, colour_type: int, space: ColourSpace | str | None) -> Picture:
