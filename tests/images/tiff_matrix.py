@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import imagecodecs
 import numpy as np
 from images.tiff_writer import ASCII, PACKERS, SHORT, Page, written
 from images.variants import GRAY, HEIGHT, RGB, WIDTH, as_gray, back, by_depth, on_white
+from PIL import Image
 
-FADE = np.broadcast_to(np.arange(WIDTH)[None, :, None] * 255 // (WIDTH - 1), GRAY.shape).astype(np.uint8)
+FADE = np.broadcast_to(np.arange(WIDTH)[None, :, None] * 255 // (WIDTH - 1), GRAY.shape)
+FADE = FADE.astype(np.uint8)
 UNASSOCIATED, ASSOCIATED = {338: (SHORT, [2])}, {338: (SHORT, [1])}
-CORNERS = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,13 @@ def kinds() -> dict[str, Kind]:
         shown = as_gray(back(by_depth(GRAY, bits), bits))
         note = f"scaled from 0..{2**bits - 1} to 0..255" if bits > 8 else None
         out[f"gray u{bits}"] = Kind(Page(stored, bits, 1), shown, 0, note)
-        out[f"negative u{bits}"] = Kind(Page((2**bits - 1 - stored).astype(stored.dtype), bits, 0), shown, 0, note)
+        turned = (2**bits - 1 - stored).astype(stored.dtype)
+        out[f"negative u{bits}"] = Kind(Page(turned, bits, 0), shown, 0, note)
     full = as_gray(GRAY)
     for name in ("i1", "i2", "i4", "u4"):
         # What is below 128 in 8 signed bits is read by its own range; 0..255 is in no such type.
         values = (GRAY // 2 if name == "i1" else GRAY).astype(name)
-        low, high = int(values.min()), int(values.max())
-        shown = full
-        if name == "i1":
-            shown = as_gray((values.astype(float) * 255 / 127).round())
-        assert high <= 255 and low >= 0
+        shown = as_gray((values.astype(float) * 255 / 127).round()) if name == "i1" else full
         out[f"gray {name} small"] = Kind(Page(values, 8 * values.itemsize, 1), shown, 1)
     out["gray u4 full"] = Kind(
         Page(_spread(GRAY, np.uint32), 32, 1), full, 0, "scaled from 0..4294967295 to 0..255"
@@ -80,9 +79,10 @@ def kinds() -> dict[str, Kind]:
     out["gray i2 signed"] = Kind(
         Page(signed, 16, 1), as_gray(own.round()), 1, f"scaled from {low}..{high} to 0..255"
     )
+    unit_note = "scaled from 0..1 to 0..255"
     for name in ("f2", "f4", "f8"):
         unit = (GRAY / 255.0).astype(name)
-        out[f"gray {name}"] = Kind(Page(unit, 8 * unit.itemsize, 1), full, 0, "scaled from 0..1 to 0..255")
+        out[f"gray {name}"] = Kind(Page(unit, 8 * unit.itemsize, 1), full, 0, unit_note)
         out[f"negative {name}"] = Kind(Page((1 - unit).astype(name), 8 * unit.itemsize, 0), full, 1)
     holes = GRAY.astype(np.float32)
     holes[0, 0], holes[1, 1] = -9999, np.nan
@@ -111,10 +111,14 @@ def kinds() -> dict[str, Kind]:
             on_white(RGB, FADE), 3, "transparency laid on white",
         )  # fmt: skip
         out[f"la u{bits}"] = Kind(
-            Page(np.dstack([gray, fade]), bits, 1, tags=UNASSOCIATED), on_white(full, FADE), 1, scaled
+            Page(np.dstack([gray, fade]), bits, 1, tags=UNASSOCIATED),
+            on_white(full, FADE),
+            1,
+            scaled,
         )
         out[f"la opaque u{bits}"] = Kind(
-            Page(np.dstack([gray, np.full_like(gray, 2**bits - 1)]), bits, 1, tags=UNASSOCIATED), full
+            Page(np.dstack([gray, np.full_like(gray, 2**bits - 1)]), bits, 1, tags=UNASSOCIATED),
+            full,
         )
         out[f"rgb and more u{bits}"] = Kind(
             Page(np.dstack([rgb, fade]), bits, 2, tags={338: (SHORT, [0])}), RGB, 0,
@@ -135,17 +139,19 @@ def kinds() -> dict[str, Kind]:
         top = 255 if bits == 8 else 0xFF00
         middle = zeros + (1 << (bits - 1))
         out[f"icclab u{bits}"] = Kind(
-            Page(np.dstack([star / 100 * top, middle, middle]).round().astype(stored), bits, 9), full, 3
+            Page(np.dstack([star / 100 * top, middle, middle]).round().astype(stored), bits, 9),
+            full,
+            3,
         )
     for name in ("f2", "f4", "f8"):
         unit = (RGB / 255.0).astype(name)
-        out[f"rgb {name}"] = Kind(Page(unit, 8 * unit.itemsize, 2), RGB, 0, "scaled from 0..1 to 0..255")
+        out[f"rgb {name}"] = Kind(Page(unit, 8 * unit.itemsize, 2), RGB, 0, unit_note)
     clear = np.dstack([RGB / 255.0, FADE / 255.0]).astype(np.float32)
     out["rgba f4"] = Kind(Page(clear, 32, 2, tags=UNASSOCIATED), on_white(RGB, FADE), 1)
     out["rgb u4"] = Kind(Page(_spread(RGB, np.uint32), 32, 2), RGB)
     out["rgb i2"] = Kind(Page(RGB.astype(np.int16), 16, 2), RGB, 0, "scaled from 0..255 to 0..255")
     for bits in (1, 2, 4, 8):
-        table = RGB.reshape(-1, 3)[:: 384 // 2**bits][: 2**bits] if bits < 8 else RGB.reshape(-1, 3)[:256]
+        table = RGB.reshape(-1, 3)[:: max(1, 300 // 2**bits)][: 2**bits]
         index = (GRAY.astype(int) % 2**bits).astype(np.uint8)
         colours = (table.astype(int) * 257).T.reshape(-1).tolist()
         out[f"palette u{bits}"] = Kind(
@@ -155,29 +161,27 @@ def kinds() -> dict[str, Kind]:
         out[f"palette of 8-bit colours u{bits}"] = Kind(
             Page(index, bits, 3, tags={320: (SHORT, low)}), table[index[..., 0]]
         )
-    from PIL import Image
-
     ycc = np.asarray(Image.fromarray(RGB).convert("YCbCr"))
     out["ycbcr u8"] = Kind(Page(ycc, 8, 6, tags={530: (SHORT, [1, 1])}), RGB, 3)
     return out
 
 
-def layouts() -> Iterator[File]:
-    """Kinds x byte order x strips or tiles x planes x compression x predictor."""
-    for name, kind in kinds().items():
-        page = kind.page
-        planes = (False, True) if page.samples.shape[2] > 1 else (False,)
-        for order in "<>":
-            for tile in (0, 16):
-                for is_planar in planes:
-                    for packing in PACKERS:
-                        for predictor in _predictors(page, packing):
-                            changed = replace(
-                                page, packing=packing, tile=tile, is_planar=is_planar, predictor=predictor
-                            )
-                            said = f"{name} {order} {'tiles' if tile else 'strips'} {packing} {predictor}"
-                            said += " planar" if is_planar else ""
-                            yield File(said, written([changed], order), kind)
+def layouts_of(name: str) -> Iterator[File]:
+    """Byte order x strips or tiles x planes x compression x predictor."""
+    kind = kinds()[name]
+    page = kind.page
+    planes = (False, True) if page.samples.shape[2] > 1 else (False,)
+    for order, tile, is_planar, packing in product("<>", (0, 16), planes, PACKERS):
+        for predictor in _predictors(page, packing):
+            changed = replace(
+                page, packing=packing, tile=tile, is_planar=is_planar, predictor=predictor
+            )
+            said = f"{name} {order} {_layout(changed)} {packing} {predictor}"
+            yield File(said, written([changed], order), kind)
+
+
+def _layout(page: Page) -> str:
+    return ("tiles" if page.tile else "strips") + (" planar" if page.is_planar else "")
 
 
 def _predictors(page: Page, packing: str) -> tuple[int, ...]:
@@ -201,54 +205,58 @@ def others() -> Iterator[File]:
         for packing in PACKERS:
             page = replace(every[name].page, fill_order=2, packing=packing)
             yield File(f"{name} fill order 2 {packing}", written([page]), every[name])
-    yield from _whole_images(every)
 
 
-def _whole_images(every: dict[str, Kind]) -> Iterator[File]:
-    def jpeg(part: np.ndarray) -> bytes:
-        squeezed = part[..., 0] if part.shape[2] == 1 else part
-        return imagecodecs.jpeg8_encode(
-            squeezed, level=100, subsampling="444", colorspace="RGB" if squeezed.ndim == 3 else None,
-            outcolorspace="RGB" if squeezed.ndim == 3 else None,
-        )  # fmt: skip
-
-    def jpeg_ycc(part: np.ndarray) -> bytes:
-        return imagecodecs.jpeg8_encode(part, level=100, subsampling="444")
-
-    def jpeg_2000(part: np.ndarray) -> bytes:
-        squeezed = part[..., 0] if part.shape[2] == 1 else part
-        return imagecodecs.jpeg2k_encode(squeezed, level=0, codecformat="j2k")
-
-    def webp(part: np.ndarray) -> bytes:
-        return imagecodecs.webp_encode(part, lossless=True)
-
-    def lerc(part: np.ndarray) -> bytes:
-        squeezed = part[..., 0] if part.shape[2] == 1 else part
-        return imagecodecs.lerc_encode(squeezed, level=0)
-
-    codecs = {
-        "jpeg": (7, jpeg, ("gray u8", "rgb u8")),
-        "jpeg ycbcr": (7, jpeg_ycc, ("ycbcr",)),
-        "jpeg 2000": (34712, jpeg_2000, ("gray u8", "rgb u8", "gray u16", "rgb u16", "la u8", "rgba u8")),
-        "webp": (50001, webp, ("rgb u8",)),
-        "lerc": (34887, lerc, ("gray u8", "gray u16", "rgb u8", "gray f4", "gray i2 small", "rgb f4")),
+def whole_images() -> Iterator[File]:
+    """Codecs whose strips and tiles are images with a header of their own."""
+    every = kinds()
+    every["ycbcr"] = Kind(Page(RGB, 8, 6, tags={530: (SHORT, [1, 1])}), RGB)
+    codecs: dict[str, tuple[int, Callable[[np.ndarray], bytes], tuple[str, ...]]] = {
+        "jpeg": (7, _jpeg, ("gray u8", "rgb u8")),
+        "jpeg of ycbcr": (7, _jpeg_ycc, ("ycbcr",)),
+        "jpeg 2000": (34712, _jpeg_2000, ("gray u8", "rgb u8", "gray u16", "rgb u16", "rgba u8")),
+        "webp": (50001, lambda part: imagecodecs.webp_encode(part, lossless=True), ("rgb u8",)),
+        "lerc": (
+            34887,
+            _lerc,
+            ("gray u8", "gray u16", "rgb u8", "gray f4", "gray i2 small", "rgb f4"),
+        ),
     }
     for codec, (number, encode, names) in codecs.items():
         for name in names:
-            if name == "ycbcr":
-                kind = Kind(Page(RGB, 8, 6, tags={530: (SHORT, [1, 1])}), RGB)
-            else:
-                kind = every[name]
-            lossy = replace(kind, tolerance=max(kind.tolerance, 6)) if "jpeg" in codec else kind
-            channels = kind.page.samples.shape[2]
-            for order in "<" if codec == "lerc" and kind.page.bits > 8 else "<>":
-                for tile in (0, 16):
-                    for is_planar in (False, True) if channels > 1 and codec not in ("webp", "jpeg ycbcr") else (False,):
-                        page = replace(kind.page, tile=tile, is_planar=is_planar, encode=(number, encode))
-                        said = f"{name} {order} {codec} {'tiles' if tile else 'strips'}"
-                        said += " planar" if is_planar else ""
-                        yield File(said, written([page], order), lossy)
+            kind = every[name]
+            if "jpeg" in codec:
+                kind = replace(kind, tolerance=max(kind.tolerance, 6))
+            one = kind.page.samples.shape[2] == 1 or codec in ("webp", "jpeg of ycbcr")
+            orders = "<" if codec == "lerc" and kind.page.bits > 8 else "<>"
+            for order, tile, is_planar in product(
+                orders, (0, 16), (False,) if one else (False, True)
+            ):
+                page = replace(kind.page, tile=tile, is_planar=is_planar, encode=(number, encode))
+                yield File(f"{name} {order} {codec} {_layout(page)}", written([page], order), kind)
+
+
+def _squeezed(part: np.ndarray) -> np.ndarray:
+    return part[..., 0] if part.shape[2] == 1 else part
+
+
+def _jpeg(part: np.ndarray) -> bytes:
+    space = {"colorspace": "RGB", "outcolorspace": "RGB"} if part.shape[2] == 3 else {}
+    return imagecodecs.jpeg8_encode(_squeezed(part), level=100, subsampling="444", **space)
+
+
+def _jpeg_ycc(part: np.ndarray) -> bytes:
+    return imagecodecs.jpeg8_encode(part, level=100, subsampling="444")
+
+
+def _jpeg_2000(part: np.ndarray) -> bytes:
+    return imagecodecs.jpeg2k_encode(_squeezed(part), level=0, codecformat="j2k")
+
+
+def _lerc(part: np.ndarray) -> bytes:
+    return imagecodecs.lerc_encode(_squeezed(part), level=0)
 
 
 if __name__ == "__main__":
-    print(sum(1 for _ in layouts()) + sum(1 for _ in others()), "files")
+    crossed = sum(1 for name in kinds() for _ in layouts_of(name))
+    print(crossed + sum(1 for _ in others()) + sum(1 for _ in whole_images()), "files")

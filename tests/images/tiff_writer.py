@@ -1,4 +1,4 @@
-"""TIFF files written tag by tag, in every layout: what the decoder reads owes nothing to its own writer.
+"""TIFF files written tag by tag, in every layout, without the library that reads them.
 
 Compressed bytes come from codecs, everything around them from here: byte order, strips and tiles,
 planes, bits, predictors, tags.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,9 @@ def written(pages: Sequence[Page], order: str = "<", *, big: bool = False) -> by
                 place = start + len(later)
                 later += body + bytes(len(body) % 2)
                 body = struct.pack(order + size, place)
-            entries += struct.pack(order + "HH" + size, code, kind, count) + body.ljust(inline, b"\0")
+            entries += struct.pack(order + "HH" + size, code, kind, count) + body.ljust(
+                inline, b"\0"
+            )
         struct.pack_into(order + size, out, link, len(out))
         out += struct.pack(order + ("Q" if big else "H"), len(tags)) + entries
         link = len(out)
@@ -85,7 +87,9 @@ def _packed(kind: int, values: Any, order: str) -> tuple[bytes, int]:
     if kind in (ASCII, UNDEFINED):
         return bytes(values), len(values)
     if kind == RATIONAL:
-        return b"".join(struct.pack(order + "II", round(v * 10**6), 10**6) for v in values), len(values)
+        return b"".join(struct.pack(order + "II", round(v * 10**6), 10**6) for v in values), len(
+            values
+        )
     return struct.pack(f"{order}{len(values)}{_FORMATS[kind]}", *values), len(values)
 
 
@@ -124,9 +128,7 @@ def _blocks(page: Page, order: str) -> list[bytes]:
     for plane in planes:
         if page.tile:
             side = page.tile
-            grown = np.pad(
-                plane, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge"
-            )
+            grown = np.pad(plane, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
             parts += [
                 grown[top : top + side, left : left + side]
                 for top in range(0, height, side)
@@ -140,7 +142,8 @@ def _blocks(page: Page, order: str) -> list[bytes]:
     pack = PACKERS[page.packing][1]
     blocks = [pack(_bytes(part, page, order)) for part in parts]
     if page.fill_order == 2:
-        turned = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)
+        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+        turned = np.packbits(bits[:, ::-1], axis=1)
         blocks = [turned[np.frombuffer(block, np.uint8), 0].tobytes() for block in blocks]
     return blocks
 
@@ -161,12 +164,10 @@ def _bytes(part: np.ndarray, page: Page, order: str) -> bytes:
         # Rows of the highest bytes, then of the next …, whatever the file's order; then differences.
         size = part.dtype.itemsize
         raw = np.frombuffer(part.astype(part.dtype.newbyteorder(">")).tobytes(), np.uint8)
-        shuffled = raw.reshape(height, width * channels, size).transpose(0, 2, 1).reshape(height, -1)
+        shuffled = (
+            raw.reshape(height, width * channels, size).transpose(0, 2, 1).reshape(height, -1)
+        )
         before = np.zeros_like(shuffled)
         before[:, channels:] = shuffled[:, :-channels]
         return (shuffled - before).tobytes()
     return part.astype(kind).tobytes()
-
-
-def tags_of(values: Mapping[int, Tag]) -> dict[int, Tag]:
-    return dict(values)

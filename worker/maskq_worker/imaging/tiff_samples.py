@@ -6,11 +6,12 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from maskq_worker.imaging import jpeg
+from maskq_worker.imaging import jpeg, tiff_fax
 from maskq_worker.imaging.formats import check_size, invalid, too_large
 from maskq_worker.imaging.jpeg_layout import layout_of as jpeg_layout_of
 
@@ -112,6 +113,8 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
         rows, columns = part.shape[:2]
         if page.dtype == np.bool_:
             part = part != 0
+        if layout.compression in _CCITT and not _is_whole_fax(body, part, page, layout):
+            raise _damaged("the last rows of a fax-coded strip are missing, or blank, which it does not tell")
         if part.dtype != page.dtype:
             raise _damaged(f"its samples are {part.dtype} where its tags say {page.dtype}")
         place = out[top : top + rows, left : left + columns]
@@ -120,6 +123,13 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
         else:
             place[...] = part
     return out
+
+
+def _is_whole_fax(
+    body: bytes, block: NDArray[Any], page: tifffile.TiffPage, layout: Layout
+) -> bool:
+    coded = bytes(imagecodecs.bitorder_decode(body)) if page.fillorder == 2 else body
+    return tiff_fax.holds_all_rows(coded, block[..., 0], layout.compression)
 
 
 def _blocks(
