@@ -77,7 +77,9 @@ def _from_fields(data: bytes, header: _Header) -> Image.Image:
     height, size = abs(header.height), header.bits // 8
     stride = (header.width * size + 3) // 4 * 4
     if len(data) < header.start + stride * height:
-        raise invalid("the BMP image is damaged or cut short: it has fewer rows than its header says")
+        raise invalid(
+            "the BMP image is damaged or cut short: it has fewer rows than its header says"
+        )
     flat = np.frombuffer(data, np.uint8, stride * height, header.start).reshape(height, stride)
     pixels = flat[:, : header.width * size].copy().view(f"<u{size}")
     if header.height > 0:
@@ -103,7 +105,9 @@ def _from_runs(data: bytes, header: _Header) -> tuple[Image.Image, list[str]]:
     """RLE8 and RLE4, rows from the bottom; pixels that no run covers have the first colour."""
     width, height = header.width, header.height
     if height < 0:
-        raise invalid("the BMP image is damaged: its runs go from the top, which BMP does not allow")
+        raise invalid(
+            "the BMP image is damaged: its runs go from the top, which BMP does not allow"
+        )
     start = 14 + header.size
     count = header.colours or 1 << header.bits
     table = data[start : min(start + 4 * count, header.start)]
@@ -115,7 +119,8 @@ def _from_runs(data: bytes, header: _Header) -> tuple[Image.Image, list[str]]:
         length, value = data[position], data[position + 1]
         position += 2
         if length:
-            part = bytes((value >> 4, value & 15)) * (length // 2 + 1) if half else bytes((value,)) * length
+            pattern = bytes((value >> 4, value & 15) if half else (value,))
+            part = pattern * (length // len(pattern) + 1)
         elif value == 0:
             row, column = row + 1, 0
             continue
@@ -147,7 +152,9 @@ def _from_runs(data: bytes, header: _Header) -> tuple[Image.Image, list[str]]:
     index = np.frombuffer(pixels, np.uint8).reshape(height, width)[::-1]
     notes = [pillow_reader.NO_COLOUR] if index.max(initial=0) >= len(colours) else []
     if covered < width * height:
-        notes.append(f"{width * height - covered} pixels left out by its runs have its first colour")
+        notes.append(
+            f"{width * height - covered} pixels left out by its runs have its first colour"
+        )
     whole = np.zeros((1 << header.bits, 3), np.uint8)
     whole[: len(colours)] = colours[: len(whole)]
     return Image.fromarray(whole[index]), notes
@@ -186,9 +193,7 @@ def _calibrated(data: bytes) -> ColourSpace | str | None:
         return None  # left empty, as most writers do
     colours = [endpoints[i : i + 3] for i in (0, 3, 6)]
     white = [sum(parts) for parts in zip(*colours, strict=True)]
-    points = [
-        part / sum(xyz) if sum(xyz) else 0.0 for xyz in (white, *colours) for part in xyz[:2]
-    ]
+    points = [part / sum(xyz) if sum(xyz) else 0.0 for xyz in (white, *colours) for part in xyz[:2]]
     if max(gammas) - min(gammas) > 0.01 or not gammas[0]:
         return "colour information ignored: its channels have different gammas"
     primaries: Primaries = tuple(points)  # type: ignore[assignment]  # four times x and y

@@ -29,9 +29,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str | N
     "perceptual" does is each vendor's own taste.
     """
     if image.mode == "LAB":
-        converted = ImageCms.applyTransform(image, _from_lab())
-        assert converted is not None  # only in place there is none
-        return converted, "converted from Lab to sRGB"
+        return _applied(image, _from_lab()), "converted from Lab to sRGB"
     if not icc:
         return _plain(image), None
     try:
@@ -61,8 +59,11 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     output = "RGBA" if image.mode == "RGBA" else "RGB"
-    transform = _transform(profile, image.mode, output)
-    in_place = image.mode == output
+    return _applied(image, _transform(profile, image.mode, output))
+
+
+def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    in_place = transform.input_mode == transform.output_mode
     converted = ImageCms.applyTransform(image, transform, inPlace=in_place)
     return image if converted is None else converted
 

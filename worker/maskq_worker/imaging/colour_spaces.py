@@ -182,5 +182,6 @@ def _matrix(primaries: Primaries) -> NDArray[np.float64]:
 
 
 def _to_xyz(primaries: Primaries) -> NDArray[np.float64]:
-    points = np.array([(x / y, 1.0, (1 - x - y) / y) for x, y in zip(*[iter(primaries)] * 2)])
+    pairs = zip(primaries[::2], primaries[1::2], strict=True)
+    points = np.array([(x / y, 1.0, (1 - x - y) / y) for x, y in pairs])
     return points[1:].T * np.linalg.solve(points[1:].T, points[0])

@@ -90,7 +90,9 @@ def _picture(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
         check_size(source.size, max_pixels)
         on_pixels(source.width * source.height)
         result = pillow_reader.loaded(source, data)
-    check_size(result.image.size, max_pixels)  # again: HEIF may turn out larger than its header says
+    check_size(
+        result.image.size, max_pixels
+    )  # again: HEIF may turn out larger than its header says
     if result.format in ("AVIF", "HEIF") and result.icc is None:
         space = isobmff.space_of(data)
         result.space = space if isinstance(space, ColourSpace) else None

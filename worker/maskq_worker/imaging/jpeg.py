@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, whose warnings say whether pixels are missing. Pillow does not pass them on."""
+"""JPEG by libjpeg-turbo, whose warnings tell missing pixels; Pillow does not pass them on."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _LEFT_OVER: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _HARMLESS: Final = (
     "Invalid SOS parameters", "Unknown Adobe color transform", "unknown JFIF revision",
 )  # fmt: skip
+_UNUSUAL: Final = "determine subsampling"
 _OUT_OF_ORDER: Final = "Inconsistent progression"
 
 Pixels = NDArray[np.uint8]
@@ -67,13 +68,18 @@ def check_process(layout: Layout) -> None:
 
 def check_pixels(data: bytes, layout: Layout) -> list[str]:
     """Raises PermanentError for pixels that are missing or damaged; else notes on the file."""
-    _, notes = _judged(data, layout, "CMYK" if len(layout.components) == 4 else "GRAY", factor=8)
-    return notes
+    try:
+        return _judged(data, layout, "CMYK" if len(layout.components) == 4 else "GRAY", factor=8)[1]
+    except _UnusualSampling:
+        return _unheard(data, layout)[1]
 
 
 def _decoded(data: bytes, layout: Layout, mode: str) -> tuple[Image.Image, list[str]]:
     colours, raw = _MODES[mode]
-    pixels, notes = _judged(data, layout, colours, factor=1)
+    try:
+        pixels, notes = _judged(data, layout, colours, factor=1)
+    except _UnusualSampling:
+        return _unheard(data, layout)
     if raw == mode:
         return Image.fromarray(pixels.reshape(pixels.shape[:2])), notes
     size = (layout.width, layout.height)
@@ -81,9 +87,44 @@ def _decoded(data: bytes, layout: Layout, mode: str) -> tuple[Image.Image, list[
     return image if image.mode == mode else image.convert(mode), notes
 
 
-def _judged(
-    data: bytes, layout: Layout, colours: str, *, factor: int
-) -> tuple[Pixels, list[str]]:
+class _UnusualSampling(Exception):
+    """Sampling factors that libjpeg-turbo's own interface does not read, but libjpeg's does."""
+
+
+def _unheard(data: bytes, layout: Layout) -> tuple[Image.Image, list[str]]:
+    """By Pillow, which says nothing of missing pixels; these are known by libjpeg's middle gray.
+
+    A header that says more rows shows by them whether the file has more than it should.
+    """
+    body, notes = _ended(data, layout)
+    image = _loaded(body)
+    taller = bytearray(body)
+    height = (layout.height // layout.step + 2) * layout.step
+    taller[layout.size_at : layout.size_at + 2] = height.to_bytes(2, "big")
+    corner = (max(0, layout.width - 8), layout.height - 1, layout.width, layout.height)
+    start = (0, height - 8, 8, height)
+    if _is_middle_gray(image.crop(corner)):
+        raise invalid("the JPEG image is damaged or cut short: its last pixels are missing")
+    if not _is_middle_gray(_loaded(bytes(taller)).crop(start)):
+        raise invalid(
+            f"the JPEG image is damaged: pixels follow the last of its {layout.height} rows"
+        )
+    return image, notes
+
+
+def _loaded(body: bytes) -> Image.Image:
+    with pillow_reader.opened(body, ("JPEG",)) as source:
+        source.load()
+        return source._new(source.im)
+
+
+def _is_middle_gray(image: Image.Image) -> bool:
+    extrema = image.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(band in ((128, 128), (127, 127)) for band in bands)
+
+
+def _judged(data: bytes, layout: Layout, colours: str, *, factor: int) -> tuple[Pixels, list[str]]:
     """The pixels and notes on what is odd about the file.
 
     libjpeg's first warning ends the decoding. Where it is one about harmless things, the image is
@@ -97,6 +138,8 @@ def _judged(
     body, said = _ended(data, layout)
     notes += said
     heard = _heard(body, colours, factor)
+    if isinstance(heard, str) and _UNUSUAL in heard:
+        raise _UnusualSampling
     if isinstance(heard, str) and any(text in heard for text in _HARMLESS):
         again = _heard(layout.bare(body), "CMYK" if colours == "CMYK" else "GRAY", 8)
         heard = again if isinstance(again, str) else _loosely(body, colours, factor)

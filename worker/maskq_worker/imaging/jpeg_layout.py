@@ -34,6 +34,8 @@ class Layout:
     width: int = 0
     height: int = 0
     components: tuple[int, ...] = ()
+    step: int = 8  # rows that are coded together
+    size_at: int = 0  # where the header says the height
     scans: list[Scan] = field(default_factory=list)
     segments: list[tuple[int, int, int]] = field(default_factory=list)  # marker, start, end
     end: int | None = None  # behind EOI; None if there is none
@@ -102,6 +104,8 @@ def layout_of(data: bytes) -> Layout:
             layout.process, layout.precision = marker, body[0]
             layout.height, layout.width = (int.from_bytes(body[i : i + 2], "big") for i in (1, 3))
             layout.components = tuple(body[6 : 6 + 3 * body[5] : 3])
+            layout.step = 8 * max(1, *(part & 15 for part in body[7 : 6 + 3 * body[5] : 3]), 1)
+            layout.size_at = position + 3
         elif marker == _DHT:
             _note_tables(body, zero_codes)
         elif marker == _SOS and len(body) >= 4:
@@ -137,8 +141,8 @@ def _note_tables(body: bytes, zero_codes: dict[int, int]) -> None:
 def _has_hole(data: bytes, scan: Scan, body: bytes, zero_codes: dict[int, int]) -> bool:
     """Zeros in the coded pixels where they do not mean 'as before, nothing else'.
 
-    With tables made for the image a plain area may be all zeros; with the usual ones it is not. Zeros at
-    the very end of a file without EOI are not looked at: without them pixels are missing, or not.
+    With tables made for the image a plain area may be all zeros; with the usual ones it is not. Zeros
+    at the very end of a file without EOI are not looked at: without them pixels are missing, or not.
     """
     end = scan.end if scan.end < len(data) else len(data.rstrip(b"\0"))
     if data.find(_HOLE, scan.start, end) < 0 or body[-1] >> 4:  # a scan that refines has raw bits

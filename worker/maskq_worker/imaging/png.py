@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskq_worker.errors import JobError
 from maskq_worker.imaging import colour_spaces, pillow_reader, samples
-from maskq_worker.imaging.colour_spaces import ColourSpace, Primaries
+from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.formats import check_size, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
 
@@ -170,9 +170,7 @@ def _first_frame(chunks: Chunks, width: int, height: int) -> tuple[int, int, int
     return left, top, left + wide, top + high
 
 
-def _on_canvas(
-    frame: Picture, size: tuple[int, int], place: tuple[int, int, int, int]
-) -> Picture:
+def _on_canvas(frame: Picture, size: tuple[int, int], place: tuple[int, int, int, int]) -> Picture:
     """A frame that covers a part of its animation's canvas; around it nothing is drawn."""
     if frame.image.size == size:
         return frame

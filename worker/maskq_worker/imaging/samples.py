@@ -27,7 +27,7 @@ def to_eight_bits(
         bits: of a sample; unsigned ones of up to 16 bits are scaled by what these can hold, all
             others by the range they use.
         nodata: the value that stands for 'no value here'. Like what is no number, it is left out of
-            the range and becomes black. Samples of up to 16 unsigned bits keep it: nothing depends on it.
+            the range and becomes black. Unsigned samples of up to 16 bits keep it: they need no range.
         is_negative: the lowest sample is white.
     """
     if samples.dtype == np.bool_:

@@ -1,7 +1,8 @@
 """TIFF by tifffile and imagecodecs: which page is shown, what its tags say, its samples as a picture.
 
-Every combination of layout, compression, byte order and sample type is either read as its tags say or
-refused by its name (docs/formats.md). Tags are not trusted: sizes are checked before pixels are decoded.
+Every combination of layout, compression, byte order and sample type is either read as its tags say
+or refused by its name (docs/formats.md). Tags are not trusted: sizes are checked before pixels are
+decoded.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
     """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
-    flags = dict.fromkeys(("is_ndpi", "is_lsm", "is_scanimage", "is_stk", "is_eer", "is_ome"), False)
+    flags = dict.fromkeys(
+        ("is_ndpi", "is_lsm", "is_scanimage", "is_stk", "is_eer", "is_ome"), False
+    )
     with tifffile.TiffFile(io.BytesIO(data), **flags) as file:
         page, notes, frames = _shown(file)
         layout = tiff_samples.layout_of(page, data, max_pixels)

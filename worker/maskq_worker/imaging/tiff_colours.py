@@ -144,7 +144,9 @@ def _lab(samples: NDArray[Any], bits: int, *, is_offset: bool) -> Image.Image:
             colours /= 256
         values[..., 1:] = colours.round().clip(-128, 127) + 128
         out[part] = values.round().clip(0, 255)
-    return Image.merge("LAB", [Image.fromarray(np.ascontiguousarray(out[..., i])) for i in range(3)])
+    return Image.merge(
+        "LAB", [Image.fromarray(np.ascontiguousarray(out[..., i])) for i in range(3)]
+    )
 
 
 def _check_ycbcr(page: tifffile.TiffPage, layout: Layout) -> None:
@@ -196,7 +198,9 @@ def _describe_colours(page: tifffile.TiffPage, result: Picture) -> None:
 def _is_usual_curve(values: Any) -> bool:
     curve = np.asarray(values, np.float64).reshape(-1)[:256] / 65535
     levels = np.linspace(0, 1, len(curve))
-    return any(np.abs(curve - usual).max() < 0.02 for usual in (srgb_to_linear(levels), levels**2.2))
+    return any(
+        np.abs(curve - usual).max() < 0.02 for usual in (srgb_to_linear(levels), levels**2.2)
+    )
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:

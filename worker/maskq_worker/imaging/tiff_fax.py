@@ -1,7 +1,7 @@
 """Whether a fax-coded strip holds all its rows: its decoder leaves blank what it cannot decode.
 
-It stops at the first code that makes no sense, so that a last row with ink proves all others. Where the last
-row is blank, a row with ink is coded behind it: a decoder that has come so far shows it there.
+It stops at the first code that makes no sense, so that a last row with ink proves all others. Where
+the last row is blank, a row with ink is coded behind it: a decoder that comes so far shows it there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ _TAIL: Final = 16  # bytes in which the end of the block is looked for
 
 
 def holds_all_rows(body: bytes, block: NDArray[np.bool_], compression: int) -> bool:
-    """body: the coded strip, its bits from the left; block (rows, columns): what was decoded, True is ink."""
+    """False where it cannot be told.
+
+    Args:
+        body: the coded strip, its bits from the left.
+        block: (rows, columns), what was decoded; True is ink.
+        compression: 2, 3 or 4.
+    """
     rows, columns = block.shape
     if block[-1].any():
         return True
@@ -30,7 +36,8 @@ def holds_all_rows(body: bytes, block: NDArray[np.bool_], compression: int) -> b
     if place >= 0:
         ends = [place]
     else:
-        ends = [len(tail) - padding for padding in range(8) if not tail[len(tail) - padding :].strip("0")]
+        paddings = [padding for padding in range(8) if tail.endswith("0" * padding)]
+        ends = [len(tail) - padding for padding in paddings]
     return any(_shows_ink(body[:-_TAIL], tail[:end] + _INK + _END, rows, columns) for end in ends)
 
 

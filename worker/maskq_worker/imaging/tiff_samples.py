@@ -32,7 +32,14 @@ _NAMES: Final = {
 }  # fmt: skip
 _WHOLE_IMAGES: Final = (*_JPEG, *_JPEG_2000, _WEBP)  # codecs with a header and a size of their own
 _INTEGERS_PREDICTED, _FLOATS_PREDICTED = 2, 3
-_KINDS: Final = {1: "unsigned", 2: "signed", 3: "floating", 4: "unsigned", 5: "complex", 6: "complex"}
+_KINDS: Final = {
+    1: "unsigned",
+    2: "signed",
+    3: "floating",
+    4: "unsigned",
+    5: "complex",
+    6: "complex",
+}
 _BITS: Final = {
     "unsigned": {*range(1, 17), 32, 64}, "signed": {8, 16, 32, 64}, "floating": {16, 32, 64},
 }  # fmt: skip
@@ -46,6 +53,7 @@ class Layout:
     bits: int
     photometric: int
     compression: int
+    dtype: np.dtype[Any]
     is_planar: bool
     offsets: tuple[int, ...]  # of strips or tiles
     counts: tuple[int, ...]  # their bytes
@@ -91,15 +99,14 @@ def layout_of(page: tifffile.TiffPage, data: bytes, max_pixels: int) -> Layout:
     expected, block = _blocks(page, width, height, channels, is_planar)
     offsets, counts = _segments(page, data, compression, expected, width * height * channels * bits)
     return Layout(
-        width, height, channels, bits, int(page.photometric), compression, is_planar, offsets, counts,
-        memory + block * item,
+        width, height, channels, bits, int(page.photometric), compression, page.dtype, is_planar,
+        offsets, counts, memory + block * item,
     )  # fmt: skip
 
 
 def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
     """(H, W, C). Raises PermanentError for pixels that are missing or damaged."""
-    assert page.dtype is not None
-    out = np.empty((layout.height, layout.width, layout.channels), page.dtype)
+    out = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
     tables = page.jpegtables if layout.compression in _JPEG else None
     for index, (start, count) in enumerate(zip(layout.offsets, layout.counts, strict=True)):
         body = data[start : start + count]
@@ -111,12 +118,14 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
             raise _damaged("a strip or tile is missing")
         part = block[0, : layout.height - top, : layout.width - left]
         rows, columns = part.shape[:2]
-        if page.dtype == np.bool_:
+        if layout.dtype == np.bool_:
             part = part != 0
         if layout.compression in _CCITT and not _is_whole_fax(body, part, page, layout):
-            raise _damaged("the last rows of a fax-coded strip are missing, or blank, which it does not tell")
-        if part.dtype != page.dtype:
-            raise _damaged(f"its samples are {part.dtype} where its tags say {page.dtype}")
+            raise _damaged(
+                "the last rows of a fax-coded strip are missing or blank, one cannot tell"
+            )
+        if part.dtype != layout.dtype:
+            raise _damaged(f"its samples are {part.dtype} where its tags say {layout.dtype}")
         place = out[top : top + rows, left : left + columns]
         if layout.is_planar:
             place[..., plane] = part[..., 0]
