@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
-from maskq_worker.imaging.colour_spaces import ColourSpace, Primaries
+from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.formats import check_size, invalid
 from maskq_worker.imaging.picture import Picture
 
@@ -40,7 +40,8 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     if header is not None:
         check_size((header.width, abs(header.height)), max_pixels)
         on_pixels(header.width * abs(header.height) * 2)
-        image, notes = None, []
+        image: Image.Image | None = None
+        notes: list[str] = []
         if header.compression in _BIT_FIELDS and header.bits in (16, 32):
             image = _from_fields(data, header)
         elif _RUNS.get(header.compression) == header.bits:
@@ -196,5 +197,4 @@ def _calibrated(data: bytes) -> ColourSpace | str | None:
     points = [part / sum(xyz) if sum(xyz) else 0.0 for xyz in (white, *colours) for part in xyz[:2]]
     if max(gammas) - min(gammas) > 0.01 or not gammas[0]:
         return "colour information ignored: its channels have different gammas"
-    primaries: Primaries = tuple(points)  # type: ignore[assignment]  # four times x and y
-    return colour_spaces.by_numbers(1 / gammas[0], primaries)
+    return colour_spaces.by_numbers(1 / gammas[0], tuple(points))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maskq_worker.imaging.samples import rows
 
 Linear = Callable[[NDArray[Any]], NDArray[Any]]  # samples 0..1 to light, where 1 is white
-Primaries = tuple[float, float, float, float, float, float, float, float]  # x, y of W, R, G, B
+Primaries = tuple[float, ...]  # x and y of white, red, green and blue: eight numbers
 
 SDR_WHITE: Final = 203.0  # cd/m², the white of what is no highlight in HDR (ITU-R BT.2408)
 SAME: Final = 2  # levels; colours that differ by no more count as sRGB

@@ -121,6 +121,7 @@ def _finished(picture: Picture) -> Decoded:
 def _coloured(picture: Picture) -> tuple[Image.Image, str | None]:
     """RGB or RGBA in the colours of sRGB, and what had to be done for it."""
     image = picture.image
+    note: str | None
     alpha = picture.alpha
     if image.mode == "LA":
         image, alpha = image.getchannel("L"), image.getchannel("A")

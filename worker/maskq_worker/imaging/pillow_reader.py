@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
 from typing import Final
 
 from PIL import ExifTags, Image, PngImagePlugin
@@ -38,12 +37,12 @@ def set_up(max_pixels: int) -> None:
         warnings.filterwarnings("ignore", module=_QUIET_PILLOW[3].pattern)
 
 
-def opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     """Only the header is read. Raises UnidentifiedImageError for other formats."""
     return Image.open(io.BytesIO(data), formats=formats)
 
 
-def picture(data: bytes, formats: Sequence[str]) -> Picture:
+def picture(data: bytes, formats: tuple[str, ...]) -> Picture:
     """Open and load. Raises what Pillow raises."""
     with opened(data, formats) as source:
         return loaded(source, data)

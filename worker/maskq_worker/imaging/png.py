@@ -23,7 +23,7 @@ from maskq_worker.imaging.formats import check_size, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT")
 _LENGTHS: Final = {b"pHYs": 9, b"tIME": 7, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
 _ANIMATION: Final = (b"acTL", b"fcTL", b"fdAT")
 _BEFORE_PIXELS: Final = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
@@ -81,6 +81,9 @@ def read(data: bytes) -> Chunks:
         if not kind.isalpha():
             raise invalid("the PNG image is damaged: it has a chunk without a name")
         body = view[start:end]
+        if kind == b"IEND":
+            chunks.is_cut = position > len(data)
+            break
         if kind == b"IDAT" and position > len(data):
             chunks.kept.append((kind, body))  # the decoder will see whether pixels are missing
             break
@@ -88,9 +91,6 @@ def read(data: bytes) -> Chunks:
         is_sound = checksum == data[end:position] and length == _LENGTHS.get(kind, length)
         if kind in _PIXELS and not is_sound:
             raise invalid(f"the PNG image is damaged: its {kind.decode()} chunk fails its checksum")
-        if kind == b"IEND":
-            chunks.is_cut = False
-            break
         is_late = has_pixels and kind in _BEFORE_PIXELS
         if is_sound and not is_late:
             chunks.kept.append((kind, body))
@@ -239,10 +239,10 @@ def _deep(chunks: Chunks, colour_type: int, space: ColourSpace | str | None) -> 
         raise invalid("the PNG image is damaged: its samples are not what its header says")
     colours = 3 if colour_type in (2, 6) else 1
     key, icc = chunks.first(b"tRNS"), _profile(chunks)
-    notes = []
+    notes: list[str] = []
     if isinstance(space, ColourSpace) and icc is None and not space.is_srgb():
-        shown, scaled = space.to_srgb(pixels[..., :colours]), "scaled from 0..65535 to 0..255"
-        notes = [scaled, space.note]
+        shown = space.to_srgb(pixels[..., :colours])
+        notes = ["scaled from 0..65535 to 0..255", space.note]
     else:
         shown, scaled = samples.to_eight_bits(pixels[..., :colours], bits=16)
         notes = [scaled] if scaled else []
@@ -275,7 +275,7 @@ def _space(chunks: Chunks) -> ColourSpace | str | None:
     numbers = [value / 100_000 for value in struct.unpack(">8I", points)] if points else None
     return colour_spaces.by_numbers(
         int.from_bytes(gamma, "big") / 100_000 if gamma else None,
-        (*numbers,) if numbers else None,  # type: ignore[arg-type]  # eight of them
+        tuple(numbers) if numbers else None,
     )
 
 

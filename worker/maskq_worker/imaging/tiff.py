@@ -30,10 +30,10 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
     """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
-    flags = dict.fromkeys(
-        ("is_ndpi", "is_lsm", "is_scanimage", "is_stk", "is_eer", "is_ome"), False
+    file = tifffile.TiffFile(
+        io.BytesIO(data), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False, is_eer=False
     )
-    with tifffile.TiffFile(io.BytesIO(data), **flags) as file:
+    with file:
         page, notes, frames = _shown(file)
         layout = tiff_samples.layout_of(page, data, max_pixels)
         on_pixels(layout.memory // 8)

@@ -185,7 +185,7 @@ def _describe_colours(page: tifffile.TiffPage, result: Picture) -> None:
     if result.image.mode == "RGB" and points is not None and white is not None:
         numbers = (*_ratios(white), *_ratios(points))
         if len(numbers) == 8:
-            found = colour_spaces.by_numbers(None, numbers)  # type: ignore[arg-type]
+            found = colour_spaces.by_numbers(None, numbers)
             if isinstance(found, ColourSpace):
                 result.space = found
             else:
