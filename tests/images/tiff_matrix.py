@@ -57,7 +57,7 @@ def _deep(samples: np.ndarray, bits: int) -> np.ndarray:
 
 def kinds() -> dict[str, Kind]:
     out: dict[str, Kind] = {}
-    for bits in (1, 2, 4, 8, 12, 16):
+    for bits in (1, 2, 3, 4, 7, 8, 10, 12, 14, 16):
         stored = _deep(GRAY, bits)
         shown = as_gray(back(by_depth(GRAY, bits), bits))
         note = f"scaled from 0..{2**bits - 1} to 0..255" if bits > 8 else None

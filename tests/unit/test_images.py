@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -287,6 +289,21 @@ def test_no_warning_of_pillow_escapes_and_none_of_ours_is_hidden() -> None:
         decoded(odd)
         warnings.warn("of our own", stacklevel=1)
     assert [str(warning.message) for warning in escaped] == ["of our own"]
+
+
+def test_decoding_needs_no_torch_and_reads_usual_files_without_the_readers_of_rare_ones() -> None:
+    """Given a process that decodes a JPEG, Then neither torch nor TIFF's libraries are loaded."""
+    program = (
+        "import sys, maskq_worker.imaging as i; i.decode(sys.stdin.buffer.read(), max_pixels=10**6); "
+        "print([m for m in ('torch', 'tifffile', 'imagecodecs', 'celery') if m in sys.modules])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        input=saved(scene(), "JPEG"),
+        capture_output=True,
+        timeout=60,
+    )
+    assert child.stdout.strip() == b"[]", child.stderr
 
 
 def test_nothing_of_the_input_but_its_pixels_is_kept() -> None:
