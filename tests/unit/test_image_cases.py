@@ -78,3 +78,10 @@ def test_a_jpeg_that_is_cut_and_closed_is_refused() -> None:
 
 def test_a_whole_jpeg_without_its_end_is_accepted() -> None:
     assert of("jpeg-without-eoi.jpg").notes == ("ends too early, after its last pixel",)
+
+
+def test_damaged_codes_of_lzw_do_not_end_the_process() -> None:
+    """Given codes on which imagecodecs' own decoder writes outside its memory, Then it is refused."""
+    with pytest.raises(PermanentError) as caught:
+        of("lzw-damaged-codes.tif")
+    assert caught.value.code is FailureCode.INVALID_IMAGE

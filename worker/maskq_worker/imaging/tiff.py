@@ -31,7 +31,12 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
     """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
     file = tifffile.TiffFile(
-        io.BytesIO(data), is_ndpi=False, is_lsm=False, is_scanimage=False, is_stk=False, is_eer=False
+        io.BytesIO(data),
+        is_ndpi=False,
+        is_lsm=False,
+        is_scanimage=False,
+        is_stk=False,
+        is_eer=False,
     )
     with file:
         page, notes, frames = _shown(file)

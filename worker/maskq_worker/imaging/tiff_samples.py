@@ -11,18 +11,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from maskq_worker.imaging import jpeg, tiff_fax
+from maskq_worker.imaging import jpeg, tiff_fax, tiff_lzw
 from maskq_worker.imaging.formats import check_size, invalid, too_large
 from maskq_worker.imaging.jpeg_layout import layout_of as jpeg_layout_of
 
 MAX_TILE: Final = 4096 * 4096  # pixels of a tile, where its image is no larger
 _MOST_CHANNELS: Final = 32
 _SAMPLE_BYTES: Final = 8  # of each accepted pixel that samples may take
-_NONE, _CCITT, _JPEG, _WEBP, _LERC = 1, (2, 3, 4), (7, 33007), 50001, 34887
+_NONE, _CCITT, _LZW, _JPEG, _WEBP, _LERC = 1, (2, 3, 4), 5, (7, 33007), 50001, 34887
 _JPEG_2000: Final = (33005, 34712)
 # The allow-list of compressions; others are refused by name.
 _COMPRESSIONS: Final = {
-    _NONE, *_CCITT, 5, *_JPEG, 8, 32946, 32773, *_JPEG_2000, _LERC, 50000, _WEBP,
+    _NONE, *_CCITT, _LZW, *_JPEG, 8, 32946, 32773, *_JPEG_2000, _LERC, 50000, _WEBP,
 }  # fmt: skip
 _NAMES: Final = {
     6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 22610: "JPEG XR", 32766: "NeXT", 32771: "CCITT RLE/W",
@@ -108,10 +108,16 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
     """(H, W, C). Raises PermanentError for pixels that are missing or damaged."""
     out = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
     tables = page.jpegtables if layout.compression in _JPEG else None
+    is_turned = layout.compression == _LZW and page.fillorder == 2
+    if layout.compression == _LZW:  # unpacked here, so that tifffile takes it for raw
+        page.compression, page.fillorder = _NONE, 1
     for index, (start, count) in enumerate(zip(layout.offsets, layout.counts, strict=True)):
         body = data[start : start + count]
         if layout.compression in _WHOLE_IMAGES or layout.compression == _LERC:
             _check_inner(body, page, layout, tables)
+        if layout.compression == _LZW:
+            coded = bytes(imagecodecs.bitorder_decode(body)) if is_turned else body
+            body = tiff_lzw.unpacked(coded, _packed_size(page, layout, index))
         options = {"jpegtables": tables} if layout.compression in _JPEG else {}
         block, (plane, _, top, left, _), _ = page.decode(body, index, **options)
         if block is None:
@@ -132,6 +138,18 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
         else:
             place[...] = part
     return out
+
+
+def _packed_size(page: tifffile.TiffPage, layout: Layout, index: int) -> int:
+    """Bytes of a strip or tile before it was compressed; the last strip may have fewer rows."""
+    width, rows = layout.width, min(page.rowsperstrip, layout.height)
+    if page.is_tiled:
+        width, rows = page.tilewidth, page.tilelength
+    else:
+        top = index * rows % (-(-layout.height // rows) * rows)
+        rows = min(rows, layout.height - top)
+    samples = width * (1 if layout.is_planar else layout.channels)
+    return rows * -(-samples * layout.bits // 8)
 
 
 def _is_whole_fax(
