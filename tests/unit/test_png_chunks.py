@@ -111,8 +111,23 @@ def test_a_black_last_row_is_no_missing_one() -> None:
         assert np.array_equal(np.asarray(result.image), black)
 
 
-@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"IDAT"])
-def test_another_checksum_of_pixels_is_refused(kind: bytes) -> None:
+def test_another_checksum_around_sound_pixels_does_not_matter() -> None:
+    """Given pixels that unpack to what their own checksum says, Then that of the chunk is not asked."""
+    for depth in (8, 16):
+        data = bytearray(png(in_depth(depth), depth, 2))
+        data[-13] ^= 1
+        assert np.array_equal(np.asarray(decoded(bytes(data)).image), RGB)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_pixels_with_another_checksum_are_refused(depth: int) -> None:
+    data = bytearray(whole(rows_of(depth, interlaced=False), depth, interlaced=False))
+    data[-17] ^= 1
+    assert "damaged or cut short" in refused(bytes(data))
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE"])
+def test_another_checksum_of_a_header_is_refused(kind: bytes) -> None:
     index = (GRAY % 4).astype(np.uint8)
     data = bytearray(png(index, 8, 3, before=chunk(b"PLTE", RGB[:4, 0].tobytes())))
     at = data.index(kind)

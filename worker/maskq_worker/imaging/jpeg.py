@@ -82,9 +82,7 @@ def _decoded(data: bytes, layout: Layout, mode: str) -> tuple[Image.Image, list[
         return _unheard(data, layout)
     if raw == mode:
         return Image.fromarray(pixels.reshape(pixels.shape[:2])), notes
-    size = (layout.width, layout.height)
-    image = Image.frombuffer(mode, size, pixels, "raw", raw, 0, 1)
-    return image if image.mode == mode else image.convert(mode), notes
+    return Image.frombytes(mode, (layout.width, layout.height), pixels, "raw", raw), notes
 
 
 class _UnusualSampling(Exception):

@@ -84,9 +84,11 @@ def read(data: bytes) -> Chunks:
         if kind == b"IEND":
             chunks.is_cut = position > len(data)
             break
-        if kind == b"IDAT" and position > len(data):
-            chunks.kept.append((kind, body))  # the decoder will see whether pixels are missing
-            break
+        if kind == b"IDAT":
+            # Its decoder sees whether pixels are missing, and compares a checksum of all of them.
+            chunks.kept.append((kind, body))
+            has_pixels = True
+            continue
         checksum = zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
         is_sound = checksum == data[end:position] and length == _LENGTHS.get(kind, length)
         if kind in _PIXELS and not is_sound:
@@ -94,7 +96,6 @@ def read(data: bytes) -> Chunks:
         is_late = has_pixels and kind in _BEFORE_PIXELS
         if is_sound and not is_late:
             chunks.kept.append((kind, body))
-            has_pixels |= kind == b"IDAT"
         elif position <= len(data):
             chunks.damaged.append(kind.decode())
     return chunks
