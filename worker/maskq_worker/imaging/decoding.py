@@ -36,6 +36,8 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_PART: Final = 1_000_000  # pixels that are converted at one time
+
 OnPixels = Callable[[int], object]
 
 
@@ -137,15 +139,17 @@ def _coloured(picture: Picture) -> tuple[Image.Image, str | None]:
 
 
 def _converted(image: Image.Image, space: ColourSpace) -> tuple[Image.Image, str | None]:
+    """In place, part by part: a second image would take as much memory again."""
     if space.is_srgb():
         return to_srgb(image, None)
-    samples = np.asarray(image).reshape(image.height, image.width, -1)
-    colours = 1 if image.mode == "L" else 3
-    shown = space.to_srgb(samples[..., :colours])
-    converted = Image.fromarray(shown[..., 0] if colours == 1 else shown).convert("RGB")
-    if image.mode == "RGBA":
-        converted.putalpha(image.getchannel("A"))
-    return converted, space.note
+    step = max(1, _PART // image.width)
+    for top in range(0, image.height, step):
+        box = (0, top, image.width, min(top + step, image.height))
+        levels = np.array(image.crop(box))
+        colours = levels[..., np.newaxis] if image.mode == "L" else levels[..., :3]
+        colours[...] = space.to_srgb(colours)
+        image.paste(Image.fromarray(levels), box)
+    return _plain_rgb(image) if image.mode == "L" else image, space.note
 
 
 def _on_white(
