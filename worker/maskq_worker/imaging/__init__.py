@@ -4,7 +4,7 @@ Imports neither torch nor the queue, so that a process that only decodes stays s
 
 - decoding.py: the way through, and what all formats have in common at its end
 - formats.py: what is accepted, and how the rest is refused
-- jpeg.py, png.py, tiff.py, bmp.py, isobmff.py, pillow_reader.py: the readers of the formats
+- jpeg/, tiff/, png.py, bmp.py, isobmff.py, pillow_reader.py: the readers of the formats
 - samples.py, pixel_modes.py: samples of any type as 8 bits
 - colour.py, colour_spaces.py: by profile and by numbers to sRGB
 """

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
 from maskq_worker.imaging.formats import check_size, invalid
-from maskq_worker.imaging.jpeg_layout import Layout, layout_of
+from maskq_worker.imaging.jpeg.layout import Layout, layout_of
 from maskq_worker.imaging.picture import Picture
 
 USUAL_SCANS: Final = 100  # ten are usual

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import tifffile
 
-from maskq_worker.imaging import tiff_colours, tiff_samples
 from maskq_worker.imaging.formats import MAX_FRAMES, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.tiff import colours, segments
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SUB_IFDS: Final = 330
@@ -40,10 +40,10 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     )
     with file:
         page, notes, frames = _shown(file)
-        layout = tiff_samples.layout_of(page, data, max_pixels)
+        layout = segments.layout_of(page, data, max_pixels)
         on_pixels(layout.memory // 8)
-        samples = tiff_samples.read(page, data, layout)
-        result = tiff_colours.picture(page, layout, samples)
+        samples = segments.read(page, data, layout)
+        result = colours.picture(page, layout, samples)
     result.notes[:0] = notes
     result.frames = frames
     return result

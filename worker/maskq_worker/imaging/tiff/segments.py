@@ -11,9 +11,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from maskq_worker.imaging import jpeg, tiff_fax, tiff_lzw
+from maskq_worker.imaging import jpeg
 from maskq_worker.imaging.formats import check_size, invalid, too_large
-from maskq_worker.imaging.jpeg_layout import layout_of as jpeg_layout_of
+from maskq_worker.imaging.jpeg.layout import layout_of as jpeg_layout_of
+from maskq_worker.imaging.tiff import fax, lzw
 
 MAX_TILE: Final = 4096 * 4096  # pixels of a tile, where its image is no larger
 _MOST_CHANNELS: Final = 32
@@ -117,7 +118,7 @@ def read(page: tifffile.TiffPage, data: bytes, layout: Layout) -> NDArray[Any]:
             _check_inner(body, page, layout, tables)
         if layout.compression == _LZW:
             coded = bytes(imagecodecs.bitorder_decode(body)) if is_turned else body
-            body = tiff_lzw.unpacked(coded, _packed_size(page, layout, index))
+            body = lzw.unpacked(coded, _packed_size(page, layout, index))
         options = {"jpegtables": tables} if layout.compression in _JPEG else {}
         block, (plane, _, top, left, _), _ = page.decode(body, index, **options)
         if block is None:
@@ -156,7 +157,7 @@ def _is_whole_fax(
     body: bytes, block: NDArray[Any], page: tifffile.TiffPage, layout: Layout
 ) -> bool:
     coded = bytes(imagecodecs.bitorder_decode(body)) if page.fillorder == 2 else body
-    return tiff_fax.holds_all_rows(coded, block[..., 0], layout.compression)
+    return fax.holds_all_rows(coded, block[..., 0], layout.compression)
 
 
 def _blocks(
