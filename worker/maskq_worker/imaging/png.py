@@ -113,13 +113,13 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
     check_size((width, height), max_pixels)
     on_pixels(width * height * (2 if depth == 16 else 1))
-    _drop_odd_transparency(chunks, colour_type)
+    _drop_malformed_transparency(chunks, colour_type)
     place = _first_frame(chunks, width, height)
     space = _space(chunks)
     if depth == 16:
-        result = _deep(chunks, colour_type, space)
+        result = _sixteen_bits(chunks, colour_type, space)
     else:
-        result = _shallow(data if chunks.is_whole else b"", chunks)
+        result = _up_to_eight_bits(data if chunks.is_whole else b"", chunks)
         if isinstance(space, ColourSpace) and result.icc is None:
             result.space = space
     if isinstance(space, str) and result.icc is None:
@@ -131,7 +131,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     return result
 
 
-def _drop_odd_transparency(chunks: Chunks, colour_type: int) -> None:
+def _drop_malformed_transparency(chunks: Chunks, colour_type: int) -> None:
     """A tRNS chunk of a length that the colours do not have."""
     key, palette = chunks.first(b"tRNS"), chunks.first(b"PLTE") or b""
     if key is None:
@@ -181,7 +181,7 @@ def _on_canvas(frame: Picture, size: tuple[int, int], place: tuple[int, int, int
     return frame
 
 
-def _shallow(whole: bytes, chunks: Chunks) -> Picture:
+def _up_to_eight_bits(whole: bytes, chunks: Chunks) -> Picture:
     """By Pillow. whole: the file, where it can have it as it is."""
     kept = [(k, b) for k, b in chunks.kept if k not in _ANIMATION]
     try:
@@ -230,7 +230,7 @@ def _has_all_rows(chunks: Chunks) -> bool:
     return found >= expected
 
 
-def _deep(chunks: Chunks, colour_type: int, space: ColourSpace | str | None) -> Picture:
+def _sixteen_bits(chunks: Chunks, colour_type: int, space: ColourSpace | str | None) -> Picture:
     """16 bits, which Pillow holds for gray alone: converted to sRGB before they become 8."""
     import imagecodecs  # here, since it takes a while and most PNGs are of 8 bits
 

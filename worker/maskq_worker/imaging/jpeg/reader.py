@@ -19,8 +19,9 @@ from maskq_worker.imaging.picture import Picture
 USUAL_SCANS: Final = 100  # ten are usual
 MAX_SCANNED: Final = 10**10  # pixels over all scans, some 15 s
 _EOI: Final = b"\xff\xd9"
-_FILLED: Final = 64  # zeros at the end that are no pixels
-_PADDING: Final = 16  # bytes that encoders may leave behind the last row
+_FEWEST_ZEROS: Final = 64  # zeros at the end that are no pixels
+_TALLEST: Final = 65_500  # rows that libjpeg accepts
+_MOST_PADDING: Final = 16  # bytes that encoders may leave behind the last row
 _PROCESSES: Final = {
     0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
     0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical",
@@ -69,17 +70,19 @@ def check_process(layout: Layout) -> None:
 def check_pixels(data: bytes, layout: Layout) -> list[str]:
     """Raises PermanentError for pixels that are missing or damaged; else notes on the file."""
     try:
-        return _judged(data, layout, "CMYK" if len(layout.components) == 4 else "GRAY", factor=8)[1]
+        return _checked_pixels(
+            data, layout, "CMYK" if len(layout.components) == 4 else "GRAY", factor=8
+        )[1]
     except _UnusualSampling:
-        return _unheard(data, layout)[1]
+        return _decode_by_pillow(data, layout)[1]
 
 
 def _decoded(data: bytes, layout: Layout, mode: str) -> tuple[Image.Image, list[str]]:
     colours, raw = _MODES[mode]
     try:
-        pixels, notes = _judged(data, layout, colours, factor=1)
+        pixels, notes = _checked_pixels(data, layout, colours, factor=1)
     except _UnusualSampling:
-        return _unheard(data, layout)
+        return _decode_by_pillow(data, layout)
     if raw == mode:
         return Image.fromarray(pixels.reshape(pixels.shape[:2])), notes
     return Image.frombytes(mode, (layout.width, layout.height), pixels, "raw", raw), notes
@@ -89,21 +92,21 @@ class _UnusualSampling(Exception):
     """Sampling factors that libjpeg-turbo's own interface does not read, but libjpeg's does."""
 
 
-def _unheard(data: bytes, layout: Layout) -> tuple[Image.Image, list[str]]:
+def _decode_by_pillow(data: bytes, layout: Layout) -> tuple[Image.Image, list[str]]:
     """By Pillow, which says nothing of missing pixels; these are known by libjpeg's middle gray.
 
     A header that says more rows shows by them whether the file has more than it should.
     """
-    body, notes = _ended(data, layout)
+    body, notes = _with_end_marker(data, layout)
     image = _loaded(body)
     taller = bytearray(body)
     height = (layout.height // layout.step + 2) * layout.step
-    taller[layout.size_at : layout.size_at + 2] = height.to_bytes(2, "big")
+    taller[layout.size_at : layout.size_at + 2] = min(height, _TALLEST).to_bytes(2, "big")
     corner = (max(0, layout.width - 8), layout.height - 1, layout.width, layout.height)
     start = (0, height - 8, 8, height)
     if _is_middle_gray(image.crop(corner)):
         raise invalid("the JPEG image is damaged or cut short: its last pixels are missing")
-    if not _is_middle_gray(_loaded(bytes(taller)).crop(start)):
+    if height <= _TALLEST and not _is_middle_gray(_loaded(bytes(taller)).crop(start)):
         raise invalid(
             f"the JPEG image is damaged: pixels follow the last of its {layout.height} rows"
         )
@@ -122,7 +125,9 @@ def _is_middle_gray(image: Image.Image) -> bool:
     return all(band in ((128, 128), (127, 127)) for band in bands)
 
 
-def _judged(data: bytes, layout: Layout, colours: str, *, factor: int) -> tuple[Pixels, list[str]]:
+def _checked_pixels(
+    data: bytes, layout: Layout, colours: str, *, factor: int
+) -> tuple[Pixels, list[str]]:
     """The pixels and notes on what is odd about the file.
 
     libjpeg's first warning ends the decoding. Where it is one about harmless things, the image is
@@ -133,33 +138,33 @@ def _judged(data: bytes, layout: Layout, colours: str, *, factor: int) -> tuple[
     if any(scan.has_hole for scan in layout.scans):
         raise invalid("the JPEG image is damaged: a part of its pixels is overwritten by zeros")
     notes = ["its last scans are missing: coarser than it was"] if layout.is_coarse else []
-    body, said = _ended(data, layout)
+    body, said = _with_end_marker(data, layout)
     notes += said
-    heard = _heard(body, colours, factor)
-    if isinstance(heard, str) and _UNUSUAL in heard:
+    outcome = _decode_strictly(body, colours, factor)
+    if isinstance(outcome, str) and _UNUSUAL in outcome:
         raise _UnusualSampling
-    if isinstance(heard, str) and any(text in heard for text in _HARMLESS):
-        again = _heard(layout.bare(body), "CMYK" if colours == "CMYK" else "GRAY", 8)
-        heard = again if isinstance(again, str) else _loosely(body, colours, factor)
-    if isinstance(heard, str):
-        notes.append(_judgement(heard, layout))
-        heard = _loosely(body, colours, factor)
-    return heard, notes
+    if isinstance(outcome, str) and any(text in outcome for text in _HARMLESS):
+        again = _decode_strictly(layout.bare(body), "CMYK" if colours == "CMYK" else "GRAY", 8)
+        outcome = again if isinstance(again, str) else _decode_leniently(body, colours, factor)
+    if isinstance(outcome, str):
+        notes.append(_note_for(outcome, layout))
+        outcome = _decode_leniently(body, colours, factor)
+    return outcome, notes
 
 
-def _ended(data: bytes, layout: Layout) -> tuple[bytes, list[str]]:
+def _with_end_marker(data: bytes, layout: Layout) -> tuple[bytes, list[str]]:
     """The image without what lies behind it, and with an end."""
     if layout.end is not None:
         return data[: layout.end], []
     body = data.rstrip(b"\0")
-    if len(data) - len(body) < _FILLED:
+    if len(data) - len(body) < _FEWEST_ZEROS:
         body = data
     elif body.endswith(b"\xff"):
         body += b"\0"  # a stuffed FF is a part of the pixels
     return body + _EOI, ["ends too early, after its last pixel"]
 
 
-def _heard(body: bytes, colours: str, factor: int) -> Pixels | str:
+def _decode_strictly(body: bytes, colours: str, factor: int) -> Pixels | str:
     """Pixels, or libjpeg's first warning."""
     try:
         return _pixels(body, colours, factor, strict=True)
@@ -167,7 +172,7 @@ def _heard(body: bytes, colours: str, factor: int) -> Pixels | str:
         return str(error)
 
 
-def _loosely(body: bytes, colours: str, factor: int) -> Pixels:
+def _decode_leniently(body: bytes, colours: str, factor: int) -> Pixels:
     return _pixels(body, colours, factor, strict=False)
 
 
@@ -176,7 +181,7 @@ def _pixels(body: bytes, colours: str, factor: int, *, strict: bool) -> Pixels:
     return simplejpeg.decode_jpeg(body, colours, strict=strict, **smallest)
 
 
-def _judgement(warning: str, layout: Layout) -> str:
+def _note_for(warning: str, layout: Layout) -> str:
     """The note for a warning. Raises PermanentError where it means that pixels are wrong."""
     if _OUT_OF_ORDER in warning:
         return "its scans contradict one another"
@@ -185,7 +190,7 @@ def _judgement(warning: str, layout: Layout) -> str:
         raise invalid(f"the JPEG image is damaged or cut short: {warning}")
     # What is left behind the last row may be padding, or rows that the header does not count.
     count, blocks = int(left_over[1]), -(-layout.width // 8)
-    if count > max(_PADDING, blocks // 4):
+    if count > max(_MOST_PADDING, blocks // 4):
         raise invalid(
             f"the JPEG image is damaged: {count} bytes of pixels follow the last of its "
             f"{layout.height} rows"

@@ -39,7 +39,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
         is_eer=False,
     )
     with file:
-        page, notes, frames = _shown(file)
+        page, notes, frames = _shown_page(file)
         layout = segments.layout_of(page, data, max_pixels)
         on_pixels(layout.memory // 8)
         samples = segments.read(page, data, layout)
@@ -49,24 +49,24 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     return result
 
 
-def _shown(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
+def _shown_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
     """The page that a viewer shows, notes on what is left, and the note on other pages."""
     pages = _pages(file)
     if not pages:
         raise invalid("the TIFF image is damaged or cut short: it has no pages")
     first = pages[0]
-    inside = _inside(first) if _SUB_IFDS in first.tags else []
-    if any(_is_raw(page) for page in (*pages[:2], *inside)):
+    sub_pages = _sub_pages(first) if _SUB_IFDS in first.tags else []
+    if any(_is_raw(page) for page in (*pages[:2], *sub_pages)):
         raise _camera_raw()
-    full = [page for page in pages if not _kind(page) & (_REDUCED | _MASK)]
+    full = [page for page in pages if not _page_kind(page) & (_REDUCED | _MASK)]
     if not full and _SUB_IFDS in first.tags:
-        full = [page for page in inside if not _kind(page) & (_REDUCED | _MASK)]
+        full = [page for page in sub_pages if not _page_kind(page) & (_REDUCED | _MASK)]
         if not full:
             raise _camera_raw()
     notes = []
     if full and full[0] is not first:
         notes.append("its thumbnail left out")
-    if any(_kind(page) & _MASK for page in pages):
+    if any(_page_kind(page) & _MASK for page in pages):
         notes.append("transparency mask ignored")
     if len(pages) > MAX_FRAMES:
         return (full or pages)[0], notes, f"first of more than {MAX_FRAMES} frames"
@@ -84,7 +84,7 @@ def _pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return pages
 
 
-def _inside(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
+def _sub_pages(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
     found: list[Any] = []
     try:
         for number in range(_MOST_SUB_IFDS):
@@ -94,7 +94,7 @@ def _inside(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
     return found
 
 
-def _kind(page: tifffile.TiffPage) -> int:
+def _page_kind(page: tifffile.TiffPage) -> int:
     return page.subfiletype if isinstance(page.subfiletype, int) else 0
 
 
