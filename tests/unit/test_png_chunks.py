@@ -103,6 +103,19 @@ def test_missing_rows_are_refused_even_if_the_stream_ends_properly(
         assert "damaged or cut short" in message
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_stream_far_longer_than_its_rows_is_not_unpacked(depth: int, interlaced: bool) -> None:
+    """Given 400 MB behind the rows and a wrong checksum after them, Then nobody comes that far."""
+    packer = zlib.compressobj()
+    head = packer.compress(rows_of(depth, interlaced=interlaced)) + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    data = whole(b"", depth, interlaced=interlaced)
+    empty = chunk(b"IDAT", zlib.compress(b""))
+    data = data.replace(empty, chunk(b"IDAT", head + zeros * 400 + packer.flush()))
+    assert np.array_equal(np.asarray(decoded(data).image), RGB)
+
+
 def test_a_black_last_row_is_no_missing_one() -> None:
     black = RGB.copy()
     black[-1] = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -112,7 +112,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
         raise invalid("the PNG image is damaged or cut short: its header cannot be read")
     width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
     check_size((width, height), max_pixels)
-    on_pixels(width * height * (2 if depth == 16 else 1))
+    on_pixels(width * height * (4 if depth == 16 else 1))
     _drop_malformed_transparency(chunks, colour_type)
     place = _first_frame(chunks, width, height)
     space = _space(chunks)
@@ -212,32 +212,51 @@ def _by_pillow(data: bytes, chunks: Chunks) -> Picture:
 
 def _has_all_rows(chunks: Chunks) -> bool:
     """Whether as many bytes unpack as the header says."""
+    expected = sum(part.size for part in _passes(chunks))
+    found = 0
+    for piece in _unpacked(chunks):
+        found += len(piece)
+        if found >= expected:
+            break
+    return found >= expected
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One of the smaller images that an interlaced one is made of, or the image itself."""
+
+    rows: slice
+    columns: slice
+    height: int
+    width: int
+    size: int  # bytes, with the filter of each row
+
+
+def _passes(chunks: Chunks) -> Iterator[_Pass]:
     width, height, depth, colour_type, _, _, interlaced = struct.unpack(
         ">IIBBBBB", chunks.kept[0][1]
     )
     bits = depth * _CHANNELS[colour_type]
-    expected = 0
     for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
-        columns, lines = -(-(width - left) // right), -(-(height - top) // down)
-        if columns > 0 and lines > 0:
-            expected += lines * (1 + -(-columns * bits // 8))
-    unpacker, found = zlib.decompressobj(), 0
+        wide, high = -(-(width - left) // right), -(-(height - top) // down)
+        if wide > 0 and high > 0:
+            size = high * (1 + -(-wide * bits // 8))
+            yield _Pass(slice(top, None, down), slice(left, None, right), high, wide, size)
+
+
+def _unpacked(chunks: Chunks) -> Iterator[bytes]:
+    """The stream of filtered rows, a part at a time."""
+    unpacker = zlib.decompressobj()
     for kind, body in chunks.kept:
         rest: bytes | memoryview = body if kind == b"IDAT" else b""
-        while len(rest) and found < expected:
-            found += len(unpacker.decompress(rest, _UNPACKED))
+        while len(rest) and not unpacker.eof:
+            yield unpacker.decompress(rest, _UNPACKED)
             rest = unpacker.unconsumed_tail
-    return found >= expected
 
 
 def _sixteen_bits(chunks: Chunks, colour_type: int, space: ColourSpace | str | None) -> Picture:
     """16 bits, which Pillow holds for gray alone: converted to sRGB before they become 8."""
-    import imagecodecs  # here, since it takes a while and most PNGs are of 8 bits
-
-    decoded = imagecodecs.png_decode(_written([c for c in chunks.kept if c[0] in _PIXELS]))
-    pixels: NDArray[Any] = decoded.reshape(*decoded.shape[:2], -1)
-    if pixels.dtype != np.uint16 or pixels.shape[2] != _CHANNELS.get(colour_type):
-        raise invalid("the PNG image is damaged: its samples are not what its header says")
+    pixels = _by_passes(chunks)
     colours = 3 if colour_type in (2, 6) else 1
     key, icc = chunks.first(b"tRNS"), _profile(chunks)
     notes: list[str] = []
@@ -259,6 +278,41 @@ def _sixteen_bits(chunks: Chunks, colour_type: int, space: ColourSpace | str | N
     return Picture(
         image, "PNG", icc=icc, orientation=_orientation(chunks.first(b"eXIf")), notes=notes
     )
+
+
+def _by_passes(chunks: Chunks) -> NDArray[Any]:
+    """(H, W, C) uint16, by libpng from rows that are unpacked here.
+
+    libpng itself unpacks whatever follows the rows, however much it is, and warns of interlacing.
+    """
+    import imagecodecs  # here, since it takes a while and most PNGs are of 8 bits
+
+    header = bytes(chunks.kept[0][1])
+    width, height = struct.unpack(">II", header[:8])
+    rows = _rows(chunks)
+    out = np.empty((height, width, _CHANNELS[header[9]]), np.uint16)
+    start = 0
+    for part in _passes(chunks):
+        body = zlib.compress(memoryview(rows)[start : start + part.size], 0)
+        start += part.size
+        smaller = struct.pack(">II", part.width, part.height) + header[8:12] + b"\0"
+        pixels = imagecodecs.png_decode(_written([(b"IHDR", smaller), (b"IDAT", body)]))
+        if pixels.dtype != np.uint16:
+            raise invalid("the PNG image is damaged: its samples are not what its header says")
+        out[part.rows, part.columns] = pixels.reshape(part.height, part.width, -1)
+    return out
+
+
+def _rows(chunks: Chunks) -> bytearray:
+    """As many bytes as the header says, or fewer."""
+    most = sum(part.size for part in _passes(chunks))
+    rows, behind = bytearray(), 0
+    for piece in _unpacked(chunks):  # to its end, where its checksum is, unless that is far
+        behind += max(0, len(rows) + len(piece) - most)
+        rows += piece[: most - len(rows)]
+        if behind > _UNPACKED:
+            break
+    return rows
 
 
 def _space(chunks: Chunks) -> ColourSpace | str | None:
