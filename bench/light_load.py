@@ -27,7 +27,7 @@ from maskq.contract import Output
 from maskq.contract.places import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
-from maskq_worker import images, outputs
+from maskq_worker import imaging, outputs
 from maskq_worker.cpu import cpu_environment
 from maskq_worker.model import load_segmenter
 from maskq_worker.object_store import ObjectStore
@@ -101,7 +101,7 @@ def _inline(source: S3Place) -> Callable[[], None]:
     def stages() -> None:
         place = S3Place("maskq", f"bench/{next(number)}")
         stored = store.get(source, max_bytes=settings.max_image_bytes)
-        decoded = images.decode(stored.body, max_pixels=settings.max_image_pixels)
+        decoded = imaging.decode(stored.body, max_pixels=settings.max_image_pixels)
         prepared = segmenter.prepare(decoded.image, outputs=wanted)
         (output,) = segmenter.run([prepared])
         assert not isinstance(output, Exception)

@@ -4,10 +4,10 @@ import os
 import signal
 from typing import Any
 
-from maskq_worker import __main__, images
+from maskq_worker import __main__, imaging
 
 DEADLY = (13, 13)
-_decode = images.decode
+_decode = imaging.decode
 
 
 def _decode_or_die(*args: Any, **options: Any) -> Any:
@@ -17,7 +17,7 @@ def _decode_or_die(*args: Any, **options: Any) -> Any:
     return decoded
 
 
-images.decode = _decode_or_die
+imaging.decode = _decode_or_die
 
 if __name__ == "__main__":
     __main__.main()

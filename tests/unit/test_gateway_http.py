@@ -29,6 +29,10 @@ class App:
         self.paths: list[str] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (await receive())["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            return await send({"type": "lifespan.shutdown.complete"})
         self.paths.append(scope["path"])
         size, more = 0, scope["path"] != "/early"
         while more:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from maskq.contract import FailureCode
 from maskq_worker.errors import JobError
-from maskq_worker.images import decode
+from maskq_worker.imaging import decode
 
 LIMIT = 1_000_000  # px
 PATIENCE = 5.0  # s for a single file

@@ -144,7 +144,7 @@ def quantize(
 def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
     """Upright RGB, in the order of their names; what is no image is named on stderr and left out."""
     from maskq_worker.errors import PermanentError
-    from maskq_worker.images import decode
+    from maskq_worker.imaging import decode
     from maskq_worker.settings import WorkerSettings
 
     largest = WorkerSettings.load().max_image_pixels

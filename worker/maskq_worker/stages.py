@@ -16,7 +16,7 @@ from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentReq
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
-from maskq_worker import images, outputs
+from maskq_worker import imaging, outputs
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.leases import Held
 from maskq_worker.object_store import (
@@ -32,7 +32,7 @@ from maskq_worker.room import Room
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
-    from maskq_worker.images import Decoded
+    from maskq_worker.imaging import Decoded
     from maskq_worker.model import ModelInput, ModelOutput, Scored, Segmenter
     from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
@@ -87,7 +87,7 @@ class Stages:
         times = Stopwatch()
         stored = self._fetch(job, record.request, urls)
         times.lap("fetch")
-        decoded = images.decode(
+        decoded = imaging.decode(
             stored.body,
             max_pixels=self._settings.max_image_pixels,
             on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),

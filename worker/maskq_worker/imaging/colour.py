@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str | N
     "perceptual" does is each vendor's own taste.
     """
     if image.mode == "LAB":
-        return _converted(image, ImageCms.createProfile("LAB")), "converted from Lab to sRGB"
+        return _applied(image, _from_lab()), "converted from Lab to sRGB"
     if not icc:
         return _plain(image), None
     try:
@@ -46,25 +47,38 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str | N
         return _plain(image), IGNORED
 
 
+@cache
+def _from_lab() -> ImageCms.ImageCmsTransform:
+    """Kept, since to build it takes 50 ms."""
+    return _transform(ImageCms.createProfile("LAB"), "LAB", "RGB")
+
+
 def _plain(image: Image.Image) -> Image.Image:
     return image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
 
 
-def _converted(
-    image: Image.Image, profile: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile
-) -> Image.Image:
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     output = "RGBA" if image.mode == "RGBA" else "RGB"
-    transform = ImageCms.buildTransform(
+    return _applied(image, _transform(profile, image.mode, output))
+
+
+def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    in_place = transform.input_mode == transform.output_mode
+    converted = ImageCms.applyTransform(image, transform, inPlace=in_place)
+    return image if converted is None else converted
+
+
+def _transform(
+    profile: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str, output: str
+) -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(
         profile,
         ImageCms.createProfile("sRGB"),
-        image.mode,
+        mode,
         output,
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    in_place = image.mode == output
-    converted = ImageCms.applyTransform(image, transform, inPlace=in_place)
-    return image if converted is None else converted
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
