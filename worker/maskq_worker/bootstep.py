@@ -25,6 +25,7 @@ from maskq.ledger.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
+from maskq_worker.decoding import Decoder, make_decoder
 from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
@@ -79,6 +80,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
         store = self._connect_store(worker)
+        self._decoder = _make_decoder(settings, worker.app.sizes.concurrency)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(1, "maskq-loading") as loading:
@@ -111,6 +113,7 @@ class ModelStep(bootsteps.StartStopStep):
             settings,
             ledger=self._ledger,
             store=store,
+            decoder=self._decoder,
             segmenter=self._segmenter,
             batcher=self._batcher,
             leases=self._leases,
@@ -212,6 +215,7 @@ class ModelStep(bootsteps.StartStopStep):
         while self._leases.holding() and time.monotonic() < end:
             time.sleep(0.05)
         self._release_rest()
+        self._decoder.close()
         self._batcher.close()
         self._watchdog.stop()
         self._retention.stop()
@@ -237,6 +241,13 @@ class ModelStep(bootsteps.StartStopStep):
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip
+
+
+def _make_decoder(settings: WorkerSettings, concurrency: int) -> Decoder:
+    try:
+        return make_decoder(settings, concurrency=concurrency)
+    except JobError as error:
+        raise InvalidRequest(error.message) from error
 
 
 def _end_for(device: str, error: Exception) -> None:

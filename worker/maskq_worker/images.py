@@ -44,8 +44,6 @@ _UPRIGHT: Final = {
 # As `warnings` keeps it, to see whether it is there already.
 _QUIET_PILLOW: Final = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 MAX_TILE: Final = 4096 * 4096  # pixels of a TIFF's tile, where its image is no larger
-USUAL_SCANS: Final = 100  # of a JPEG: ten, and what a video behind a photo may look like
-MAX_SCANNED: Final = 10**10  # pixels over all scans of a JPEG, some 15 s
 _PILLOWS_LIMIT: Final = 89_478_485  # pixels, by default
 _MAX_PROFILE: Final = 16 * 2**20  # bytes
 _TIFF_REDUCED: Final = 254  # tag; odd: this page is a smaller copy of another picture of the file
@@ -110,7 +108,6 @@ def decode(
         with _open(data) as source:
             _check_size(source.size, max_pixels)
             _check_tiff(source)
-            _check_scans(source, data)
             on_pixels(source.width * source.height)
             return _decoded(source, data, max_pixels)
     except JobError:
@@ -195,14 +192,6 @@ def _check_tiff(source: Image.Image) -> None:
         raise _invalid(
             "the object is a camera raw file, which is not accepted; export it as JPEG or TIFF"
         )
-
-
-def _check_scans(source: Image.Image, data: bytes) -> None:
-    """Raises PermanentError for a JPEG that would take minutes: each scan goes over all pixels."""
-    scans = data.count(b"\xff\xda") if source.format in ("JPEG", "MPO") else 0
-    most = max(USUAL_SCANS, MAX_SCANNED // (source.width * source.height))
-    if scans > most:
-        raise _invalid(f"the JPEG image is built up in {scans} scans; at most {most} are read")
 
 
 def _decoded(source: Image.Image, data: bytes, max_pixels: int) -> Decoded:

@@ -35,7 +35,12 @@ class WorkerSettings(Settings):
     s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
+    max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
+    max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
     max_decoded_bytes: int = Field(default=2**31, ge=1)  # of the images in hand together: room.py
+    # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
+    decode_in: Literal["process", "thread"] | None = None
+    decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least
     # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
     allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
     # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.

@@ -1,0 +1,79 @@
+"""Memory that a worker and one of its decoding processes both see."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+RGBX: Final = 4  # bytes a pixel, as Pillow holds RGB
+_STRIP_PIXELS: Final = 2**20  # copied at one time, so that a large image is not held twice
+
+
+class SharedBuffer:
+    """An anonymous file in memory, mapped by both processes.
+
+    Its size is sealed: a process that made it shorter would end the other one with SIGBUS.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        """Owns `fd`."""
+        self.fd = fd
+        self.size = size
+        self._map = mmap.mmap(fd, size)
+
+    @classmethod
+    def create(cls, size: int) -> SharedBuffer:
+        """size: bytes; they take memory once they are written."""
+        fd = os.memfd_create("maskq-decoding", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        return cls(fd, size)
+
+    @classmethod
+    def opened(cls, fd: int) -> SharedBuffer:
+        """One that another process created."""
+        return cls(fd, os.fstat(fd).st_size)
+
+    def write(self, data: bytes) -> None:
+        self._map[: len(data)] = data
+
+    def read(self, length: int) -> bytes:
+        return self._map[:length]
+
+    def write_image(self, image: Image.Image) -> None:
+        """image: RGB, at most `size` / 4 pixels."""
+        rows = max(1, _STRIP_PIXELS // image.width)
+        if rows >= image.height:
+            self.write(image.tobytes("raw", "RGBX"))
+            return
+        at = 0
+        for top in range(0, image.height, rows):
+            box = (0, top, image.width, min(top + rows, image.height))
+            strip = image.crop(box).tobytes("raw", "RGBX")
+            self._map[at : at + len(strip)] = strip
+            at += len(strip)
+
+    def read_image(self, width: int, height: int) -> Image.Image:
+        """A copy: the other process may write to this memory at any time."""
+        from PIL import Image
+
+        with self._view(width * height * RGBX) as pixels:
+            return Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
+
+    def close(self) -> None:
+        if not self._map.closed:
+            self._map.close()
+            os.close(self.fd)
+
+    @contextmanager
+    def _view(self, length: int) -> Iterator[memoryview]:
+        with memoryview(self._map) as whole, whole[:length] as part:
+            yield part
