@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding.memory import ImageMemory
-from maskq_worker.decoding.process import DecodeProcess
+from maskq_worker.decoding.process import CHILD, DecodeProcess
 from maskq_worker.errors import JobError, TransientError
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 class ProcessDecoder:
     """Decodes each image in another process; as many at one time as there are processes."""
 
-    def __init__(self, limits: DecodeLimits, processes: int) -> None:
+    def __init__(self, limits: DecodeLimits, processes: int, module: str = CHILD) -> None:
         """processes: at most; the first is started by `start`, others when all are busy."""
         self._limits = limits
+        self._module = module
         self._most = processes
         self._all: set[DecodeProcess] = set()
         self._idle: list[DecodeProcess] = []
@@ -66,6 +67,12 @@ class ProcessDecoder:
             process.close()
         self._starter.shutdown()
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run now."""
+        with self._changed:
+            return [process.pid for process in self._all]
+
     def _borrow(self) -> DecodeProcess:
         with self._changed:
             while True:
@@ -84,7 +91,7 @@ class ProcessDecoder:
                 process.close()
             self._starting += 1
         try:
-            process = self._starter.submit(DecodeProcess, self._limits).result()
+            process = self._starter.submit(DecodeProcess, self._limits, self._module).result()
         except BaseException:
             with self._changed:
                 self._starting -= 1

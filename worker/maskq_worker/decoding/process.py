@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskq_worker.decoding.limits import DecodeLimits
     from maskq_worker.decoding.memory import ImageMemory
 
+CHILD: Final = "maskq_worker.decoding.child"
 STANDARD_BUFFER: Final = 4 * 2**20  # bytes: a megapixel; larger images get a buffer of their own
 _START_S: Final = 60.0
 # What the process may see of the worker's environment: where Python and its libraries are, the
@@ -44,14 +45,14 @@ _SET: Final = {
 class DecodeProcess:
     """A process started by exec, with a socket and a shared buffer. Used by one thread at a time."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
-        """Starts it. Raises TransientError if that does not work."""
+    def __init__(self, limits: DecodeLimits, module: str = CHILD) -> None:
+        """Starts `python -m module`. Raises TransientError if that does not work."""
         self._limits = limits
         self._buffer = SharedBuffer.create(STANDARD_BUFFER)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = _start(limits, theirs.fileno(), self._buffer.fd)
+                self._process = _start(module, limits, theirs.fileno(), self._buffer.fd)
         except OSError as error:
             self._socket.close()
             self._buffer.close()
@@ -184,7 +185,9 @@ class _Refused(Exception):
         self.error = error
 
 
-def _start(limits: DecodeLimits, socket_fd: int, buffer_fd: int) -> subprocess.Popen[bytes]:
+def _start(
+    module: str, limits: DecodeLimits, socket_fd: int, buffer_fd: int
+) -> subprocess.Popen[bytes]:
     most = most_bytes(limits) + limits.max_pixels * RGBX
     arguments = {
         "socket": socket_fd,
@@ -194,7 +197,7 @@ def _start(limits: DecodeLimits, socket_fd: int, buffer_fd: int) -> subprocess.P
         "most-bytes": most,
         "cpu-s": limits.cpu_s,
     }
-    command = [sys.executable, "-P", "-m", "maskq_worker.decoding.child"]
+    command = [sys.executable, "-P", "-m", module]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     path = os.pathsep.join(entry for entry in sys.path if entry)
