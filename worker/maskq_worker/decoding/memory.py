@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
     from maskq_worker.decoding.limits import DecodeLimits
 
-# Bytes a pixel at the peak, for the mode that takes most. `python -m bench.decode_memory` measures them.
+# Bytes a pixel at the peak, for the mode that takes most; `python -m bench.decode_memory` measures them.
+# At least 12: after decoding the pixels are in shared memory, and there is a copy on each side of it.
 PIXEL_BYTES: Final = {
-    "JPEG": 16,
-    "PNG": 16,
+    "JPEG": 14,
+    "PNG": 14,
     "GIF": 12,
     "BMP": 12,
-    "WEBP": 20,
+    "WEBP": 22,
     "TIFF": 20,
-    "AVIF": 16,
-    "HEIF": 16,
+    "AVIF": 18,
+    "HEIF": 20,
 }
 MOST_PIXEL_BYTES: Final = max(PIXEL_BYTES.values())
 KEPT_PIXEL_BYTES: Final = 8  # of a decoded image, later beside its mask and overlay
