@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
 import zlib
@@ -122,14 +121,17 @@ _MUTATIONS: dict[str, Callable[[bytes, bytes, random.Random], bytes]] = {
 
 def made_by_hand() -> dict[str, bytes]:
     """Bombs: files of some kilobytes that claim gigabytes, or take minutes."""
-    return {**NO_IMAGES, **bombs(), **_webps(), **_avifs(), **_more()}
+    return {**NO_IMAGES, **bombs(), **canvases(), **_avifs(), **_more()}
 
 
-def _webps() -> dict[str, bytes]:
-    """Whose canvas is allocated when they are opened."""
+def canvases() -> dict[str, bytes]:
+    """WebPs of some 100 bytes whose canvas is allocated when they are opened."""
     small = saved(photo((16, 16)), "WEBP", lossless=True)
     lossy = saved(photo((16, 16)), "WEBP")
-    alpha = saved(photo((16, 16)).convert("RGBA"), "WEBP", lossless=True, exact=True, exif=b"Exif\0\0")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    extended = saved(photo((16, 16)), "WEBP", lossless=True, exif=turned)
+    assert extended[12:16] == b"VP8X"
     files = {}
     for number, side in enumerate((4000, 4400, 10_000, 16_383, 16_384)):
         data = bytearray(small)
@@ -139,7 +141,7 @@ def _webps() -> dict[str, bytes]:
         data = bytearray(lossy)
         data[26:30] = struct.pack("<HH", min(side, 16_383), min(side, 16_383))
         files[f"lossy webp canvas {number}"] = bytes(data)
-        data = bytearray(alpha)
+        data = bytearray(extended)
         data[24:30] = (side - 1).to_bytes(3, "little") * 2
         files[f"extended webp canvas {number}"] = bytes(data)
     return files
@@ -195,16 +197,3 @@ def _with_lines(lines: int) -> bytes:
     at = whole.index(b"\xff\xc0") + 5
     whole[at : at + 2] = struct.pack(">H", lines)
     return bytes(whole)
-
-
-def endless_jpeg(side: int) -> bytes:
-    """A progressive JPEG within all limits of size whose decoding takes long: 100 scans of all pixels."""
-    buffer = io.BytesIO()
-    Image.effect_noise((side // 8, side // 8), 90).resize((side, side)).save(
-        buffer, "JPEG", progressive=True, quality=30
-    )
-    whole = buffer.getvalue()
-    tables = whole.rindex(b"\xff\xc4", 0, whole.rindex(b"\xff\xda"))
-    end = whole.rindex(b"\xff\xd9")
-    more = 100 - whole.count(b"\xff\xda")
-    return whole[:end] + whole[tables:end] * more + whole[end:]
