@@ -43,7 +43,10 @@ def main() -> None:
             each = {kind: value / (width * height) for kind, value in peak.items()}
             aside = PIXEL_BYTES[headers.format_of(data)]
             more = "  MORE" if max(each.values()) > aside else ""
-            print(f"{name:<32}{each['VmHWM']:>9.1f}{each['VmPeak']:>15.1f}{aside:>11}{more}", flush=True)
+            print(
+                f"{name:<32}{each['VmHWM']:>9.1f}{each['VmPeak']:>15.1f}{aside:>11}{more}",
+                flush=True,
+            )
 
 
 def peaks(file: Path) -> dict[str, int]:

@@ -35,7 +35,9 @@ def samples(width: int, height: int) -> Iterator[tuple[str, Maker]]:
         return lambda: flat(width, height).convert(mode)
 
     def deep() -> Image.Image:
-        return Image.fromarray(np.linspace(0, 65535, width, dtype=np.uint16)[None].repeat(height, 0))
+        return Image.fromarray(
+            np.linspace(0, 65535, width, dtype=np.uint16)[None].repeat(height, 0)
+        )
 
     def number() -> Image.Image:
         return Image.fromarray(np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, 0))
@@ -62,7 +64,10 @@ def samples(width: int, height: int) -> Iterator[tuple[str, Maker]]:
     yield "PNG RGBA see-through", saved(seen_through, "PNG", compress_level=1)
     yield "PNG 16 bits", saved(deep, "PNG", compress_level=1)
     yield "PNG RGBA see-through turned", saved(seen_through, "PNG", compress_level=1, exif=turned)
-    yield "PNG LA see-through turned", saved(seen_through_gray, "PNG", compress_level=1, exif=turned)
+    yield (
+        "PNG LA see-through turned",
+        saved(seen_through_gray, "PNG", compress_level=1, exif=turned),
+    )
     yield "PNG 16 bits turned", saved(deep, "PNG", compress_level=1, exif=turned)
     yield "PNG 16 bits, one transparent", saved(deep, "PNG", compress_level=1, transparency=7)
     yield "PNG P, one transparent", saved(plain("P"), "PNG", compress_level=1, transparency=7)

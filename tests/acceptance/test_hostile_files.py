@@ -32,7 +32,7 @@ def test_hostile_files_fail_alone(stack: Stack, client: Client) -> None:
     sources = [(data, True) for data in good_files().values()] + [(data, False) for data in hostile]
     random.Random(1).shuffle(sources)
     batch = client.submit_many([data for data, _ in sources])
-    ended = [job for job in batch.as_completed(timeout=240)]
+    ended = list(batch.as_completed(timeout=240))
 
     # Then every good one succeeds, and each other one succeeds or has a typed failure
     assert len(ended) == len(sources)

@@ -36,9 +36,8 @@ def test_the_good_succeed_and_the_others_fail_typed(
     }
     with fleet_of(tmp_path, monkeypatch, workers=1, **settings) as fleet:
         pid = fleet.stack.workers[0].pid
-        good_places = [
-            fleet.client.submit(data).refresh().request.image_uri for data in good_files().values()
-        ]
+        uploads = [fleet.client.submit(data) for data in good_files().values()]
+        good_places = [job.refresh().request.image_uri for job in uploads]
         by_hand = made_by_hand()
         bad = iter([*by_hand.values(), *(data for _, data in mutated(DAMAGED, seed=15))])
         chance = random.Random(15)
@@ -66,13 +65,15 @@ def test_the_good_succeed_and_the_others_fail_typed(
         assert memory.peak - memory.start < BOUND
         # All good ones have a mask of their size; each other one has a typed failure, or is an image.
         assert {records[one].status for one in good} == {JobStatus.SUCCEEDED}
-        sizes = {(r.result.width, r.result.height) for r in map(records.get, good) if r and r.result}
+        sizes = {
+            (r.result.width, r.result.height) for r in map(records.get, good) if r and r.result
+        }
         assert sizes == {SIZE}
         others = [one for one in records.values() if one.id not in good]
         outcomes = Counter(one.error.code.value if one.error else "succeeded" for one in others)
         assert set(outcomes) <= {*TYPED, "succeeded"}
         assert outcomes.total() - outcomes["succeeded"] >= 5000
-        fleet.one_terminal_event_each([*records])
+        fleet.one_terminal_event_each([*records, *(job.id for job in uploads)])
         kinds = Counter(
             one.error.message.partition(";")[0] for one in others
             if one.error and "the decoder of" in one.error.message

@@ -178,7 +178,9 @@ def _more() -> dict[str, bytes]:
         "jpeg of 3000 scans": scanned(1000, 3000),
         "jpeg of no lines": _with_lines(0),
         "jpeg of 65535 lines": _with_lines(65_535),
-        "tiff of extreme numbers": tiff([page(GRAY, 8, 1, t256=[2**32 - 1], t257=[2**32 - 1])], "<"),
+        "tiff of extreme numbers": tiff(
+            [page(GRAY, 8, 1, t256=[2**32 - 1], t257=[2**32 - 1])], "<"
+        ),
         "gzip bomb": zlib.compress(zeros),
     }
 

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,13 +106,17 @@ def tell(_: str) -> dict[str, Any]:
         "environment": sorted(os.environ),
         "can write": can_write,
         "imported": [name for name in heavy if name in sys.modules],
-        "files": [os.readlink(f"/proc/self/fd/{fd}") for fd in _open_files()],
+        "files": _open_files(),
         "oom": int(status),
     }
 
 
 def _open_files() -> list[str]:
-    return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]  # noqa: PTH208
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found.append(str(link.readlink()))
+    return found
 
 
 def worker_socket() -> socket.socket:
@@ -120,8 +125,8 @@ def worker_socket() -> socket.socket:
 
 
 ACTIONS: dict[str, Callable[[str], Any]] = {
-    "crash": crash, "leave": leave, "spin": spin, "burn": burn, "sleep": sleep, "stop": stop, "eat": eat,
-    "raise": raise_, "say": say, "claim": claim, "hang up": hang_up, "tell": tell,
+    "crash": crash, "leave": leave, "spin": spin, "burn": burn, "sleep": sleep, "stop": stop,
+    "eat": eat, "raise": raise_, "say": say, "claim": claim, "hang up": hang_up, "tell": tell,
 }  # fmt: skip
 
 if __name__ == "__main__":

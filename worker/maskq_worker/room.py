@@ -25,7 +25,7 @@ class Room:
 
     @contextmanager
     def taken(self, wanted: int = 0) -> Iterator[Taken]:
-        """Wait until there is room for `wanted` bytes, and keep it; for 0 bytes nothing is waited for."""
+        """Wait until there is room for `wanted` bytes, and keep it."""
         taken = Taken(self)
         try:
             if wanted:

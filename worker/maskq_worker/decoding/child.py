@@ -32,7 +32,9 @@ MOST_FILES: Final = 64  # open at one time
 # decoder loads at its first use.
 SPARE_BYTES: Final = 96 * 2**20
 GROWN_BYTES: Final = 128 * 2**20  # a process that holds so much between two images is replaced
-_KILLED_FIRST: Final = "800"  # of 1000: if memory runs out, the kernel ends this process, not the worker
+_KILLED_FIRST: Final = (
+    "800"  # of 1000: if memory runs out, the kernel ends this process, not the worker
+)
 _PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -133,9 +135,7 @@ class Service:
                 )
             return Failed(code=code, message=message[:2000], grown=self._limits.grown)
         width, height, kind, notes = decoded
-        return Done(
-            width=width, height=height, format=kind, notes=notes, grown=self._limits.grown
-        )
+        return Done(width=width, height=height, format=kind, notes=notes, grown=self._limits.grown)
 
     def _decoded(self, order: Decode) -> tuple[int, int, str, tuple[str, ...]]:
         decoded = self._decode(self._buffer.read(order.length))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from maskq_worker.decoding.limits import DecodeLimits
 
-# Bytes a pixel at the peak, for the mode that takes most; `python -m bench.decode_memory` measures them.
+# Bytes a pixel at the peak, for the mode that takes most: `python -m bench.decode_memory`.
 # At least 12: after decoding the pixels are in shared memory, and there is a copy on each side of it.
 PIXEL_BYTES: Final = {
     "JPEG": 14,
