@@ -174,7 +174,7 @@ def _more() -> dict[str, bytes]:
             frames, "PNG", save_all=True, append_images=[photo((300, 300), i) for i in range(40)]
         )[:-2000],
         "tiff whose pages go in a circle": bytes(loop)[:-40] + bytes(loop)[-4:],
-        "jpeg of 95 large scans": scanned(4000, 95)[:-3] + b"\xff\xda",
+        "jpeg of 100 large scans": scanned(4400, 100),
         "jpeg of 3000 scans": scanned(1000, 3000),
         "jpeg of no lines": _with_lines(0),
         "jpeg of 65535 lines": _with_lines(65_535),

@@ -50,15 +50,15 @@ class ImageMemory:
         self._admit_by_header(data, limits)
 
     @property
-    def bytes(self) -> int:
-        """Granted so far."""
+    def granted(self) -> int:
+        """Bytes, so far."""
         return self.pixels * self._pixel_bytes + self._file_bytes
 
     def allow(self, pixels: int) -> None:
         """Wait for the memory of so many pixels, unless it is granted already."""
         if pixels > self.pixels:
             self.pixels = pixels
-            self._take(self.bytes)
+            self._take(self.granted)
 
     def check(self, image: Image.Image) -> None:
         """Raises PermanentError for an image of more pixels than its header states."""

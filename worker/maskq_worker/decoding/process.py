@@ -78,7 +78,7 @@ class DecodeProcess:
         used = buffer or self._buffer
         try:
             used.write(data)
-            self._send(Decode(length=len(data), memory=memory.bytes, pixels=memory.pixels), buffer)
+            self._send(Decode(length=len(data), memory=memory.granted, pixels=memory.pixels), buffer)
             answer = self._answer()
             if isinstance(answer, Pixels):
                 memory.allow(min(answer.pixels, self._limits.max_pixels))
@@ -87,7 +87,7 @@ class DecodeProcess:
                     if buffer:
                         buffer.close()
                     buffer = used = larger
-                self._send(Go(memory=memory.bytes), larger)
+                self._send(Go(memory=memory.granted), larger)
                 answer = self._answer()
             decoded = self._result(answer, used, memory)
             ended = False
