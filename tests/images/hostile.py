@@ -161,6 +161,7 @@ def _avifs() -> dict[str, bytes]:
 
 def _more() -> dict[str, bytes]:
     zeros = zlib.compress(bytes(60 * 10**6), 1)
+    profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(16 * 10**6), 9))
     text = chunk(b"zTXt", b"a\0\0" + zeros)
     international = chunk(b"iTXt", b"a\0\1\0\0\0" + zeros)
     frames = photo((300, 300))
@@ -169,6 +170,7 @@ def _more() -> dict[str, bytes]:
     return {
         "png texts of 60 MB": png(RGB, 8, 2, before=text * 20),
         "png international texts": png(RGB, 8, 2, before=international * 20),
+        "png that unpacks 400 profiles": png(RGB, 8, 2, before=profile * 400),  # 10 s
         "png of 16 million pixels": png(RGB, 8, 2, size=(4000, 4000)),
         "apng of many frames": saved(
             frames, "PNG", save_all=True, append_images=[photo((300, 300), i) for i in range(40)]
