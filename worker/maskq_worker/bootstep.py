@@ -80,13 +80,14 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
         store = self._connect_store(worker)
-        self._decoder = _make_decoder(settings, worker.app.sizes.concurrency)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
-        with ThreadPoolExecutor(1, "maskq-loading") as loading:
+        with ThreadPoolExecutor(2, "maskq-loading") as loading:
             loaded = loading.submit(load_segmenter, settings)
+            decoder = loading.submit(_make_decoder, settings, worker.app.sizes.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
+            self._decoder = decoder.result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,

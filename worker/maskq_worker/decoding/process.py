@@ -78,7 +78,9 @@ class DecodeProcess:
         used = buffer or self._buffer
         try:
             used.write(data)
-            self._send(Decode(length=len(data), memory=memory.granted, pixels=memory.pixels), buffer)
+            self._send(
+                Decode(length=len(data), memory=memory.granted, pixels=memory.pixels), buffer
+            )
             answer = self._answer()
             if isinstance(answer, Pixels):
                 memory.allow(min(answer.pixels, self._limits.max_pixels))
