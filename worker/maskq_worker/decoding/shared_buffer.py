@@ -71,8 +71,10 @@ class SharedBuffer:
         """A copy: the other process may write to this memory at any time."""
         from PIL import Image
 
+        image = Image.new("RGB", (width, height), None)  # not filled: all of it is written
         with self._view(width * height * RGBX) as pixels:
-            return Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
+            image.frombytes(pixels, "raw", "RGBX")
+        return image
 
     def close(self) -> None:
         if not self._map.closed:
