@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,21 +95,30 @@ def hang_up(_: str) -> NoReturn:
 
 def tell(_: str) -> dict[str, Any]:
     """What the process can see and do."""
-    can_write = True
-    try:
-        Path(os.environ.get("TMPDIR", "/tmp"), f"maskq-{os.getpid()}").write_bytes(b"x")
-    except OSError:
-        can_write = False
+    file = Path(tempfile.gettempdir(), f"maskq-{os.getpid()}")
     heavy = ("torch", "transformers", "celery", "boto3", "botocore", "kombu")
     status = Path("/proc/self/oom_score_adj").read_text()
     return {
         "pid": os.getpid(),
         "environment": sorted(os.environ),
-        "can write": can_write,
+        "can write": _can(lambda: file.write_bytes(b"x")),
+        "can shrink": _can(lambda: os.ftruncate(_argument("buffer"), 0)),
         "imported": [name for name in heavy if name in sys.modules],
         "files": _open_files(),
         "oom": int(status),
     }
+
+
+def _can(do: Callable[[], object]) -> bool:
+    try:
+        do()
+    except OSError:
+        return False
+    return True
+
+
+def _argument(name: str) -> int:
+    return next(int(a.partition("=")[2]) for a in sys.argv if a.startswith(f"--{name}="))
 
 
 def _open_files() -> list[str]:
@@ -120,8 +130,7 @@ def _open_files() -> list[str]:
 
 
 def worker_socket() -> socket.socket:
-    number = next(a.partition("=")[2] for a in sys.argv if a.startswith("--socket="))
-    return socket.socket(fileno=os.dup(int(number)))
+    return socket.socket(fileno=os.dup(_argument("socket")))
 
 
 ACTIONS: dict[str, Callable[[str], Any]] = {
