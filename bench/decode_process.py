@@ -1,8 +1,9 @@
 """What decoding in a process of its own costs a job, beside decoding in the job's thread.
 
 `python -m bench.decode_process`. Both ways decode the same JPEG by turns, in rounds; printed are the
-median and the best of the rounds (on a busy machine the best is the least disturbed): milliseconds until
-the pixels are there, and milliseconds of processor time of the worker and the decoding process together. With `--threads 4` as many threads decode at one time.
+median and the best of the rounds (on a busy machine the best is the least disturbed): milliseconds
+until the pixels are there, and milliseconds of processor time, which is that of the worker and the
+decoding process together. With `--threads 4` as many threads decode at one time.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def test_the_good_succeed_and_the_others_fail_typed(
             one.error.message.partition(";")[0] for one in others
             if one.error and "the decoder of" in one.error.message
         )  # fmt: skip
-        assert kinds  # one takes too long: by its processor time or, on a busy machine, by the clock
+        assert (
+            kinds
+        )  # one takes too long: by its processor time or, on a busy machine, by the clock
         print(
             f"\n{len(good)} good files and {len(others)} others in {took:.0f} s: {dict(outcomes)}; "
             f"memory {memory.start >> 20} MiB before, {memory.peak >> 20} at the peak, bound "

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -95,7 +94,7 @@ def hang_up(_: str) -> NoReturn:
 
 def tell(_: str) -> dict[str, Any]:
     """What the process can see and do."""
-    file = Path(tempfile.gettempdir(), f"maskq-{os.getpid()}")
+    file = Path("/tmp", f"maskq-{os.getpid()}")
     heavy = ("torch", "transformers", "celery", "boto3", "botocore", "kombu")
     status = Path("/proc/self/oom_score_adj").read_text()
     return {

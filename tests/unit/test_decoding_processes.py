@@ -24,11 +24,13 @@ from images.variants import ALL
 from PIL import Image
 
 from maskq.contract import FailureCode
-from maskq_worker.decoding import DecodeLimits, ThreadDecoder, limits
+from maskq.errors import InvalidRequest
+from maskq_worker.decoding import DecodeLimits, ThreadDecoder, limits, make_decoder
 from maskq_worker.decoding.memory import KEPT_PIXEL_BYTES, MOST_PIXEL_BYTES, PIXEL_BYTES
 from maskq_worker.decoding.pool import ProcessDecoder
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.images import Decoded
+from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")
 
@@ -399,6 +401,20 @@ def test_a_process_that_cannot_start_is_told_and_leaves_nothing() -> None:
     assert not caught.value.charged
     assert decoder.pids == []
     decoder.close()
+
+
+def test_settings_choose_where_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_thread = make_decoder(WorkerSettings.load(decode_in="thread"), concurrency=4)
+    assert isinstance(in_thread, ThreadDecoder)
+    for settings, most in (({}, 1), ({"decode_processes": 3}, 3)):
+        made = make_decoder(WorkerSettings.load(**settings), concurrency=1)
+        assert isinstance(made, ProcessDecoder)
+        assert (made._most, len(made.pids)) == (most, 1)
+        made.close()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert isinstance(make_decoder(WorkerSettings.load(), concurrency=4), ThreadDecoder)
+    with pytest.raises(InvalidRequest, match="MASKQ_DECODE_IN=process needs Linux"):
+        make_decoder(WorkerSettings.load(decode_in="process"), concurrency=4)
 
 
 def _cpu_s(pid: int) -> float:

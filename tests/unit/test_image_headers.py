@@ -89,3 +89,15 @@ def test_what_is_too_large_never_reaches_a_decoder(
     with pytest.raises(PermanentError, match="60x40 px, 2400 pixels; at most 2399") as raised:
         ThreadDecoder(small).decode(data, lambda _: pytest.fail("memory was taken"))
     assert raised.value.code is FailureCode.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN))
+def test_memory_is_taken_before_a_decoder_sees_the_file(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's WebP reader allocates the canvas when it opens a file of 40 bytes."""
+    steps: list[str] = []
+    data, opened = saved(photo(), kind), Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: steps.append("opened") or opened(*a, **k))
+    ThreadDecoder(LIMITS).decode(data, lambda _: steps.append("taken"))
+    assert steps[:2] == ["taken", "opened"]
