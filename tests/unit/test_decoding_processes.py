@@ -30,6 +30,7 @@ from maskq_worker.decoding.memory import KEPT_PIXEL_BYTES, MOST_PIXEL_BYTES, PIX
 from maskq_worker.decoding.pool import ProcessDecoder
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.images import Decoded
+from maskq_worker.room import Room
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")
@@ -184,6 +185,21 @@ def test_a_decoder_that_waits_for_memory_goes_on_when_it_is_there(decoder: Proce
         assert asked.wait(30)
         may.set()
         assert decoding.result(30).image.tobytes() == image.tobytes()
+
+
+def test_those_with_memory_and_those_with_a_process_do_not_wait_for_each_other(
+    decoder: ProcessDecoder,
+) -> None:
+    """Given room for one image, When images of known and unknown size come, Then all are decoded."""
+    room = Room(1)
+    files = [saved(noise(40, 40), kind) for kind in ("PNG", "TIFF")] * 30
+
+    def job(data: bytes) -> tuple[int, int]:
+        with room.taken() as memory:
+            return decoder.decode(data, memory.take).image.size
+
+    with ThreadPoolExecutor(12) as threads:
+        assert set(threads.map(job, files, timeout=60)) == {(40, 40)}
 
 
 def test_who_is_refused_memory_leaves_the_decoder_usable(decoder: ProcessDecoder) -> None:
@@ -406,11 +422,10 @@ def test_a_process_that_cannot_start_is_told_and_leaves_nothing() -> None:
 def test_settings_choose_where_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     in_thread = make_decoder(WorkerSettings.load(decode_in="thread"), concurrency=4)
     assert isinstance(in_thread, ThreadDecoder)
-    for settings, most in (({}, 1), ({"decode_processes": 3}, 3)):
-        made = make_decoder(WorkerSettings.load(**settings), concurrency=1)
-        assert isinstance(made, ProcessDecoder)
-        assert (made._most, len(made.pids)) == (most, 1)
-        made.close()
+    made = make_decoder(WorkerSettings.load(decode_processes=3), concurrency=1)
+    assert isinstance(made, ProcessDecoder)
+    assert (made._most, len(made.pids)) == (3, 1)
+    made.close()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert isinstance(make_decoder(WorkerSettings.load(), concurrency=4), ThreadDecoder)
     with pytest.raises(InvalidRequest, match="MASKQ_DECODE_IN=process needs Linux"):

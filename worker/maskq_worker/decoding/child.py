@@ -22,10 +22,10 @@ from typing import Final
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding import messages
-from maskq_worker.decoding.messages import Decode, Done, Failed, Go, Pixels, Ready
-from maskq_worker.decoding.shared_buffer import RGBX, SharedBuffer
+from maskq_worker.decoding.messages import Decode, Done, Failed, Pixels, Ready
+from maskq_worker.decoding.shared_buffer import SharedBuffer
 from maskq_worker.errors import JobError, PermanentError
-from maskq_worker.images import Decoded, decode
+from maskq_worker.images import decode
 
 MOST_FILES: Final = 64  # open at one time
 # For what an image takes beside its pixels: text and a colour profile of a PNG, tables, code that a
@@ -61,18 +61,13 @@ class Limits:
         return self.address_space() - self._start > GROWN_BYTES
 
     def begin_image(self, memory: int) -> None:
-        """Once this much memory is used up allocations fail; the processor time begins anew."""
-        self._base = self.address_space()
-        self.set_memory(memory)
+        """Once so many bytes are used up allocations fail; the processor time begins anew."""
+        allowed = min(self.address_space() + memory + SPARE_BYTES, self._most)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, self._most))
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         seconds = math.ceil(time.process_time()) + self._cpu_s
         soft = seconds if hard == resource.RLIM_INFINITY else min(seconds, hard)
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
-
-    def set_memory(self, memory: int) -> None:
-        """memory: bytes, counted from the last `begin_image`."""
-        soft = min(self._base + memory + SPARE_BYTES, self._most)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, self._most))
 
     def end_image(self) -> None:
         """Any image's memory is allowed."""
@@ -94,16 +89,10 @@ class Service:
         """Until the worker is gone."""
         messages.send(self._worker, Ready())
         while True:
-            order = self._order()
-            if not isinstance(order, Decode):
-                raise TypeError(f"{order} where an image was due")
+            order, buffer = messages.receive_order(self._worker)
+            if buffer is not None:
+                self._use(buffer)
             messages.send(self._worker, self._answer(order))
-
-    def _order(self) -> Decode | Go:
-        order, buffer = messages.receive_order(self._worker)
-        if buffer is not None:
-            self._use(buffer)
-        return order
 
     def _use(self, buffer: SharedBuffer) -> None:
         """Instead of the last; only the standard one is kept."""
@@ -111,12 +100,13 @@ class Service:
             self._buffer.close()
         self._buffer = buffer
 
-    def _answer(self, order: Decode) -> Done | Failed:
-        self._granted, self._allowed = order.pixels, order.memory
+    def _answer(self, order: Decode) -> Done | Failed | Pixels:
         self._limits.begin_image(order.memory)
         code, message, decoded = FailureCode.INTERNAL, "", None
         try:
             decoded = self._decoded(order)
+        except _MorePixels as more:
+            return Pixels(pixels=more.pixels)
         except JobError as error:
             code, message = error.code, error.message
         except MemoryError:
@@ -130,7 +120,7 @@ class Service:
             if code is FailureCode.OUT_OF_MEMORY:  # within our own limit: it would fail anywhere
                 code = FailureCode.IMAGE_TOO_LARGE
                 message = (
-                    f"decoding the image takes more than {self._allowed + SPARE_BYTES >> 20} MiB of "
+                    f"decoding the image takes more than {order.memory + SPARE_BYTES >> 20} MiB of "
                     "memory, which an image of its size and format should not need"
                 )
             return Failed(code=code, message=message[:2000], grown=self._limits.grown)
@@ -138,9 +128,14 @@ class Service:
         return Done(width=width, height=height, format=kind, notes=notes, grown=self._limits.grown)
 
     def _decoded(self, order: Decode) -> tuple[int, int, str, tuple[str, ...]]:
-        decoded = self._decode(self._buffer.read(order.length))
+        def check(pixels: int) -> None:
+            if pixels > order.pixels:
+                raise _MorePixels(pixels)
+
+        data = self._buffer.read(order.length)
+        decoded = decode(data, max_pixels=self._max_pixels, on_pixels=check)
         image = decoded.image
-        if image.width * image.height > self._granted:
+        if image.width * image.height > order.pixels:
             raise PermanentError(
                 FailureCode.INVALID_IMAGE,
                 f"the image is {image.width}x{image.height} px, which is more than its header says",
@@ -148,20 +143,12 @@ class Service:
         self._buffer.write_image(image)
         return image.width, image.height, decoded.format, decoded.notes
 
-    def _decode(self, data: bytes) -> Decoded:
-        return decode(data, max_pixels=self._max_pixels, on_pixels=self._ask)
 
-    def _ask(self, pixels: int) -> None:
-        """Wait until the worker has memory for them."""
-        if pixels <= self._granted:
-            return
-        messages.send(self._worker, Pixels(pixels=pixels))
-        self._limits.end_image()  # a larger shared buffer may come, and has to be mapped
-        order = self._order()
-        if not isinstance(order, Go):
-            raise TypeError(f"{order} where memory was asked for")
-        self._granted, self._allowed = pixels, order.memory
-        self._limits.set_memory(order.memory + pixels * RGBX)  # the shared buffer is mapped, too
+class _MorePixels(BaseException):
+    """Raised through `decode`, which takes an Exception for the image's fault."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
 
 
 def main() -> None:

@@ -28,14 +28,7 @@ class Decode(_Message):
     kind: Literal["decode"] = "decode"
     length: int
     memory: int  # bytes that decoding may take
-    pixels: int  # that this is enough for; 0: not known yet
-
-
-class Go(_Message):
-    """The memory for the pixels that were asked for is there."""
-
-    kind: Literal["go"] = "go"
-    memory: int
+    pixels: int  # that this is enough for; 0: read the header and say how many there are
 
 
 class Ready(_Message):
@@ -45,7 +38,7 @@ class Ready(_Message):
 
 
 class Pixels(_Message):
-    """The header has been read: may so many pixels be decoded?"""
+    """The image has more pixels than there is memory for; nothing was decoded."""
 
     kind: Literal["pixels"] = "pixels"
     pixels: int = Field(ge=1)
@@ -71,13 +64,11 @@ class Failed(_Message):
     grown: bool
 
 
-Order = Decode | Go
 Answer = Ready | Pixels | Done | Failed
-_ORDERS: Final[TypeAdapter[Order]] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 _ANSWERS: Final[TypeAdapter[Answer]] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
 
 
-def send(to: socket.socket, message: Order | Answer, buffer: SharedBuffer | None = None) -> None:
+def send(to: socket.socket, message: Decode | Answer, buffer: SharedBuffer | None = None) -> None:
     """buffer: handed over with the message, to be used from now on until the image is done."""
     body = message.model_dump_json().encode()
     if buffer is None:
@@ -86,12 +77,12 @@ def send(to: socket.socket, message: Order | Answer, buffer: SharedBuffer | None
         socket.send_fds(to, [body], [buffer.fd])
 
 
-def receive_order(source: socket.socket) -> tuple[Order, SharedBuffer | None]:
+def receive_order(source: socket.socket) -> tuple[Decode, SharedBuffer | None]:
     """Raises EOFError when the worker is gone."""
     body, fds, _, _ = socket.recv_fds(source, MAX_MESSAGE, 1)
     if not body:
         raise EOFError
-    return _ORDERS.validate_json(body), SharedBuffer.opened(fds[0]) if fds else None
+    return Decode.model_validate_json(body), SharedBuffer.opened(fds[0]) if fds else None
 
 
 def receive_answer(source: socket.socket) -> Answer:

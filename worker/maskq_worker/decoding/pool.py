@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding.memory import ImageMemory
+from maskq_worker.decoding.messages import Pixels
 from maskq_worker.decoding.process import CHILD, DecodeProcess
-from maskq_worker.errors import JobError, TransientError
+from maskq_worker.errors import JobError, PermanentError, TransientError
 
 if TYPE_CHECKING:
     from maskq_worker.decoding.limits import DecodeLimits
     from maskq_worker.images import Decoded
 
 logger = logging.getLogger(__name__)
+
+_TRIES = (
+    3  # one to learn the size, one to decode, one for a GIF whose frame is larger than its screen
+)
 
 
 class ProcessDecoder:
@@ -44,6 +49,17 @@ class ProcessDecoder:
     def decode(self, data: bytes, take: Callable[[int], object]) -> Decoded:
         """See `Decoder.decode`."""
         memory = ImageMemory(data, self._limits, take)
+        for _ in range(_TRIES):
+            result = self._try(data, memory)
+            if not isinstance(result, Pixels):
+                return result
+            # Waited for without a process: those who have the memory may need one to go on.
+            memory.allow(result.pixels)
+        raise PermanentError(
+            FailureCode.INVALID_IMAGE, "the image's header says a larger size each time it is read"
+        )
+
+    def _try(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
         process = self._borrow()
         try:
             return process.decode(data, memory)

@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding import headers, messages
 from maskq_worker.decoding.memory import most_bytes
-from maskq_worker.decoding.messages import Answer, Decode, Done, Failed, Go, Pixels, Ready
+from maskq_worker.decoding.messages import Answer, Decode, Done, Failed, Pixels, Ready
 from maskq_worker.decoding.shared_buffer import RGBX, SharedBuffer
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.images import Decoded
@@ -68,35 +67,22 @@ class DecodeProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(self, data: bytes, memory: ImageMemory) -> Decoded:
-        """Decode an image there. Raises JobError.
+    def decode(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
+        """Decode an image there, or say how many pixels it has if that is more than `memory` has.
 
-        `usable` is False afterwards if the process ended, hung or has grown.
+        Raises JobError. `usable` is False afterwards if the process ended, hung or has grown.
         """
         ended = True
-        buffer = _larger(self._buffer, max(len(data), memory.pixels * RGBX))
-        used = buffer or self._buffer
+        size = max(len(data), memory.pixels * RGBX)
+        larger = SharedBuffer.create(size) if size > self._buffer.size else None
+        used = larger or self._buffer
         try:
             used.write(data)
-            self._send(
-                Decode(length=len(data), memory=memory.granted, pixels=memory.pixels), buffer
+            answer = self._ask(
+                Decode(length=len(data), memory=memory.granted, pixels=memory.pixels), larger
             )
-            answer = self._answer()
-            if isinstance(answer, Pixels):
-                memory.allow(min(answer.pixels, self._limits.max_pixels))
-                larger = _larger(used, memory.pixels * RGBX)
-                if larger:
-                    if buffer:
-                        buffer.close()
-                    buffer = used = larger
-                self._send(Go(memory=memory.granted), larger)
-                answer = self._answer()
-            decoded = self._result(answer, used, memory)
+            result = self._result(answer, used, memory)
             ended = False
-            return decoded
-        except _Refused as refused:
-            ended = False
-            raise refused.error from None
         except TimeoutError:
             raise _invalid(
                 data, f"did not end within {self._limits.wall_s:g} s, so it was stopped"
@@ -106,10 +92,13 @@ class DecodeProcess:
         except ValueError as error:
             raise _invalid(data, "did not answer as it should, so it was stopped") from error
         finally:
-            if buffer:
-                buffer.close()
+            if larger:
+                larger.close()
             if ended:
                 self.close()
+        if isinstance(result, JobError):
+            raise result
+        return result
 
     def kill(self) -> None:
         """End it, also while another thread waits for its answer; that one closes it."""
@@ -123,17 +112,24 @@ class DecodeProcess:
         self._socket.close()
         self._buffer.close()
 
-    def _result(self, answer: Answer, used: SharedBuffer, memory: ImageMemory) -> Decoded:
+    def _result(
+        self, answer: Answer, used: SharedBuffer, memory: ImageMemory
+    ) -> Decoded | Pixels | JobError:
+        """Raises ValueError for what is not an answer to this order."""
+        if isinstance(answer, Failed):
+            self.usable = not answer.grown
+            return PermanentError(answer.code, answer.message)
+        if isinstance(answer, Pixels):
+            if not memory.pixels < answer.pixels <= self._limits.max_pixels:
+                raise ValueError(f"{answer.pixels} pixels, of which {memory.pixels} were granted")
+            return answer
         if isinstance(answer, Done):
             if answer.width * answer.height > min(memory.pixels, used.size // RGBX):
                 raise ValueError(f"{answer.width}x{answer.height} px are more than were granted")
+            self.usable = not answer.grown
             image = used.read_image(answer.width, answer.height)
-            self.usable = not answer.grown
             return Decoded(image, answer.format, answer.notes)
-        if isinstance(answer, Failed):
-            self.usable = not answer.grown
-            raise _Refused(PermanentError(answer.code, answer.message))
-        raise ValueError(f"an answer of {answer.kind} where the image was due")
+        raise ValueError(f"{answer.kind} is not the answer to an image")
 
     def _await_ready(self) -> None:
         try:
@@ -150,13 +146,9 @@ class DecodeProcess:
         self.close()
         raise _cannot_start(reason)
 
-    def _send(self, order: Decode | Go, buffer: SharedBuffer | None) -> None:
-        self._end = time.monotonic() + self._limits.wall_s
+    def _ask(self, order: Decode, buffer: SharedBuffer | None) -> Answer:
         self._socket.settimeout(self._limits.wall_s)
         messages.send(self._socket, order, buffer)
-
-    def _answer(self) -> Answer:
-        self._socket.settimeout(max(0.001, self._end - time.monotonic()))
         return messages.receive_answer(self._socket)
 
     def _death(self, data: bytes) -> JobError:
@@ -178,13 +170,6 @@ class DecodeProcess:
                 "container may have run out of memory",
             )
         return _invalid(data, f"crashed ({_named(code)})")
-
-
-class _Refused(Exception):
-    """The process has said why there are no pixels, and goes on."""
-
-    def __init__(self, error: PermanentError) -> None:
-        self.error = error
 
 
 def _start(
@@ -209,11 +194,6 @@ def _start(
         stdin=subprocess.DEVNULL,
         pass_fds=(socket_fd, buffer_fd),
     )
-
-
-def _larger(buffer: SharedBuffer, size: int) -> SharedBuffer | None:
-    """A buffer of `size` bytes if the one that is there does not do."""
-    return SharedBuffer.create(size) if size > buffer.size else None
 
 
 def _named(code: int | None) -> str:
