@@ -11,6 +11,7 @@ MaskqError
 ├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses
 │   └── StoreRefused      S3 answered, and will answer the same again (.code says what kind of refusal)
 ├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
+├── ResultDamaged         an output's object is not the file that the job's record describes
 ├── EventsLost            events between the cursor and now were trimmed away
 ├── ClientUnusable        closed while it waited, or awaited where no event loop runs
 └── WebhookRefused        a delivery that is not ours, altered or too old
@@ -121,6 +122,12 @@ class SegmentRefused(MaskqError):
         known = code in FailureCode.__members__.values()
         self.code = FailureCode(code) if known else FailureCode.INTERNAL
         self.message = message if known else text
+
+
+class ResultDamaged(MaskqError):
+    """Raised by `Result.mask()` and the like for a damaged object or another file."""
+
+    code = FailureCode.SOURCE_CHANGED
 
 
 class EventsLost(MaskqError):

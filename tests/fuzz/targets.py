@@ -27,7 +27,7 @@ from maskq_gateway.rules import Rules
 from maskq_gateway.sns import SnsRefused, Verifier
 from maskq_worker import envelope
 from maskq_worker.errors import PermanentError
-from maskq_worker.images import decode
+from maskq_worker.imaging import decode
 
 MAX_PIXELS: Final = 1_000_000
 TOPIC: Final = "arn:aws:sns:eu-west-1:1:uploads"

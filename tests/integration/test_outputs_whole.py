@@ -18,7 +18,17 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from maskq import AsyncClient, Client, FailureCode, InvalidRequest, JobFailed, Output, Result, coco
+from maskq import (
+    AsyncClient,
+    Client,
+    FailureCode,
+    InvalidRequest,
+    JobFailed,
+    Output,
+    Result,
+    ResultDamaged,
+    coco,
+)
 from maskq.cli import build
 from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
@@ -196,6 +206,22 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     assert job.wait(timeout=5).details == JobResult.model_validate_json(body)
     record = json.loads(bench.ledger.redis.hget(f"{bench.prefix}:job:{job.id}", "result") or "")
     assert set(record) == {"width", "height", "model", "outputs"}
+
+
+def test_another_file_in_an_outputs_place_is_not_taken_for_it(
+    bench: Bench, client: Client, photo: Image.Image
+) -> None:
+    result = segment(bench, client, photo, outputs={"mask", "overlay"})
+    other = io.BytesIO()
+    photo.resize((45, 35)).quantize(8).save(other, "PNG")
+    place = S3Place.parse(result.uri("mask"))
+    bench.store.put(place, other.getvalue(), "image/png")
+    with pytest.raises(ResultDamaged, match=r"45x35 px .* 90x70 px"):
+        result.mask()
+    bench.store.put(place, b"%!PS-Adobe-3.0 EPSF-3.0", "image/png")
+    with pytest.raises(ResultDamaged, match="not a PNG"):
+        result.mask()
+    assert result.overlay().size == photo.size
 
 
 def test_only_the_classes_asked_for_appear(

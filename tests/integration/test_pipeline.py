@@ -21,6 +21,7 @@ from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq_worker import intake
 from maskq_worker.batcher import MicroBatcher
+from maskq_worker.decoding import DecodeLimits, ThreadDecoder
 from maskq_worker.leases import Leases
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
@@ -60,6 +61,7 @@ class Bench:
             self.settings,
             ledger=self.ledger,
             store=self.store,
+            decoder=ThreadDecoder(DecodeLimits.of(self.settings)),
             segmenter=segmenter,
             batcher=self.batcher,
             leases=Leases(self.ledger, self.prefix, self.settings.lease_s),

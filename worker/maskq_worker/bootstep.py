@@ -25,6 +25,7 @@ from maskq.process import EX_CONFIG
 from maskq.safe_http.deadline import shut_down_all
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
+from maskq_worker.decoding import Decoder, make_decoder
 from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
@@ -83,10 +84,12 @@ class ModelStep(bootsteps.StartStopStep):
         worker.app.slots.leave_out(store.breaker.stalled)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
-        with ThreadPoolExecutor(1, "maskq-loading") as loading:
+        with ThreadPoolExecutor(2, "maskq-loading") as loading:
             loaded = loading.submit(load_segmenter, settings)
+            decoder = loading.submit(_make_decoder, settings, worker.app.sizes.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
+            self._decoder = decoder.result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
@@ -112,6 +115,7 @@ class ModelStep(bootsteps.StartStopStep):
             settings,
             ledger=self._ledger,
             store=store,
+            decoder=self._decoder,
             segmenter=self._segmenter,
             batcher=self._batcher,
             leases=self._leases,
@@ -215,6 +219,7 @@ class ModelStep(bootsteps.StartStopStep):
             # Celery waits for their threads, and those perhaps for a URL that drips.
             shut_down_all()
             self._await_held(_CUT_OFF_S)
+        self._decoder.close()
         self._batcher.close()
         self._watchdog.stop()
         self._retention.stop()
@@ -245,6 +250,13 @@ class ModelStep(bootsteps.StartStopStep):
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip
+
+
+def _make_decoder(settings: WorkerSettings, concurrency: int) -> Decoder:
+    try:
+        return make_decoder(settings, concurrency=concurrency)
+    except JobError as error:
+        raise InvalidRequest(error.message) from error
 
 
 def _end_for(device: str, error: Exception) -> None:

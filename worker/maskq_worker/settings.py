@@ -39,7 +39,12 @@ class WorkerSettings(Settings):
     s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
+    max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
+    max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
     max_decoded_bytes: int = Field(default=2**31, ge=1)  # of the images in hand together: room.py
+    # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
+    decode_in: Literal["process", "thread"] | None = None
+    decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least
     # Where jobs may read: s3://bucket or s3://bucket/prefix, comma-separated; {tenant} stands for the
     # job's tenant. Default: wherever the credentials reach.
     allowed_locations: Annotated[tuple[Location, ...], NoDecode] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -16,7 +15,8 @@ from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentReq
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
-from maskq_worker import imaging, outputs
+from maskq_worker import outputs
+from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.leases import Held
 from maskq_worker.object_store import (
@@ -28,16 +28,15 @@ from maskq_worker.object_store import (
 )
 from maskq_worker.outputs import Artifact
 from maskq_worker.presigned import Presigned
-from maskq_worker.room import Room
+from maskq_worker.room import Room, Taken
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
+    from maskq_worker.decoding import Decoder
     from maskq_worker.imaging import Decoded
     from maskq_worker.model import ModelInput, ModelOutput, Scored, Segmenter
     from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
-
-_PIXEL_BYTES = 8  # of an image while it is decoded, and later beside its mask and overlay
 
 
 class Stages:
@@ -48,12 +47,14 @@ class Stages:
         settings: WorkerSettings,
         *,
         store: ObjectStore,
+        decoder: Decoder,
         segmenter: Segmenter,
         batcher: MicroBatcher[ModelInput, Scored],
     ) -> None:
         self._settings = settings
         self._layout = settings.layout
         self._store = store
+        self._decoder = decoder
         self._presigned = Presigned(settings.presigned_allowed_hosts, store.breaker)
         self._segmenter = segmenter
         self._batcher = batcher
@@ -71,8 +72,8 @@ class Stages:
         if record.attempt > 1 and (earlier := self._committed(job, record)):
             return earlier
         classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
-        with ExitStack() as room:
-            return self._segment(job, record, urls, held, classes, room)
+        with self._room.taken() as memory:
+            return self._segment(job, record, urls, held, classes, memory)
 
     def _segment(
         self,
@@ -81,17 +82,14 @@ class Stages:
         urls: PrivateUrls,
         held: Held,
         classes: frozenset[int] | None,
-        room: ExitStack,
+        memory: Taken,
     ) -> JobResult:
-        """room: where memory for the image is kept until the end."""
+        """memory: of the image, kept until the end."""
         times = Stopwatch()
         stored = self._fetch(job, record.request, urls)
         times.lap("fetch")
-        decoded = imaging.decode(
-            stored.body,
-            max_pixels=self._settings.max_image_pixels,
-            on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),
-        )
+        decoded = self._decoder.decode(stored.body, memory.take)
+        memory.shrink(decoded.image.width * decoded.image.height * KEPT_PIXEL_BYTES)
         times.lap("decode")
         prepared = self._segmenter.prepare(
             decoded.image, outputs=record.request.outputs, mode=record.request.mode

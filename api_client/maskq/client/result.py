@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from maskq.client.flow import (
     RunsBlocking,
     operation,
 )
+from maskq.client.result_files import open_image, open_scores
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.places import S3Place, is_url
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class ResultCore:
-    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch."""
+    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch.
+
+    What they fetch is compared with the record: ResultDamaged if somebody put another file there.
+    """
 
     def __init__(self, record: JobRecord, session: Session) -> None:
         if record.result is None:
@@ -40,6 +43,7 @@ class ResultCore:
         self._storage = session.layout.of(record)
         self.job_id = record.id
         self.details: JobResult = record.result
+        self._has_legend = record.request.overlay_legend
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,18 +115,12 @@ class ResultCore:
         uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
         place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
-        return _opened(body)
+        return open_image(body, Output.BINARY, self.size)
 
     @operation
     def logits(self) -> Flow[np.ndarray[Any, np.dtype[np.float32]]]:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
-        import numpy as np
-
-        body = yield from self._fetch(Output.LOGITS)
-        scores: np.ndarray[Any, np.dtype[np.float32]] = np.load(
-            io.BytesIO(body), allow_pickle=False
-        )
-        return scores
+        return open_scores((yield from self._fetch(Output.LOGITS)))
 
     def _fetch(self, output: Output | str) -> Flow[bytes]:
         uri = self.uri(output)
@@ -149,7 +147,8 @@ class ResultCore:
         return uri
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
-        return _opened((yield from self._fetch(output)))
+        body = yield from self._fetch(output)
+        return open_image(body, output, self.size, legend=self._has_legend)
 
     def _id_of(self, label: str | int) -> int:
         if isinstance(label, int) and label in self.labels:
@@ -197,11 +196,3 @@ class AsyncResult(ResultCore, RunsAsync):
     """What a succeeded job left; what fetches is awaited."""
 
     _driver: AsyncDriver
-
-
-def _opened(body: bytes) -> PIL.Image.Image:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(body))
-    image.load()
-    return image
