@@ -64,21 +64,24 @@ def read_labels(directory: Path) -> tuple[str, ...]:
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     given = config.get("id2label")
-    if given is None:
-        given = {index: f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
     try:
-        by_id = {int(key): _text(label) for key, label in given.items()}
-    except (AttributeError, ValueError) as error:
+        if given is None:
+            given = dict.fromkeys(range(config.get("num_labels", 2)))
+        by_id = {int(key): label for key, label in given.items()}
+    except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: id2label does not map class ids to labels") from error
     if not by_id:
         raise ModelError(f"{path} describes a network without classes")
-    unnamed = [index for index in range(len(by_id)) if index not in by_id]
-    if unnamed:
+    unnamed = [index for index in range(len(by_id)) if by_id.get(index) is None]
+    if unnamed and config.get("id2label") is not None:
         _log.warning(
             "%s has %d labels, but none for class %d: such classes are called LABEL_%d and so on",
             path, len(by_id), unnamed[0], unnamed[0],
         )  # fmt: skip
-    return tuple(by_id.get(index, f"LABEL_{index}") for index in range(len(by_id)))
+    return tuple(
+        f"LABEL_{index}" if by_id.get(index) is None else _text(by_id[index])
+        for index in range(len(by_id))
+    )
 
 
 def _text(label: object) -> str:

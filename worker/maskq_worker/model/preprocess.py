@@ -367,7 +367,10 @@ def _reference(processor: Any, image: Image.Image, **options: bool) -> NDArray[n
 def _levels(processor: Any) -> torch.Tensor:
     """As `Plain.levels`, by transformers itself."""
     ramp = np.arange(_LEVELS, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
-    return torch.from_numpy(_reference(processor, Image.fromarray(ramp), do_resize=False).ravel())
+    only = {"do_resize": False}
+    if getattr(processor, "do_center_crop", None):
+        only["do_center_crop"] = False
+    return torch.from_numpy(_reference(processor, Image.fromarray(ramp), **only).ravel())
 
 
 def _frame(processor: Any) -> Frame | None:

@@ -44,6 +44,8 @@ def family_of(config: Mapping[str, Any], directory: Path) -> Family:
     must name the class. Raises ModelError for what is not served.
     """
     model_type, named = config.get("model_type"), config.get("architectures") or []
+    if isinstance(named, str):
+        named = [named]
     if model_type is None:
         family = next((_BY_ARCHITECTURE[one] for one in named if one in _BY_ARCHITECTURE), None)
     else:

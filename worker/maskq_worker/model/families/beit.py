@@ -19,4 +19,5 @@ class BeitFamily(Family):
 
 
 BEIT: Final = BeitFamily("beit", "BeitForSemanticSegmentation")
-DATA2VEC: Final = BeitFamily("data2vec-vision", "Data2VecVisionForSemanticSegmentation")
+# Its grid of patches is config.json's, whatever the input: other sizes fail, or would be scrambled.
+DATA2VEC: Final = Family("data2vec-vision", "Data2VecVisionForSemanticSegmentation")
