@@ -36,7 +36,7 @@ from transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2 import (
 from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from tests.networks import HYBRID, SMALL
+from networks import HYBRID, SMALL
 
 SIDE: Final = 64  # px
 LABELS: Final = 7
