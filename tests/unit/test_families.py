@@ -161,6 +161,20 @@ def test_scores_of_other_sizes_stay_in_their_place(served: Any, name: str) -> No
     assert change[2 * third :].mean() > (1.05 if name == "beit" else 1.2) * change[:third].mean()
 
 
+def test_a_panorama_that_would_be_shown_too_large_is_refused(served: Any) -> None:
+    segmenter = served("upernet-convnext")  # its processor keeps the ratio
+    segmenter.prepare(photo(400, 100))
+    segmenter._max_score_bytes, before = 2**20, segmenter._max_score_bytes
+    try:
+        with pytest.raises(PermanentError, match="64000x64 px .*: choose mode tiled") as caught:
+            segmenter.prepare(Image.new("RGB", (10_000, 10)))
+        assert caught.value.code is FailureCode.INVALID_REQUEST
+        item = segmenter.prepare(Image.new("RGB", (10_000, 10)), mode=Mode.TILED)
+        assert item.views.canvas is not None
+    finally:
+        segmenter._max_score_bytes = before
+
+
 def test_info_says_what_the_processor_does(served: Any) -> None:
     described = {name: served(name).info for name in ("segformer", "mobilevit")}
     assert described["segformer"].backend == "transformers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -123,6 +124,8 @@ class Segmenter:
         from maskq_worker.model.views import look
 
         self._check_mode(mode)
+        if mode is Mode.WHOLE:
+            self._check_shape(image)
         views = look(
             image,
             mode,
@@ -137,6 +140,21 @@ class Segmenter:
         return ModelInput(
             views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs, notes
         )
+
+    def _check_shape(self, image: Image.Image) -> None:
+        """An image processor that keeps the ratio makes a panorama as large as it is long."""
+        frame = self._preprocessor.frame
+        if frame.shortest_edge is None or frame.cropped:
+            return
+        width, height = frame.resized(*image.size)
+        held = self._max_score_bytes // (8 * len(self.info.labels))
+        if width * height > max(held, 4 * math.prod(frame.size)):
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"mode whole would show the network {width}x{height} px of this image of "
+                f"{image.width}x{image.height}, as the model's image processor says, which is more than "
+                "MASKQ_MAX_SCORE_BYTES holds: choose mode tiled",
+            )
 
     def _check_mode(self, mode: Mode) -> None:
         info = self.info
