@@ -11,8 +11,10 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 
 def write_smallest(directory: Path, *, labels: int = 8, side: int = 32) -> Path:
-    """A DPT whose forward takes milliseconds: what is left is the queue's own cost. side: px, a multiple
-    of 32."""
+    """A DPT whose forward takes milliseconds: what is left is the queue's own cost.
+
+    side: px, a multiple of 32.
+    """
     torch.manual_seed(0)
     names = {number: f"class {number}" for number in range(labels)}
     config = DPTConfig(

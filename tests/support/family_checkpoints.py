@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from networks import HYBRID, SMALL
 from PIL import Image
 from transformers import (
     BeitConfig,
@@ -35,8 +36,6 @@ from transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2 import (
 )
 from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
-
-from networks import HYBRID, SMALL
 
 SIDE: Final = 64  # px
 LABELS: Final = 7
@@ -181,9 +180,7 @@ def draw_weights(network: Any) -> None:
         for name, parameter in network.named_parameters():
             if parameter.ndim == 1:
                 norm = name.endswith("weight") or "layer_scale" in name or "lambda" in name
-                parameter.copy_(
-                    norm + 0.3 * torch.randn(parameter.shape, generator=draw)
-                )
+                parameter.copy_(norm + 0.3 * torch.randn(parameter.shape, generator=draw))
             else:
                 scale = 1.5 / parameter[0].numel() ** 0.5
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=draw))

@@ -1,4 +1,4 @@
-"""config.json and the image processor's settings as checkpoints come: what transformers loads is loaded."""
+"""config.json and the image processor's settings as they come: what transformers loads is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import SMALL
 from PIL import Image
+from support.family_checkpoints import draw_weights
 from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentation
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
@@ -22,8 +24,6 @@ from maskq_worker.model.labels import read_labels
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.views import SCALES
 from maskq_worker.settings import WorkerSettings
-from networks import SMALL
-from support.family_checkpoints import draw_weights
 
 GONE = object()
 
@@ -139,7 +139,7 @@ def test_labels_that_leave_classes_out_are_told(
 
 @pytest.mark.parametrize("damage", [{"id2label": {"a": "b"}}, {"id2label": 3}, {"id2label": {}}])
 def test_labels_alone_are_refused_in_one_sentence(copy: Any, damage: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="config.json"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         read_labels(copy(3, **damage))
 
 

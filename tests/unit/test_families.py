@@ -1,4 +1,4 @@
-"""Every family that is served, against transformers' own answers, on tiny networks of random weights."""
+"""Every family that is served, against transformers' own answers, with tiny random weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.family_checkpoints import CHECKPOINTS, LABELS, SIDE, write
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from maskq.contract import FailureCode, Output
@@ -21,7 +22,6 @@ from maskq_worker.model.families import FAMILIES, family_of
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Frame, Place
 from maskq_worker.settings import WorkerSettings
-from support.family_checkpoints import CHECKPOINTS, LABELS, SIDE, write
 
 ONE_SIZE = ("data2vec",)
 CROPPED = ("mobilevit", "mobilenet-v2")
@@ -126,7 +126,9 @@ def test_every_mode_looks_at_all_of_the_image(served: Any, name: str, mode: Mode
     """Also of what a crop would leave out: no pixel is without a class."""
     segmenter = served(name)
     if name in ONE_SIZE and mode is not Mode.TILED:
-        with pytest.raises(PermanentError, match="takes 64x64 only: choose whole or tiled") as caught:
+        with pytest.raises(
+            PermanentError, match="takes 64x64 only: choose whole or tiled"
+        ) as caught:
             segmenter.prepare(photo(20, 30), mode=mode)
         assert caught.value.code is FailureCode.INVALID_REQUEST
         return
@@ -166,7 +168,7 @@ def test_a_panorama_that_would_be_shown_too_large_is_refused(served: Any) -> Non
     segmenter.prepare(photo(400, 100))
     segmenter._max_score_bytes, before = 2**20, segmenter._max_score_bytes
     try:
-        with pytest.raises(PermanentError, match="64000x64 px .*: choose mode tiled") as caught:
+        with pytest.raises(PermanentError, match=r"64000x64 px .*: choose mode tiled") as caught:
             segmenter.prepare(Image.new("RGB", (10_000, 10)))
         assert caught.value.code is FailureCode.INVALID_REQUEST
         item = segmenter.prepare(Image.new("RGB", (10_000, 10)), mode=Mode.TILED)

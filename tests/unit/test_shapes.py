@@ -104,5 +104,7 @@ def test_every_output_and_mode_of_a_strip_stays_in_bounds() -> None:
     for cost in costs:
         # A canvas of windows, or the larger of three scales, holds more scores than one square.
         pixels = max(40_000, 160 * max(160, cost["width"], cost["height"]))
-        bound = 100 + 4 * scores_mib + (4 * 3 * 150 * pixels / 2**20 if cost["mode"] != "whole" else 0)
+        bound = (
+            100 + 4 * scores_mib + (4 * 3 * 150 * pixels / 2**20 if cost["mode"] != "whole" else 0)
+        )
         assert cost["mib"] < bound, cost

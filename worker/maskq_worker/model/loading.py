@@ -21,6 +21,7 @@ from maskq_worker.model.families import Family
 from maskq_worker.model.families.dpt import DPT
 from maskq_worker.model.network import UnsupportedError, skeleton
 
+
 @dataclass(slots=True)
 class Report:
     """How the names and shapes of the stored weights differ from what config.json asks for."""
@@ -66,7 +67,9 @@ class ScoresOf(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: (B, 3, H, W), normalised. Returns (B, C, h, w), unbounded scores."""
-        scores: torch.Tensor = self.source(pixel_values=pixels.contiguous(), return_dict=True).logits
+        scores: torch.Tensor = self.source(
+            pixel_values=pixels.contiguous(), return_dict=True
+        ).logits
         return scores
 
 

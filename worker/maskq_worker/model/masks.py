@@ -45,7 +45,7 @@ def upsampled_argmax(
     Returns (H, W), uint8 up to 256 classes, else uint16. Equal to `interpolate` and `argmax`
     except where two classes are tied but for rounding.
     """
-    classes, height, width = logits.shape
+    classes, height = logits.shape[:2]
     # It takes two arrays (C, h, W), and for a large mask another way is sooner done.
     all_scores = 4 * classes * max(2 * height, size[0]) * size[1]
     few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
@@ -142,9 +142,7 @@ def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]
 class _Part:
     """A block of the mask, and the scores that its pixels lie between."""
 
-    def __init__(
-        self, scores: torch.Tensor, rows: Taps, columns: Taps, budget_bytes: int
-    ) -> None:
+    def __init__(self, scores: torch.Tensor, rows: Taps, columns: Taps, budget_bytes: int) -> None:
         """scores: (h, w, C) float32, contiguous. rows, columns: the taps of the block's in them."""
         self.height, self.width, self.classes = scores.shape
         self.size = (len(rows.first), len(columns.first))
@@ -197,7 +195,7 @@ class _Part:
     def all_classes(
         self, *, confidence: bool
     ) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
-        """The mask from all scores, in blocks: rows, columns, the best, the confidence (or the best)."""
+        """The mask from all scores, in blocks: rows, columns, the best, the confidence (or best)."""
         for rows, columns in _blocks(self.size, self.budget_bytes // (12 * self.classes)):
             (y, row_taps), (x, column_taps) = self.rows.window(rows), self.columns.window(columns)
             means = _between(column_taps, _between(row_taps, self.scores[y, x], 0), 1)

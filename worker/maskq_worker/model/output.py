@@ -33,8 +33,9 @@ class ModelOutput:
         fill = void(classes)
         mask = np.full(size, fill, np.uint8 if fill == 255 else np.uint16)
         confidence = None if self.confidence is None else np.zeros(size, np.uint8)
-        rows, columns = _inside(place.top, place.height, size[0]), _inside(
-            place.left, place.width, size[1]
+        rows, columns = (
+            _inside(place.top, place.height, size[0]),
+            _inside(place.left, place.width, size[1]),
         )
         mask[rows[0], columns[0]] = self.mask[rows[1], columns[1]]
         if confidence is not None and self.confidence is not None:
@@ -43,6 +44,6 @@ class ModelOutput:
 
 
 def _inside(start: int, length: int, whole: int) -> tuple[slice, slice]:
-    """Where a stretch that may reach beyond `whole` lies in it, and which part of the stretch that is."""
+    """Where a stretch that may reach beyond `whole` lies in it, and which part of it that is."""
     first, last = max(0, start), min(whole, start + length)
     return slice(first, last), slice(first - start, last - start)

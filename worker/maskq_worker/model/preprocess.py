@@ -1,8 +1,8 @@
 """From an image to what the network takes, by the settings of the checkpoint's own image processor.
 
-In two steps, which together are transformers' PIL processor bit for bit: a resize and perhaps a crop, in
-the threads of the jobs, and from 8 bits to normalised floats, on the model's device. In between an image
-takes a quarter of the memory.
+In two steps, which together are transformers' PIL processor bit for bit: a resize and perhaps a crop,
+in the threads of the jobs, and from 8 bits to normalised floats, on the model's device. In between an
+image takes a quarter of the memory.
 
 DPT's settings that ask for a square and no more are read here. Of any other transformers is asked, and
 three small images show whether it does what we do.
@@ -105,7 +105,8 @@ class Frame:
     """What the network is shown of an image that it sees whole."""
 
     size: tuple[int, int]  # (height, width) px that the network was trained on
-    stretched: tuple[int, int] | None = None  # (height, width) px before a crop, if the ratio is not kept
+    # (height, width) px before a crop, if the ratio is not kept.
+    stretched: tuple[int, int] | None = None
     shortest_edge: int | None = None  # px before a crop, if the ratio is kept
     longest_edge: int | None = None  # px at most
     cropped: bool = False  # to `size`, from the middle; a smaller image is surrounded by black
@@ -127,7 +128,10 @@ class Frame:
         else:
             nothing = np.broadcast_to(np.uint8(0), (3, height, width))
             high, wide = get_resize_output_image_size(
-                nothing, self.shortest_edge, default_to_square=False, input_data_format="channels_first"
+                nothing,
+                self.shortest_edge,
+                default_to_square=False,
+                input_data_format="channels_first",
             )
         return max(1, wide), max(1, high)
 
@@ -270,8 +274,8 @@ class Preprocessor:
     def __call__(
         self, image: Image.Image, size: tuple[int, int] | None = None
     ) -> NDArray[np.uint8]:
-        """image: RGB, any size. Returns (height, width, 3), all of it resized; size: (width, height) px,
-        default: what the network was trained on.
+        """image: RGB, any size. Returns (height, width, 3), all of it resized; size: (width, height)
+        px, default: what the network was trained on.
 
         Pillow resizes the image itself; transformers would first copy it to an array, move its
         axes and build an image again, at five times the cost for 12 megapixels.

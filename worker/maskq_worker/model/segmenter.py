@@ -87,8 +87,8 @@ class Segmenter:
         multiple: int | None = None,
         name: str | None = None,
     ) -> None:
-        """multiple: what sides of an input are multiples of, px; None: the network takes its trained size
-        only. name: what it is served as, if not by the checkpoint's own."""
+        """multiple: what sides of an input are multiples of, px; None: the network takes its trained
+        size only. name: what it is served as, if not by the checkpoint's own."""
         # After each forward, in the model's thread; once the card is lost, in whichever hears of it.
         self.on_forward: Callable[[], None] = lambda: None
         self.on_device_lost: Callable[[Exception], None] = lambda error: None
@@ -152,8 +152,8 @@ class Segmenter:
             raise PermanentError(
                 FailureCode.INVALID_REQUEST,
                 f"mode whole would show the network {width}x{height} px of this image of "
-                f"{image.width}x{image.height}, as the model's image processor says, which is more than "
-                "MASKQ_MAX_SCORE_BYTES holds: choose mode tiled",
+                f"{image.width}x{image.height}, as the model's image processor says; that is more "
+                "than MASKQ_MAX_SCORE_BYTES holds: choose mode tiled",
             )
 
     def _check_mode(self, mode: Mode) -> None:
@@ -277,7 +277,8 @@ class Segmenter:
         from maskq_worker.model.backends import plain_mask, reference_mask
         from maskq_worker.model.masks import untied_differences
 
-        if self._preprocessor.by_transformers:  # which is loaded, and may make masks of its own kind
+        # Where transformers is loaded already: a processor may make masks of its own kind.
+        if self._preprocessor.by_transformers:
             expected = reference_mask(self._preprocessor.processor, first, item.size)
         else:
             expected = plain_mask(first, item.size)

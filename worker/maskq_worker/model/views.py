@@ -4,8 +4,8 @@
   trained on, and for some families a crop from the middle.
 - aspect: resized as little as makes one side the network's, the other in proportion, both rounded to
   whole strides of the network (as DPT's authors show images to it). For networks that take rectangles.
-- multiscale: all of it at three scales, each also mirrored; the mean of the scores (the 'multi-scale and
-  flip' testing of segmentation papers). Six forwards. For networks that take other sizes.
+- multiscale: all of it at three scales, each also mirrored; the mean of the scores (the 'multi-scale
+  and flip' testing of segmentation papers). Six forwards. For networks that take other sizes.
 - tiled: windows of the trained size, which overlap by a third, over the image at its own
   resolution, or as much of it as the budget for the merged scores allows. Where windows overlap, the
   one in whose middle a pixel lies counts most.

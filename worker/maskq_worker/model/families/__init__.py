@@ -40,8 +40,8 @@ _BY_ARCHITECTURE: Final = {family.architecture: family for family in FAMILIES}
 def family_of(config: Mapping[str, Any], directory: Path) -> Family:
     """The family of a checkpoint. config: of its config.json; directory: for the message.
 
-    As transformers' Auto classes do, it goes by `model_type`; where `architectures` is there as well, it
-    must name the class. Raises ModelError for what is not served.
+    As transformers' Auto classes do, it goes by `model_type`; where `architectures` is there as well,
+    it must name the class. Raises ModelError for what is not served.
     """
     model_type, named = config.get("model_type"), config.get("architectures") or []
     if isinstance(named, str):

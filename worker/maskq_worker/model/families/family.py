@@ -32,7 +32,7 @@ class Family:
     not_needed: re.Pattern[str] = _NOT_NEEDED  # names of weights that may be missing
 
     def multiple(self, config: Mapping[str, Any], side: int) -> int | None:
-        """`stride`, where it depends on the checkpoint. config: of config.json; side: as trained, px."""
+        """`stride`, if it depends on the checkpoint. config: of config.json; side: as trained, px."""
         return self.stride
 
     def preprocessor(self, directory: Path) -> Preprocessor:
@@ -48,7 +48,7 @@ class Family:
         return load_network(directory, dtype, self)
 
     def network(self, directory: Path, device: torch.device) -> nn.Module:
-        """What computes the scores, in float32: pixels (B, 3, H, W) to (B, C, h, w). Raises ModelError."""
+        """What computes scores (B, C, h, w) of pixels (B, 3, H, W), in float32. Raises ModelError."""
         import torch
 
         from maskq_worker.model.loading import ScoresOf
