@@ -52,21 +52,20 @@ def strips(pixels: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("noise", [True, False], ids=["noise", "regions"])
-@pytest.mark.parametrize("classes", [40, 150, 300])
+@pytest.mark.parametrize("classes", [40, 300])
 @pytest.mark.parametrize("make", [upsampled_argmax, mask_with_confidence])
 def test_a_strip_takes_no_more_work_than_a_square(make: Any, classes: int, noise: bool) -> None:
     given_scores = scores(classes, noise=noise)
 
-    def work(size: tuple[int, int]) -> Work:
+    def work(of: torch.Tensor, size: tuple[int, int]) -> Work:
         with Work() as counted:
-            make(given_scores, size, budget_bytes=BUDGET)
+            make(of, size, budget_bytes=BUDGET)
         return counted
 
-    square = work((200, 200))
+    square = work(scores(classes), (200, 200))  # of noise: of regions a strip meets more borders
     for size in strips(PIXELS):
-        strip = work(size)
-        # In regions a strip meets more borders, and it brings its scores to its own width first.
-        assert strip.total <= 2 * square.total + 4 * given_scores.nbytes, size
+        strip = work(given_scores, size)
+        assert strip.total <= 1.5 * square.total + 4 * given_scores.nbytes, size
         assert strip.largest <= max(2 * BUDGET, 1.1 * given_scores.nbytes), size
 
 

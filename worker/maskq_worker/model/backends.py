@@ -1,7 +1,7 @@
 """How scores are computed: the reference path of transformers, and the same result for less.
 
 `transformers` is the reference, always selectable. `cpu` and `cuda` are the family's network
-(families/) on that device: our own (network/), or transformers' where we have none, and masks in bounded
+(families/) on that device: our own (network/), or transformers' where we have none; masks in bounded
 memory. `auto` is the one whose device is there.
 """
 

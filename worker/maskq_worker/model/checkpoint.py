@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from maskq.contract.models import ModelName
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import family_of
+from maskq_worker.model.labels import labels_of
 
 DEMO: Final = "demo"
 CONFIG: Final = "config.json"
@@ -147,7 +148,9 @@ def check_layout(directory: Path, convert: str | None = None) -> None:
 
 def check_config(directory: Path) -> None:
     """The part of `check_layout` that needs no weights."""
-    family_of(read_json(directory / CONFIG), directory)
+    config = read_json(directory / CONFIG)
+    family_of(config, directory)
+    labels_of(config, directory / CONFIG)
     read_preprocessor(directory)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import colorsys
 import json
 import logging
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from maskq_worker.model.errors import ModelError
 
@@ -63,21 +64,29 @@ def read_labels(directory: Path) -> tuple[str, ...]:
     """
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    labels = labels_of(config, path)
+    unnamed = [index for index, label in enumerate(labels) if label == f"LABEL_{index}"]
+    if unnamed and config.get("id2label") is not None and len(unnamed) < len(labels):
+        _log.warning(
+            "%s leaves out the label of class %d: such classes are called LABEL_%d and so on",
+            path, unnamed[0], unnamed[0],
+        )  # fmt: skip
+    return labels
+
+
+def labels_of(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The same; config: of config.json, which lies at `path`."""
     given = config.get("id2label")
     try:
         if given is None:
             given = dict.fromkeys(range(config.get("num_labels", 2)))
         by_id = {int(key): label for key, label in given.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: id2label does not map class ids to labels") from error
+        raise ModelError(
+            f"{path}: neither does id2label map class ids to labels, nor is num_labels their number"
+        ) from error
     if not by_id:
         raise ModelError(f"{path} describes a network without classes")
-    unnamed = [index for index in range(len(by_id)) if by_id.get(index) is None]
-    if unnamed and config.get("id2label") is not None:
-        _log.warning(
-            "%s has %d labels, but none for class %d: such classes are called LABEL_%d and so on",
-            path, len(by_id), unnamed[0], unnamed[0],
-        )  # fmt: skip
     return tuple(
         f"LABEL_{index}" if by_id.get(index) is None else _text(by_id[index])
         for index in range(len(by_id))

@@ -118,6 +118,8 @@ def _parts(
         Taps.of(source, target, logits.device)
         for source, target in zip(scores.shape[:2], size, strict=True)
     ]
+    # Whether pixels lie between rows, and between columns, of the scores.
+    between = scores.shape[0] < size[0], scores.shape[1] < size[1]
     # Along a side with fewer pixels than scores the scores are interpolated at once: no later step
     # then takes more time or memory than the mask has pixels.
     for dim, target in enumerate(size):
@@ -126,7 +128,8 @@ def _parts(
             taps[dim] = Taps.identity(target, logits.device)
     for rows, columns in _blocks(size, budget_bytes // 64):
         (y, row_taps), (x, column_taps) = taps[0].window(rows), taps[1].window(columns)
-        yield rows, columns, _Part(scores[y, x].contiguous(), row_taps, column_taps, budget_bytes)
+        part = _Part(scores[y, x].contiguous(), row_taps, column_taps, between, budget_bytes)
+        yield rows, columns, part
 
 
 def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]:
@@ -142,11 +145,20 @@ def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]
 class _Part:
     """A block of the mask, and the scores that its pixels lie between."""
 
-    def __init__(self, scores: torch.Tensor, rows: Taps, columns: Taps, budget_bytes: int) -> None:
-        """scores: (h, w, C) float32, contiguous. rows, columns: the taps of the block's in them."""
+    def __init__(
+        self,
+        scores: torch.Tensor,
+        rows: Taps,
+        columns: Taps,
+        between: tuple[bool, bool],
+        budget_bytes: int,
+    ) -> None:
+        """scores: (h, w, C) float32, contiguous. rows, columns: the taps of the block's in them.
+        between: whether pixels lie between rows, and between columns; if not, they lie on them."""
         self.height, self.width, self.classes = scores.shape
         self.size = (len(rows.first), len(columns.first))
         self.scores, self.rows, self.columns = scores, rows, columns
+        self.between = between
         self.budget_bytes = budget_bytes
         self.dtype = torch.uint8 if self.classes <= 256 else torch.int32
 
@@ -241,7 +253,7 @@ class _Borders:
     def __init__(self, part: _Part, best: torch.Tensor) -> None:
         """best: (h, w), the best class at each place of the scores."""
         self._part = part
-        border = _disagreeing(best)
+        border = _disagreeing(best, *part.between)
         cells = border.nonzero()
         self._border = border
         self._slot = torch.zeros(border.shape, dtype=torch.int64, device=border.device)
@@ -281,7 +293,8 @@ def _candidates(
     """Of n cells (n, 2): ids (n, few) of the most promising classes, their scores (n, 4, few) at the
     corners, and whether (n,) every class that can win is among them."""
     y, x = cells.unbind(1)
-    below, right = (y + 1).clamp_(max=part.height - 1), (x + 1).clamp_(max=part.width - 1)
+    below = (y + int(part.between[0])).clamp_(max=part.height - 1)
+    right = (x + int(part.between[1])).clamp_(max=part.width - 1)
     places = [(y, x), (y, right), (below, x), (below, right)]
     least = most = part.scores[places[0]]
     for place in places[1:]:
@@ -293,9 +306,12 @@ def _candidates(
     return ids, values, reachable.sum(dim=1) <= few
 
 
-def _disagreeing(best: torch.Tensor) -> torch.Tensor:
-    """(h, w) bool: whether the corners (i, j) to (i + 1, j + 1) disagree; edges are repeated."""
-    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1)
-    below = torch.cat([best[1:], best[-1:]])
-    diagonal = torch.cat([right[1:], right[-1:]])
+def _disagreeing(best: torch.Tensor, down: bool, across: bool) -> torch.Tensor:
+    """(h, w) bool: whether the corners (i, j) to (i + 1, j + 1) disagree; edges are repeated.
+
+    down, across: whether there are pixels between rows, and between columns; if not, these agree.
+    """
+    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1) if across else best
+    below = torch.cat([best[1:], best[-1:]]) if down else best
+    diagonal = torch.cat([right[1:], right[-1:]]) if down else right
     return (best != right) | (best != below) | (best != diagonal)

@@ -407,6 +407,8 @@ def _auto(path: Path, directory: Path) -> Any:
             )
     except Exception as error:  # whatever the classes behind it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # Where it knows no such class, transformers lists all that it knows.
+        reason = reason.split(". Should have a")[0]
         raise ModelError(f"{path} is not usable: {reason}") from error
 
 
