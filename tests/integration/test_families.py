@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +82,25 @@ def test_a_mask_in_the_store_is_transformers_own(
     outside[rows, columns] = 255
     assert (outside == 255).all()
     assert any("crops" in note for note in record.result.notes) == (place is not None)
+
+
+def test_a_worker_refuses_another_kind_of_network_in_one_line(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    config = {
+        "architectures": ["Mask2FormerForUniversalSegmentation"],
+        "model_type": "mask2former",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    ran = subprocess.run(
+        [sys.executable, "-m", "maskq_worker"],
+        env={**os.environ, "MASKQ_MODEL": str(tmp_path), "MASKQ_LOG_LEVEL": "ERROR"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == os.EX_CONFIG
+    [line] = ran.stderr.splitlines()
+    assert "holds Mask2FormerForUniversalSegmentation; maskq serves" in line

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
 
-GRID, BUDGET = 64, 2**20
-PIXELS = 40_000
+GRID, BUDGET = 48, 2**18
+PIXELS = 10_000
 
 
 class Work(TorchDispatchMode):
@@ -52,7 +52,7 @@ def strips(pixels: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("noise", [True, False], ids=["noise", "regions"])
-@pytest.mark.parametrize("classes", [40, 300])
+@pytest.mark.parametrize("classes", [40, 260])
 @pytest.mark.parametrize("make", [upsampled_argmax, mask_with_confidence])
 def test_a_strip_takes_no_more_work_than_a_square(make: Any, classes: int, noise: bool) -> None:
     given_scores = scores(classes, noise=noise)
@@ -62,7 +62,7 @@ def test_a_strip_takes_no_more_work_than_a_square(make: Any, classes: int, noise
             make(of, size, budget_bytes=BUDGET)
         return counted
 
-    square = work(scores(classes), (200, 200))  # of noise: of regions a strip meets more borders
+    square = work(scores(classes), (100, 100))  # of noise: of regions a strip meets more borders
     for size in strips(PIXELS):
         strip = work(given_scores, size)
         assert strip.total <= 1.5 * square.total + 4 * given_scores.nbytes, size
@@ -73,12 +73,11 @@ def test_a_strip_takes_no_more_work_than_a_square(make: Any, classes: int, noise
     st.integers(1, 700), st.integers(1, 700), st.sampled_from([2, 33, 150]),
     st.sampled_from([2**12, 2**16, 2**25]), st.booleans(),
 )  # fmt: skip
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_the_mask_of_any_shape_is_the_reference_s(
     height: int, width: int, classes: int, budget: int, noise: bool
 ) -> None:
-    if height * width > 40_000:
-        height = max(1, 40_000 // width)
+    height = min(height, max(1, 10_000 // width))
     given_scores = scores(classes, noise=noise)
     exact = torch.nn.functional.interpolate(
         given_scores[None], size=(height, width), mode="bilinear", align_corners=False

@@ -45,14 +45,16 @@ def upsampled_argmax(
     Returns (H, W), uint8 up to 256 classes, else uint16. Equal to `interpolate` and `argmax`
     except where two classes are tied but for rounding.
     """
-    classes, height = logits.shape[:2]
+    classes, height, width = logits.shape
     # It takes two arrays (C, h, W), and for a large mask another way is sooner done.
     all_scores = 4 * classes * max(2 * height, size[0]) * size[1]
     few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
     if few and logits.device.type == "cpu":
         return _between_all(logits.float().contiguous().numpy(), size)
     mask = np.empty(size, mask_dtype(classes))
-    for rows, columns, part in _parts(logits, size, budget_bytes):
+    # Few pixels are each looked at alone, whatever the number of scores.
+    narrow = math.prod(size) > _SMALL * height * width
+    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=narrow):
         mask[rows, columns] = part.mask().cpu().numpy()
     return mask
 
@@ -88,7 +90,7 @@ def mask_with_confidence(
     """
     mask = np.empty(size, mask_dtype(len(logits)))
     confidence = np.empty(size, np.uint8)
-    for rows, columns, part in _parts(logits, size, budget_bytes):
+    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=True):
         for y, x, best, share in part.all_classes(confidence=True):
             mask[rows, columns][y, x] = best.cpu().numpy()
             confidence[rows, columns][y, x] = share.cpu().numpy()
@@ -110,22 +112,24 @@ def untied_differences(logits: torch.Tensor, mask: np.ndarray, other: np.ndarray
 
 
 def _parts(
-    logits: torch.Tensor, size: tuple[int, int], budget_bytes: int
+    logits: torch.Tensor, size: tuple[int, int], budget_bytes: int, *, narrow: bool
 ) -> Iterator[tuple[slice, slice, _Part]]:
-    """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part."""
+    """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part.
+
+    narrow: whether the scores are first interpolated along a side that has fewer pixels than scores, so
+    that no later step takes more time or memory than the mask has pixels.
+    """
     scores = logits.float().permute(1, 2, 0).contiguous()  # (h, w, C): a pixel's scores together
     taps = [
         Taps.of(source, target, logits.device)
         for source, target in zip(scores.shape[:2], size, strict=True)
     ]
-    # Whether pixels lie between rows, and between columns, of the scores.
-    between = scores.shape[0] < size[0], scores.shape[1] < size[1]
-    # Along a side with fewer pixels than scores the scores are interpolated at once: no later step
-    # then takes more time or memory than the mask has pixels.
     for dim, target in enumerate(size):
-        if target < scores.shape[dim]:
+        if narrow and target < scores.shape[dim]:
             scores = _interpolated(scores, taps[dim], dim, budget_bytes)
             taps[dim] = Taps.identity(target, logits.device)
+    # Whether pixels lie between rows, and between columns, of the scores.
+    between = scores.shape[0] != size[0], scores.shape[1] != size[1]
     for rows, columns in _blocks(size, budget_bytes // 64):
         (y, row_taps), (x, column_taps) = taps[0].window(rows), taps[1].window(columns)
         part = _Part(scores[y, x].contiguous(), row_taps, column_taps, between, budget_bytes)
