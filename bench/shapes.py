@@ -53,10 +53,13 @@ def shapes(pixels: int) -> Sequence[tuple[int, int]]:
     return [(side, side), *strips, *((high, wide) for wide, high in strips)]
 
 
-def costs(side: int, labels: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Cost]:
+def costs(
+    side: int, labels: int, sizes: Sequence[tuple[int, int]], max_score_bytes: int
+) -> Iterator[Cost]:
     with tempfile.TemporaryDirectory() as folder:
         model = write_smallest(Path(folder) / "model", labels=labels, side=side)
-        segmenter = load_segmenter(WorkerSettings(model=str(model), device="cpu"))
+        settings = WorkerSettings(model=str(model), device="cpu", max_score_bytes=max_score_bytes)
+        segmenter = load_segmenter(settings)
         _spread(segmenter)
         for size in sizes:
             for mode in Mode:
@@ -99,12 +102,13 @@ def main() -> None:
     options.add_argument("--side", type=int, default=480, help="px of the network's square")
     options.add_argument("--labels", type=int, default=150)
     options.add_argument("--pixels", type=int, default=65_500)
+    options.add_argument("--max-score-bytes", type=int, default=2**30, help="as the setting")
     options.add_argument("--large", action="store_true", help="also 30000x120 and 120x30000 px")
     options.add_argument("--json", action="store_true", help="a line for each, and no file")
     chosen = options.parse_args()
     sizes = [*shapes(chosen.pixels), *([(30_000, 120), (120, 30_000)] if chosen.large else ())]
     rows = []
-    for cost in costs(chosen.side, chosen.labels, sizes):
+    for cost in costs(chosen.side, chosen.labels, sizes, chosen.max_score_bytes):
         rows.append(asdict(cost))
         if chosen.json:
             print(json.dumps(rows[-1]), flush=True)

@@ -384,7 +384,7 @@ def _frame(processor: Any) -> Frame | None:
     crop = getattr(processor, "crop_size", None)
     if not processor.do_resize or (cropped and not (crop and crop.height and crop.width)):
         return None
-    trained = (crop.height, crop.width) if cropped else None
+    trained = (crop.height, crop.width) if cropped and crop else None
     if size.keys() == {"height", "width"}:
         stretched = (size["height"], size["width"])
         return Frame(trained or stretched, stretched, cropped=cropped and trained != stretched)
