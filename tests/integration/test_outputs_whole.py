@@ -239,6 +239,12 @@ def test_only_the_classes_asked_for_appear(
     assert {one["class_id"] for one in result.rle()["annotations"]} == {first, second}
     with pytest.raises(InvalidRequest, match=r"no class 'class 99' .* there are: class \d"):
         result.binary("class 99")
+    # Of a model that gives two classes one label
+    twins = {first: "twin", second: "twin"}
+    result.details = result.details.model_copy(update={"labels": twins})
+    with pytest.raises(InvalidRequest, match=rf"called 'twin'; choose by id: {first}, {second}"):
+        result.binary("twin")
+    assert np.array_equal(np.asarray(result.binary(second)), mask == second)
 
 
 def test_a_class_that_the_model_does_not_know_fails_and_names_those_near(

@@ -105,7 +105,8 @@ class Stages:
         places = self._write(job, record.request, urls, held, encoded.artifacts)
         times.lap("store")
         held.check()
-        result = self._result(record, stored, decoded, encoded.classes, places, times)
+        notes = [*decoded.notes, *prepared.notes]
+        result = self._result(record, stored, decoded, encoded.classes, places, times, notes)
         manifest = self._manifest(record, result, encoded, prepared.views)
         kept = self._commit(job, record, result, manifest, held)
         times.lap("commit")
@@ -213,6 +214,7 @@ class Stages:
         classes: list[ClassStats],
         places: dict[Output, str],
         times: Stopwatch,
+        notes: list[str],
     ) -> JobResult:
         return JobResult(
             width=decoded.image.width,
@@ -226,7 +228,7 @@ class Stages:
             stats=classes if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
             source_version_id=stored.version_id,
-            notes=list(decoded.notes),
+            notes=notes,
             timings_ms=dict(times.milliseconds),
         )
 

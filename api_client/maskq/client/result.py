@@ -110,7 +110,7 @@ class ResultCore:
     def binary(self, label: str | int) -> Flow[PIL.Image.Image]:
         """Where one class is: mode 1. `label`: a label or class id of those present.
 
-        Raises InvalidRequest for one that is not in this result.
+        Raises InvalidRequest for one that is not in this result, and for a label of several classes.
         """
         uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
         place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
@@ -153,9 +153,14 @@ class ResultCore:
     def _id_of(self, label: str | int) -> int:
         if isinstance(label, int) and label in self.labels:
             return label
-        for class_id, known in self.labels.items():
-            if label == known:
-                return class_id
+        found = [class_id for class_id, known in self.labels.items() if label == known]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidRequest(
+                f"{len(found)} classes in the result of job {self.job_id} are called {label!r}; choose "
+                f"by id: {', '.join(map(str, found))}"
+            )
         present = ", ".join(f"{known} ({class_id})" for class_id, known in self.labels.items())
         raise InvalidRequest(
             f"no class {label!r} in the result of job {self.job_id}; there are: {present or 'none'}"
