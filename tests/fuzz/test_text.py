@@ -18,11 +18,11 @@ from maskq.cli.bulk.manifest import Manifest
 from maskq.contract.places import S3Place, http_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.ledger import RedisUrl
+from maskq.safe_http import outbound
 from maskq.settings import Settings
 from maskq_gateway.access import Tokens
 from maskq_gateway.settings import GatewaySettings
 from maskq_standalone.redis_server import RedisServer
-from maskq_worker import outbound
 from maskq_worker.envelope import milliseconds
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.webhooks import WebhookSettings, retry_after_s

@@ -26,11 +26,11 @@ from maskq_worker.imaging import Decoded, decode
 KEPT: list[bytearray] = []
 
 
-def act(data: bytes, *, max_pixels: int, on_pixels: Callable[[int], object]) -> Decoded:
+def act(data: bytes, *, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Decoded:
     order, _, argument = data.decode("latin-1").partition(":")
     if order not in ACTIONS:
         return decode(data, max_pixels=max_pixels, on_pixels=on_pixels)
-    on_pixels(16)
+    on_pixels(16, 0)
     told = ACTIONS[order](argument)
     return Decoded(Image.new("RGB", (4, 4)), "TEST", (json.dumps(told),))
 

@@ -156,7 +156,7 @@ def test_errors_are_those_of_decoding_in_the_thread(decoder: ProcessDecoder) -> 
 # --- memory -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF"])
 @pytest.mark.parametrize("where", ["process", "thread"])
 def test_memory_is_asked_for_by_format(kind: str, where: str, decoder: ProcessDecoder) -> None:
     """Given an image, When it is decoded, Then its memory was taken once, for all its pixels."""
@@ -166,9 +166,21 @@ def test_memory_is_asked_for_by_format(kind: str, where: str, decoder: ProcessDe
     assert asked == [50 * 30 * PIXEL_BYTES[kind] + 2 * len(data)]
 
 
+@pytest.mark.parametrize("where", ["process", "thread"])
+@pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("TIFF", "F"), ("PNG", "I;16")])
+def test_memory_of_deep_samples_is_what_the_decoder_says(
+    kind: str, mode: str, where: str, decoder: ProcessDecoder
+) -> None:
+    image = Image.new(mode, (50, 30))
+    data, asked = saved(image, kind), list[int]()
+    (decoder if where == "process" else ThreadDecoder(LIMITS)).decode(data, asked.append)
+    assert asked == sorted(asked)
+    assert 50 * 30 * PIXEL_BYTES[kind] <= asked[-1] <= 50 * 30 * MOST_PIXEL_BYTES + 2 * len(data)
+
+
 def test_nothing_takes_less_memory_later_than_the_rest_of_the_job_needs() -> None:
     assert min(PIXEL_BYTES.values()) >= KEPT_PIXEL_BYTES
-    assert max(PIXEL_BYTES.values()) == MOST_PIXEL_BYTES
+    assert max(PIXEL_BYTES.values()) <= MOST_PIXEL_BYTES
 
 
 def test_a_decoder_that_waits_for_memory_goes_on_when_it_is_there(decoder: ProcessDecoder) -> None:
@@ -441,4 +453,5 @@ def test_a_tiff_of_many_pages_counts_as_its_first() -> None:
     asked: list[int] = []
     data = tiff([page(gray, 8, 1)] * 3, "<")
     ThreadDecoder(LIMITS).decode(data, asked.append)
-    assert asked == [40 * 40 * PIXEL_BYTES["TIFF"] + 2 * len(data)]
+    (taken,) = asked
+    assert taken <= 40 * 40 * MOST_PIXEL_BYTES + 2 * len(data)

@@ -22,6 +22,7 @@ from typing import Final
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding import messages
+from maskq_worker.decoding.memory import needed_bytes
 from maskq_worker.decoding.messages import Decode, Done, Failed, Pixels, Ready
 from maskq_worker.decoding.shared_buffer import SharedBuffer
 from maskq_worker.errors import JobError, PermanentError
@@ -106,7 +107,7 @@ class Service:
         try:
             decoded = self._decoded(order)
         except _MorePixels as more:
-            return Pixels(pixels=more.pixels)
+            return Pixels(pixels=more.pixels, decoding_bytes=more.decoding_bytes)
         except JobError as error:
             code, message = error.code, error.message
         except MemoryError:
@@ -128,9 +129,9 @@ class Service:
         return Done(width=width, height=height, format=kind, notes=notes, grown=self._limits.grown)
 
     def _decoded(self, order: Decode) -> tuple[int, int, str, tuple[str, ...]]:
-        def check(pixels: int) -> None:
-            if pixels > order.pixels:
-                raise _MorePixels(pixels)
+        def check(pixels: int, decoding_bytes: int) -> None:
+            if pixels > order.pixels or needed_bytes(pixels, decoding_bytes) > order.memory:
+                raise _MorePixels(pixels, decoding_bytes)
 
         data = self._buffer.read(order.length)
         decoded = decode(data, max_pixels=self._max_pixels, on_pixels=check)
@@ -147,8 +148,9 @@ class Service:
 class _MorePixels(BaseException):
     """Raised through `decode`, which takes an Exception for the image's fault."""
 
-    def __init__(self, pixels: int) -> None:
+    def __init__(self, pixels: int, decoding_bytes: int) -> None:
         self.pixels = pixels
+        self.decoding_bytes = decoding_bytes
 
 
 def main() -> None:

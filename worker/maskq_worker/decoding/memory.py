@@ -20,15 +20,22 @@ PIXEL_BYTES: Final = {
     "JPEG": 14,
     "PNG": 14,
     "GIF": 12,
-    "BMP": 12,
+    "BMP": 24,
     "WEBP": 22,
-    "TIFF": 20,
+    "TIFF": 12,
     "AVIF": 18,
     "HEIF": 20,
 }
-MOST_PIXEL_BYTES: Final = max(PIXEL_BYTES.values())
+MOST_PIXEL_BYTES: Final = (
+    40  # of a PNG with 16 bits a sample; of TIFFs the decoder knows it exactly
+)
 KEPT_PIXEL_BYTES: Final = 8  # of a decoded image, later beside its mask and overlay
 _FILE_COPIES: Final = 2  # one in shared memory, one in the decoding process
+
+
+def needed_bytes(pixels: int, decoding_bytes: int) -> int:
+    """What decoding takes by the decoder's own count, with the copy of the result beside it."""
+    return decoding_bytes + pixels * KEPT_PIXEL_BYTES if decoding_bytes else 0
 
 
 def most_bytes(limits: DecodeLimits) -> int:
@@ -46,19 +53,21 @@ class ImageMemory:
         self._take = take
         self._pixel_bytes = PIXEL_BYTES.get(headers.format_of(data), MOST_PIXEL_BYTES)
         self._file_bytes = len(data) * _FILE_COPIES
-        self.pixels = 0
+        self.pixels = 0  # that are granted so far
+        self.granted = self._file_bytes  # bytes
         self._admit_by_header(data, limits)
 
-    @property
-    def granted(self) -> int:
-        """Bytes, so far."""
-        return self.pixels * self._pixel_bytes + self._file_bytes
+    def allow(self, pixels: int, decoding_bytes: int = 0) -> None:
+        """Wait for the memory that decoding so many pixels takes, unless it is granted already.
 
-    def allow(self, pixels: int) -> None:
-        """Wait for the memory of so many pixels, unless it is granted already."""
-        if pixels > self.pixels:
-            self.pixels = pixels
-            self._take(self.granted)
+        decoding_bytes: as the decoder says; 0: what is usual for the format.
+        """
+        usual = pixels * self._pixel_bytes
+        needed = max(usual, needed_bytes(pixels, decoding_bytes)) + self._file_bytes
+        self.pixels = max(self.pixels, pixels)
+        if needed > self.granted:
+            self.granted = needed
+            self._take(needed)
 
     def check(self, image: Image.Image) -> None:
         """Raises PermanentError for an image of more pixels than its header states."""

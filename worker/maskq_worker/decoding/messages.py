@@ -38,10 +38,11 @@ class Ready(_Message):
 
 
 class Pixels(_Message):
-    """The image has more pixels than there is memory for; nothing was decoded."""
+    """The image takes more memory than was granted; nothing was decoded."""
 
     kind: Literal["pixels"] = "pixels"
     pixels: int = Field(ge=1)
+    decoding_bytes: int = Field(ge=0)  # 0: what is usual for the format
 
 
 class Done(_Message):

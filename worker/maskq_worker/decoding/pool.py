@@ -54,7 +54,7 @@ class ProcessDecoder:
             if not isinstance(result, Pixels):
                 return result
             # Waited for without a process: those who have the memory may need one to go on.
-            memory.allow(result.pixels)
+            memory.allow(result.pixels, result.decoding_bytes)
         raise PermanentError(
             FailureCode.INVALID_IMAGE, "the image's header says a larger size each time it is read"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from maskq.contract import FailureCode
 from maskq_worker.decoding import headers, messages
-from maskq_worker.decoding.memory import most_bytes
+from maskq_worker.decoding.memory import MOST_PIXEL_BYTES, most_bytes, needed_bytes
 from maskq_worker.decoding.messages import Answer, Decode, Done, Failed, Pixels, Ready
 from maskq_worker.decoding.shared_buffer import RGBX, SharedBuffer
 from maskq_worker.errors import JobError, PermanentError, TransientError
@@ -120,8 +120,18 @@ class DecodeProcess:
             self.usable = not answer.grown
             return PermanentError(answer.code, answer.message)
         if isinstance(answer, Pixels):
-            if not memory.pixels < answer.pixels <= self._limits.max_pixels:
-                raise ValueError(f"{answer.pixels} pixels, of which {memory.pixels} were granted")
+            needed = needed_bytes(answer.pixels, answer.decoding_bytes)
+            if answer.pixels <= memory.pixels and needed <= memory.granted:
+                raise ValueError(f"{answer.pixels} pixels and {needed} bytes were granted already")
+            if answer.pixels > self._limits.max_pixels:
+                raise ValueError(f"{answer.pixels} pixels are more than any image may have")
+            if needed > most_bytes(self._limits):
+                return PermanentError(
+                    FailureCode.IMAGE_TOO_LARGE,
+                    f"decoding the image takes {needed >> 20} MiB of memory; at most "
+                    f"{most_bytes(self._limits) >> 20} MiB are given (MASKQ_MAX_IMAGE_PIXELS times "
+                    f"{MOST_PIXEL_BYTES} bytes)",
+                )
             return answer
         if isinstance(answer, Done):
             if answer.width * answer.height > min(memory.pixels, used.size // RGBX):

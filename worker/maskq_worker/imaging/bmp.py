@@ -34,12 +34,12 @@ class _Header:
     start: int  # of the pixels
 
 
-def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
+def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
     """Raises PermanentError, and what Pillow raises for the kinds that it reads."""
     header = _header(data)
     if header is not None:
         check_size((header.width, abs(header.height)), max_pixels)
-        on_pixels(header.width * abs(header.height) * 2)
+        on_pixels(header.width * abs(header.height), 0)
         image: Image.Image | None = None
         notes: list[str] = []
         if header.compression in _BIT_FIELDS and header.bits in (16, 32):
@@ -53,7 +53,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     with pillow_reader.opened(data, ("BMP",)) as source:
         check_size(source.size, max_pixels)
         if header is None:
-            on_pixels(source.width * source.height)
+            on_pixels(source.width * source.height, 0)
         result = pillow_reader.loaded(source, data)
     _describe(result, data)
     return result

@@ -38,7 +38,7 @@ _UPRIGHT: Final = {
 
 _PART: Final = 1_000_000  # pixels that are converted at one time
 
-OnPixels = Callable[[int], object]
+OnPixels = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Decoded:
     notes: tuple[str, ...]  # what was done to it: 'rotated upright', 'first of 3 frames', …
 
 
-def decode(data: bytes, *, max_pixels: int, on_pixels: OnPixels = lambda _: None) -> Decoded:
+def decode(data: bytes, *, max_pixels: int, on_pixels: OnPixels = lambda *_: None) -> Decoded:
     """Decode the first frame of an image.
 
-    on_pixels: called once, before they take memory, with the number of pixels that would take as much
-        as this image at 8 bytes a pixel.
+    on_pixels: called once, before they take memory, with the number of pixels and the bytes that
+        decoding them takes; 0 bytes: what is usual for the format.
 
     Raises PermanentError `image_too_large` (pixels by the header, before any is decoded) or
     `invalid_image`, and TransientError `out_of_memory`.
@@ -90,7 +90,7 @@ def _picture(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
         return bmp.picture(data, max_pixels, on_pixels)
     with pillow_reader.opened(data, pillow_formats(data)) as source:
         check_size(source.size, max_pixels)
-        on_pixels(source.width * source.height)
+        on_pixels(source.width * source.height, 0)
         result = pillow_reader.loaded(source, data)
     check_size(
         result.image.size, max_pixels

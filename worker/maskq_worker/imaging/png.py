@@ -101,7 +101,7 @@ def read(data: bytes) -> Chunks:
     return chunks
 
 
-def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
+def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
     """The image, or the first frame of an animation.
 
     Raises PermanentError, and what Pillow and imagecodecs raise for damaged pixels.
@@ -112,7 +112,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
         raise invalid("the PNG image is damaged or cut short: its header cannot be read")
     width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
     check_size((width, height), max_pixels)
-    on_pixels(width * height * (4 if depth == 16 else 1))
+    on_pixels(width * height, 32 * width * height if depth == 16 else 0)
     _drop_malformed_transparency(chunks, colour_type)
     place = _first_frame(chunks, width, height)
     space = _space(chunks)

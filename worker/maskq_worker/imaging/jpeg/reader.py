@@ -37,7 +37,7 @@ _OUT_OF_ORDER: Final = "Inconsistent progression"
 Pixels = NDArray[np.uint8]
 
 
-def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
+def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
     """The first image of the file. Raises PermanentError for pixels that are missing or damaged."""
     layout = layout_of(data)
     if not layout.process:
@@ -46,7 +46,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     check_process(layout)
     with pillow_reader.opened(data, ("JPEG",)) as source:
         # Of a progressive image all coefficients are held as well.
-        on_pixels(layout.width * layout.height * (2 if layout.is_progressive else 1))
+        on_pixels(layout.width * layout.height, 0)
         image, notes = _decoded(data, layout, source.mode)
         result = pillow_reader.described(source, image, data)
         if result.icc is None and image.mode == "RGB" and pillow_reader.says_adobe_rgb(source):

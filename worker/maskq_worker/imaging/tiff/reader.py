@@ -28,7 +28,7 @@ _MOST_SUB_IFDS: Final = 16
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 
-def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) -> Picture:
+def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
     """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
     file = tifffile.TiffFile(
         io.BytesIO(data),
@@ -41,7 +41,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int], object]) ->
     with file:
         page, notes, frames = _shown_page(file)
         layout = segments.layout_of(page, data, max_pixels)
-        on_pixels(layout.memory // 8)
+        on_pixels(layout.width * layout.height, layout.memory)
         samples = segments.read(page, data, layout)
         result = colours.picture(page, layout, samples)
     result.notes[:0] = notes
