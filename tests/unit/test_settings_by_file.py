@@ -25,7 +25,7 @@ EXAMPLES = {
     "max_queued": "7",
     "allowed_buckets": "a, b",
     "webhook_retries_s": "1,2",
-    "trigger_tokens": "one,two",
+    "trigger_tokens": "the-first-trigger-token,the-second-trigger-token",
     "webhook_secret": webhooks.new_secret(),
 }
 

@@ -7,13 +7,15 @@ import re
 import pytest
 
 from maskq.contract import JobResult, Output, SegmentRequest
-from maskq.contract.ids import is_own_id, new_id, new_token
+from maskq.contract.ids import is_own_id, new_token
 from maskq.contract.places import MAX_KEY_BYTES, S3Place
 from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, binary_name, is_output
 
 HOME = S3Place("maskq", "maskq")
 LAYOUT = StorageLayout(HOME)
-JOB, TOKEN, OTHER = new_id(), new_token(), new_id()
+# Fixed: parallel processes must collect the same tests.
+JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
+OTHER = "01a206e7-a91c-7f60-938b-7a3d65bbbf54"
 MASK_URL = "https://customer.example/mask.png"
 JOBS = {
     "plain": LAYOUT.job(JOB),
