@@ -548,14 +548,26 @@ def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) ->
     return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
+def read_event_texts(
+    prefix: str, cursor: str, *, block_ms: int, count: int = 200
+) -> Call[list[tuple[str, str]]]:
+    """The same as JSON, each with its cursor: for whoever passes events on."""
+    call = read_events(prefix, cursor, block_ms=block_ms, count=count)
+    return Call(call.script, call.args, _texts_in, call.waits_s, call.at_once)
+
+
 def events_in(answer: Any) -> list[Event]:
     """The events of an answer to XREAD or XREADGROUP."""
+    return [
+        Event.model_validate_json(text).model_copy(update={"cursor": cursor})
+        for cursor, text in _texts_in(answer)
+    ]
+
+
+def _texts_in(answer: Any) -> list[tuple[str, str]]:
     streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
     entries = [entry for stream in streams for entry in _entries(stream)]
-    return [
-        Event.model_validate_json(pairs(fields)["event"]).model_copy(update={"cursor": entry_id})
-        for entry_id, fields in entries
-    ]
+    return [(entry_id, pairs(fields)["event"]) for entry_id, fields in entries]
 
 
 def _entries(stream: Any) -> list[tuple[str, Any]]:

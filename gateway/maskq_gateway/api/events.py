@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
@@ -24,7 +24,7 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
     """The route of the event stream."""
     router = APIRouter(prefix="/v1/events", tags=["events"])
     reads = Depends(authorizer.needs(Scope.READ))
-    stream: dict[int | str, dict[str, Any]] = {
+    stream = {
         200: {
             "description": "`id:` is the cursor, `event:` the type, `data:` a CloudEvent in JSON.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -48,8 +48,11 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise InvalidRequest(f"{cursor!r:.100} is not a cursor; take an `id:` of this stream")
         types = _full_names(type)
-        if cursor is not None:
+        if cursor is None:
+            begin = await feed.now()
+        else:
             await feed.check(cursor)
+            begin = cursor
         subjects = frozenset(job or ())
 
         def passes(entry: Entry) -> bool:
@@ -60,9 +63,10 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
             )
 
         async def text() -> AsyncIterator[str]:
-            yield ": connected\n\n"
+            # With a cursor, so that who loses the connection before the first event misses none.
+            yield f"id: {begin}\n: connected\n\n"
             try:
-                async for entry in feed.follow(cursor, _HEARTBEAT_S):
+                async for entry in feed.follow(begin, _HEARTBEAT_S):
                     if entry is None:
                         yield ": nothing new\n\n"
                     elif passes(entry):
