@@ -1,22 +1,28 @@
 # One image for every role; the command chooses (worker by default). torch's wheels carry CUDA, so no
 # CUDA base image is needed: the host's driver and its container toolkit are enough.
-#   docker build -t maskq .                                   worker, GPU
-#   docker build --build-arg TORCH=torch==2.13.0 \
-#                --build-arg TORCH_INDEX=URL -t maskq:cpu .   worker, CPU wheels from the index you name
+#   docker build -t maskq .                                       worker, GPU
+#   docker build --build-arg TORCH_BUILD=cpu \
+#                --build-arg TORCH_INDEX=URL -t maskq:cpu .       worker, CPU wheels from the index you name
+# Every package comes in the version and with the hash that deploy/lock names (`make lock`).
+# The base image by digest: --build-arg PYTHON_IMAGE=python@sha256:… (as your registry gives it). No digest
+# is written here, because it would stay while the image gets its security updates.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
-ARG TORCH=torch
+ARG TORCH_BUILD=cuda
 ARG TORCH_INDEX=
 WORKDIR /src
 RUN python -m venv /opt/maskq
-RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check \
-      ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY deploy/lock lock
+RUN /opt/maskq/bin/pip install --require-hashes --no-deps -r lock/torch-${TORCH_BUILD}.txt \
+      ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
+RUN /opt/maskq/bin/pip install --require-hashes --no-deps -r lock/worker.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY api_client api_client
 COPY worker worker
 COPY gateway gateway
 COPY standalone standalone
-RUN /opt/maskq/bin/pip install --no-cache-dir --disable-pip-version-check '.[worker,gateway]'
+RUN /opt/maskq/bin/pip install --no-deps --no-build-isolation . && /opt/maskq/bin/pip check
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --create-home --uid 10001 maskq && install -d -o maskq -g maskq /var/cache/maskq
@@ -25,6 +31,9 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/maskq /opt/maskq
+# What docker-compose.yml needs for its first start: credentials.py and the templates it fills.
+COPY deploy/compose /usr/share/maskq/compose
+COPY deploy/redis /usr/share/maskq/redis
 # The root file system may be read-only: what is written goes to the weights' volume and to /tmp.
 ENV PATH=/opt/maskq/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -1,10 +1,13 @@
 # Everything installs into .venv, which then holds .venv/bin/maskq.
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
-#   make check   lint, types, import rules                       make bench   latency at light load, cost of a mask
+#   make check   lint, types, import rules, secrets, licences    make bench   latency at light load, cost of a mask
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
-#   make acl-test   the acceptance tests, each process as the Redis user of its role
+#   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the pages of `maskq view` and of the gateway in Chromium (its own, by PATH or CHROMIUM)
+#   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
+#   make sbom    dist/*.cdx.json: the images' Python packages, from the lock
+#   make fuzz    hostile inputs by the thousand, for a night: FUZZ_EXAMPLES=N a target
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
@@ -16,9 +19,12 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_CPU   ?= torch==2.13.0
 TORCH_INDEX ?=
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -n 1)
+# LOCKED=1: the versions and hashes of deploy/lock, as CI installs. Without it, what pyproject.toml allows.
+LOCKED ?=
 ARGS ?=
+FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test check acl-test chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -31,9 +37,20 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_secrets.py
+	$(BIN)/python tools/check_licences.py
+
+lock: $(VENV)/.dev
+	$(BIN)/python tools/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(ARGS)
+
+sbom: $(VENV)/.dev
+	$(BIN)/python tools/sbom.py
 
 acl-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --acl-users tests/acceptance $(ARGS)
+
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
@@ -62,15 +79,18 @@ $(VENV)/.torch:
 	  || { echo "maskq needs Python 3.11 or newer; name one with make PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (torch: $(if $(HAS_GPU),as in pyproject.toml,$(TORCH_CPU)))" >&2
-	$(if $(HAS_GPU),,$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH_CPU)')
+	$(if $(LOCKED),$(PIP) --require-hashes --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+	  -r deploy/lock/torch-$(if $(HAS_GPU),cuda,cpu).txt, \
+	  $(if $(HAS_GPU),,$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH_CPU)'))
 	@touch $@
 
 $(VENV)/.standalone: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable '.[standalone]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml $(if $(LOCKED),deploy/lock/dev.txt)
+	$(if $(LOCKED),$(PIP) --require-hashes --no-deps -r deploy/lock/dev.txt)
+	$(PIP) $(if $(LOCKED),--no-deps --no-build-isolation) --editable '.[dev]'
 	@touch $@ $(VENV)/.standalone
 
 $(VENV)/.peers: $(VENV)/.dev

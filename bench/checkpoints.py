@@ -10,8 +10,11 @@ from transformers import DPTConfig, DPTForSemanticSegmentation
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 
-def write_smallest(directory: Path, *, labels: int = 8) -> Path:
-    """A DPT whose forward takes milliseconds: what is left is the queue's own cost."""
+def write_smallest(directory: Path, *, labels: int = 8, side: int = 32) -> Path:
+    """A DPT whose forward takes milliseconds: what is left is the queue's own cost.
+
+    side: px, a multiple of 32.
+    """
     torch.manual_seed(0)
     names = {number: f"class {number}" for number in range(labels)}
     config = DPTConfig(
@@ -19,8 +22,8 @@ def write_smallest(directory: Path, *, labels: int = 8) -> Path:
         num_hidden_layers=4,
         num_attention_heads=2,
         intermediate_size=64,
-        image_size=32,
-        patch_size=8,
+        image_size=side,
+        patch_size=8 if side == 32 else 16,
         backbone_out_indices=[0, 1, 2, 3],
         reassemble_factors=[2, 1, 0.5, 0.25],
         neck_hidden_sizes=[8, 8, 8, 8],
@@ -31,7 +34,7 @@ def write_smallest(directory: Path, *, labels: int = 8) -> Path:
     )
     DPTForSemanticSegmentation(config).save_pretrained(directory)
     DPTImageProcessorPil(
-        size={"height": 32, "width": 32},
+        size={"height": side, "width": side},
         keep_aspect_ratio=False,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,

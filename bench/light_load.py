@@ -27,7 +27,7 @@ from maskq.contract import Output
 from maskq.contract.places import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
-from maskq_worker import images, outputs
+from maskq_worker import imaging, outputs
 from maskq_worker.cpu import cpu_environment
 from maskq_worker.model import load_segmenter
 from maskq_worker.object_store import ObjectStore
@@ -94,14 +94,14 @@ def _inline(source: S3Place) -> Callable[[], None]:
     settings = WorkerSettings.load()
     segmenter = load_segmenter(settings)
     home = S3Place(settings.s3_bucket, settings.output_prefix)
-    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=4, home=home)
+    store = ObjectStore(settings.s3_endpoint_url, connections=4, home=home)
     wanted = frozenset({Output.MASK})
     number = iter(range(1_000_000))
 
     def stages() -> None:
         place = S3Place("maskq", f"bench/{next(number)}")
         stored = store.get(source, max_bytes=settings.max_image_bytes)
-        decoded = images.decode(stored.body, max_pixels=settings.max_image_pixels)
+        decoded = imaging.decode(stored.body, max_pixels=settings.max_image_pixels)
         prepared = segmenter.prepare(decoded.image, outputs=wanted)
         (output,) = segmenter.run([prepared])
         assert not isinstance(output, Exception)

@@ -22,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--acl-users",
         action="store_true",
-        help="whole stacks under the users of deploy/redis/users.acl (make acl-test)",
+        help="whole stacks under the users of deploy/redis/users.acl and the policies of deploy/s3 "
+        "(make acl-test)",
     )
 
 

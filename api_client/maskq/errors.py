@@ -11,6 +11,7 @@ MaskqError
 ├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses
 │   └── StoreRefused      S3 answered, and will answer the same again (.code says what kind of refusal)
 ├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
+├── ResultDamaged         an output's object is not the file that the job's record describes
 ├── EventsLost            events between the cursor and now were trimmed away
 ├── ClientUnusable        closed while it waited, or awaited where no event loop runs
 └── WebhookRefused        a delivery that is not ours, altered or too old
@@ -21,15 +22,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from maskq.contract.failures import FailureCode
+from maskq.inert import without_secrets
 
 if TYPE_CHECKING:
     from maskq.contract import JobRecord
 
 
 class MaskqError(Exception):
-    """Base of all; `code` is stable, the text is for people."""
+    """Base of all; `code` is stable, the text is for people and holds no password of a URL."""
 
     code: FailureCode = FailureCode.INTERNAL
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(
+            *(without_secrets(one) if isinstance(one, str) else one for one in arguments)
+        )
 
 
 class JobFailed(MaskqError):
@@ -115,6 +122,12 @@ class SegmentRefused(MaskqError):
         known = code in FailureCode.__members__.values()
         self.code = FailureCode(code) if known else FailureCode.INTERNAL
         self.message = message if known else text
+
+
+class ResultDamaged(MaskqError):
+    """Raised by `Result.mask()` and the like for a damaged object or another file."""
+
+    code = FailureCode.SOURCE_CHANGED
 
 
 class EventsLost(MaskqError):

@@ -12,7 +12,7 @@ from maskq.process import CannotStart
 MODULES: Final = {
     "worker": (
         "celery", "kombu", "torch", "numpy", "safetensors", "transformers", "huggingface_hub",
-        "obstore",
+        "obstore", "tifffile", "imagecodecs", "simplejpeg",
     ),
     "gateway": ("fastapi", "uvicorn", "cryptography"),
     "openvino": ("openvino", "nncf"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from maskq.contract.places import S3Place
@@ -13,8 +16,8 @@ from maskq.per_process import no_fork
 from maskq.s3_errors import Meaning, StoreError, for_callers, typed_errors
 
 __all__ = [
-    "Addressing", "Connection", "StoreError", "connect", "delete_under", "for_callers", "list_under",
-    "typed_errors",
+    "Addressing", "Connection", "Listed", "StoreError", "connect", "for_callers", "list_objects",
+    "list_under", "typed_errors",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -52,10 +55,18 @@ def _connected(
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from maskq.safe_http.boto3_deadline import limit_requests
+
+    if endpoint_url and "@" in endpoint_url:  # botocore's errors repeat the URL
+        raise InvalidRequest(
+            "MASKQ_S3_ENDPOINT_URL holds a user name or password: it is http://HOST:PORT, and the "
+            "credentials come by the AWS chain (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
+        )
     try:
+        _check_authorities()
         # A session of its own: the default one keeps the first credentials it saw, and is not
         # thread-safe.
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
@@ -70,12 +81,41 @@ def _connected(
                 tcp_keepalive=True,
             ),
         )
+        limit_requests(client, total_s=1.5 * read_timeout_s)
+        return client
+    except InvalidRequest:
+        raise
     except ValueError as error:
         raise InvalidRequest(
             f"MASKQ_S3_ENDPOINT_URL is no URL of an object store, http://HOST:PORT: {error}"
         ) from None
     except BotoCoreError as error:  # a profile that is not there, a file that cannot be parsed
         raise InvalidRequest(f"the AWS configuration cannot be used: {error}") from None
+
+
+def authorities() -> Path | None:
+    """The file of CA certificates that boto3 trusts in place of its own: AWS_CA_BUNDLE, or `ca_bundle`
+    of the profile. Raises BotoCoreError."""
+    import botocore.session
+
+    named = botocore.session.get_session().get_config_variable("ca_bundle")
+    return Path(named) if named else None
+
+
+def _check_authorities() -> None:
+    """boto3 takes a missing file for an outage, at the first request. Raises InvalidRequest."""
+    import ssl
+
+    if bundle := authorities():
+        try:
+            ssl.create_default_context(cafile=bundle)
+        except OSError as error:  # SSLError: no certificate in it
+            reason = (
+                "not a file of PEM certificates"
+                if isinstance(error, ssl.SSLError)
+                else error.strerror
+            )
+            raise InvalidRequest(f"AWS_CA_BUNDLE: {str(bundle)!r}: {reason}") from None
 
 
 class Connection:
@@ -141,16 +181,24 @@ class Connection:
 # --- many objects -------------------------------------------------------------------------------------
 
 
-def list_under(client: Any, place: S3Place) -> list[S3Place]:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object, as a listing tells of it."""
+
+    place: S3Place
+    modified: datetime
+
+
+def list_objects(client: Any, place: S3Place) -> Iterator[Listed]:
     """Every object whose key begins with the place and a slash."""
     pages = client.get_paginator("list_objects_v2").paginate(
         Bucket=place.bucket, Prefix=f"{place.key}/"
     )
-    return [S3Place(place.bucket, e["Key"]) for page in pages for e in page.get("Contents", ())]
+    for page in pages:
+        for entry in page.get("Contents", ()):
+            yield Listed(S3Place(place.bucket, entry["Key"]), entry["LastModified"])
 
 
-def delete_under(client: Any, place: S3Place) -> None:
-    """Delete every object whose key begins with the place and a slash, one by one: a bulk deletion
-    needs a checksum that not every S3 server knows."""
-    for found in list_under(client, place):
-        client.delete_object(Bucket=found.bucket, Key=found.key)
+def list_under(client: Any, place: S3Place) -> list[S3Place]:
+    """Every object whose key begins with the place and a slash."""
+    return [listed.place for listed in list_objects(client, place)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from maskq.contract.failures import FailureCode
 from maskq.errors import StoreRefused, StoreUnavailable
+from maskq.inert import without_secrets
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -34,7 +35,7 @@ class StoreError(Exception):
         *,
         s3_code: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(without_secrets(message))
         self.code = code
         self.meaning = meaning
         self.s3_code = s3_code  # where the store answered
@@ -237,6 +238,13 @@ def _failed(error: Exception, place: object) -> StoreError:
 
 
 def _no_answer(error: Exception, place: object) -> StoreError:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreError(
+            FailureCode.STORE_UNAVAILABLE,
+            f"the object store's certificate is not trusted, so {place} was not asked for: put the "
+            f"certificate of the CA that signed it into the file that AWS_CA_BUNDLE names ({error})",
+            Meaning.OUTAGE,
+        )
     return StoreError(
         FailureCode.STORE_UNAVAILABLE,
         f"the object store did not answer for {place}: {error}; check MASKQ_S3_ENDPOINT_URL",

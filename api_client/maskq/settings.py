@@ -1,5 +1,7 @@
 """Settings: environment variables MASKQ_*, read once, frozen. A misspelled one is an error.
 
+Each may be given as a file: MASKQ_REDIS_URL_FILE=/run/secrets/redis-url (maskq.environment).
+
 `Settings` is what client and worker share; `maskq_worker.settings.WorkerSettings` adds to it.
 S3 credentials come by the AWS chain (environment, profile, instance role).
 """
@@ -20,13 +22,16 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
+from maskq import environment
 from maskq.contract.models import ModelName
 from maskq.contract.webhooks import WebhookUrl
+from maskq.environment import PREFIX, SUFFIX
 from maskq.errors import InvalidRequest
 
-PREFIX = "MASKQ_"
+__all__ = ["KNOWN", "PREFIX", "Settings", "refuse_unknown", "usable"]
 
 
 def _no_edge_slashes(value: str) -> str:
@@ -69,6 +74,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             mistakes = (cls._mistake(each, overrides) for each in error.errors())
             raise InvalidRequest("; ".join(mistakes)) from None
+        except SettingsError as error:  # pydantic-settings hides what a source raised
+            if isinstance(error.__cause__, InvalidRequest):
+                raise error.__cause__ from None
+            raise
 
     @classmethod
     def settings_customise_sources(
@@ -79,7 +88,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What a program says, then the environment; no files."""
+        """What a program says, then the environment and the files that it names."""
         return init_settings, _Environment(settings_cls)
 
     @classmethod
@@ -88,18 +97,26 @@ class Settings(BaseSettings):
         name = field if field in overrides else f"{PREFIX}{field.upper()}"
         if error["type"] == "extra_forbidden":
             return f"{name} is not a setting of maskq{_near(field, cls.model_fields)}"
-        secret = field.endswith(_SECRET)
+        by_file = field not in overrides and environment.given_by_file(name)
+        secret = by_file or field.endswith(_SECRET)  # a wrong file may hold anything
+        name += SUFFIX if by_file else ""
         got = "" if secret else f" (got {error['input']!r:.100})"
         return f"{name}: {error['msg']}{got}"
 
 
 class _Environment(EnvSettingsSource):
-    """Variables as people write them: space around a value is none of it, an empty one is not set."""
+    """Variables as people write them: space around a value is none of it, an empty one is not set.
+
+    A setting that the program gives itself needs no file.
+    """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
         if isinstance(value, str):
             value = value.strip() or None
+        name = PREFIX + field_name.upper()
+        if field_name not in self.current_state and environment.given_by_file(name):
+            value = environment.value(name)
         return value, key, is_complex
 
 
@@ -124,27 +141,35 @@ def usable(settings: object) -> Settings:
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_score_bytes", "s3_client",
-    "max_image_bytes", "max_image_pixels", "max_decoded_bytes", "allowed_buckets", "log_level",
+    "max_image_bytes", "max_image_pixels", "max_image_scans", "max_decode_cpu_s",
+    "max_decoded_bytes", "decode_in", "decode_processes", "allowed_buckets",
+    "allowed_locations", "allowed_output_locations", "log_level",
     "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
-    "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url", "cors_origins",
-    "image", "python_image", "torch", "torch_index", "redis_password", "redis_port",
-    "s3_access_key", "s3_secret_key", "s3_port", "gateway_port",
+    "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url",
+    "cors_origins",
+    "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
+    "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
+    "env_role",
 }  # fmt: skip
 
 
 def refuse_unknown() -> None:
     """A misspelled variable passes silently otherwise, and the default rules in its place."""
     for name in os.environ:
-        setting = name.removeprefix(PREFIX).lower()
-        if name.startswith(PREFIX) and setting not in KNOWN:
+        if name.startswith(PREFIX) and environment.setting_of(name, KNOWN) is None:
+            setting = name.removeprefix(PREFIX).lower()
             raise InvalidRequest(
                 f"{name} is not a setting of maskq{_near(setting, KNOWN, in_environment=True)}"
             )
+    environment.refuse_both(KNOWN)
 
 
 def _near(name: str, known: Iterable[str], *, in_environment: bool = False) -> str:
-    for near in difflib.get_close_matches(name, list(known), n=1):
+    names = list(known)
+    if in_environment and name.endswith(SUFFIX.lower()):
+        names += [one + SUFFIX.lower() for one in names]
+    for near in difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {PREFIX + near.upper() if in_environment else near}?"
     return ""

@@ -8,7 +8,6 @@ Any library for Standard Webhooks does the same.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from base64 import b64encode
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
+from maskq import environment
 from maskq.contract import Event
 from maskq.contract.signing import (
     ID,
@@ -29,6 +29,7 @@ from maskq.errors import InvalidRequest, WebhookRefused
 
 __all__ = ["WebhookRefused", "new_secret", "verify"]
 
+SETTING = "MASKQ_WEBHOOK_SECRET"
 _TOLERANCE_S = 300.0
 
 
@@ -45,7 +46,7 @@ def verify(
     again they may differ. secret: one or several `whsec_…`; left out: MASKQ_WEBHOOK_SECRET. Raises
     WebhookRefused: answer 400 and do nothing. A delivery may come twice: `event.id` is the same then.
     """
-    keys = keys_of(os.environ.get("MASKQ_WEBHOOK_SECRET", "") if secret is None else secret)
+    keys = keys_of(environment.value(SETTING) or "" if secret is None else secret)
     given = {name.lower(): value for name, value in headers.items()}
     try:
         message_id, sent, signatures = given[ID], given[TIMESTAMP], given[SIGNATURE]

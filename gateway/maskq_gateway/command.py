@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from maskq.extras import require
+from maskq.inert import print_json, print_lines
 from maskq.process import starting
 
 RulesFile = Annotated[
@@ -75,9 +76,9 @@ def check(
 
     described = [rule.public() for rule in GatewaySettings.load().rules(file).each]
     if as_json:
-        typer.echo(json.dumps(described))
+        print_json(described)
         return
     for rule in described:
-        typer.echo(f"{rule['name']}: s3://{rule['bucket']}/{rule['prefix']}…")
+        print_lines(f"{rule['name']}: s3://{rule['bucket']}/{rule['prefix']}…")
         for name in sorted(rule.keys() - {"name", "bucket", "prefix"}):
-            typer.echo(f"    {name} = {json.dumps(rule[name], ensure_ascii=False)}")
+            print_lines(f"    {name} = {json.dumps(rule[name], ensure_ascii=False)}")

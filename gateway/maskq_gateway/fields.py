@@ -22,16 +22,20 @@ def text(parent: Mapping[str, Any], name: str, place: str) -> str:
     value = parent.get(name)
     if not isinstance(value, str) or not value:
         raise NotAnEvent(f"{place}.{name} is {_kind(value)}; expected text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-        raise NotAnEvent(f"{place}.{name} {value!r:.200} is no valid Unicode") from None
-    return value
+    return _unicode(value, f"{place}.{name} ")
 
 
 def text_or_none(value: object) -> str | None:
-    """None for what is no text, or empty."""
-    return value if isinstance(value, str) and value else None
+    """None for what is no text, or empty. Raises NotAnEvent for text that is not valid Unicode."""
+    return _unicode(value) if isinstance(value, str) and value else None
+
+
+def _unicode(value: str, place: str = "") -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        raise NotAnEvent(f"{place}{value!r:.200} is not valid Unicode") from None
+    return value
 
 
 def number(value: object) -> int | None:

@@ -1,34 +1,19 @@
 """No job may start another by what it writes: refused at the start, and again for each object.
 
-A job writes below a directory: {its output place}/{job id}/{token}/{file} and {…}/{job id}/result.json.
+What a job writes below a directory, storage_layout.py says; it also recognises an object that is one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from maskq.contract import Output
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import FILES, MANIFEST, binary_name
 from maskq.errors import InvalidRequest
 
-FILES: Final = {
-    Output.MASK: "mask.png",
-    Output.OVERLAY: "overlay.jpg",
-    Output.STATS: "stats.json",
-    Output.LOGITS: "logits.npy",
-    Output.CONFIDENCE: "confidence.png",
-    Output.RLE: "rle.json",
-}
-_BINARY = tuple(f"binary/{index:03d}.png" for index in range(1000))  # one for each class
-MANIFEST: Final = "result.json"  # of every job
-_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_FILE = "|".join([*map(re.escape, FILES.values()), r"binary/[0-9]{3,5}\.png"])
-_OUTPUT = re.compile(
-    rf"(?:.*/)?{_UUID}/(?:[A-Za-z0-9_-]{{16}}/(?:{_FILE})|{re.escape(MANIFEST)})", re.DOTALL
-)
+_BINARY = tuple(binary_name(index) for index in range(1000))  # one for each class
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +41,7 @@ class Written:
 
     @property
     def files(self) -> tuple[str, ...]:
-        files = [FILES[output] for output in sorted(self.outputs) if output in FILES]
+        files = [FILES[output].name for output in sorted(self.outputs) if output in FILES]
         return (*files, *(_BINARY if Output.BINARY in self.outputs else ()), MANIFEST)
 
 
@@ -66,11 +51,6 @@ def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:
         for watcher in watched:
             if file := _caught(writer, watcher):
                 raise InvalidRequest(_told(writer, watcher, file))
-
-
-def is_output(key: str) -> bool:
-    """Whether a key looks like what maskq writes, under whatever prefix, of whatever deployment."""
-    return _OUTPUT.fullmatch(key) is not None
 
 
 def _caught(writer: Written, watcher: Watched) -> str | None:

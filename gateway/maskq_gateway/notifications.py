@@ -20,6 +20,7 @@ __all__ = ["NotAnEvent", "ObjectCreated", "parse", "read"]
 SNS_TYPES: Final = frozenset(
     {"Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"}
 )
+MOST_RECORDS: Final = 1000  # in one notification; stores send one, or a few
 _CREATED = "ObjectCreated:"
 _NO_VERSION = "null"  # what S3 calls the version of an object from before versioning
 
@@ -96,6 +97,11 @@ def _enveloped(envelope: Mapping[str, Any]) -> dict[str, Any]:
 def _records(records: object) -> tuple[ObjectCreated, ...]:
     if not isinstance(records, list):
         raise NotAnEvent(f"Records is no list but {type(records).__name__}")
+    if len(records) > MOST_RECORDS:
+        raise NotAnEvent(
+            f"Records has {len(records)} entries; at most {MOST_RECORDS} are taken, notify of fewer "
+            f"objects at a time"
+        )
     found = []
     for index, record in enumerate(records):
         place = f"Records[{index}]"

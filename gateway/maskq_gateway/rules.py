@@ -14,6 +14,7 @@ from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
 from maskq.contract.mistakes import sentence
 from maskq.contract.places import IMAGE_SUFFIXES, S3Place, shown
+from maskq.contract.storage_layout import is_output
 from maskq.contract.webhooks import ENDS, WebhookEvents
 from maskq.errors import InvalidRequest
 from maskq_gateway import loops
@@ -131,7 +132,7 @@ class Rules:
 
     def taking(self, bucket: str, key: str) -> tuple[Rule, ...]:
         """The rules that an object is of, in their order; outputs of maskq are of none."""
-        if loops.is_output(key):
+        if is_output(key):
             return ()
         return tuple(rule for rule in self.each if rule.takes(bucket, key))
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from maskq import AsyncClient, Client
 from maskq.errors import InvalidRequest
+from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
 from maskq_gateway.beat import Beat
+from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
 from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
 
@@ -43,36 +46,23 @@ class _Server(uvicorn.Server):
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(f"listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+            print_error(f"listening on http://{shown}:{port}")
         if self.started:
             self._beat.alive()
 
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises InvalidRequest for what cannot be served, or not there."""
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.log_level)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = application(settings, client, rules)
         with _bound(host, port) as bound, Beat(settings.health_file) as beat:
-            config = uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="on",
-                server_header=False,
-                timeout_graceful_shutdown=_LAST_ANSWERS_S,
-            )
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config, beat).run(sockets=[bound])
+            _Server(config_of(app, settings.gateway_max_upload_bytes), beat).run(sockets=[bound])
 
 
 def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:
@@ -87,6 +77,22 @@ def application(settings: GatewaySettings, client: Client, rules: Path | None = 
     if rules or settings.trigger_rules:
         add_triggers(app, settings, client, settings.rules(rules))
     return app
+
+
+def config_of(app: Any, max_upload_bytes: int = 0) -> uvicorn.Config:
+    """How an application is served. max_upload_bytes: of an image within a request."""
+    message_bytes = max_upload_bytes + MESSAGE_BYTES
+    return uvicorn.Config(
+        app,
+        http=partial(LimitedProtocol, message_bytes=message_bytes),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

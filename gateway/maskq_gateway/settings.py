@@ -13,12 +13,15 @@ from maskq.errors import InvalidRequest
 from maskq.settings import Settings
 from maskq_gateway.rules import Rules
 
+_SHORTEST_TOKEN = 16
+
 
 class GatewaySettings(Settings):
     """Who may notify, by which way, and what that starts."""
 
     trigger_rules: Path | None = None  # a TOML file
-    trigger_tokens: SecretStr = SecretStr("")  # comma-separated: several while they change
+    # Comma-separated: several while they change; each of 16 characters or more.
+    trigger_tokens: SecretStr = SecretStr("")
     # Topics whose signed messages are accepted, comma-separated ARNs.
     trigger_sns_topics: Annotated[frozenset[str], NoDecode] = frozenset()
     trigger_queue_url: str | None = None  # of an SQS queue
@@ -37,6 +40,16 @@ class GatewaySettings(Settings):
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("trigger_tokens")
+    @classmethod
+    def _refuse_short(cls, value: SecretStr) -> SecretStr:
+        if any(len(token) < _SHORTEST_TOKEN for token in _parts(value.get_secret_value())):
+            raise ValueError(
+                f"a token has fewer than {_SHORTEST_TOKEN} characters and can be guessed; "
+                f"`openssl rand -hex 16` makes one"
+            )
+        return value
 
     @property
     def tokens(self) -> tuple[str, ...]:

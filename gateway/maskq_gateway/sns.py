@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -25,10 +26,16 @@ Fetch = Callable[[str], bytes]  # raises StoreUnavailable
 
 MAX_AGE: Final = timedelta(hours=1)  # SNS itself tries no longer
 _AHEAD: Final = timedelta(minutes=5)  # of our clock
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0  # for a whole fetch, however slowly it comes
 _LARGEST_ANSWER = 64 * 2**10
 _CERTIFICATES_KEPT = 16  # AWS signs with one of each region, and changes it about once a year
-_HOST = re.compile(r"sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
+_FAILURES_KEPT = 256
+_FAILED_FOR_S = 60.0  # a certificate that could not be had is not asked for again before
+_FETCHES = 4  # at once: strangers cause them
+# A region is us-east-1, us-gov-west-1 or cn-north-1, never s3 or another service.
+_ORIGIN = r"https://sns\.[a-z]{2,3}(?:-[a-z]+)+-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?"
+_CERTIFICATE_URL = re.compile(rf"{_ORIGIN}/SimpleNotificationService-[0-9a-f]{{8,64}}\.pem")
+_SUBSCRIBE_URL = re.compile(rf"{_ORIGIN}/\?[\x21-\x7e]{{1,4096}}")
 _HASHES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {
     "1": hashes.SHA1,
     "2": hashes.SHA256,
@@ -61,6 +68,8 @@ class Verifier:
         self._fetch = fetch or fetch_from_aws
         self._now = now
         self._certificates: dict[str, x509.Certificate] = {}
+        self._failures: dict[str, tuple[float, MaskqError]] = {}  # URL → until when
+        self._fetches = threading.BoundedSemaphore(_FETCHES)
         self._changing = threading.Lock()
 
     def verify(self, message: Mapping[str, Any]) -> None:
@@ -74,7 +83,9 @@ class Verifier:
             raise SnsRefused(
                 f"SignatureVersion {version:.20} of an SNS message is unknown; 1 and 2 are"
             )
-        key = self._key(_aws_url(message.get("SigningCertURL"), "SigningCertURL", ending=".pem"))
+        key = self._key(
+            _aws_url(message, "SigningCertURL", _CERTIFICATE_URL, "SimpleNotificationService-….pem")
+        )
         try:
             signature = base64.b64decode(str(message.get("Signature")), validate=True)
             key.verify(signature, signed, padding.PKCS1v15(), algorithm())
@@ -87,9 +98,16 @@ class Verifier:
     def confirm(self, message: Mapping[str, Any]) -> None:
         """Verify a SubscriptionConfirmation and subscribe. Raises as `verify` does."""
         self.verify(message)
+        topic = message["TopicArn"]
         if message["Type"] != "SubscriptionConfirmation":
             raise SnsRefused(f"an SNS {message['Type']} confirms no subscription")
-        self._fetch(_aws_url(message["SubscribeURL"], "SubscribeURL"))
+        url = _aws_url(message, "SubscribeURL", _SUBSCRIBE_URL, "?Action=ConfirmSubscription&…")
+        query = dict(parse_qsl(urlsplit(url).query))
+        if query.get("Action") != "ConfirmSubscription" or query.get("TopicArn") != topic:
+            raise SnsRefused(
+                f"the SubscribeURL of an SNS message does not confirm a subscription to {topic:.200}"
+            )
+        self._fetch(url)
 
     def _refuse_other_topics(self, topic: str) -> None:
         if topic not in self._topics:
@@ -123,15 +141,35 @@ class Verifier:
         return key
 
     def _fetched(self, url: str) -> x509.Certificate:
+        """Raises SnsRefused and StoreUnavailable, for a while without asking again."""
+        with self._changing:
+            until, failure = self._failures.get(url, (0.0, None))
+            if failure is not None and time.monotonic() < until:
+                raise failure.with_traceback(None)  # else each raise would lengthen it
+        if not self._fetches.acquire(blocking=False):
+            raise StoreUnavailable(
+                "other certificates of Amazon SNS are being fetched; send the message again later"
+            )
         try:
             certificate = x509.load_pem_x509_certificate(self._fetch(url))
         except ValueError:
-            raise SnsRefused(f"there is no certificate at {url:.200}") from None
+            raise self._failed(url, SnsRefused(f"there is no certificate at {url:.200}")) from None
+        except MaskqError as error:
+            raise self._failed(url, error) from None
+        finally:
+            self._fetches.release()
         with self._changing:
             if len(self._certificates) >= _CERTIFICATES_KEPT:
                 self._certificates.clear()
             self._certificates[url] = certificate
         return certificate
+
+    def _failed(self, url: str, error: MaskqError) -> MaskqError:
+        with self._changing:
+            if len(self._failures) >= _FAILURES_KEPT:
+                self._failures.clear()
+            self._failures[url] = (time.monotonic() + _FAILED_FOR_S, error)
+        return error
 
 
 def canonical(message: Mapping[str, Any]) -> bytes:
@@ -151,38 +189,34 @@ def canonical(message: Mapping[str, Any]) -> bytes:
     return "".join(lines).encode(errors="surrogatepass")
 
 
-def _aws_url(url: object, field: str, *, ending: str = "") -> str:
+def _aws_url(message: Mapping[str, Any], field: str, pattern: re.Pattern[str], example: str) -> str:
     """Only what AWS answers: whoever writes a message must not choose whom we call."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        ours = parts is not None and parts.scheme == "https" and _HOST.fullmatch(parts.netloc)
-    except ValueError:
-        ours = None
-    if not ours or not parts or not parts.path.endswith(ending):
+    url = message.get(field)
+    if not isinstance(url, str) or not pattern.fullmatch(url):
         raise SnsRefused(
             f"the {field} of an SNS message is {str(url)[:200]!r}; expected "
-            f"https://sns.REGION.amazonaws.com/…{ending}"
+            f"https://sns.REGION.amazonaws.com/{example}"
         )
-    return str(url)
+    return url
 
 
 def fetch_from_aws(url: str) -> bytes:
     """GET one small document, without redirects. Raises StoreUnavailable."""
-    import urllib3
+    from maskq import safe_http
 
     place = url.partition("?")[0]  # the rest of a SubscribeURL is a secret
-    timeout = urllib3.Timeout(_TIMEOUT_S)
+    host = urlsplit(url).hostname or ""
     try:
-        with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
-            answer = pool.request("GET", url, redirect=False, preload_content=False)
-            try:
-                body = answer.read(_LARGEST_ANSWER + 1)
-            finally:
-                answer.close()
-    except urllib3.exceptions.HTTPError as error:
+        # The host is Amazon's and its certificate is checked. Its address is private where a VPC has
+        # an endpoint of its own for SNS.
+        target = safe_http.check(url, {host}, setting="")
+        answer = safe_http.get(target, max_bytes=_LARGEST_ANSWER, total_s=_TIMEOUT_S)
+    except (safe_http.Unreachable, safe_http.Refused) as error:
         raise StoreUnavailable(f"Amazon SNS does not answer at {place}: {error}") from None
+    except safe_http.TooLong:
+        raise StoreUnavailable(
+            f"Amazon SNS answers more than {_LARGEST_ANSWER} bytes at {place}"
+        ) from None
     if answer.status != 200:
         raise StoreUnavailable(f"Amazon SNS answers {answer.status} at {place}")
-    if len(body) > _LARGEST_ANSWER:
-        raise StoreUnavailable(f"Amazon SNS answers more than {_LARGEST_ANSWER} bytes at {place}")
-    return body
+    return answer.body

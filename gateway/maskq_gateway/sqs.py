@@ -15,6 +15,7 @@ from typing import Any
 
 from maskq import Client
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG, starting
 from maskq_gateway import notifications
@@ -96,11 +97,7 @@ def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
 
 def serve(settings: GatewaySettings, rules: Path | None = None) -> None:
     """`run` as a process of its own: logs on stderr, ends by SIGTERM or SIGINT. Raises MaskqError."""
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -111,7 +108,7 @@ def main() -> int:
     try:
         serve(GatewaySettings.load())
     except MaskqError as error:
-        print(f"maskq trigger sqs: {error}", file=sys.stderr)
+        print_error(f"maskq trigger sqs: {error}")
         return EX_CONFIG
     return 0
 

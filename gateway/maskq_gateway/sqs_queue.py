@@ -9,6 +9,7 @@ from maskq.contract.failures import FailureCode
 from maskq.errors import InvalidRequest, MaskqError
 
 _WAIT_S = 5  # of a receive; as long as a stop may take
+_TOTAL_S = 30.0  # of any request
 _AT_ONCE = 10  # SQS' own limit
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/")
 _UNKNOWN = ("NonExistentQueue", "QueueDoesNotExist", "InvalidAddress")
@@ -90,6 +91,13 @@ def connect(url: str, endpoint_url: str | None) -> Queue:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from maskq.safe_http.boto3_deadline import limit_requests
+
+    for name, value in (("MASKQ_TRIGGER_QUEUE_URL", url), ("MASKQ_SQS_ENDPOINT_URL", endpoint_url)):
+        if value and "@" in value:  # botocore's errors repeat the URL
+            raise InvalidRequest(
+                f"{name} holds a user name or password; the credentials come by the AWS chain"
+            )
     named = _REGION.match(url)
     config = Config(
         connect_timeout=3,
@@ -107,4 +115,5 @@ def connect(url: str, endpoint_url: str | None) -> Queue:
         raise InvalidRequest(
             f"no connection to {url} can be made: {error}; check AWS_REGION, MASKQ_SQS_ENDPOINT_URL"
         ) from None
+    limit_requests(client, total_s=_TOTAL_S)
     return Queue(client, url)

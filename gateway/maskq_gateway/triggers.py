@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 
 from maskq import Client
 from maskq.client.requests import Options
+from maskq.contract.storage_layout import is_output
 from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, UnknownModel
 from maskq_gateway import sequence
-from maskq_gateway.loops import is_output
 from maskq_gateway.notifications import ObjectCreated
 from maskq_gateway.rules import Rule, Rules
 

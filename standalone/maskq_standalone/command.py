@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
+from maskq import environment
 from maskq.extras import require
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="a hub id, a directory, or demo; default: MASKQ_MODEL, else demo"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,9 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def up(
     workers: Annotated[int, typer.Option(min=0, help="worker processes")] = 1,
-    model: Annotated[
-        str, typer.Option(envvar="MASKQ_MODEL", help="demo, a hub id, or a directory")
-    ] = "demo",
+    model: Model = None,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="keeps the data; left out: a temporary one")
     ] = None,
@@ -36,7 +40,13 @@ def up(
     from maskq_standalone.up import run
 
     raise typer.Exit(
-        run(directory=directory, workers=workers, model=model, env_file=env_file, rules=rules)
+        run(
+            directory=directory,
+            workers=workers,
+            model=_chosen(model),
+            env_file=env_file,
+            rules=rules,
+        )
     )
 
 
@@ -44,9 +54,7 @@ def demo(
     photos: Annotated[list[Path] | None, typer.Argument(help="your own photographs")] = None,
     seed: Annotated[int, typer.Option(min=0, max=9999, help="draws other scenes")] = 1,
     scenes: Annotated[int, typer.Option(min=1, max=1000, help="how many scenes to draw")] = 8,
-    model: Annotated[
-        str, typer.Option(envvar="MASKQ_MODEL", help="demo, a hub id, or a directory")
-    ] = "demo",
+    model: Model = None,
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
     out: Annotated[Path, typer.Option(help="where the pictures go")] = Path("demo-output"),
 ) -> None:
@@ -55,5 +63,16 @@ def demo(
     from maskq_standalone.showcase import run
 
     raise typer.Exit(
-        run(photos=photos or [], seed=seed, scenes=scenes, model=model, workers=workers, out=out)
+        run(
+            photos=photos or [],
+            seed=seed,
+            scenes=scenes,
+            model=_chosen(model),
+            workers=workers,
+            out=out,
+        )
     )
+
+
+def _chosen(model: str | None) -> str:
+    return model or environment.value("MASKQ_MODEL") or "demo"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from maskq import environment
 from maskq_standalone.children import ChildError, explain
 from maskq_standalone.ports import LOOPBACK
 from maskq_standalone.server import Server
@@ -44,7 +44,7 @@ def find(explicit: str | Path | None = None, *, pinned: bool = False) -> RedisBi
     """
     if pinned:
         return _identify(_wheels_binary())
-    explicit = explicit or os.environ.get(SETTING)
+    explicit = explicit or environment.value(SETTING)
     if explicit:
         return _asked_for(str(explicit))
     for name in ON_PATH:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskq import Client, JobFailed, Result
+from maskq import Client, JobFailed, Result, environment
 from maskq.errors import MaskqError
+from maskq.inert import print_error, print_lines
 from maskq_standalone.children import ChildError
 from maskq_standalone.demo.score import mean_iou
 from maskq_standalone.pictures import Picture, beside, photographs, scenes
@@ -84,16 +84,18 @@ def _at_hand(model: str) -> bool:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = dict(os.environ)
+    _become(environment.laid_over(before, settings))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _become(before)
+
+
+def _become(wanted: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
 
 
 def _show(client: Client, pictures: Sequence[Picture], model: str, out: Path) -> int:
@@ -116,7 +118,7 @@ def _show(client: Client, pictures: Sequence[Picture], model: str, out: Path) ->
 def _report(
     client: Client, pairs: Sequence[tuple[Picture, Job]], model: str, out: Path, seconds: float
 ) -> int:
-    print(f"{'picture':<16} {'job':<36} {'state':<9} {'size':>9} {'ms':>7}  classes")
+    print_lines(f"{'picture':<16} {'job':<36} {'state':<9} {'size':>9} {'ms':>7}  classes")
     scored: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
     failed = 0
     for picture, job in pairs:
@@ -124,16 +126,16 @@ def _report(
             result = job.result()
         except JobFailed as error:
             failed += 1
-            print(f"{picture.name:<16} {job.id:<36} {job.status.value:<9} {error.message}")
+            print_lines(f"{picture.name:<16} {job.id:<36} {job.status.value:<9} {error.message}")
             continue
-        print(_row(picture, job, result))
+        print_lines(_row(picture, job, result))
         if picture.truth is not None:
             scored.append((picture.truth, np.asarray(result.mask())))
         _save(picture, result, model, out)
-    print(f"\n{len(pairs) - failed} of {len(pairs)} succeeded in {seconds:.1f} s")
-    print(f"pictures: {out.absolute()}")
+    print_lines("", f"{len(pairs) - failed} of {len(pairs)} succeeded in {seconds:.1f} s")
+    print_lines(f"pictures: {out.absolute()}")
     if scored:
-        print(f"mean IoU of the {len(scored)} drawn scenes: {mean_iou(scored):.3f}")
+        print_lines(f"mean IoU of the {len(scored)} drawn scenes: {mean_iou(scored):.3f}")
     return 1 if failed else 0
 
 
@@ -153,4 +155,4 @@ def _save(picture: Picture, result: Result, model: str, out: Path) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"maskq demo: {line}", file=sys.stderr, flush=True)
+    print_error(f"maskq demo: {line}")

@@ -9,10 +9,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
+from maskq import environment
 from maskq.contract.places import S3Place
 from maskq.process import EX_CONFIG
+from maskq.settings import KNOWN
 from maskq_standalone import http_api, redis_server, uploads
 from maskq_standalone.children import Child, ChildError, Stopped, explain
 from maskq_standalone.directory import Credentials, Lock
@@ -101,7 +103,9 @@ class Stack:
         self._numbered = 0  # workers made so far
         self._gpus: list[dict[str, str]] | None = None  # looked up for the first worker
         self.workers: list[Worker] = []
-        self._others: list[Worker] = []  # processes without a model
+        self.others: list[Worker] = []  # processes without a model
+
+    s3_server: ClassVar[type[S3Server]] = S3Server
 
     # Before it is started there is nothing to see; these fail loudly then.
     directory: Path
@@ -264,7 +268,7 @@ class Stack:
             log=logs / "redis.log",
             keep_open=self._held(),
         )
-        self.s3 = S3Server(
+        self.s3 = self.s3_server(
             self.directory / "s3",
             access_key_id=credentials.s3_access_key_id,
             secret_access_key=credentials.s3_secret_access_key,
@@ -289,7 +293,7 @@ class Stack:
 
     @property
     def _processes(self) -> list[Worker]:
-        return [*self.workers, *self._others]
+        return [*self.workers, *self.others]
 
     def _own_output(self) -> S3Place:
         return S3Place(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
@@ -313,7 +317,7 @@ class Stack:
             command=command,
             keep_open=self._held(),
         )
-        self._others.append(process)
+        self.others.append(process)
         process.start()
         process.wait_ready(cancelled=self.stopping)
         self._announce(process)
@@ -395,11 +399,8 @@ class Stack:
 
 
 def _inherited() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("MASKQ_") and not name.startswith("MASKQ_STACK_") and name not in OWN
-    }
+    """Settings of this process, with files read: children may get other values for some of them."""
+    return environment.resolved(KNOWN, leave_out=(*OWN, redis_server.SETTING))
 
 
 def _no_proxy() -> dict[str, str]:

@@ -39,7 +39,7 @@ def main(parent_pid: str, *command: str) -> None:
     try:
         os.execvp(command[0], command)  # noqa: S606 -- no shell is the point
     except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - imports none of ours
         sys.exit(EXIT_NOT_FOUND)
 
 

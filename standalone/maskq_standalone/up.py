@@ -6,22 +6,19 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from maskq import environment
+from maskq.inert import print_error
 from maskq_standalone.children import ChildError, Stopped, explain
 from maskq_standalone.directory import write_private
 from maskq_standalone.stack import Stack
 
 CHECK_S = 0.2
-# A receiver on the same machine is what somebody who tries it has.
-RECEIVERS = {
-    "MASKQ_WEBHOOK_ALLOWED_HOSTS": os.environ.get(
-        "MASKQ_WEBHOOK_ALLOWED_HOSTS", "127.0.0.1,localhost"
-    )
-}
+RECEIVERS = "MASKQ_WEBHOOK_ALLOWED_HOSTS"
+HERE = "127.0.0.1,localhost"  # a receiver on the same machine is what somebody who tries it has
 _OURS = "# of a running `maskq up`, which removes it"  # the first line of its settings
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -50,7 +47,7 @@ def run(
         directory,
         workers=workers,
         model=model,
-        env=RECEIVERS | dict(env or {}),
+        env={RECEIVERS: environment.value(RECEIVERS) or HERE} | dict(env or {}),
         webhooks=True,
         http_api=True,
         rules=rules,
@@ -85,7 +82,7 @@ def run(
 def say(line: str) -> None:
     """A line of progress, on stderr: stdout belongs to results."""
     with contextlib.suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        print_error(line)
 
 
 def _say_how(env_file: Path, url: str) -> None:

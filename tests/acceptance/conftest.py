@@ -8,18 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from maskq import Client
-from maskq.settings import Settings
 from maskq_standalone.stack import Stack
 
 LEASE_S = 3.0
-
-
-def settings_of(stack: Stack) -> Settings:
-    return Settings(
-        redis_url=stack.redis.url,
-        s3_endpoint_url=stack.s3.endpoint_url,
-        s3_bucket="maskq",
-    )
 
 
 @pytest.fixture(scope="session")

@@ -150,3 +150,22 @@ def test_a_bucket_that_is_not_allowed_is_refused(
         fresh_client.submit(scene, output_prefix="s3://private/out").wait(timeout=60)
     assert read.value.code == written.value.code == FailureCode.BUCKET_NOT_ALLOWED
     assert fresh_client.segment(scene, timeout=60).size == scene.size
+
+
+def test_a_location_is_a_tenant_s_and_uploads_need_none(
+    fresh_stack: Stack, fresh_client: Client, scene: Image.Image
+) -> None:
+    # Given a worker whose tenants have a folder each, and an image of one of them
+    fresh_stack.start_worker(env={"MASKQ_ALLOWED_LOCATIONS": "s3://maskq/of/{tenant}"})
+    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store.put_object(Bucket="maskq", Key="of/acme/x.png", Body=png(scene))
+
+    # Then it is that tenant's alone, as is what becomes of it
+    acme = fresh_client.submit("s3://maskq/of/acme/x.png", tenant="acme").wait(timeout=60)
+    uploaded = fresh_client.segment(scene, tenant="acme", timeout=60)
+    for uri in ("s3://maskq/of/acme/x.png", acme.uri("mask"), uploaded.uri("mask")):
+        for tenant in ("other", None):
+            with pytest.raises(JobFailed) as refused:
+                fresh_client.submit(uri, tenant=tenant).wait(timeout=60)
+            assert refused.value.code == FailureCode.BUCKET_NOT_ALLOWED
+    assert fresh_client.segment(uploaded.uri("mask"), tenant="acme", timeout=60).size == scene.size

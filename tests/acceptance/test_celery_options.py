@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,31 @@ def test_a_job_is_taken_back_by_its_task_id(shop: Shop, client: Client, image: s
     client.get(task_id).cancel()
     code, _ = shop.refused(get=task_id)
     assert code == FailureCode.CANCELED
+
+
+@pytest.mark.parametrize("task_id", ["incoming", "..", "2026"])
+def test_a_task_id_that_is_no_uuid_is_found_and_taken_back_by_it(
+    shop: Shop, client: Client, stack: Stack, image: str, task_id: str
+) -> None:
+    # Its result, by Celery
+    assert shop.width(image, task_id=task_id) == 64
+    with redis.Redis.from_url(stack.redis.url) as raw:
+        soon(lambda: raw.zcard("maskq:answers") == 0)
+    # Its record, from a shell
+    status = [sys.executable, "-m", "maskq", "status", "--json", task_id]
+    ran = subprocess.run(status, capture_output=True, text=True, check=True, timeout=60)
+    shown = json.loads(ran.stdout)
+    assert (shown["status"], shown["alias"]) == ("succeeded", task_id)
+    job = client.get(task_id)
+    assert uuid.UUID(job.id)
+    assert job.result().mask().size == (64, 48)
+    assert f"/{job.id}/" in job.result().uri("mask")
+    # And the job of another one is taken back
+    later = f"{task_id}-later"
+    shop.send(image, task_id=later, countdown=3600)
+    soon(lambda: known(client, later))
+    assert client.get(later).cancel()
+    assert shop.refused(get=later)[0] == FailureCode.CANCELED
 
 
 def test_who_wants_no_result_stores_none(

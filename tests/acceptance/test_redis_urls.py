@@ -82,7 +82,11 @@ def test_a_url_that_cannot_be_used_ends_a_process_with_78_and_one_line(
     said = subprocess.run(
         [sys.executable, *(str(rules) if word == "RULES" else word for word in command)],
         env=os.environ
-        | {"MASKQ_REDIS_URL": url, "MASKQ_MODEL": "demo", "MASKQ_TRIGGER_TOKENS": "secret"},
+        | {
+            "MASKQ_REDIS_URL": url,
+            "MASKQ_MODEL": "demo",
+            "MASKQ_TRIGGER_TOKENS": "a-token-of-the-tests",
+        },
         capture_output=True,
         text=True,
         timeout=60,

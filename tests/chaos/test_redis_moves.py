@@ -254,7 +254,10 @@ def gateway(directory: Path, stack: Stack, env: Mapping[str, str]) -> Iterator[s
         "gateway",
         command,
         log=directory / "gateway.log",
-        env=os.environ | stack.environment | dict(env) | {"MASKQ_TRIGGER_TOKENS": "secret"},
+        env=os.environ
+        | stack.environment
+        | dict(env)
+        | {"MASKQ_TRIGGER_TOKENS": "a-token-of-the-tests"},
     )
     child.start()
     url = f"http://127.0.0.1:{port}/healthz"

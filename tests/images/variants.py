@@ -75,7 +75,7 @@ def back(samples: np.ndarray, depth: int) -> np.ndarray:
     return (samples * 255.0 / (2**depth - 1)).round().astype(np.uint8)
 
 
-SCALED = ("scaled from 16 bits",)
+SCALED = ("scaled from 0..65535 to 0..255",)
 LAID = ("transparency laid on white",)
 
 
@@ -179,9 +179,8 @@ def tiffs() -> dict[str, Variant]:
             name = f"tiff gray {depth} {end}"
             shown = as_gray(back(gray, depth))
             out[name] = Variant(tiff([page(gray, depth, 1, order=order)], order), shown, 0, notes)
-            if (depth, end) != (16, "big"):  # which Pillow does not read
-                negative = tiff([page(2**depth - 1 - gray, depth, 0, order=order)], order)
-                out[name + " white is zero"] = Variant(negative, shown, 0, notes)
+            negative = tiff([page(2**depth - 1 - gray, depth, 0, order=order)], order)
+            out[name + " white is zero"] = Variant(negative, shown, 0, notes)
         for depth, notes in ((8, ()), (16, SCALED)):
             samples = by_depth(RGB, depth)
             out[f"tiff rgb {depth} {end}"] = Variant(
@@ -195,7 +194,7 @@ def tiffs() -> dict[str, Variant]:
         values = (RGB[:, :, :1] / 255.0).astype(np.float32)
         out[f"tiff float {end}"] = Variant(
             tiff([page(values, 32, 1, order=order, t339=[3])], order),
-            as_gray(GRAY), 0, ("scaled from F samples",),
+            as_gray(GRAY), 0, ("scaled from 0..1 to 0..255",),
         )  # fmt: skip
     lab = np.array([[[255, 128, 128], [0, 128, 128], [137, 128, 128]]]) ^ [[[0, 128, 128]]]
     premultiplied = np.dstack([(RGB * (fade / 255.0)).round().astype(np.uint8), fade])
@@ -225,7 +224,7 @@ def tiffs() -> dict[str, Variant]:
         ),
         "tiff gray 12": Variant(
             tiff([(packed_twelve, strips)], "<"), as_gray(back(by_depth(GRAY, 12), 12)), 0,
-            ("scaled from 12 bits",),
+            ("scaled from 0..4095 to 0..255",),
         ),
         "tiff palette": Variant(tiff([page(index, 8, 3, t320=palette)], "<"), red[index[..., 0]]),
         "tiff cmyk": Variant(tiff([page(inks, 8, 5)], "<"), RGB),

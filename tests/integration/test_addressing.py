@@ -13,8 +13,9 @@ import pytest
 from support.s3_front import S3Front
 
 from maskq import Client, InvalidRequest, s3
-from maskq.contract.ids import new_token
+from maskq.contract.ids import new_id, new_token
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
 from maskq_worker.fast_store import FastStore
 from maskq_worker.object_store import ObjectStore
@@ -45,16 +46,15 @@ def proxy(
 def test_a_worker_s_requests_name_the_bucket_where_the_setting_says(
     proxy: S3Front, s3_server: S3Server, addressing: Any, in_host: bool, client: Any
 ) -> None:
-    place = S3Place(s3_server.bucket, f"addressing/{new_token()}")
-    store = ObjectStore(
-        ENDPOINT, allowed_buckets=(), connections=2, client=client, addressing=addressing
-    )
+    job = StorageLayout(S3Place(s3_server.bucket, f"addressing/{new_token()}")).job(new_id())
+    place = job.file(new_token(), "mask.png")
+    store = ObjectStore(ENDPOINT, connections=2, client=client, addressing=addressing)
     store.create(place, b"body", "text/plain")
     store.put(place, b"more", "text/plain")
     assert store.get(place, max_bytes=4).body == b"more"
-    assert store.find(place) == b"more"
-    assert store.list_under(S3Place(place.bucket, "addressing"))
-    store.delete_under(place)
+    assert store.find(place, max_bytes=4) == b"more"
+    assert store.list_of(job.outputs, job) == [place]
+    store.delete(place)
     store.close()
     host = f"{s3_server.bucket}.s3.test" if in_host else "s3.test"
     assert {seen for seen, _ in proxy.seen} == {host}

@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ from maskq.contract.places import S3Place
 from maskq.ledger import calls
 from maskq_gateway.app import LARGEST_BODY, PATH, create_app
 from maskq_gateway.rules import Rules
+from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sns import Verifier, canonical
 
 ROOT = Path(__file__).parents[2]
-TOKENS = ("first-token", "zweites-tökn")
+TOKENS = ("the-first-token-of-all", "das-zweite-tökn-ist-lang")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
+CERTIFICATE_URL = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-01d088a6.pem"
+SUBSCRIBE_URL = f"https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={TOPIC}"
 RULE = {"name": "scans", "bucket": "photos", "metadata": {"from": "test"}, "tenant": "acme"}
 
 JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
@@ -77,7 +81,7 @@ class Gateway:
 @contextmanager
 def serving(app: Any) -> Iterator[Gateway]:
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        server = uvicorn.Server(config_of(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
@@ -344,6 +348,15 @@ def test_what_is_no_event_is_a_bad_request(gateway: Gateway, body: bytes, said: 
     assert said in answer.json()["detail"]
 
 
+def test_a_thousand_records_are_taken_and_no_more(gateway: Gateway, client: Client) -> None:
+    removed = {**record("in/1.jpg"), "eventName": "ObjectRemoved:Delete"}
+    assert gateway.notify(event(*[removed] * 1000)).status == 200
+    answer = gateway.notify(event(*[record("in/1.jpg")] * 1001))
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_request")
+    assert "at most 1000" in answer.json()["detail"]
+    assert all_jobs(client) == []
+
+
 def test_a_test_event_is_welcome(gateway: Gateway) -> None:
     answer = gateway.notify({"Service": "Amazon S3", "Event": "s3:TestEvent"})
     assert (answer.status, answer.json()) == (200, {"jobs": [], "skipped": []})
@@ -420,7 +433,7 @@ def message(key: rsa.RSAPrivateKey) -> Callable[..., dict[str, str]]:
             "TopicArn": TOPIC,
             "Message": text,
             "Timestamp": datetime.now(UTC).isoformat(),
-            "SigningCertURL": "https://sns.eu-west-1.amazonaws.com/a.pem",
+            "SigningCertURL": CERTIFICATE_URL,
             "SignatureVersion": "2",
             **changed,
         }
@@ -452,7 +465,7 @@ def test_a_signed_message_needs_no_token(
 def test_a_subscription_is_confirmed_by_visiting_it(
     sns_gateway: Gateway, fetched: list[str], message: Callable[..., dict[str, str]]
 ) -> None:
-    url = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription"
+    url = SUBSCRIBE_URL
     asked = {"Type": "SubscriptionConfirmation", "SubscribeURL": url, "Token": "t"}
     assert sns_gateway.notify(message(**asked), Accept="*/*").status == 200
     assert fetched[-1] == url
@@ -467,7 +480,7 @@ def test_a_subscription_is_confirmed_by_visiting_it(
 def test_a_token_does_not_confirm_a_topic_that_is_not_allowed(
     gateway: Gateway, message: Callable[..., dict[str, str]]
 ) -> None:
-    url = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription"
+    url = SUBSCRIBE_URL
     asked = {"Type": "SubscriptionConfirmation", "SubscribeURL": url, "Token": "t"}
     answer = gateway.notify(message(**asked, TopicArn=TOPIC + "-b"))
     assert (answer.status, answer.json()["code"]) == (403, "access_denied")
@@ -516,6 +529,48 @@ def test_the_command_says_what_is_missing(settings: GatewaySettings, rules_file:
         port = str(taken.getsockname()[1])
         with command("gateway", "--port", port, "--rules", str(rules_file)) as child:
             assert "cannot be listened at" in child.communicate(timeout=30)[1]
+
+
+@pytest.mark.parametrize("tokens", ["short", "long-enough-for-a-token,short", "a" * 15])
+def test_a_token_that_can_be_guessed_ends_the_start_with_78_and_one_line(
+    settings: GatewaySettings, rules_file: Path, monkeypatch: pytest.MonkeyPatch, tokens: str
+) -> None:
+    monkeypatch.setenv("MASKQ_TRIGGER_TOKENS", tokens)
+    with command("gateway", "--port", "0", "--rules", str(rules_file)) as child:
+        _, said = child.communicate(timeout=30)
+        assert child.returncode == 78
+    assert "MASKQ_TRIGGER_TOKENS" in said
+    assert "fewer than 16 characters" in said
+    assert said.count("\n") == 1
+    assert tokens not in said
+
+
+def test_slow_peers_hold_up_neither_a_notification_nor_the_end(
+    client: Client, settings: GatewaySettings, rules_file: Path
+) -> None:
+    # Given more connections than there may be, each with a request that never ends
+    with (
+        command("gateway", "--port", "0", "--rules", str(rules_file)) as child,
+        ExitStack() as held,
+        urllib3.PoolManager(retries=False, timeout=20) as pool,
+    ):
+        assert child.stderr
+        gateway = Gateway(child.stderr.readline().split()[-1], pool)
+        address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        for number in range(600):
+            slow = held.enter_context(socket.create_connection(address))
+            slow.sendall((b"POST /", b"POST /v1/triggers/s3 HTTP/1.1\r\nA: ")[number % 2])
+
+        # When a store notifies, then its job is started
+        began = time.monotonic()
+        gateway.job(event())
+        assert time.monotonic() - began < 2
+
+        # And the process ends when it is told to
+        child.send_signal(signal.SIGTERM)
+        _, rest = child.communicate(timeout=30)
+        assert (child.returncode, rest) == (0, "")
+        assert time.monotonic() - began < 10
 
 
 def test_rules_are_checked_and_shown(settings: GatewaySettings, rules_file: Path) -> None:

@@ -496,6 +496,34 @@ def test_outputs_that_are_not_there_say_why(api: Api, bench: Bench) -> None:
     api.problem(api.get(f"{path}/binary/3"), 404, "not_found")
 
 
+def test_the_binary_mask_of_a_class_is_a_file_of_its_own(api: Api, bench: Bench) -> None:
+    job = uploaded(api, {"outputs": "binary"})
+    bench.pipeline.run("smallest")
+    record = api.get(f"/v1/jobs/{job['id']}").json()
+    (first, *_) = record["result"]["labels"]
+    path = f"/v1/jobs/{job['id']}/outputs/binary"
+    answer = api.get(f"{path}/{first}?delivery=stream")
+    assert Image.open(io.BytesIO(answer.data)).mode == "1"
+    api.problem(api.get(path), 404, "not_found")
+
+
+def test_an_output_outside_the_jobs_own_folder_is_not_read(
+    api: Api, bench: Bench, client: Client
+) -> None:
+    secret, job = uploaded(api), uploaded(api)
+    for _ in range(2):
+        bench.pipeline.run("smallest")
+    there = client.get(secret["id"]).refresh()
+    here = client.get(job["id"]).refresh()
+    assert there.result
+    assert here.result
+    planted = here.result.model_copy(update={"outputs": there.result.outputs})
+    name = f"{client.key_prefix}:job:{job['id']}"
+    client.session.ledger.redis.hset(name, "result", planted.model_dump_json())
+    answer = api.get(f"/v1/jobs/{job['id']}/outputs/mask?delivery=stream")
+    assert "outside" in api.problem(answer, 404, "not_found")
+
+
 # --- the deployment -----------------------------------------------------------------------------------
 
 

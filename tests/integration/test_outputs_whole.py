@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -15,8 +16,19 @@ from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench, names_under
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
-from maskq import AsyncClient, Client, FailureCode, InvalidRequest, JobFailed, Output, Result
+from maskq import (
+    AsyncClient,
+    Client,
+    FailureCode,
+    InvalidRequest,
+    JobFailed,
+    Output,
+    Result,
+    ResultDamaged,
+    coco,
+)
 from maskq.cli import build
 from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 EVERY = frozenset(Output)
+TOKEN = "a-dead-attempt-s"
 FILES = {"mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json"}
 
 
@@ -81,7 +94,7 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     confidence = result.confidence()
     assert (confidence.mode, confidence.size) == ("L", photo.size)
     assert result.logits().shape[0] == 8
-    annotations = {one["category_id"]: one for one in result.rle()["annotations"]}
+    annotations = {one["class_id"]: one for one in result.rle()["annotations"]}
     for entry in result.stats:
         where = mask == entry.id
         assert entry.pixels == where.sum()
@@ -92,6 +105,39 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     assert names_under(s3_server, bench.place(result.job_id)) == {
         *FILES, *(f"{class_id:03d}.png" for class_id in present), "result.json", "input"
     }  # fmt: skip
+
+
+def test_documents_of_several_jobs_are_joined(
+    bench: Bench, client: Client, photo: Image.Image, tmp_path: Path
+) -> None:
+    # Given an image in the store, segmented twice, and one that the client uploaded
+    body = io.BytesIO()
+    photo.rotate(180).save(body, "PNG")
+    place = bench.place("photos") / "a.png"
+    client.objects.put(place, body.getvalue(), "image/png")
+    stored, again, uploaded = (
+        segment(bench, client, image, outputs={"rle", "mask"})
+        for image in (str(place), str(place), photo)
+    )
+
+    # When their documents are joined
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(coco.merge([stored.rle(), uploaded.rle()])))
+
+    # Then each image has its own mask, and is the same image in every job
+    with contextlib.redirect_stdout(io.StringIO()):
+        read = COCO(str(path))
+    assert len(read.cats) == 8
+    by_name = {entry["file_name"]: entry for entry in read.imgs.values()}
+    assert set(by_name) == {"a.png", uploaded.job_id}
+    assert by_name["a.png"]["coco_url"] == str(place)
+    assert by_name["a.png"]["id"] == again.rle()["images"][0]["id"]
+    for result, name in ((stored, "a.png"), (uploaded, uploaded.job_id)):
+        mask = np.asarray(result.mask())
+        found = read.loadAnns(read.getAnnIds(imgIds=[by_name[name]["id"]]))
+        assert {one["category_id"] - 1 for one in found} == set(np.unique(mask).tolist())
+        for one in found:
+            assert np.array_equal(read.annToMask(one) == 1, mask == one["category_id"] - 1)
 
 
 def test_the_manifest_explains_the_files_and_the_record_stays_small(
@@ -137,21 +183,21 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     # Given a first attempt that wrote its manifest and died before it could say so
     job = client.submit(photo)
     dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", "dead", owner="x:1", lease_s=0.001)
+        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
     )
     assert dead.record is not None
     manifest = Manifest(
         width=90,
         height=70,
         model="smallest",
-        outputs={Output.MASK: f"{bench.place(job.id)}/dead/mask.png"},
+        outputs={Output.MASK: f"{bench.place(job.id)}/{TOKEN}/mask.png"},
         palette={1: "#ffffff"},
         output_bytes={Output.MASK: 7},
     )
     body = manifest.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place(job.id) / "result.json", body, "application/json")
     error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, job.id, "dead", error, charged=False, delay_s=0))
+    bench.ledger.run(calls.release(bench.prefix, job.id, TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")
@@ -160,6 +206,22 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     assert job.wait(timeout=5).details == JobResult.model_validate_json(body)
     record = json.loads(bench.ledger.redis.hget(f"{bench.prefix}:job:{job.id}", "result") or "")
     assert set(record) == {"width", "height", "model", "outputs"}
+
+
+def test_another_file_in_an_outputs_place_is_not_taken_for_it(
+    bench: Bench, client: Client, photo: Image.Image
+) -> None:
+    result = segment(bench, client, photo, outputs={"mask", "overlay"})
+    other = io.BytesIO()
+    photo.resize((45, 35)).quantize(8).save(other, "PNG")
+    place = S3Place.parse(result.uri("mask"))
+    bench.store.put(place, other.getvalue(), "image/png")
+    with pytest.raises(ResultDamaged, match=r"45x35 px .* 90x70 px"):
+        result.mask()
+    bench.store.put(place, b"%!PS-Adobe-3.0 EPSF-3.0", "image/png")
+    with pytest.raises(ResultDamaged, match="not a PNG"):
+        result.mask()
+    assert result.overlay().size == photo.size
 
 
 def test_only_the_classes_asked_for_appear(
@@ -174,9 +236,15 @@ def test_only_the_classes_asked_for_appear(
     assert set(np.unique(mask[~kept]).tolist()) <= {255}
     assert set(result.labels) == {first, second}
     assert {entry.id for entry in result.stats} == {first, second}
-    assert {one["category_id"] for one in result.rle()["annotations"]} == {first, second}
+    assert {one["class_id"] for one in result.rle()["annotations"]} == {first, second}
     with pytest.raises(InvalidRequest, match=r"no class 'class 99' .* there are: class \d"):
         result.binary("class 99")
+    # Of a model that gives two classes one label
+    twins = {first: "twin", second: "twin"}
+    result.details = result.details.model_copy(update={"labels": twins})
+    with pytest.raises(InvalidRequest, match=rf"called 'twin'; choose by id: {first}, {second}"):
+        result.binary("twin")
+    assert np.array_equal(np.asarray(result.binary(second)), mask == second)
 
 
 def test_a_class_that_the_model_does_not_know_fails_and_names_those_near(

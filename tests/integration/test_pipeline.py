@@ -21,6 +21,7 @@ from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq_worker import intake
 from maskq_worker.batcher import MicroBatcher
+from maskq_worker.decoding import DecodeLimits, ThreadDecoder
 from maskq_worker.leases import Leases
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.object_store import ObjectStore
@@ -29,6 +30,8 @@ from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
+
+TOKEN = "a-dead-attempt-s"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,9 @@ class Bench:
         self.ledger = Ledger(self.settings.redis_url.get_secret_value())
         self.store = ObjectStore(
             self.settings.s3_endpoint_url,
-            allowed_buckets=self.settings.allowed_buckets,
             connections=4,
-            home=S3Place(self.settings.s3_bucket, self.settings.output_prefix),
+            allowed=self.settings.locations(),
+            home=self.settings.layout.home,
         )
         self.batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             segmenter.launch, max_batch_size=2, name="model"
@@ -58,6 +61,7 @@ class Bench:
             self.settings,
             ledger=self.ledger,
             store=self.store,
+            decoder=ThreadDecoder(DecodeLimits.of(self.settings)),
             segmenter=segmenter,
             batcher=self.batcher,
             leases=Leases(self.ledger, self.prefix, self.settings.lease_s),
@@ -79,7 +83,7 @@ class Bench:
         return record
 
     def place(self, job_id: str) -> S3Place:
-        return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
+        return self.settings.layout.job(job_id).outputs
 
     def close(self) -> None:
         self.pipeline.stop_claiming()
@@ -177,15 +181,15 @@ def test_the_next_job_is_held_while_the_last_one_s_outputs_are_removed(
     create, delete = bench.store.create, bench.store.delete
     held: list[set[str]] = []
 
-    def create_then_cancel(place: S3Place, *args: Any) -> None:
-        create(place, *args)
+    def create_then_cancel(*args: Any, **options: Any) -> None:
+        create(*args, **options)
         bench.ledger.run(calls.cancel(bench.prefix, "a"))
 
-    def look_and_delete(place: S3Place) -> None:
+    def look_and_delete(*args: Any, **options: Any) -> None:
         held.append({one.job_id for one in bench.pipeline._leases.holding()})
         if trouble:
             raise RuntimeError("a fault of ours")
-        delete(place)
+        delete(*args, **options)
 
     monkeypatch.setattr(bench.store, "create", create_then_cancel)
     monkeypatch.setattr(bench.store, "delete", look_and_delete)
@@ -222,8 +226,8 @@ def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None
         bench.submit(job_id)
     put, asking = bench.store.put, threading.Thread(target=lambda: hold_alone(bench))
 
-    def put_then_ask(*args: Any) -> None:
-        put(*args)
+    def put_then_ask(*args: Any, **options: Any) -> None:
+        put(*args, **options)
         asking.start()
         while not bench.pipeline._gate.wanted:
             time.sleep(0.001)
@@ -258,7 +262,9 @@ def test_the_stages_are_all_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert 0 < sum(result.timings_ms.values()) < took_ms
     assert result.timings_ms["commit"] >= 50  # what lies between two stages is of the second
     # The manifest was written before it was known how long that takes.
-    manifest = json.loads(bench.store.find(bench.place("a") / "result.json") or b"")
+    manifest = json.loads(
+        bench.store.find(bench.place("a") / "result.json", max_bytes=10**6) or b""
+    )
     assert "commit" not in manifest["timings_ms"]
 
 
@@ -282,9 +288,9 @@ def test_a_worker_that_stops_goes_on_with_nothing(
     bench.submit("b")
     put = bench.store.put
 
-    def stop_then_put(place: S3Place, body: bytes, content_type: str) -> None:
+    def stop_then_put(*args: Any, **options: Any) -> None:
         bench.pipeline.stop_claiming()
-        put(place, body, content_type)
+        put(*args, **options)
 
     monkeypatch.setattr(bench.store, "put", stop_then_put)
     # When / Then that job ends, and the other is left to others
@@ -297,7 +303,9 @@ def test_outputs_go_where_the_caller_wants_them(bench: Bench, s3_server: S3Serve
     wanted = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
     bench.submit("a", output_prefix=str(wanted))
     bench.pipeline.run("smallest")
-    assert names_under(s3_server, wanted / "a") == {"mask.png", "result.json"}
+    written = bench.settings.layout.of(bench.record("a")).outputs
+    assert str(written).startswith(f"{wanted}/")
+    assert names_under(s3_server, written) == {"mask.png", "result.json"}
 
 
 def test_a_later_attempt_adopts_what_an_earlier_one_committed(
@@ -306,16 +314,19 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
     # Given a first attempt that wrote its manifest and died before it could say so
     bench.submit("a")
     dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", "dead", owner="x:1", lease_s=0.001)
+        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
     )
     assert dead.record is not None
     earlier = JobResult(
-        width=60, height=40, model="smallest", outputs={Output.MASK: f"{bench.place('a')}/dead/m"}
+        width=60,
+        height=40,
+        model="smallest",
+        outputs={Output.MASK: f"{bench.place('a')}/{TOKEN}/mask.png"},
     )
     body = earlier.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place("a") / "result.json", body, "application/json")
     error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, "a", "dead", error, charged=False, delay_s=0))
+    bench.ledger.run(calls.release(bench.prefix, "a", TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")
@@ -332,9 +343,9 @@ def test_a_job_that_is_canceled_before_its_commit_leaves_no_result(
     bench.submit("a")
     create = bench.store.create
 
-    def cancel_then_create(place: S3Place, body: bytes, content_type: str) -> None:
+    def cancel_then_create(*args: Any, **options: Any) -> None:
         bench.ledger.run(calls.cancel(bench.prefix, "a"))
-        create(place, body, content_type)
+        create(*args, **options)
 
     monkeypatch.setattr(bench.store, "create", cancel_then_create)
 

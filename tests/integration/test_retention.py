@@ -19,6 +19,8 @@ from maskq_worker.retention import Retention
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
+TOKEN = "the-second-one-s"
+
 
 @pytest.fixture
 def client(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
@@ -33,9 +35,8 @@ def client(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iter
 def retention(client: Client) -> Iterator[Retention]:
     settings = client.settings
     ledger = Ledger(settings.redis_url.get_secret_value())
-    store = ObjectStore(settings.s3_endpoint_url, allowed_buckets=(), connections=2)
-    home = S3Place(settings.s3_bucket, settings.output_prefix)
-    yield Retention(ledger, store, settings.key_prefix, home)
+    store = ObjectStore(settings.s3_endpoint_url, connections=2)
+    yield Retention(ledger, store, settings.key_prefix, client.session.layout)
     store.close()
     ledger.close()
 
@@ -51,7 +52,7 @@ def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
     elsewhere = f"{client.key_prefix}/albums"
     ended = client.submit(b"image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
     open_still = client.submit(b"another")
-    mask = S3Place(s3_server.bucket, f"{elsewhere}/{ended.id}/t/mask.png")
+    mask = S3Place(s3_server.bucket, f"{elsewhere}/{ended.id}/{TOKEN}/mask.png")
     client.objects.put(mask, b"mask", "image/png")
     ended.cancel()
 
@@ -83,13 +84,13 @@ def test_an_outage_of_the_store_only_delays_it(
     from maskq.contract import FailureCode
     from maskq_worker.errors import TransientError
 
-    def away(_: ObjectStore, place: S3Place) -> None:
+    def away(_: ObjectStore, place: S3Place, job: object) -> None:
         raise TransientError(FailureCode.STORE_UNAVAILABLE, f"{place} is away")
 
     client.submit(b"image").cancel()
     time.sleep(0.3)
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "delete_under", away)
+        patch.setattr(ObjectStore, "list_of", away)
         retention.remove_due()
     assert client.session.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1
 
@@ -109,13 +110,13 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
         client.objects.put(mask, b"mask", "image/png")
         return str(mask)
 
-    attempt("first")
+    attempt("the-first-attemp")
     ledger.redis.zadd(f"{prefix}:leases", {job.id: 1})
     ledger.redis.hset(f"{prefix}:sweeper", "swept_ms", int(time.time() * 1000) - 1000)
     ledger.redis.script_load(script("sweep").text)  # this server has swept before
     assert ledger.run(calls.sweep(prefix, lease_s=60)).reaped == 1
     ledger.redis.hdel(f"{prefix}:job:{job.id}", "alone")
-    result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt("second")})
+    result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt(TOKEN)})
     body = result.model_dump_json().encode()
     client.objects.put(home / "result.json", body, "application/json")
 
@@ -125,12 +126,12 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     assert len(keys_in(s3_server, home.key)) == 4
 
     # And once it has ended, what no result names
-    assert ledger.run(calls.succeed(prefix, job.id, "second", result))
+    assert ledger.run(calls.succeed(prefix, job.id, TOKEN, result))
     ledger.redis.zrem(f"{prefix}:outputs", job.id)
     ledger.redis.zadd(f"{prefix}:orphans", {job.id: 1})
     retention.remove_due()
     left = {key.removeprefix(f"{home.key}/") for key in keys_in(s3_server, home.key)}
-    assert left == {"input", "result.json", "second/mask.png"}
+    assert left == {"input", "result.json", f"{TOKEN}/mask.png"}
     assert ledger.redis.zcard(f"{prefix}:orphans") == 0
 
 
@@ -139,7 +140,7 @@ def test_a_failed_job_keeps_its_upload_and_nothing_else(
 ) -> None:
     job = client.submit(b"image")
     home = S3Place(s3_server.bucket, client.settings.output_prefix) / job.id
-    client.objects.put(home / "token" / "mask.png", b"mask", "image/png")
+    client.objects.put(home / TOKEN / "mask.png", b"mask", "image/png")
     job.cancel()
     retention._ledger.redis.zrem(f"{client.key_prefix}:outputs", job.id)
     retention._ledger.redis.zadd(f"{client.key_prefix}:orphans", {job.id: 1})

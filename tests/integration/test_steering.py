@@ -147,7 +147,7 @@ def test_delete_leaves_neither_record_nor_objects(service: Service, s3_server: S
     neighbour = service.client.submit(b"another")
     service.succeed_next()
     chosen = S3Place(s3_server.bucket, f"{elsewhere}/{job.id}")
-    service.client.objects.put(chosen / "token/mask.png", b"a mask", "image/png")
+    service.client.objects.put(chosen / new_token() / "mask.png", b"a mask", "image/png")
 
     job.delete()
 

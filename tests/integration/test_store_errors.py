@@ -420,12 +420,10 @@ def test_outputs_whose_commit_was_not_answered_are_left_to_a_later_look(
     front.rules = []
     until(lambda: again(bench, "a").ended)
     assert bench.record("a").status is JobStatus.SUCCEEDED
-    home = S3Place(bench.settings.s3_bucket, bench.settings.output_prefix)
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a": 1})
-    Retention(bench.ledger, bench.store, bench.prefix, home).remove_due()
+    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
     # Then what the manifest names is all there is
-    listed = bench.store.list_under(bench.place("a"))
-    assert len(listed) == 2
+    assert len(keys_of(s3_server, bench.place("a"))) == 2
     assert orphans(bench) == []
 
 
@@ -474,8 +472,7 @@ def test_a_failed_job_s_late_manifest_is_removed_with_what_it_names(
     bench.ledger.redis.hset(name, "status", "failed")
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a": 1})
     # When its objects are looked at
-    home = S3Place(bench.settings.s3_bucket, bench.settings.output_prefix)
-    Retention(bench.ledger, bench.store, bench.prefix, home).remove_due()
+    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
     # Then nobody's result is left
     assert keys_of(s3_server, bench.place("a")) == set()
 
@@ -486,8 +483,8 @@ def test_an_attempt_that_was_taken_away_removes_what_it_wrote(
     """Also where the job goes on elsewhere."""
     put = bench.store.put
 
-    def lost(*args: Any) -> None:
-        put(*args)
+    def lost(*args: Any, **options: Any) -> None:
+        put(*args, **options)
         (held,) = bench.pipeline._leases.holding()
         held.lost = True
 
@@ -529,7 +526,7 @@ def test_the_look_at_the_own_bucket_costs_one_request_and_leaves_one_object(
 ) -> None:
     bench.store.check_conditional_writes()
     before = front.asked("")
-    again = ObjectStore(front.url, allowed_buckets=(), connections=2, home=bench.store._home)
+    again = ObjectStore(front.url, connections=2, home=bench.store._home)
     again.check_conditional_writes()
     assert front.asked("") == before + 1
     again.close()
@@ -557,13 +554,12 @@ def test_a_drain_that_is_cut_short_has_its_jobs_objects_looked_for(
 
 
 def test_objects_of_a_job_that_is_deleted_meanwhile_are_still_looked_for(bench: Bench) -> None:
-    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone", "s3://photos/out"))
+    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone", output_prefix="s3://photos/out"))
     bench.ledger.run(calls.leave_orphans(bench.prefix, "gone-too"))
     assert orphans(bench) == ["gone s3://photos/out", "gone-too"]
 
 
 def test_a_bucket_that_went_with_its_objects_is_not_asked_for_ever(bench: Bench) -> None:
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a s3://no-such-bucket/out": 1})
-    home = S3Place(bench.settings.s3_bucket, bench.settings.output_prefix)
-    Retention(bench.ledger, bench.store, bench.prefix, home).remove_due()
+    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
     assert orphans(bench) == []

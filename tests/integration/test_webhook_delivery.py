@@ -251,10 +251,10 @@ def test_a_strange_retry_after_is_one_failed_attempt_like_any_other(
 def test_any_fault_of_the_sender_counts_as_an_attempt(
     service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fault(*_: object) -> None:
+    def fault(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("maskq_worker.webhooks.outbound.post", fault)
+    monkeypatch.setattr("maskq_worker.webhooks.safe_http.post", fault)
     job = service.client.submit(IMAGE, webhook=receiver.url)
     job.cancel()
     service.settle(service.deliverer(), job.id)

@@ -1,21 +1,75 @@
-"""A stack whose processes and callers each connect as the user of their role."""
+"""A stack whose processes and callers each have the Redis user and the S3 policy of their role."""
 
 from __future__ import annotations
 
+import json
+import secrets
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from support import acl
+from support import acl, iam_server
 
+from maskq_standalone.s3_server import REGION, S3Server
 from maskq_standalone.stack import Stack
+from maskq_standalone.uploads import QUEUE
 from maskq_standalone.workers import Worker
 
+POLICIES: Final = Path(__file__).parents[2] / "deploy" / "s3"
+INPUT_BUCKET: Final = "photos"
+OUTPUT_BUCKET: Final = "maskq"
+S3_ROLES: Final = ("publisher", "reader", "worker", "webhooks", "gateway")
 _ROLES: Final = {"webhooks": "webhooks", "uploads": "gateway"}
 
 
-class AclStack(Stack):
-    """`environment` is a publisher's; workers and other processes get their own user."""
+class IamServer(S3Server):
+    """The emulator with a key for each role. Its first key, of the server itself, may do all."""
 
+    def __init__(self, directory: Path, **rest: Any) -> None:
+        super().__init__(directory, **rest)
+        self.keys = {
+            role: (f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
+            for role in S3_ROLES
+        }
+
+    def as_role(self, role: str) -> dict[str, str]:
+        """The variables of the AWS chain with the role's key, or with one that no server knows."""
+        key, secret = self.keys.get(role, ("AKIANOBODY", "none"))
+        return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, iam_server.__file__]
+
+    def child_environment(self) -> Mapping[str, str]:
+        placeholders = {
+            "BUCKET": self.bucket,
+            "PREFIX": "maskq",
+            "INPUT-BUCKET": INPUT_BUCKET,
+            "OUTPUT-BUCKET": OUTPUT_BUCKET,
+            "OUTPUT-PREFIX": "masks",  # of examples/uploads.toml
+            "REGION": REGION,
+            "ACCOUNT": "000000000000",
+            "QUEUE": QUEUE,
+        }
+        return {
+            **super().child_environment(),
+            "IDENTITIES": str(self.directory / "identities.json"),
+            "POLICIES": str(POLICIES),
+            "PLACEHOLDERS": json.dumps(placeholders),
+        }
+
+    def spawn(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "identities.json").write_text(iam_server.document(self.keys))
+        super().spawn()
+
+
+class AclStack(Stack):
+    """`environment` is a publisher's; workers and other processes get their own user and key."""
+
+    s3_server = IamServer
+    s3: IamServer
     _made_users = False
 
     @property
@@ -29,8 +83,9 @@ class AclStack(Stack):
         return super().environment | self.as_user("publisher")
 
     def as_user(self, user: str) -> dict[str, str]:
-        """The setting that makes a process this user."""
-        return {"MASKQ_REDIS_URL": acl.url_of(user, self.redis.url)}
+        """The variables that make a process this user."""
+        url = acl.url_of(user, self.redis.url)
+        return {"MASKQ_REDIS_URL": url} | self.s3.as_role(user)
 
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         return super().start_workers(count, self.as_user("worker") | dict(env or {}))

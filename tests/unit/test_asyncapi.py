@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from maskq.contract import Event, JobFailure, JobStatus, SegmentRequest, asyncapi
 from maskq.contract.asyncapi import SegmentAnswer, document
 from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA, BatchEventData, JobEventData
+from maskq.contract.ids import is_own_id
 from maskq.contract.webhooks import WebhookEvent
 from maskq.ledger import keys
-from maskq_worker import intake
+from maskq_worker import envelope
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 COMMAND = ".venv/bin/python -m maskq.contract.asyncapi > docs/asyncapi.json"
@@ -135,7 +136,7 @@ def test_an_example_of_an_event_is_one(kind: str) -> None:
 def test_the_examples_of_a_celery_caller_are_taken_and_given() -> None:
     for example in examples("SegmentRequest"):
         SegmentRequest.model_validate(example["payload"])
-        assert intake._TASK_ID.fullmatch(example["headers"]["id"])
+        assert is_own_id(example["headers"]["id"])
     for example in examples("SegmentAnswer"):
         answer = SegmentAnswer.model_validate(example["payload"])
         assert answer.model_dump(mode="json") == example["payload"]
@@ -148,7 +149,9 @@ def test_the_names_are_those_that_ledger_and_worker_use() -> None:
     channels = document()["channels"]
     assert channels["events"]["address"] == keys.events("{key_prefix}")
     assert channels["segment"]["address"] == keys.intake("{key_prefix}")
-    assert (keys.TASK_SEGMENT, intake._TASK_ID.pattern) == (asyncapi.TASK, asyncapi.TASK_ID)
+    assert keys.TASK_SEGMENT == asyncapi.TASK
+    longest = TypeAdapter(envelope.Name).json_schema()["maxLength"]
+    assert longest == asyncapi.MAX_TASK_ID
 
 
 @pytest.mark.parametrize("model", [JobEventData, BatchEventData])

@@ -319,6 +319,7 @@ def segmenter_of(backend: Any, preprocessor: Preprocessor, directory: Path) -> S
         preprocessor,
         max_batch_size=2,
         max_score_bytes=2**24,
+        multiple=32,
     )
 
 

@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from maskq_worker import happy_eyeballs, outbound
-from maskq_worker.outbound import Unreachable
+from maskq.safe_http import Unreachable, happy_eyeballs, outbound
 
 NAME = "hook.example"
 LOOPBACK = ipaddress.ip_address("127.0.0.1")

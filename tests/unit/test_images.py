@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from maskq.contract import FailureCode
 from maskq_worker.errors import JobError, PermanentError, TransientError
-from maskq_worker.images import FORMATS, Decoded, decode
+from maskq_worker.imaging import FORMATS, Decoded, decode
 
 LIMIT = 1_000_000  # px
 
@@ -106,7 +108,7 @@ def test_sixteen_bits_are_scaled_not_saturated(kind: str) -> None:
     gray = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     result = decoded(saved(Image.fromarray(gray), kind))
     assert pixels(result.image)[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert result.notes == ("scaled from 16 bits",)
+    assert result.notes == ("scaled from 0..65535 to 0..255",)
 
 
 def test_big_endian_sixteen_bits_are_scaled() -> None:
@@ -117,24 +119,33 @@ def test_big_endian_sixteen_bits_are_scaled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "expected", "said"),
     [
-        (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),  # as 8 bits
-        (np.array([[0, 32896, 65535]], np.int32), [0, 128, 255]),  # as 16 bits
-        (np.array([[-100, 0, 100]], np.int32), [0, 128, 255]),  # its own range
-        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255]),
-        (np.array([[0.0, 1e6, 2e6]], np.float32), [0, 128, 255]),
-        (np.array([[np.nan, 0.5, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[5e6, 5e6, 5e6]], np.float32), [0, 0, 0]),
+        (np.array([[0, 128, 255]], np.int32), [0, 128, 255], "0..255"),  # as 8 bits
+        (np.array([[0, 32896, 65535]], np.int32), [0, 128, 255], "0..65535"),  # as 16 bits
+        (np.array([[0, 2048, 4095]], np.int32), [0, 128, 255], "0..4095"),  # as 12 bits
+        (np.array([[-100, 0, 100]], np.int32), [0, 128, 255], "-100..100"),  # its own range
+        (np.array([[0, 10**5, 2 * 10**5]], np.int32), [0, 128, 255], "0..200000"),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255], "0..1"),
+        (np.array([[0.0, 0.75, 1.5]], np.float32), [0, 128, 255], "0..1.5"),  # brighter than white
+        (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255], "0..255"),
+        (np.array([[0.0, 1e6, 2e6]], np.float32), [0, 128, 255], "0..2000000"),
+        (np.array([[0.0, 0.5, 1.0, np.inf]], np.float32), [0, 128, 255, 0], "0..1"),
+        (np.array([[np.nan, 0.5, 1.0]], np.float32), [0, 128, 255], "0..1"),
+        (np.array([[5e6, 5e6, 5e6]], np.float32), [0, 0, 0], "5000000..5000000"),
+        (np.array([[np.nan, np.nan]], np.float32), [0, 0], "0..1"),
     ],
 )
 def test_samples_of_32_bits_are_scaled_by_the_range_they_use(
-    values: np.ndarray, expected: list[int]
+    values: np.ndarray, expected: list[int], said: str
 ) -> None:
     result = decoded(saved(Image.fromarray(values), "TIFF"))
     assert pixels(result.image)[0, :, 0].tolist() == pytest.approx(expected, abs=1)
-    assert result.notes == (f"scaled from {'F' if values.dtype.kind == 'f' else 'I'} samples",)
+    missing = int((~np.isfinite(values)).sum())
+    note = f"scaled from {said} to 0..255"
+    if missing:
+        note += f", {missing} pixel{'s' if missing > 1 else ''} without a value black"
+    assert result.notes == (note,)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -278,6 +289,21 @@ def test_no_warning_of_pillow_escapes_and_none_of_ours_is_hidden() -> None:
         decoded(odd)
         warnings.warn("of our own", stacklevel=1)
     assert [str(warning.message) for warning in escaped] == ["of our own"]
+
+
+def test_decoding_needs_no_torch_and_reads_usual_files_without_the_readers_of_rare_ones() -> None:
+    """Given a process that decodes a JPEG, Then neither torch nor TIFF's libraries are loaded."""
+    program = (
+        "import sys, maskq_worker.imaging as i; i.decode(sys.stdin.buffer.read(), max_pixels=10**6); "
+        "print([m for m in ('torch', 'tifffile', 'imagecodecs', 'celery') if m in sys.modules])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        input=saved(scene(), "JPEG"),
+        capture_output=True,
+        timeout=60,
+    )
+    assert child.stdout.strip() == b"[]", child.stderr
 
 
 def test_nothing_of_the_input_but_its_pixels_is_kept() -> None:

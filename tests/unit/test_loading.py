@@ -201,7 +201,7 @@ def test_every_setting_of_transformers_is_known_or_of_no_matter() -> None:
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"hidden_act": "silu"}, "hidden_act"),
         ({"head_in_index": 1}, "head_in_index"),
-        ({"id2label": None}, "id2label"),
+        ({"id2label": None, "num_labels": None}, "num_labels"),
         ({"id2label": {"wall": 0}}, "id2label"),
         ({"use_bias_in_fusion_residual": 1}, "use_bias_in_fusion_residual"),
     ],

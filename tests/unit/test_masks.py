@@ -143,7 +143,7 @@ def test_a_small_mask_of_few_classes_is_the_reference_s_own(
 ) -> None:
     monkeypatch.setattr(masks, "_FEW_CLASSES", 8)
     monkeypatch.setattr(masks, "_BAND", band)
-    monkeypatch.setattr(masks, "_Grid", None)  # nothing else is asked
+    monkeypatch.setattr(masks, "_parts", None)  # nothing else is asked
     mask = upsampled_argmax(noise(8, 32, 32).movedim(0, -1).contiguous().movedim(-1, 0), target)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, reference(noise(8, 32, 32), target))

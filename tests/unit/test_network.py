@@ -20,8 +20,8 @@ from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter
-from maskq_worker.model import backends as backends_module
 from maskq_worker.model.backends import Reference, Rewritten, choose_device, load_backend
+from maskq_worker.model.families import dpt as dpt_family
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
 from maskq_worker.model.network.neck import Project
@@ -364,7 +364,7 @@ def test_an_unknown_network_is_left_to_transformers_and_that_is_said(
     save: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = save(hidden_act="silu")
-    with caplog.at_level(logging.WARNING, logger=backends_module.__name__):
+    with caplog.at_level(logging.WARNING, logger=dpt_family.__name__):
         backend = load(directory)
     assert backend.name == "transformers"
     [record] = caplog.records

@@ -218,7 +218,7 @@ def test_what_must_be_there_is_named(path: tuple[str, ...], named: str) -> None:
         ({"Records": {"0": 1}}, "no list"),
         ({"Records": ["x"]}, r"Records\[0\] is a str"),
         (s3("%FF.jpg"), "no UTF-8"),
-        (s3("\ud800.jpg"), "no valid Unicode"),
+        (s3("\ud800.jpg"), "not valid Unicode"),
         (s3(""), "key is empty"),
         ({**event_bridge(), "source": "my.app"}, "my.app"),
         ({**event_bridge(), "detail": None}, "detail is missing"),

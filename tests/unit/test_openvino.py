@@ -31,7 +31,7 @@ from maskq_worker.model.network import Network
 from maskq_worker.model.openvino import OpenVINO, Record, cache, int8, load_openvino, runtime
 from maskq_worker.model.openvino.convert import converted
 from maskq_worker.model.openvino.load import quantize
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess import Frame, Preprocessor
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.xdist_group("openvino")  # one process imports it, and quantises once
@@ -87,7 +87,7 @@ def served(built: tuple[Path, Record], written: Path, tmp_path: Path) -> Checkpo
 def test_a_converted_network_s_scores_are_its_own(size: tuple[int, int], written: Path) -> None:
     source = network(torch.float32)
     preprocessor = Preprocessor.from_checkpoint(written)
-    preprocessor.side = 64
+    preprocessor.frame = Frame((64, 64))
     pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = Network(copy.deepcopy(source))(preprocessor.normalised(torch.from_numpy(pixels)))

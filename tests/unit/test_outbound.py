@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from maskq_worker import outbound
-from maskq_worker.outbound import Refused, TooLong, Unreachable, is_public, post
+from maskq.safe_http import outbound
+from maskq.safe_http.outbound import Refused, TooLong, Unreachable, is_public, post
 
 check = partial(outbound.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
 
@@ -57,6 +59,16 @@ NASTY = [
     "file:///etc/passwd",
     "gopher://1.1.1.1/",
     "",
+    # Some of these urlsplit drops without a word.
+    "https://1.1.1.1/a\nb",
+    "https://1.1.1.1/a\r\nX: y",
+    "https://1.1.1\t.1/",
+    " https://1.1.1.1/",
+    "https://1.1.1.1/a b",
+    "https://1.1.1.1/\x00",
+    "https://1.1.1.1\\@10.0.0.1/",
+    "https://1.1.1.1/\x7f",
+    "https://1.1.1.1/\x85",
 ]
 
 
@@ -322,11 +334,75 @@ def _threads_and_files() -> tuple[int, int]:
 
 def test_a_call_leaves_no_thread_and_no_socket_behind(receiver: Any) -> None:
     target = check(url_of(receiver), ["127.0.0.1"])
+    post(target, b"body", {})
     before = _threads_and_files()
     for _ in range(5):
         post(target, b"body", {})
-    # The receiver's own threads end a moment after their answer.
+    # The receiver's own threads end a moment after their answer; one of ours is kept for all calls.
     end = time.monotonic() + 5
     while _threads_and_files() > before:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.fixture
+def hung_name_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    let_go = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *_, **__: let_go.wait(20) and [])
+        patch.setattr(outbound, "_LOOKUP_S", 0.2)
+        patch.setattr(outbound, "_LOOKUPS", threading.BoundedSemaphore(2))
+        yield
+        let_go.set()
+        for thread in threading.enumerate():
+            if thread.name == "maskq-lookup":
+                thread.join()
+
+
+@pytest.mark.usefixtures("hung_name_servers")
+def test_name_servers_that_do_not_answer_are_given_up() -> None:
+    began = time.monotonic()
+    for said in ("name servers of slow.example did not", "did not answer", "too many names"):
+        with pytest.raises(Unreachable, match=said):
+            check("https://slow.example/")
+    assert time.monotonic() - began < 5
+
+
+FORKING = """
+import os, socket
+from maskq import safe_http
+def call(server):
+    target = safe_http.check(f"http://127.0.0.1:{server.getsockname()[1]}/", ["127.0.0.1"], setting="")
+    try:
+        safe_http.send("POST", target, b"", {}, total_s=0.3)
+    except safe_http.Unreachable as error:
+        return 0 if "within 0.3 s" in str(error) else 1
+with socket.create_server(("127.0.0.1", 0)) as server:
+    first = call(server)  # the thread that watches the deadlines is the parent's
+    child = os.fork()
+    if not child:
+        os._exit(call(server))
+    print(first, os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_child_has_deadlines_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "0 0\n"
+
+
+def test_the_address_that_is_connected_is_told(receiver: Any) -> None:
+    told: list[Any] = []
+    target = check(url_of(receiver, host="localhost"), ["localhost"])
+    post(target, b"", {}, on_connect=told.append)
+    assert [str(one) for one in told] == ["127.0.0.1"]
+
+
+def test_importing_the_client_imports_no_http() -> None:
+    code = (
+        "import sys, maskq; print([n for n in sys.modules if n in ('urllib3', 'maskq.safe_http')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

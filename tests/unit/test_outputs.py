@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pycocotools import coco
 from pycocotools import mask as coco_mask
 
 from maskq.contract import FailureCode, JobResult, Output
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
 from maskq.contract.places import S3Place
-from maskq_gateway.loops import Written, is_output
+from maskq.contract.storage_layout import is_output
+from maskq_gateway.loops import Written
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.labels import palette
 from maskq_worker.outputs import Look, bands, chosen, encode, only, shares, stats
@@ -241,40 +241,6 @@ def test_a_spiral_is_one_region_and_so_is_what_it_encloses(
             mask[step, step - 1] = 1
     for entry in stats(mask, EIGHT):
         assert entry.regions == flooded(mask == entry.id)
-
-
-@settings(max_examples=150, deadline=None)
-@given(mask=masks(), band=st.integers(1, 60))
-def test_pycocotools_reads_every_class_back(mask: np.ndarray, band: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "PIXELS", band)
-        document = json.loads(made(Output.RLE, Segmented(mask), EIGHT))
-    assert {one["category_id"] for one in document["annotations"]} == set(np.unique(mask).tolist())
-    for one in document["annotations"]:
-        where, rle = mask == one["category_id"], one["segmentation"]
-        assert one["category"] == EIGHT[one["category_id"]]
-        assert np.array_equal(coco_mask.decode(rle), where)
-        assert coco_mask.area(rle) == one["area"]
-        assert coco_mask.toBbox(rle).tolist() == one["bbox"]
-        theirs = coco_mask.encode(np.asfortranarray(where.astype(np.uint8)))
-        assert (rle["size"], rle["counts"]) == (theirs["size"], theirs["counts"].decode())
-
-
-def test_long_runs_take_as_many_letters_as_they_need() -> None:
-    mask = np.zeros((2100, 2000), np.uint8)
-    mask[7, 1500:] = 1
-    mask[-1, -1] = 1
-    for one in json.loads(made(Output.RLE, Segmented(mask), EIGHT))["annotations"]:
-        assert np.array_equal(coco_mask.decode(one["segmentation"]), mask == one["category_id"])
-
-
-def test_the_rle_is_a_document_that_coco_s_own_reader_takes(segmented: Segmented) -> None:
-    read = coco.COCO()
-    read.dataset = json.loads(made(Output.RLE, segmented, ["Straße", *ADE[1:]]))
-    read.createIndex()
-    assert read.getCatIds(catNms=["Straße"]) == [0]
-    [one] = read.loadAnns(read.getAnnIds(catIds=[2]))
-    assert np.array_equal(read.annToMask(one), segmented.mask == 2)
 
 
 def test_confidence_is_stored_as_it_is(segmented: Segmented) -> None:

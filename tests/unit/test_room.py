@@ -97,3 +97,37 @@ def test_room_is_given_back_by_who_fails() -> None:
     with room.taken(10):
         assert room._taken == 10
     assert room._taken == 0
+
+
+def test_what_is_given_back_early_lets_others_in() -> None:
+    room = Room(10)
+    with room.taken(10) as mine:
+        other = Guest(room, 6)
+        waiting(room, 1)
+        mine.shrink(4)
+        eventually(lambda: room._taken == 10)
+        mine.shrink(4)  # again: nothing
+        assert room._taken == 10
+        other.leave()
+        eventually(lambda: room._taken == 4)
+    assert (room._taken, room._inside) == (0, 0)
+
+
+def test_two_that_want_more_do_not_wait_for_each_other() -> None:
+    """Given two that share the room, When both need all of it, Then one after the other has it."""
+    room, had = Room(10), []
+
+    def want_all() -> None:
+        with room.taken(5) as mine:
+            both.wait(10)
+            mine.take(10)
+            had.append(room._taken)
+
+    both = threading.Barrier(2)
+    threads = [threading.Thread(target=want_all) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert had == [10, 10]
+    assert (room._taken, room._inside) == (0, 0)

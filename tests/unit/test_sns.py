@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,13 +14,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
+from support.dripping import Dripping
 
 from maskq import StoreUnavailable
 from maskq_gateway.sns import SnsRefused, Verifier, canonical, fetch_from_aws
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
-CERTIFICATE_URL = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"
-SUBSCRIBE_URL = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=t"
+CERTIFICATE = "SimpleNotificationService-01d088a6f77103d0fe307c0069e40ed6.pem"
+CERTIFICATE_URL = f"https://sns.eu-west-1.amazonaws.com/{CERTIFICATE}"
+SUBSCRIBE_URL = (
+    "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=" + TOPIC + "&Token=t"
+)
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 KEY = rsa.generate_private_key(65537, 2048)
 NOTIFICATION = {
@@ -171,15 +178,38 @@ def test_another_key_or_version_does_not_do() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://sns.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com.evil.example/a.pem",
-        "https://evil.example/sns.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com@evil.example/a.pem",
-        "https://sns.eu-west-1.amazonaws.com:8443/a.pem",
-        "https://s3.eu-west-1.amazonaws.com/a.pem",
-        "https://snsXeu-west-1.amazonaws.com/a.pem",
+        f"http://sns.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com.evil.example/{CERTIFICATE}",
+        f"https://evil.example/sns.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com@evil.example/{CERTIFICATE}",
+        f"https://evil@sns.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com:8443/{CERTIFICATE}",
+        f"https://s3.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://snsXeu-west-1.amazonaws.com/{CERTIFICATE}",
+        # Buckets and names that others can have below amazonaws.com.
+        f"https://sns.s3.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.s3-eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.s3-website-eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.s3.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.execute-api.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com.cn.evil.example/{CERTIFICATE}",
+        "https://sns.eu-west-1.amazonaws.com/a.pem",
         "https://sns.eu-west-1.amazonaws.com/a.txt",
         "https://sns.eu-west-1.amazonaws.com/?a.pem",
+        f"https://sns.eu-west-1.amazonaws.com/{CERTIFICATE}?x=.pem",
+        f"https://sns.eu-west-1.amazonaws.com/{CERTIFICATE}#.pem",
+        f"https://sns.eu-west-1.amazonaws.com/a/../{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com//{CERTIFICATE}",
+        f"https://SNS.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com./{CERTIFICATE}",
+        # Some of these urlsplit drops without a word.
+        f"https://sns.eu-west-1.amazonaws.com/{CERTIFICATE}\n",
+        f"https://sns.eu-west-1.amazonaws.com/\r\nX: y/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com/\t{CERTIFICATE}",
+        f" https://sns.eu-west-1.amazonaws.com/{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com/\x00{CERTIFICATE}",
+        f"https://sns.eu-west-1.amazonaws.com\\@evil.example/{CERTIFICATE}",
+        f"https://sns.eu-west-\u0661.amazonaws.com/{CERTIFICATE}",
         "https://[::1/a.pem",
         "",
     ],
@@ -192,7 +222,7 @@ def test_nothing_is_fetched_from_elsewhere(url: str) -> None:
 
 
 def test_china_has_a_domain_of_its_own() -> None:
-    url = "https://sns.cn-north-1.amazonaws.com.cn/a.pem"
+    url = f"https://sns.cn-north-1.amazonaws.com.cn/{CERTIFICATE}"
     verifier().verify(signed({**NOTIFICATION, "SigningCertURL": url}))
 
 
@@ -277,7 +307,19 @@ def test_a_subscription_is_confirmed_where_aws_says() -> None:
     assert aws.fetched == [CERTIFICATE_URL, SUBSCRIBE_URL]
 
 
-@pytest.mark.parametrize("url", ["https://evil.example/", "http://169.254.169.254/latest"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/",
+        "http://169.254.169.254/latest",
+        SUBSCRIBE_URL.replace("eu-west-1.amazonaws", "s3.amazonaws"),
+        SUBSCRIBE_URL.replace("ConfirmSubscription", "DeleteTopic"),
+        SUBSCRIBE_URL.replace(":uploads", ":others"),
+        SUBSCRIBE_URL.replace("/?", "/x?"),
+        SUBSCRIBE_URL + "\r\nX: y",
+        SUBSCRIBE_URL + " ",
+    ],
+)
 def test_a_subscription_is_confirmed_nowhere_else(url: str) -> None:
     aws = Aws()
     with pytest.raises(SnsRefused, match="SubscribeURL"):
@@ -299,3 +341,76 @@ def test_nothing_there_is_told_without_the_query() -> None:
     with pytest.raises(StoreUnavailable, match="does not answer at https://127") as caught:
         fetch_from_aws("https://127.0.0.1:1/?Token=secret")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "ap-southeast-2", "mx-central-1"])
+def test_every_region_has_a_certificate(region: str) -> None:
+    url = CERTIFICATE_URL.replace("eu-west-1", region)
+    verifier().verify(signed({**NOTIFICATION, "SigningCertURL": url}))
+
+
+def other_certificate(number: int) -> str:
+    return CERTIFICATE_URL.replace("01d088a6", f"{number:08x}")
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("SNS is away"), b"<html>"])
+def test_a_certificate_that_cannot_be_had_is_asked_for_once_a_minute(
+    failure: StoreUnavailable | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, fetched = [1000.0], []
+    monkeypatch.setattr("maskq_gateway.sns.time.monotonic", lambda: clock[0])
+
+    def fetch(url: str) -> bytes:
+        fetched.append(url)
+        if isinstance(failure, bytes):
+            return failure
+        raise failure
+
+    one = verifier(fetch)
+    for _ in range(50):
+        with pytest.raises((SnsRefused, StoreUnavailable)):
+            one.verify(signed(NOTIFICATION))
+    assert len(fetched) == 1
+    clock[0] += 61
+    with pytest.raises((SnsRefused, StoreUnavailable)):
+        one.verify(signed(NOTIFICATION))
+    assert len(fetched) == 2
+    # And of many nobody keeps more than some.
+    message = signed(NOTIFICATION)
+    for number in range(1000):
+        with pytest.raises((SnsRefused, StoreUnavailable)):
+            one.verify({**message, "SigningCertURL": other_certificate(number)})
+    assert len(one._failures) <= 256
+
+
+def test_strangers_cause_a_few_fetches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go, started = threading.Event(), threading.Semaphore(0)
+
+    def fetch(_: str) -> bytes:
+        started.release()
+        let_go.wait(20)
+        return certificate()
+
+    one, message = verifier(fetch), signed(NOTIFICATION)
+    with ThreadPoolExecutor(4) as pool:
+        urls = [other_certificate(number) for number in range(4)]
+        waiting = [pool.submit(one.verify, {**message, "SigningCertURL": url}) for url in urls]
+        for _ in urls:
+            assert started.acquire(timeout=20)
+        with pytest.raises(StoreUnavailable, match="other certificates"):
+            one.verify(message)
+        let_go.set()
+        for each in waiting:
+            each.result(20)
+    one.verify(message)
+
+
+def test_a_certificate_that_drips_is_given_up_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("maskq_gateway.sns._TIMEOUT_S", 0.4)
+    with Dripping(first=b"HTTP/1.1 200 OK\r\nX-Slow: ") as dripping:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"within 0\.4 s"):
+            fetch_from_aws(dripping.url(0, "/a.pem"))
+        assert time.monotonic() - began < 3

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import public_surface
+import pytest
 
 import maskq
+
+FILE = Path(__file__).parent / "public_surface.txt"
+CHANGED = """the public surface changed:
+{}
+Tell users in CHANGELOG.md, a line under Unreleased; then write the list anew:
+    .venv/bin/python tests/public_surface.py > tests/unit/public_surface.txt"""
+
+
+def test_the_public_surface_is_the_one_written_down() -> None:
+    written, now = set(FILE.read_text(encoding="utf-8").splitlines()), set(public_surface.lines())
+    changes = [f"{'+' if line in now else '-'} {line}" for line in sorted(written ^ now)]
+    if changes:
+        pytest.fail(CHANGED.format("\n".join(changes)), pytrace=False)
 
 
 def test_everything_public_is_there_and_nothing_else() -> None:

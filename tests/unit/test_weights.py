@@ -95,6 +95,17 @@ def test_pull_pins_the_commit_and_records_what_it_fetched(hub: LocalHub, root: P
     assert {path.name for path in pulled.directory.iterdir()} == names | {"maskq.json"}
 
 
+def test_pull_brings_settings_that_stand_in_processor_config(hub: LocalHub) -> None:
+    (hub.files / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json is missing"):
+        pull(MODEL, hub=hub)
+    nested = {"image_processor": {"size": 64}, "processor_class": "Processor"}
+    (hub.files / "processor_config.json").write_text(json.dumps(nested))
+    pulled = pull(MODEL, hub=hub)
+    assert "processor_config.json" in pulled.files
+    assert resolve(MODEL).directory == pulled.directory
+
+
 def test_what_was_pulled_is_found_by_its_hub_id(hub: LocalHub) -> None:
     pulled = pull(MODEL, hub=hub)
     checkpoint = resolve(MODEL)

@@ -10,13 +10,12 @@ import warnings
 
 from maskq.errors import MaskqError
 from maskq.extras import require
+from maskq.inert import log_to_stderr, print_error
 from maskq.process import EX_CONFIG
 from maskq_worker.cpu import run_as_batch
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.sizes import sizes
-
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main() -> int:
@@ -28,12 +27,12 @@ def main() -> int:
         require("worker", "a worker")
         settings = WorkerSettings.load()
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
     # What our format does not show need not be found out: a job's line then costs half.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # by which callers are found; Python's own documentation says so
-    logging.basicConfig(level=settings.log_level, format=_FORMAT, stream=sys.stderr)
+    log_to_stderr(settings.log_level)
     # One line a job is ours to write; Celery's own two say nothing more.
     for name in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -53,7 +52,7 @@ def main() -> int:
         name = served_name(settings.model or "", settings.model_name)
         app = make_app(settings, name, concurrency=wanted.concurrency)
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
     if not cuda:
         run_as_batch()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,14 +16,16 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from maskq.contract import FailureCode, JobFailure
-from maskq.contract.places import S3Place
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.inert import print_error
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.models import REGISTER_EVERY_S
 from maskq.ledger.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
+from maskq.safe_http.deadline import shut_down_all
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.consumer_watch import ConsumerWatch
+from maskq_worker.decoding import Decoder, make_decoder
 from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.leases import Leases, Repeating, Sweeper
 from maskq_worker.memory import give_back
@@ -40,6 +41,7 @@ from maskq_worker.watchdog import Watchdog, end_process
 logger = logging.getLogger(__name__)
 
 _DRAIN_S = 30.0
+_CUT_OFF_S = 2.0  # for threads whose connections were shut down
 _GIVE_BACK_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
 
@@ -58,7 +60,7 @@ class ModelStep(bootsteps.StartStopStep):
         try:
             self._start(worker)
         except MaskqError as error:
-            print(f"maskq worker: {error}", file=sys.stderr, flush=True)
+            print_error(f"maskq worker: {error}")
             raise SystemExit(EX_CONFIG) from error
 
     def _start(self, worker: Any) -> None:
@@ -82,10 +84,12 @@ class ModelStep(bootsteps.StartStopStep):
         worker.app.slots.leave_out(store.breaker.stalled)
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
-        with ThreadPoolExecutor(1, "maskq-loading") as loading:
+        with ThreadPoolExecutor(2, "maskq-loading") as loading:
             loaded = loading.submit(load_segmenter, settings)
+            decoder = loading.submit(_make_decoder, settings, worker.app.sizes.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
+            self._decoder = decoder.result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.sizes.max_batch_size,
@@ -101,8 +105,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
-        home = S3Place(settings.s3_bucket, settings.output_prefix)
-        self._retention = Retention(self._ledger, store, prefix, home)
+        self._retention = Retention(self._ledger, store, prefix, settings.layout)
         self._retention.start()
         self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
         self._memory.start()
@@ -112,6 +115,7 @@ class ModelStep(bootsteps.StartStopStep):
             settings,
             ledger=self._ledger,
             store=store,
+            decoder=self._decoder,
             segmenter=self._segmenter,
             batcher=self._batcher,
             leases=self._leases,
@@ -138,12 +142,12 @@ class ModelStep(bootsteps.StartStopStep):
         settings, concurrency = self._settings, worker.app.sizes.concurrency
         return ObjectStore(
             settings.s3_endpoint_url,
-            allowed_buckets=settings.allowed_buckets,
+            allowed=settings.locations(),
             connections=worker.app.slots.threads + 2,
             concurrency=concurrency,
             client=settings.s3_client,
             addressing=settings.s3_addressing,
-            home=S3Place(settings.s3_bucket, settings.output_prefix),
+            home=settings.layout.home,
         )
 
     def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
@@ -209,10 +213,13 @@ class ModelStep(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
         self._pipeline.stop_claiming()
-        end = time.monotonic() + _DRAIN_S
-        while self._leases.holding() and time.monotonic() < end:
-            time.sleep(0.05)
-        self._release_rest()
+        self._await_held(_DRAIN_S)
+        if self._leases.holding():
+            self._release_rest()
+            # Celery waits for their threads, and those perhaps for a URL that drips.
+            shut_down_all()
+            self._await_held(_CUT_OFF_S)
+        self._decoder.close()
         self._batcher.close()
         self._watchdog.stop()
         self._retention.stop()
@@ -224,6 +231,11 @@ class ModelStep(bootsteps.StartStopStep):
         self._ledger.close()
         if self._settings.health_file:
             self._settings.health_file.unlink(missing_ok=True)
+
+    def _await_held(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._leases.holding() and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _release_rest(self) -> None:
         """What did not end within the drain's limit starts elsewhere at once, uncharged."""
@@ -238,6 +250,13 @@ class ModelStep(bootsteps.StartStopStep):
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip
+
+
+def _make_decoder(settings: WorkerSettings, concurrency: int) -> Decoder:
+    try:
+        return make_decoder(settings, concurrency=concurrency)
+    except JobError as error:
+        raise InvalidRequest(error.message) from error
 
 
 def _end_for(device: str, error: Exception) -> None:

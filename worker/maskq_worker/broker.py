@@ -41,7 +41,6 @@ from maskq_worker.slots import Slots
 logger = logging.getLogger(__name__)
 
 _KEPT = 100
-_SHOWN = 200  # characters of a refused message in the log
 _KEPT_BYTES = 2000  # of a refused message
 # Between a queue's name and a priority: kombu's default, and what Celery's documentation suggests.
 _SEPARATORS = ("\x06\x16", ":")
@@ -177,8 +176,8 @@ class Channel(redis.Channel):
     def _put_aside(self, queue: str, raw: bytes, reason: str) -> None:
         text = raw[:_KEPT_BYTES].decode(errors="replace")
         logger.warning(
-            "refused a message on %s: %s (kept on %s): %.*s",
-            queue, reason, self.refused_key, _SHOWN, text,
+            "refused a message of %d bytes on %s: %s (it is kept on %s)",
+            len(raw), queue, reason, self.refused_key,
         )  # fmt: skip
         entry = {
             "reason": reason,

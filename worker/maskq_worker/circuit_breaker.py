@@ -91,8 +91,8 @@ class StoreCircuitBreaker:
         probe: asks a bucket for something small; None if it answers, whatever it says.
         """
         self._home = home
-        self._most = max(1, concurrency - max(1, concurrency // 4))
-        self._few = max(1, concurrency // 4)
+        self.few = max(1, concurrency // 4)
+        self.most = max(1, concurrency - self.few)
         self._probe = probe
         self._stores: dict[str, _Store] = {}
         self._in_use: set[_Store] = set()
@@ -187,7 +187,7 @@ class StoreCircuitBreaker:
                 return
             slow = store.is_slow(now)
             trusted = not slow and now < store.answered_at + _TRUST_S
-            if len(store.uses) < (self._most if trusted else self._few):
+            if len(store.uses) < (self.most if trusted else self.few):
                 return
             if slow or now >= until:
                 raise CircuitOpen(store.name, "", _OPEN_S[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskq.extras import require
+from maskq.inert import print_error, print_json, print_lines
 from maskq.process import starting
 
 if TYPE_CHECKING:
@@ -94,9 +94,10 @@ def pull(
         "revision": pulled.revision,
         "directory": str(pulled.directory),
     }
-    typer.echo(
-        json.dumps(document) if as_json else f"{pulled.model} {pulled.revision}\n{pulled.directory}"
-    )
+    if as_json:
+        print_json(document)
+    else:
+        print_lines(f"{pulled.model} {pulled.revision}", pulled.directory)
 
 
 @weights.command()
@@ -107,7 +108,7 @@ def convert(
     require("worker", "maskq weights convert")
     from maskq_worker.model.weights import convert as convert_weights
 
-    typer.echo(convert_weights(directory))
+    print_lines(convert_weights(directory))
 
 
 @weights.command()
@@ -133,14 +134,17 @@ def quantize(
     record = quantize_weights(
         resolve(model, revision), _images_in(images, limit), threshold=threshold
     )
-    typer.echo(json.dumps(asdict(record)) if as_json else f"{record.model}: {record.figures}")
+    if as_json:
+        print_json(asdict(record))
+    else:
+        print_lines(f"{record.model}: {record.figures}")
     raise typer.Exit(0 if record.agreement >= threshold else 1)
 
 
 def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
     """Upright RGB, in the order of their names; what is no image is named on stderr and left out."""
     from maskq_worker.errors import PermanentError
-    from maskq_worker.images import decode
+    from maskq_worker.imaging import decode
     from maskq_worker.settings import WorkerSettings
 
     largest = WorkerSettings.load().max_image_pixels
@@ -153,7 +157,7 @@ def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
         try:
             decoded = decode(path.read_bytes(), max_pixels=largest)
         except PermanentError as error:
-            typer.echo(f"maskq: {path} is left out: {error}", err=True)
+            print_error(f"maskq: {path} is left out: {error}")
             continue
         found += 1
         yield decoded.image

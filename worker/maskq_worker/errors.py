@@ -9,15 +9,16 @@ JobError                  .code, .message: what the record will say
 """
 
 from maskq.contract import FailureCode, JobFailure
+from maskq.inert import without_secrets
 
 
 class JobError(Exception):
     """Carries a stable code and one sentence: what happened, with which input, what to do."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = without_secrets(message)
+        super().__init__(self.message)
 
     def failure(self) -> JobFailure:
         return JobFailure(code=self.code, message=self.message)

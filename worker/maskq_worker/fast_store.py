@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
 from maskq.s3_errors import REDIRECTS, Meaning, StoreError, error_of
@@ -36,12 +37,25 @@ _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", r
 _CREDENTIALS = timedelta(minutes=10)
 _FAILURES = 5  # in a row, where boto3 did what failed here
 _PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
-_READ_TIMEOUT = timedelta(seconds=20)
+_SMALL_BYTES = 8 * 2**20  # a larger object may take longer
+
 # How obstore's errors tell what the store answered: the status, and the body with S3's own words.
 _STATUS = re.compile(r"status code: (\d{3})\b[^:]*:?(.*?)(?:\n\nDebug source|\Z)", re.DOTALL)
 _CODE = re.compile(r"<Code>([\w.]{1,100})</Code>")
 _WORDS = re.compile(r"<Message>([^<]{0,500})</Message>")
 _TIMED_OUT = "kind: Timeout"
+
+
+class Timeouts(NamedTuple):
+    """Seconds until an answer begins and between its bytes, and for a whole request."""
+
+    read_s: float
+    total_s: float
+
+
+_SMALL = Timeouts(20, 40)
+_LARGE = Timeouts(20, 150)
+_LARGE_UPLOAD = Timeouts(150, 150)  # no answer begins before all is sent
 
 
 class AlreadyThere(Exception):
@@ -67,9 +81,8 @@ class FastStore:
         chain."""
         self.boto3 = boto3_client
         self._reached: set[str] = set()  # buckets that answered
-        self._stores: dict[
-            str, obstore.store.S3Store | None
-        ] = {}  # by bucket; None: no credentials
+        # None: no credentials.
+        self._stores: dict[tuple[str, Timeouts], obstore.store.S3Store | None] = {}
         self._failures: Counter[str] = Counter()
         self._paused_until: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -102,9 +115,14 @@ class FastStore:
             meta = answer.meta
             if meta["size"] > max_bytes:
                 return otherwise()
+            if meta["size"] > _SMALL_BYTES and (large := self._store_for(place, _LARGE)):
+                answer = obstore.get(large, place.key, options=state)
+                meta = answer.meta
+                if meta["size"] > max_bytes:
+                    return otherwise()
             return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
 
-        return self._run(place, fast, otherwise)
+        return self._run(place, fast, otherwise, _SMALL)
 
     def put(
         self,
@@ -133,17 +151,19 @@ class FastStore:
                     raise AlreadyThere(str(place)) from error
                 raise
 
-        self._run(place, fast, otherwise)
+        timeouts = _SMALL if len(body) <= _SMALL_BYTES else _LARGE_UPLOAD
+        self._run(place, fast, otherwise, timeouts)
 
     def _run(
         self,
         place: S3Place,
         fast: Callable[[obstore.store.S3Store], T],
         otherwise: Callable[[], T],
+        timeouts: Timeouts,
     ) -> T:
         from obstore.exceptions import BaseError
 
-        store = self._store_for(place)
+        store = self._store_for(place, timeouts)
         if store is None:
             return otherwise()
         try:
@@ -165,8 +185,8 @@ class FastStore:
         if place.bucket in self._reached and _TIMED_OUT in text:
             return StoreError(
                 FailureCode.STORE_UNAVAILABLE,
-                f"the object store did not answer for {place} within "
-                f"{_READ_TIMEOUT.total_seconds():g} s; check MASKQ_S3_ENDPOINT_URL",
+                f"the object store did not answer completely for {place} in time; "
+                f"check MASKQ_S3_ENDPOINT_URL",
                 Meaning.OUTAGE,
             )
         answer = _STATUS.search(text)
@@ -191,17 +211,18 @@ class FastStore:
             bucket,
         )
 
-    def _store_for(self, place: S3Place) -> obstore.store.S3Store | None:
+    def _store_for(self, place: S3Place, timeouts: Timeouts) -> obstore.store.S3Store | None:
         if not _PLAIN_KEY.fullmatch(place.key):
             return None
         with self._lock:
             if time.monotonic() < self._paused_until.get(place.bucket, 0.0):
                 return None
-            if place.bucket not in self._stores:
-                self._stores[place.bucket] = self._connect(place.bucket)
-            return self._stores[place.bucket]
+            which = (place.bucket, timeouts)
+            if which not in self._stores:
+                self._stores[which] = self._connect(*which)
+            return self._stores[which]
 
-    def _connect(self, bucket: str) -> obstore.store.S3Store | None:
+    def _connect(self, bucket: str, timeouts: Timeouts) -> obstore.store.S3Store | None:
         import boto3
         from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -210,8 +231,12 @@ class FastStore:
         try:
             credentials = Boto3CredentialProvider(boto3.Session(), ttl=_CREDENTIALS)
             endpoint, virtual = _endpoint(self.boto3, bucket)
-        except (ValueError, BotoCoreError):  # no credentials, an odd bucket: boto3 says so
-            return None
+            bundle = s3.authorities()
+            trusted: obstore.store.ClientConfig = (
+                {"root_certificate": bundle.read_bytes()} if bundle else {}
+            )
+        except (ValueError, OSError, BotoCoreError):
+            return None  # no credentials, an odd bucket, a file that went: boto3 says so
         return S3Store(
             bucket,
             endpoint=endpoint,
@@ -221,9 +246,10 @@ class FastStore:
             client_options={
                 "allow_http": endpoint.startswith("http:"),
                 "connect_timeout": timedelta(seconds=3),
-                "read_timeout": _READ_TIMEOUT,
-                "timeout": timedelta(minutes=2),
+                "read_timeout": timedelta(seconds=timeouts.read_s),
+                "timeout": timedelta(seconds=timeouts.total_s),
                 "pool_idle_timeout": timedelta(seconds=15),
+                **trusted,
             },
             retry_config={"max_retries": 0},  # boto3 retries
         )

@@ -1,6 +1,7 @@
 """Raw Celery callers: `app.send_task("maskq.segment", args=[request])`, no code of ours on their side.
 
-The first message makes the record (its key is Celery's task id) and is forgotten. When the job ends,
+The first message makes the record, under Celery's task id if that is a UUID, else under an id of our
+own that the task id is an alias of, and is forgotten. When the job ends,
 the finishing transaction sends the caller's own message again; it comes here, finds the ended record
 and answers, so that Celery itself stores the result and goes on with callbacks, chain and chord.
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
@@ -20,6 +20,7 @@ from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
+from maskq.contract.ids import is_own_id, new_id
 from maskq.contract.mistakes import sentence
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls, models
@@ -30,7 +31,6 @@ from maskq_worker.envelope import MASKQ
 
 logger = logging.getLogger(__name__)
 
-_TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LONGEST = 2000  # characters of a sentence: it may repeat what was asked for
 _FORM = "args=[request] or kwargs={'request': request}, where request is an object"
 
@@ -53,8 +53,6 @@ def answer(
     task_id, ours = caller["id"], caller.get(MASKQ) or {}
     if reason := ours.get("refused"):  # the log has it already
         raise SegmentRefused(f"{FailureCode.INVALID_REQUEST}: its message: {reason}")
-    if not _TASK_ID.fullmatch(task_id):
-        _refuse(task_id, FailureCode.INVALID_REQUEST, f"the task id {task_id!r} cannot be a job id")
     record = persist(calls.get(settings.key_prefix, task_id))
     if record is None:
         if caller.get("origin") == ORIGIN:  # it has ended, and the record is gone: not a new job
@@ -94,8 +92,13 @@ def _accept(
     # Kept as long as the record: without the secrets of presigned URLs.
     head = celery_head(dict(caller), [json.loads(request.wire())], settings.key_prefix)
     times = {name: at for name, at in (caller.get(MASKQ) or {}).items() if name.endswith("_ms")}
+    # A task id may be any text, and a job id becomes part of paths and keys.
+    task_id = caller["id"]
+    names = {"job_id": task_id} if is_own_id(task_id) else {"job_id": new_id(), "alias": task_id}
     submitted = persist(
-        calls.submit(settings.key_prefix, caller["id"], request, limits, celery_head=head, **times)
+        calls.submit(
+            settings.key_prefix, request=request, limits=limits, celery_head=head, **names, **times
+        )
     )
     match submitted.outcome:
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:

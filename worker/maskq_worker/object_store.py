@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from maskq import s3
 from maskq.contract import FailureCode
+from maskq.contract.allowed_locations import CONDITIONAL_MARK, AllowedLocations
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import MANIFEST, JobStorage
 from maskq.errors import InvalidRequest
 from maskq.s3_errors import Meaning, StoreError
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.fast_store import AlreadyThere, FastStore, StoredObject
 
-__all__ = ["AlreadyThere", "NotConditional", "ObjectStore", "StoredObject"]
+__all__ = ["AlreadyThere", "NotConditional", "ObjectStore", "StoredObject", "TooLarge"]
 
 T = TypeVar("T")
 
-MARK = ".maskq-conditional-write"  # below the output prefix of the deployment
 _MARK_BODY = b"maskq asks here whether the store creates an object only once\n"
 _CONFLICTS = 5  # tries to create an object that another request creates or deletes just now
 _CONFLICT_PAUSE_S = 0.05
 _ODD_S = 60.0  # how long a bucket's refusal of good credentials is believed
 _ODD_KEPT = 1000
-_SMALL_BYTES = 64 * 2**20  # of a manifest
-
-
 _UNKNOWN_REQUEST = ("NotImplemented", "501")
 
 
@@ -37,21 +35,30 @@ class NotConditional(PermanentError):
     """The store does not know conditional writes, or ignores the condition."""
 
 
+class TooLarge(PermanentError):
+    """An object has more bytes than whoever looks for it takes."""
+
+
 class ObjectStore:
-    """One a process, shared by its threads, made after any fork."""
+    """One a process, shared by its threads, made after any fork.
+
+    `job` of a request is whose it is: what it may read and write is decided by `AllowedLocations`, for
+    every request. Without one it is the worker's own, which belongs to no tenant.
+    """
 
     def __init__(
         self,
         endpoint_url: str | None,
         *,
-        allowed_buckets: Collection[str],
         connections: int,
+        allowed: AllowedLocations | None = None,
         client: Literal["obstore", "boto3"] = "obstore",
         addressing: s3.Addressing = "path",
         home: S3Place | None = None,
         concurrency: int | None = None,
     ) -> None:
         """
+        allowed: where jobs may read and write; default: wherever the credentials reach.
         client: what reads inputs and writes outputs; everything else is boto3's.
         home: the deployment's own place. While its bucket does not answer nothing can be done; of all
         others each stands for itself.
@@ -62,7 +69,7 @@ class ObjectStore:
         self._asking = s3.Connection(partial(connect, connections=2, read_timeout_s=5, attempts=1))
         self._use_fast = client == "obstore"
         self._fast: FastStore | None = None
-        self._allowed = frozenset(allowed_buckets)
+        self._allowed = allowed or AllowedLocations()
         self._home = home
         self._conditional: set[str] = set()  # buckets that create an object only once
         self._odd: dict[
@@ -80,21 +87,27 @@ class ObjectStore:
         max_bytes: int,
         version_id: str | None = None,
         etag: str | None = None,
+        job: JobStorage | None = None,
     ) -> StoredObject:
-        """Read an object. Its size is checked before its body is read.
+        """Read an input. Its size is checked before its body is read.
 
         version_id: that version; etag: only while it is that state, else source_changed.
         """
-        self._check(place)
+        _check(self._allowed.refuse_read(place, job))
         return self._read(place, max_bytes, version_id, etag)
 
-    def find(self, place: S3Place) -> bytes | None:
-        """Read a small object that may not be there."""
+    def find(
+        self, place: S3Place, *, max_bytes: int, job: JobStorage | None = None
+    ) -> bytes | None:
+        """Read what a job wrote; None: there is nothing. Raises TooLarge."""
+        _check(self._allowed.refuse_write(place, job))
         try:
-            return self._read(place, _SMALL_BYTES).body
+            return self._read(place, max_bytes).body
         except PermanentError as error:
             if error.code is FailureCode.NOT_FOUND:
                 return None
+            if error.code is FailureCode.IMAGE_TOO_LARGE:
+                raise TooLarge(error.code, f"{place} has more than {max_bytes} bytes") from error
             raise
 
     def _read(
@@ -120,16 +133,24 @@ class ObjectStore:
 
         return self._run(place, work)
 
-    def put(self, place: S3Place, body: bytes, content_type: str) -> None:
-        self._check(place)
+    def check_writable(self, job: JobStorage) -> None:
+        """Raise PermanentError if the job may not write where its outputs are to be."""
+        _check(self._allowed.refuse_write(job.manifest, job))
+
+    def put(
+        self, place: S3Place, body: bytes, content_type: str, *, job: JobStorage | None = None
+    ) -> None:
+        _check(self._allowed.refuse_write(place, job))
         self._put(place, body, content_type, create=False)
 
-    def create(self, place: S3Place, body: bytes, content_type: str) -> None:
+    def create(
+        self, place: S3Place, body: bytes, content_type: str, *, job: JobStorage | None = None
+    ) -> None:
         """Write an object where there is none. Raises AlreadyThere, NotConditional.
 
         The first time in a bucket it is tried twice: the second time must find the object.
         """
-        self._check(place)
+        _check(self._allowed.refuse_write(place, job))
         self._create(place, body, content_type)
         if place.bucket in self._conditional:
             return
@@ -143,34 +164,29 @@ class ObjectStore:
 
     def check_conditional_writes(self) -> None:
         """Ask the home bucket whether it creates an object only once. Raises JobError."""
-        if self._home and (not self._allowed or self._home.bucket in self._allowed):
+        if self._home:
             try:
-                self.create(self._home / MARK, _MARK_BODY, "text/plain")
+                self.create(self._home / CONDITIONAL_MARK, _MARK_BODY, "text/plain")
             except AlreadyThere:
                 return
 
-    def delete(self, place: S3Place) -> None:
+    def delete(self, place: S3Place, *, job: JobStorage | None = None) -> None:
+        _check(self._allowed.refuse_write(place, job))
+
         def work(client: Any, _: Use) -> None:
             with s3.typed_errors(place):
                 client.delete_object(Bucket=place.bucket, Key=place.key)
 
         self._run(place, work)
 
-    def delete_under(self, place: S3Place) -> None:
-        """Every object whose key begins with the place and a slash."""
-
-        def work(client: Any, _: Use) -> None:
-            with s3.typed_errors(place):
-                s3.delete_under(client, place)
-
-        self._run(place, work)
-
-    def list_under(self, place: S3Place) -> list[S3Place]:
-        """Every object whose key begins with the place and a slash."""
+    def list_of(self, place: S3Place, job: JobStorage) -> list[S3Place]:
+        """The objects in a folder, and in the folders below it, that maskq wrote for the job."""
+        # A folder is nobody's: what is in it is.
+        _check(self._allowed.refuse_write(place / MANIFEST, job))
 
         def work(client: Any, _: Use) -> list[S3Place]:
             with s3.typed_errors(place):
-                return s3.list_under(client, place)
+                return [found for found in s3.list_under(client, place) if job.has(found)]
 
         return self._run(place, work)
 
@@ -247,7 +263,7 @@ class ObjectStore:
             with s3.typed_errors(bucket):
                 if self._home and bucket == self._home.bucket:
                     # An answer to HEAD has no body to say what is wrong with the credentials.
-                    mark = self._home / MARK
+                    mark = self._home / CONDITIONAL_MARK
                     client.get_object(Bucket=mark.bucket, Key=mark.key)["Body"].read()
                 else:
                     client.head_bucket(Bucket=bucket)
@@ -316,13 +332,10 @@ class ObjectStore:
                     raise
                 time.sleep(_CONFLICT_PAUSE_S * 2 ** (_CONFLICTS - tries_left))
 
-    def _check(self, place: S3Place) -> None:
-        if self._allowed and place.bucket not in self._allowed:
-            raise PermanentError(
-                FailureCode.BUCKET_NOT_ALLOWED,
-                f"bucket {place.bucket!r} is not among those this worker may use "
-                f"(MASKQ_ALLOWED_BUCKETS)",
-            )
+
+def _check(refusal: str) -> None:
+    if refusal:
+        raise PermanentError(FailureCode.BUCKET_NOT_ALLOWED, refusal)
 
 
 def _get(

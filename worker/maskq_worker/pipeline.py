@@ -24,6 +24,7 @@ from maskq_worker.stages import Stages
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
+    from maskq_worker.decoding import Decoder
     from maskq_worker.model import ModelInput, Scored, Segmenter
     from maskq_worker.settings import WorkerSettings
 
@@ -49,6 +50,7 @@ class Pipeline:
         *,
         ledger: Ledger,
         store: ObjectStore,
+        decoder: Decoder,
         segmenter: Segmenter,
         batcher: MicroBatcher[ModelInput, Scored],
         leases: Leases,
@@ -57,7 +59,9 @@ class Pipeline:
         self._settings = settings
         self._prefix = settings.key_prefix
         self._ledger = ledger
-        self._stages = Stages(settings, store=store, segmenter=segmenter, batcher=batcher)
+        self._stages = Stages(
+            settings, store=store, decoder=decoder, segmenter=segmenter, batcher=batcher
+        )
         self._leases = leases
         self._owner = owner
         self._gate = Gate()
@@ -197,9 +201,14 @@ class Pipeline:
     def _clear(self, record: JobRecord, held: Held, *, later: bool = False) -> None:
         """What this attempt wrote and no manifest names goes: now or, if that cannot be, later."""
         later = later and bool(held.written)
-        if later or held.in_doubt or not self._stages.remove(held.written):
-            prefix = record.request.output_prefix
-            self.persist(calls.leave_orphans(self._prefix, record.id, prefix))
+        if later or held.in_doubt or not self._stages.remove(record, held.written):
+            call = calls.leave_orphans(
+                self._prefix,
+                record.id,
+                tenant=record.request.tenant,
+                output_prefix=record.request.output_prefix,
+            )
+            self.persist(call)
         held.written = []
 
     def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:

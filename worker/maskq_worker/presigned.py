@@ -1,23 +1,25 @@
 """Images and outputs at URLs that callers presigned: their bucket, no rights of ours.
 
-Who may be called is decided by outbound.py. A URL's query is its secret and is never repeated.
+Who may be called is decided by maskq.safe_http. A URL's query is its secret and is never repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from dataclasses import replace
 
+from maskq import safe_http
 from maskq.contract import FailureCode
 from maskq.contract.places import shown
 from maskq.s3_errors import StoreError
-from maskq_worker import outbound
+from maskq.safe_http import Answer, Refused, Target, TooLong, Unreachable
+from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, host_of
 from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use, outage
 from maskq_worker.errors import PermanentError, StoreAway, TransientError
-from maskq_worker.outbound import Answer, Refused, Target, TooLong, Unreachable
 
 _TOTAL_S = 60.0  # for one object, however slowly it comes
+_PATIENCE_S = 1.0  # for the room that other calls take
 _SETTING = "MASKQ_PRESIGNED_ALLOWED_HOSTS"
 _GONE = (404, 410)
 _DENIED = (400, 401, 403)  # S3 says 400 of an expired token
@@ -30,17 +32,30 @@ class Presigned:
     def __init__(self, allowed_hosts: Collection[str], breaker: StoreCircuitBreaker) -> None:
         self._allowed_hosts = frozenset(allowed_hosts)
         self._breaker = breaker
+        # A quarter of the jobs is left for the deployment's own store, whoever drips.
+        few, most = breaker.few, breaker.most
+        self._bulkhead = Bulkhead(
+            most,
+            {
+                Standing.FAST: Share(total=most, host=most, wider=most),
+                Standing.UNKNOWN: Share(total=max(few, most // 2), host=few, wider=few),
+                Standing.SLOW: Share(total=few, host=few, wider=few),
+            },
+            patience_s=_PATIENCE_S,
+        )
 
     def get(self, url: str, *, max_bytes: int) -> tuple[bytes, str | None]:
         """Body and ETag. Raises PermanentError, or TransientError for what may pass."""
-        with self._calling(url) as use:
+        with self._calling(url) as (use, call):
             try:
-                answer = outbound.get(
-                    self._target(url),
+                answer = safe_http.get(
+                    self._target(url, call),
                     max_bytes=max_bytes,
                     total_s=_TOTAL_S,
                     on_answer=use.answered,
+                    on_connect=call.connected,
                 )
+                call.carried_bytes = len(answer.body)
             except TooLong as error:
                 size = f"{error.size} bytes" if error.size else "more"
                 raise PermanentError(
@@ -55,20 +70,33 @@ class Presigned:
     def put(self, url: str, body: bytes, content_type: str) -> None:
         """Raises PermanentError, or TransientError for what may pass."""
         headers = {"Content-Type": content_type}
-        with self._calling(url, size=len(body)):
-            answer = outbound.send("PUT", self._target(url), body, headers, total_s=_TOTAL_S)
+        with self._calling(url, size=len(body)) as (_, call):
+            answer = safe_http.send(
+                "PUT",
+                self._target(url, call),
+                body,
+                headers,
+                total_s=_TOTAL_S,
+                on_connect=call.connected,
+            )
+            call.carried_bytes = len(body)
         if not 200 <= answer.status < 300:
             raise _failure(url, answer)
 
-    def _target(self, url: str) -> Target:
-        return outbound.check(url, self._allowed_hosts, setting=_SETTING)
+    def _target(self, url: str, call: BoundCall) -> Target:
+        target = safe_http.check(url, self._allowed_hosts, setting=_SETTING)
+        return replace(target, addresses=call.resolved(target.addresses))
 
     @contextmanager
-    def _calling(self, url: str, *, size: int = 0) -> Iterator[Use]:
+    def _calling(self, url: str, *, size: int = 0) -> Iterator[tuple[Use, BoundCall]]:
+        host, port = host_of(url)
         try:
-            with self._breaker.using(_host(url), size=size, probed=False) as use:
+            with (
+                self._bulkhead.calling(host, port) as call,
+                self._breaker.using(f"{host}:{port}", size=size, probed=False) as use,
+            ):
                 try:
-                    yield use
+                    yield use, call
                 except Unreachable as error:
                     reason = str(error).replace(url.partition("?")[2] or url, "…")
                     raise outage(f"{shown(url)} could not be reached: {reason}") from None
@@ -77,15 +105,9 @@ class Presigned:
             raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
         except StoreError as error:
             raise TransientError(error.code, str(error)) from None
-        except CircuitOpen as error:  # nobody was asked, so the job is not charged
+        except (CircuitOpen, Busy) as error:  # nobody was asked, so the job is not charged
             message = f"{shown(url)} is not called now: {error}"
             raise StoreAway(FailureCode.STORE_UNAVAILABLE, message, retry_s=error.retry_s) from None
-
-
-def _host(url: str) -> str:
-    """With its port, and so never the name of a bucket."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _failure(url: str, answer: Answer) -> PermanentError | TransientError:

@@ -24,16 +24,15 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, wanted: int) -> Iterator[None]:
+    def taken(self, wanted: int = 0) -> Iterator[Taken]:
         """Wait until there is room for `wanted` bytes, and keep it."""
-        self._enter(_Waiting(wanted))
+        taken = Taken(self)
         try:
-            yield
+            if wanted:
+                taken.take(wanted)
+            yield taken
         finally:
-            with self._changed:
-                self._taken -= wanted
-                self._inside -= 1
-                self._changed.notify_all()
+            taken.shrink(0)
 
     def _enter(self, mine: _Waiting) -> None:
         with self._changed:
@@ -47,10 +46,41 @@ class Room:
             self._inside += 1
             self._changed.notify_all()
 
+    def _leave(self, taken: int, kept: int) -> None:
+        if kept >= taken:
+            return
+        with self._changed:
+            self._taken -= taken - kept
+            self._inside -= not kept
+            self._changed.notify_all()
+
     def _may_enter(self, mine: _Waiting) -> bool:
         fits = self._taken + mine.wanted <= self._limit or not self._inside
         before = self._waiting[: self._waiting.index(mine)]
         return fits and all(other.passed < _PASSED for other in before)
+
+
+class Taken:
+    """What one image has of the room; used by one thread."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.bytes = 0
+
+    def take(self, wanted: int) -> None:
+        """Have `wanted` bytes, and wait for them.
+
+        What it has is given back first: of two that keep their share and wait for more, neither would
+        ever get it.
+        """
+        self.shrink(0)
+        self._room._enter(_Waiting(wanted))
+        self.bytes = wanted
+
+    def shrink(self, kept: int) -> None:
+        """Give back all but `kept` bytes, which is at most what it has."""
+        self._room._leave(self.bytes, kept)
+        self.bytes = min(self.bytes, kept)
 
 
 class _Waiting:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from maskq.contract.allowed_locations import AllowedLocations, Location
+from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
 
 
@@ -35,9 +39,17 @@ class WorkerSettings(Settings):
     s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
+    max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
+    max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
     max_decoded_bytes: int = Field(default=2**31, ge=1)  # of the images in hand together: room.py
-    # Buckets that jobs may read from and write to, comma-separated; empty: any the credentials reach.
-    allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
+    # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
+    decode_in: Literal["process", "thread"] | None = None
+    decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least
+    # Where jobs may read: s3://bucket or s3://bucket/prefix, comma-separated; {tenant} stands for the
+    # job's tenant. Default: wherever the credentials reach.
+    allowed_locations: Annotated[tuple[Location, ...], NoDecode] = ()
+    allowed_output_locations: Annotated[tuple[Location, ...], NoDecode] = ()  # default: the same
+    allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()  # as s3://bucket in both
     # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.
     presigned_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -48,9 +60,40 @@ class WorkerSettings(Settings):
         """Whether it must not go to a GPU, also where there is one."""
         return "cpu" in (self.device, self.backend) or self.dtype == "int8"
 
+    @property
+    def layout(self) -> StorageLayout:
+        return StorageLayout(S3Place(self.s3_bucket, self.output_prefix))
+
+    def locations(self) -> AllowedLocations:
+        """Where jobs may read and write."""
+        buckets = [Location(bucket, "") for bucket in sorted(self.allowed_buckets)]
+        return AllowedLocations(
+            self.layout,
+            inputs=self.allowed_locations or buckets,
+            outputs=self.allowed_output_locations or buckets,
+        )
+
     @field_validator("allowed_buckets", "presigned_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return frozenset(part.strip() for part in value.split(",") if part.strip())
+        return frozenset(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("allowed_locations", "allowed_output_locations", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return tuple(map(Location.parse, _parts(value))) if isinstance(value, str) else value
+
+    @field_validator("allowed_buckets")
+    @classmethod
+    def _alone(cls, value: Collection[str], info: ValidationInfo) -> Collection[str]:
+        for other in ("allowed_locations", "allowed_output_locations"):
+            if value and info.data.get(other):
+                raise ValueError(
+                    f"set either this or MASKQ_{other.upper()}, not both: a bucket b is the location "
+                    f"s3://b"
+                )
         return value
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

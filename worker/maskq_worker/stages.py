@@ -5,32 +5,38 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.places import PrivateUrls, S3Place, is_url, shown
-from maskq_worker import images, outputs
+from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
+from maskq_worker import outputs
+from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.leases import Held
-from maskq_worker.object_store import AlreadyThere, NotConditional, ObjectStore, StoredObject
+from maskq_worker.object_store import (
+    AlreadyThere,
+    NotConditional,
+    ObjectStore,
+    StoredObject,
+    TooLarge,
+)
 from maskq_worker.outputs import Artifact
 from maskq_worker.presigned import Presigned
-from maskq_worker.room import Room
+from maskq_worker.room import Room, Taken
 
 if TYPE_CHECKING:
     from maskq_worker.batcher import MicroBatcher
-    from maskq_worker.images import Decoded
+    from maskq_worker.decoding import Decoder
+    from maskq_worker.imaging import Decoded
     from maskq_worker.model import ModelInput, ModelOutput, Scored, Segmenter
     from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
-
-MANIFEST = "result.json"
-_PIXEL_BYTES = 8  # of an image while it is decoded, and later beside its mask and overlay
 
 
 class Stages:
@@ -41,11 +47,14 @@ class Stages:
         settings: WorkerSettings,
         *,
         store: ObjectStore,
+        decoder: Decoder,
         segmenter: Segmenter,
         batcher: MicroBatcher[ModelInput, Scored],
     ) -> None:
         self._settings = settings
+        self._layout = settings.layout
         self._store = store
+        self._decoder = decoder
         self._presigned = Presigned(settings.presigned_allowed_hosts, store.breaker)
         self._segmenter = segmenter
         self._batcher = batcher
@@ -56,31 +65,31 @@ class Stages:
 
         Raises JobError, Lost, and what the batcher raises.
         """
-        place = self._job_place(record)
-        self._store.check_open(place.bucket)  # before anything is computed that could not be stored
-        if record.attempt > 1 and (earlier := self._committed(place)):
+        job = self._layout.of(record)
+        # Before anything is computed that could not be stored.
+        self._store.check_writable(job)
+        self._store.check_open(job.outputs.bucket)
+        if record.attempt > 1 and (earlier := self._committed(job, record)):
             return earlier
         classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
-        with ExitStack() as room:
-            return self._segment(record, urls, held, classes, room)
+        with self._room.taken() as memory:
+            return self._segment(job, record, urls, held, classes, memory)
 
     def _segment(
         self,
+        job: JobStorage,
         record: JobRecord,
         urls: PrivateUrls,
         held: Held,
         classes: frozenset[int] | None,
-        room: ExitStack,
+        memory: Taken,
     ) -> JobResult:
-        """room: where memory for the image is kept until the end."""
-        place, times = self._job_place(record), Stopwatch()
-        stored = self._fetch(record, urls)
+        """memory: of the image, kept until the end."""
+        times = Stopwatch()
+        stored = self._fetch(job, record.request, urls)
         times.lap("fetch")
-        decoded = images.decode(
-            stored.body,
-            max_pixels=self._settings.max_image_pixels,
-            on_pixels=lambda n: room.enter_context(self._room.taken(n * _PIXEL_BYTES)),
-        )
+        decoded = self._decoder.decode(stored.body, memory.take)
+        memory.shrink(decoded.image.width * decoded.image.height * KEPT_PIXEL_BYTES)
         times.lap("decode")
         prepared = self._segmenter.prepare(
             decoded.image, outputs=record.request.outputs, mode=record.request.mode
@@ -90,26 +99,31 @@ class Stages:
         output = self._batcher.submit(prepared).result().output()
         times.lap("model")
         held.check()
-        encoded = self._encode(record.request, decoded, output, classes)
+        source = _source(record, stored)
+        encoded = self._encode(record.request, decoded, output, classes, source)
         times.lap("encode")
-        places = self._write(record, urls, held, encoded.artifacts)
+        places = self._write(job, record.request, urls, held, encoded.artifacts)
         times.lap("store")
         held.check()
-        result = self._result(record, stored, decoded, encoded.classes, places, times)
-        manifest = self._manifest(record.request, result, encoded, prepared.views)
-        kept = self._commit(place, result, manifest, held)
+        notes = [*decoded.notes, *prepared.notes]
+        result = self._result(record, stored, decoded, encoded.classes, places, times, notes)
+        manifest = self._manifest(record, result, encoded, prepared.views)
+        kept = self._commit(job, record, result, manifest, held)
         times.lap("commit")
         if kept is not result:
             return kept
         # In the record alone: the manifest cannot say how long its own writing took.
         return result.model_copy(update={"timings_ms": times.milliseconds})
 
-    def remove(self, places: Sequence[S3Place]) -> bool:
-        """Nobody will ask for these. False: some are left, the store does not remove them now."""
+    def remove(self, record: JobRecord, places: Sequence[S3Place]) -> bool:
+        """Delete objects of a job that nobody will ask for. False: some are left, for now."""
+        return self._remove(self._layout.of(record), places)
+
+    def _remove(self, job: JobStorage, places: Sequence[S3Place]) -> bool:
         gone = True
         for place in places:
             try:
-                self._store.delete(place)
+                self._store.delete(place, job=job)
             except StoreAway:
                 return False
             except JobError:
@@ -117,22 +131,23 @@ class Stages:
         return gone
 
     def remove_result(self, record: JobRecord, result: JobResult) -> bool:
-        """A manifest and what it names. What was put to a caller's URL is not ours to remove.
+        """Delete a manifest and what it names, as far as this job writes such names.
 
-        False: some of it is left.
+        What was put to a caller's URL stays. False: some of it is left.
         """
-        ours = [uri for uri in result.outputs.values() if not is_url(uri)]
-        files = [S3Place.parse(uri) for uri in ours if not uri.endswith("/")]
-        gone = self.remove([self._job_place(record) / MANIFEST, *files])
-        for prefix in (uri.rstrip("/") for uri in ours if uri.endswith("/")):
+        job = self._layout.of(record)
+        ours = [uri for output, uri in result.outputs.items() if job.is_output(output, uri)]
+        places = [job.manifest, *(S3Place.parse(uri) for uri in ours if not uri.endswith("/"))]
+        if folders := tuple(uri for uri in ours if uri.endswith("/")):
             try:
-                self._store.delete_under(S3Place.parse(prefix))
+                listed = self._store.list_of(job.outputs, job)
             except JobError:
-                gone = False
-        return gone
+                return self._remove(job, places) and False
+            places += [found for found in listed if str(found).startswith(folders)]
+        return self._remove(job, places)
 
-    def _fetch(self, record: JobRecord, urls: PrivateUrls) -> StoredObject:
-        request, max_bytes = record.request, self._settings.max_image_bytes
+    def _fetch(self, job: JobStorage, request: SegmentRequest, urls: PrivateUrls) -> StoredObject:
+        max_bytes = self._settings.max_image_bytes
         source = urls.image_uri or request.image_uri
         if is_url(source):
             return StoredObject(*self._presigned.get(source, max_bytes=max_bytes))
@@ -141,6 +156,7 @@ class Stages:
             max_bytes=max_bytes,
             version_id=request.image_version_id,
             etag=request.image_etag,
+            job=job,
         )
 
     def _encode(
@@ -149,6 +165,7 @@ class Stages:
         decoded: Decoded,
         output: ModelOutput,
         ids: frozenset[int] | None,
+        source: outputs.Source,
     ) -> Encoded:
         labels = self._segmenter.info.labels
         output = replace(output, mask=outputs.only(output.mask, ids, len(labels)))
@@ -161,26 +178,32 @@ class Stages:
             labels=labels,
             classes=classes,
             look=outputs.Look(alpha, request.overlay_legend),
+            source=source,
         )
         return Encoded(artifacts, classes)
 
     def _write(
-        self, record: JobRecord, urls: PrivateUrls, held: Held, artifacts: Sequence[Artifact]
+        self,
+        job: JobStorage,
+        request: SegmentRequest,
+        urls: PrivateUrls,
+        held: Held,
+        artifacts: Sequence[Artifact],
     ) -> dict[Output, str]:
         """Where each output is now, as it may be shown."""
         places = {}
         for artifact in artifacts:
-            plain = record.request.output_urls.get(artifact.output, "")
+            plain = request.output_urls.get(artifact.output, "")
             if url := urls.output_urls.get(artifact.output, plain):
                 self._presigned.put(url, artifact.body, artifact.content_type)
                 places[artifact.output] = shown(url)
                 continue
-            at = self._job_place(record) / held.token / artifact.filename
+            at = job.file(held.token, artifact.filename)
             held.written.append(at)
-            self._store.put(at, artifact.body, artifact.content_type)
+            self._store.put(at, artifact.body, artifact.content_type, job=job)
             places[artifact.output] = str(at)
-        if Output.BINARY in record.request.outputs:  # also where no class has a file
-            places[Output.BINARY] = str(self._job_place(record) / held.token / outputs.BINARY)
+        if Output.BINARY in request.outputs:  # also where no class has a file
+            places[Output.BINARY] = str(job.output(held.token, Output.BINARY))
         return places
 
     def _result(
@@ -191,6 +214,7 @@ class Stages:
         classes: list[ClassStats],
         places: dict[Output, str],
         times: Stopwatch,
+        notes: list[str],
     ) -> JobResult:
         return JobResult(
             width=decoded.image.width,
@@ -204,12 +228,12 @@ class Stages:
             stats=classes if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
             source_version_id=stored.version_id,
-            notes=list(decoded.notes),
+            notes=notes,
             timings_ms=dict(times.milliseconds),
         )
 
     def _manifest(
-        self, request: SegmentRequest, result: JobResult, encoded: Encoded, views: Views
+        self, record: JobRecord, result: JobResult, encoded: Encoded, views: Views
     ) -> Manifest:
         """views: what the network looked at."""
         info = self._segmenter.info
@@ -221,36 +245,48 @@ class Stages:
             palette=outputs.colours(encoded.classes, len(info.labels)),
             preprocessing={
                 **info.preprocessing,
-                "mode": request.mode,
+                "mode": record.request.mode,
                 "views": Counter("{1}x{0}".format(*view.pixels.shape) for view in views.each),
             },
             output_bytes=dict(sizes),
+            submitted_ms=record.created_ms,
         )
 
     def _commit(
-        self, place: S3Place, result: JobResult, manifest: Manifest, held: Held
+        self,
+        job: JobStorage,
+        record: JobRecord,
+        result: JobResult,
+        manifest: Manifest,
+        held: Held,
     ) -> JobResult:
         """The manifest decides which attempt's outputs are the job's: it is created once.
 
         Whatever is raised, `held` says then what this attempt wrote and no manifest names.
         """
         body = manifest.model_dump_json(exclude_defaults=True).encode()
+        if len(body) > MAX_MANIFEST_BYTES:
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"its manifest would have {len(body)} bytes, and at most {MAX_MANIFEST_BYTES} are "
+                f"read; ask for fewer classes (classes=)",
+            )
         held.in_doubt = True  # from here on: an error may hide that it was written
         committed = result
         try:
-            self._store.create(place / MANIFEST, body, "application/json")
+            self._store.create(job.manifest, body, "application/json", job=job)
         except AlreadyThere:
-            earlier = self._committed(place)
+            earlier = self._earlier(job, record, held)
             if earlier is None:  # somebody deletes the job, or another attempt's result
                 raise TransientError(
-                    FailureCode.SOURCE_CHANGED, f"{place / MANIFEST} was there, and is gone"
+                    FailureCode.SOURCE_CHANGED, f"{job.manifest} was there, and is gone"
                 ) from None
             committed = earlier
         except NotConditional:  # somebody else's manifest is lost, if there was one
-            held.in_doubt = not self.remove([place / MANIFEST])
+            held.in_doubt = not self._remove(job, [job.manifest])
             raise
         except JobError as error:
-            earlier = self._committed(place)
+            earlier = self._earlier(job, record, held)
             if earlier is None:
                 # A refusal is final. What was only not answered may still be carried out.
                 held.in_doubt = not isinstance(error, PermanentError)
@@ -262,23 +298,59 @@ class Stages:
             return result
         return committed
 
-    def _committed(self, place: S3Place) -> JobResult | None:
-        body = self._store.find(place / MANIFEST)
-        if body is None:
-            return None
+    def _earlier(self, job: JobStorage, record: JobRecord, held: Held) -> JobResult | None:
+        """What was committed before. A foreign object in the way proves that this attempt's was not."""
         try:
-            return JobResult.model_validate_json(body)
-        except ValidationError as error:
-            raise PermanentError(
-                FailureCode.INVALID_REQUEST,
-                f"{place / MANIFEST} is in the way and no manifest of ours; choose another "
-                f"output_prefix",
-            ) from error
+            return self._committed(job, record)
+        except ForeignManifest:
+            held.in_doubt = False
+            raise
 
-    def _job_place(self, record: JobRecord) -> S3Place:
-        if record.request.output_prefix:
-            return S3Place.parse(record.request.output_prefix, key_required=False) / record.id
-        return S3Place(self._settings.s3_bucket, self._settings.output_prefix) / record.id
+    def _committed(self, job: JobStorage, record: JobRecord) -> JobResult | None:
+        """The result that an attempt committed; None: none did. Raises ForeignManifest.
+
+        Whoever may write to the output prefix can put an object there. It is believed only if this job
+        could have written it: a result names objects that are read, and deleted, in its caller's name.
+        """
+        try:
+            body = self._store.find(job.manifest, max_bytes=MAX_MANIFEST_BYTES, job=job)
+            if body is None:
+                return None
+            manifest, result = (
+                Manifest.model_validate_json(body),
+                JobResult.model_validate_json(body),
+            )
+        except TooLarge as error:
+            raise ForeignManifest(job, f"it is larger than {MAX_MANIFEST_BYTES} bytes") from error
+        except ValidationError as error:
+            raise ForeignManifest(job, "it is not a manifest") from error
+        if refusal := job.refusal(result, record.request):
+            raise ForeignManifest(job, refusal)
+        if manifest.submitted_ms not in (None, record.created_ms):
+            raise ForeignManifest(job, "it is of an earlier job with the same id")
+        return result
+
+
+class ForeignManifest(PermanentError):
+    """Where the job's manifest belongs lies an object that this job did not write."""
+
+    def __init__(self, job: JobStorage, reason: str) -> None:
+        super().__init__(
+            FailureCode.INVALID_REQUEST,
+            f"{job.manifest} is in the way, and this job did not write it: {reason}; submit it again, "
+            f"with an output_prefix that nobody else writes to",
+        )
+
+
+def _source(record: JobRecord, stored: StoredObject) -> outputs.Source:
+    """The image's file name is the last part of its place; the job's id where that says nothing."""
+    uri = record.request.shown().image_uri
+    path = unquote(urlsplit(uri).path) if is_url(uri) else uri
+    folder, _, name = path.rpartition("/")
+    uploaded = folder.endswith(f"/{record.id}")  # by a client, which calls every image the same
+    if uploaded or name in ("", ".", ".."):
+        name = record.id
+    return outputs.Source(name, uri, stored.etag, record.id)
 
 
 @dataclass(frozen=True, slots=True)

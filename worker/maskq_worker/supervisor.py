@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from maskq import environment
+from maskq.inert import print_error
 from maskq.process import EX_CONFIG
 
 _BACKOFF_S = (0.5, 30.0)  # before the first and at most before a later restart
@@ -32,7 +34,8 @@ class Slot:
 
     def start(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())], env={**os.environ, **self.environment}
+            [*command, "--parent", str(os.getpid())],
+            env=environment.laid_over(os.environ, self.environment),
         )
         self.started = time.monotonic()
 
@@ -88,7 +91,9 @@ class Supervisor:
         pause_s = min(longest, first * 2 ** max(0, slot.deaths - 1))
         slot.process, slot.due = None, time.monotonic() + pause_s
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        _say(f"{slot.name} ended with {reason}; starting it again in {pause_s:g} s")
+        print_error(
+            f"maskq worker: {slot.name} ended with {reason}; starting it again in {pause_s:g} s"
+        )
 
     def _end(self) -> None:
         """Let every process drain, within limits."""
@@ -101,7 +106,3 @@ class Supervisor:
                 for process in processes:
                     process.kill()
             time.sleep(0.05)
-
-
-def _say(line: str) -> None:
-    print(f"maskq worker: {line}", file=sys.stderr, flush=True)

@@ -13,39 +13,41 @@ import signal
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from maskq import webhooks
+from maskq import safe_http, webhooks
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.errors import MaskqError
+from maskq.inert import log_to_stderr, print_error
 from maskq.ledger import Ledger, RedisUrl, calls
-from maskq.ledger.calls import DueDelivery
+from maskq.ledger.calls import Call, DueDelivery
 from maskq.ledger.requirements import Role, await_met
 from maskq.process import EX_CONFIG
-from maskq_worker import outbound
+from maskq.safe_http import Refused, Unreachable
+from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, host_of
 from maskq_worker.leases import Sweeper
-from maskq_worker.outbound import Refused, Unreachable
 from maskq_worker.parent import end_with
 from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 32
-_AT_ONCE_A_HOST = 8  # a slow receiver leaves the others their threads
+_AT_ONCE = 128
+# 32 calls are left for receivers that were fast the last time.
+_SHARES = {
+    Standing.FAST: Share(total=_AT_ONCE, host=8, wider=16),
+    Standing.UNKNOWN: Share(total=64, host=1, wider=4),
+    Standing.SLOW: Share(total=32, host=2, wider=4),
+}
 _HOLD_S = 60.0  # longer than any attempt
-_SOONEST_S, _LATEST_S = 0.1, 15.0  # before a delivery is looked at again whose receiver is busy
-_HOSTS_KEPT = 1000
+_DRAIN_S = 8.0  # `docker stop` kills after 10
 _IDLE_S = 0.5
 _GONE, _SLOW_DOWN = 410, (429, 503)
 _LONGEST_RETRY_AFTER_S = 86_400.0
@@ -79,24 +81,8 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-@dataclass(slots=True)
-class _Host:
-    """What is on its way to one receiver, and how long it took last."""
-
-    begun: dict[str, float] = field(default_factory=dict)  # delivery → monotonic seconds
-    took_s: float = 0.0
-
-    def wait_s(self) -> float:
-        """0 if there is room for one more, else when to ask again: a slow receiver is asked after
-        seldom, or looking through its backlog would cost more than delivering."""
-        if len(self.begun) < _AT_ONCE_A_HOST:
-            return 0.0
-        oldest_s = time.monotonic() - min(self.begun.values())
-        return min(max(oldest_s, self.took_s, _SOONEST_S), _LATEST_S) * random.uniform(1.0, 1.5)
-
-
 class Deliverer:
-    """Takes what is due and posts it, some at a time, few of them to one host."""
+    """Takes what is due and posts it, some at a time, few of them to one receiver."""
 
     def __init__(self, ledger: Ledger, settings: WebhookSettings) -> None:
         """Raises InvalidRequest for a secret that is none."""
@@ -104,53 +90,72 @@ class Deliverer:
         self._settings = settings
         self._prefix = settings.key_prefix
         self._keys = webhooks.keys_of(settings.webhook_secret.get_secret_value())
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="maskq-webhook")
-        self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
-        self._changed = threading.Lock()
+        self._bulkhead = Bulkhead(_AT_ONCE, _SHARES)
+        self._threads: set[threading.Thread] = set()
 
     def deliver_due(self) -> int:
-        """Start what is due and finds a free thread; how many those were."""
-        with self._changed:
-            if len(self._hosts) > _HOSTS_KEPT:
-                idle = [name for name, host in self._hosts.items() if not host.begun]
-                for name in idle:
-                    del self._hosts[name]
-            free = _AT_ONCE - sum(len(host.begun) for host in self._hosts.values())
+        """Start what is due and finds room; returns how many were due."""
+        free = self._bulkhead.free
         if free <= 0:
             return 0
         due = self._ledger.run(calls.due_deliveries(self._prefix, cap=free, hold_s=_HOLD_S))
+        later: list[tuple[DueDelivery, float]] = []
         for delivery in due:
-            name = _host(delivery.url)
-            with self._changed:
-                host = self._hosts[name]
-                wait_s = host.wait_s()
-                if not wait_s:
-                    host.begun[delivery.id] = time.monotonic()
-            if wait_s:
-                self._ledger.run(calls.delivery_later(self._prefix, delivery, wait_s))
-            else:
-                self._pool.submit(self._deliver, delivery, host)
+            try:
+                call = self._bulkhead.enter(*host_of(delivery.url))
+            except Busy as busy:
+                later.append((delivery, busy.retry_s))
+                continue
+            self._start(delivery, call)
+        if later:
+            self._ledger.run_many([self._later(*one) for one in later])
         return len(due)
 
-    def close(self) -> None:
-        """Let what is on its way arrive."""
-        self._pool.shutdown(wait=True)
+    def close(self, *, drain_s: float = _DRAIN_S) -> None:
+        """Let the calls in hand end. What takes longer than `drain_s` seconds is due again later."""
+        end = time.monotonic() + drain_s
+        for thread in list(self._threads):
+            thread.join(max(0.0, end - time.monotonic()))
+        if left := len(self._threads):
+            logger.warning("%d webhooks are left unfinished; they are posted again", left)
 
-    def _deliver(self, due: DueDelivery, host: _Host) -> None:
+    def _later(self, delivery: DueDelivery, delay_s: float) -> Call[str]:
+        return calls.delivery_later(self._prefix, delivery, delay_s)
+
+    def _start(self, delivery: DueDelivery, call: BoundCall) -> None:
+        # Daemons: a receiver must not hold up the end of this process.
+        thread = threading.Thread(
+            target=self._deliver, args=(delivery, call), name="maskq-webhook", daemon=True
+        )
+        self._threads.add(thread)
+        thread.start()
+
+    def _deliver(self, due: DueDelivery, call: BoundCall) -> None:
         try:
-            self._try(due)
+            self._try(due, call)
+        except Busy as busy:
+            self._put_off(due, busy.retry_s)
         except MaskqError as error:  # it stays due
             logger.warning("webhook %s: %s", due.id, error)
         except Exception:
             logger.exception("webhook %s met a fault of ours", due.id)
         finally:
-            with self._changed:
-                host.took_s = time.monotonic() - host.begun.pop(due.id)
+            self._bulkhead.leave(call)
+            self._threads.discard(threading.current_thread())
 
-    def _try(self, due: DueDelivery) -> None:
+    def _put_off(self, due: DueDelivery, delay_s: float) -> None:
+        try:
+            self._ledger.run(self._later(due, delay_s))
+        except MaskqError as error:  # it stays due
+            logger.warning("webhook %s: %s", due.id, error)
+
+    def _try(self, due: DueDelivery, call: BoundCall) -> None:
+        """Raises Busy: nobody was called."""
         began = time.monotonic()
         try:
-            state, delay_s, status, error = self._outcome(due)
+            state, delay_s, status, error = self._outcome(due, call)
+        except Busy:
+            raise
         except Exception as fault:
             # It counts as an attempt: uncounted, it would be posted for ever.
             logger.exception("webhook %s: the attempt met a fault of ours", due.id)
@@ -162,23 +167,30 @@ class Deliverer:
             status=status,
             error=error,
         )
-        call = calls.delivery_tried(
+        tried = calls.delivery_tried(
             self._prefix, due, state, attempt, delay_s=delay_s, keep_s=self._settings.retention_s
         )
-        self._ledger.run(call)
+        self._ledger.run(tried)
         level = logging.INFO if state is DeliveryState.DELIVERED else logging.WARNING
         said = error or status
         logger.log(level, "webhook %s, attempt %d: %s (%s)", due.id, due.attempts + 1, state, said)
 
-    def _outcome(self, due: DueDelivery) -> tuple[DeliveryState, float, int | None, str | None]:
+    def _outcome(
+        self, due: DueDelivery, call: BoundCall
+    ) -> tuple[DeliveryState, float, int | None, str | None]:
         """State, seconds until the next attempt, HTTP status and error of one attempt."""
         try:
-            target = outbound.check(
+            target = safe_http.check(
                 due.url,
                 self._settings.webhook_allowed_hosts,
                 setting="MASKQ_WEBHOOK_ALLOWED_HOSTS",
             )
-            answer = outbound.post(target, due.body.encode(), self._headers(due))
+            answer = safe_http.post(
+                replace(target, addresses=call.resolved(target.addresses)),
+                due.body.encode(),
+                self._headers(due),
+                on_connect=call.connected,
+            )
         except Refused as refused:
             return DeliveryState.FAILED, 0.0, None, f"not called: {refused}"
         except Unreachable as unreachable:
@@ -188,7 +200,7 @@ class Deliverer:
         said = answer.body[:200].decode(errors="replace")
         if answer.status == _GONE:
             return DeliveryState.FAILED, 0.0, answer.status, f"gone: {said}"
-        wait_s = _retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
+        wait_s = retry_after_s(answer.headers) if answer.status in _SLOW_DOWN else 0.0
         return *self._again(due, wait_s), answer.status, said
 
     def _again(self, due: DueDelivery, at_least_s: float) -> tuple[DeliveryState, float]:
@@ -210,14 +222,7 @@ class Deliverer:
         }
 
 
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""  # `outbound.check` refuses it and says why
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float:
+def retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds or a date; 0 for neither."""
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit() and len(value) < 10:
@@ -239,20 +244,16 @@ def main() -> int:
         ledger = Ledger(RedisUrl.of(settings))
         deliverer = Deliverer(ledger, settings)
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", partial(_pause, stop))
     except MaskqError as error:
-        print(f"maskq worker: {error}", file=sys.stderr)
+        print_error(f"maskq worker: {error}")
         return EX_CONFIG
     run(deliverer, ledger, settings, stop)
     return 0

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
 import sys
 import threading
 from importlib.metadata import entry_points, version
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, Final, cast
 
 import typer
 
 from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
 from maskq.errors import MaskqError
 from maskq.extras import missing
+from maskq.inert import escape_tracebacks, print_error, print_lines
 from maskq.process import EX_CONFIG, CannotStart
 
+# What Click raises for arguments; typer has a Click of its own, or takes the installed one.
+_ClickError: Final = cast(
+    "type[BaseException]",
+    next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"),
+)
 COMMANDS = "maskq.commands"  # entry points: a function that takes the app and adds to it
 _NO_OUTPUT = "the output cannot be written"
 _FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -47,7 +54,7 @@ def build() -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"maskq {version('maskq')}")
+        print_lines(f"maskq {version('maskq')}")
         raise typer.Exit
 
 
@@ -72,6 +79,7 @@ def main() -> None:
     Every error is one line on stderr. 78 for what starting again will not change.
     """
     streams.prepare()
+    escape_tracebacks()
     in_main = (
         threading.current_thread() is threading.main_thread()
     )  # Python allows signals there only
@@ -81,6 +89,7 @@ def main() -> None:
     try:
         code = _run()
     finally:
+        escape_tracebacks()  # again: typer has set a hook of its own
         if handles:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lost = streams.lost_output()
@@ -91,9 +100,13 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        build()(prog_name="maskq")
+        code = build()(prog_name="maskq", standalone_mode=False)
     except SystemExit as end:
         return _say(end.code) if isinstance(end.code, str) else end.code or 0
+    except _ClickError as error:
+        return _explain(error)
+    except typer.Abort:
+        return _say("aborted")
     except CannotStart as error:
         return _say(str(error), EX_CONFIG)
     except MaskqError as error:
@@ -111,11 +124,20 @@ def _run() -> int:
         return 128 + signal.SIGINT
     except _Terminated:
         return _say("ended by SIGTERM", 128 + signal.SIGTERM)
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Any) -> int:
+    """A mistake in the arguments, as Click tells it: it repeats them as they are."""
+    text = io.StringIO()
+    error.show(file=text)
+    for line in text.getvalue().splitlines():
+        print_error(line)
+    return int(error.exit_code)
 
 
 def _say(line: str, code: int = 1) -> int:
-    print(f"maskq: {line}", file=sys.stderr)
+    print_error(f"maskq: {line}")
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
 from maskq.contract.places import S3Place
 from maskq.errors import MaskqError
+from maskq.inert import print_json, print_lines
 
 _PERCENTILES = (50, 90, 99)
 
@@ -60,10 +60,10 @@ def bench(
     if price_per_hour is not None and rate:
         figures["all at once"]["price_per_million"] = round(price_per_hour / 3600 / rate * 1e6, 2)
     if as_json:
-        typer.echo(json.dumps(figures))
+        print_json(figures)
         return
     for name, each in figures.items():
-        typer.echo(_text(name, each))
+        print_lines(*_lines(name, each))
 
 
 def _alone(
@@ -117,7 +117,7 @@ def percentile(values: Sequence[float], rank: float) -> float:
     return ordered[max(0, math.ceil(rank / 100 * len(ordered)) - 1)]
 
 
-def _text(name: str, figures: dict[str, Any]) -> str:
+def _lines(name: str, figures: dict[str, Any]) -> list[str]:
     title = [f"{name}: {figures['jobs']} jobs"]
     if rate := figures.get("images_per_s"):
         title.append(f"{rate} images/s")
@@ -127,4 +127,4 @@ def _text(name: str, figures: dict[str, Any]) -> str:
     for stage, each in figures["ms"].items():
         cells = "".join(f"{rank:>6} {value:8.1f} ms" for rank, value in each.items())
         lines.append(f"  {stage:<14}{cells}")
-    return "\n".join(lines)
+    return lines

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from maskq.cli.durations import seconds
 from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.contract import FailureCode, JobRecord, JobStatus
@@ -24,6 +25,7 @@ from maskq.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
+from maskq.inert import overwrite_line, print_error, print_json, print_lines
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
@@ -57,7 +59,7 @@ def cancel(job_id: JobId) -> None:
         job = client.get(job_id)
         if not job.cancel():
             raise MaskqError(f"job {job_id} had {job.status.value} already")
-        typer.echo(f"{job_id} canceled")
+        print_lines(f"{job_id} canceled")
 
 
 def retry(
@@ -80,20 +82,52 @@ def retry(
                 if new := _retried(client, job_id):
                     pairs[job_id] = new
                     if not as_json:
-                        typer.echo(f"{new}  retry of {job_id}")
+                        print_lines(f"{new}  retry of {job_id}")
         finally:  # what was submitted is told, whatever ends this
             if as_json:
-                typer.echo(json.dumps([{"id": new, "retry_of": old} for old, new in pairs.items()]))
+                print_json([{"id": new, "retry_of": old} for old, new in pairs.items()])
     if len(pairs) < len(set(chosen)):
         raise typer.Exit(1)
 
 
-def delete(job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")]) -> None:
-    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled."""
+def delete(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="as `submit` printed them")] = None,
+    tenant: Annotated[str | None, typer.Option(help="all jobs of this tenant")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="with --tenant: submitted so long ago, as 30d, 12h or 0s")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --tenant: one JSON document")
+    ] = False,
+) -> None:
+    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled.
+
+    With --tenant also objects in the tenant's folder whose records are gone. It says what is left.
+    """
+    if bool(job_ids) == bool(tenant) or bool(tenant) != bool(older_than):
+        raise InvalidRequest("name jobs, or a --tenant with --older-than")
     with Client.from_env() as client:
-        for job_id in job_ids:
+        if tenant and older_than:
+            _delete_tenant(client, tenant, seconds(older_than), as_json)
+        for job_id in job_ids or ():
             client.delete(job_id)
-            typer.echo(f"{job_id} deleted")
+            print_lines(f"{job_id} deleted")
+
+
+def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bool) -> None:
+    erased = client.delete_tenant(tenant, older_than=older_than_s)
+    if as_json:
+        print_json(asdict(erased))
+    else:
+        print_lines(
+            f"deleted of tenant {tenant}: {erased.jobs} jobs, and {erased.objects} objects of jobs "
+            f"without a record",
+            f"left of it: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder",
+        )
+    for job_id, reason in erased.refused.items():
+        print_error(f"maskq: job {job_id} is left: {reason}")
+    if erased.refused:
+        raise typer.Exit(1)
 
 
 def list_jobs(
@@ -118,11 +152,11 @@ def list_jobs(
             cursor=cursor,
         )
     if as_json:
-        typer.echo(json.dumps({"jobs": [r.public() for r in page.records], "cursor": page.cursor}))
+        print_json({"jobs": [r.public() for r in page.records], "cursor": page.cursor})
         return
     _show(page.records, as_json)
     if page.cursor:
-        print(f"more: --cursor {page.cursor}", file=sys.stderr)
+        print_error(f"more: --cursor {page.cursor}")
 
 
 def events(
@@ -145,9 +179,9 @@ def events(
     with Client.from_env() as client:
         for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:
-                typer.echo(event.model_dump_json())
+                print_json(event.model_dump(mode="json"))
             else:
-                typer.echo(
+                print_lines(
                     f"{event.cursor}  {event.time:%H:%M:%S.%f}  {event.type}  {event.subject}"
                 )
 
@@ -162,7 +196,7 @@ def _retried(client: Client, job_id: str) -> str | None:
         reason = f"job {job_id}: its image cannot be copied ({error})"
     except (InvalidRequest, JobNotFound) as error:
         reason = str(error)
-    print(f"maskq: {reason}", file=sys.stderr)
+    print_error(f"maskq: {reason}")
     return None
 
 
@@ -189,11 +223,11 @@ def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
                 job.wait(max(0.0, end - time.monotonic()))
             except (JobFailed, JobNotFound, WaitTimeout) as error:
                 failed += 1
-                print(f"maskq: {error}", file=sys.stderr)
+                print_error(f"maskq: {error}")
             if sys.stderr.isatty():
-                print(f"\r{number} of {len(jobs)} ended", end="", file=sys.stderr)
+                overwrite_line(f"{number} of {len(jobs)} ended")
         if sys.stderr.isatty():
-            print(file=sys.stderr)
+            print_error("")
     finally:  # whatever ends this: who submitted them has their ids from here
         _show([job.record or job.id for job in jobs], as_json)
     if failed:
@@ -204,10 +238,9 @@ def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
     """records: or ids of jobs of which nothing is known yet."""
     if as_json:
         documents = [{"id": one} if isinstance(one, str) else one.public() for one in records]
-        typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
+        print_json(documents[0] if len(documents) == 1 else documents)
         return
-    for one in records:
-        typer.echo(one if isinstance(one, str) else _line(one))
+    print_lines(*(one if isinstance(one, str) else _line(one) for one in records))
 
 
 def _line(record: JobRecord) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from maskq.cli.durations import seconds
 from maskq.cli.jobs import Json
 from maskq.client.core import Client
 from maskq.contract.api_keys import LARGEST_RATE, ApiKey, Scope
+from maskq.inert import print_json, print_lines
 
 app = typer.Typer(no_args_is_help=True, help="API keys of the HTTP API.")
 
@@ -54,9 +54,9 @@ def create(
             expires_in=None if expires is None else seconds(expires),
         )
     if as_json:
-        typer.echo(json.dumps(made.key.model_dump(mode="json") | {"key": made.text}))
+        print_json(made.key.model_dump(mode="json") | {"key": made.text})
         return
-    typer.echo(made.text)
+    print_lines(made.text)
 
 
 @app.command("list")
@@ -65,10 +65,10 @@ def list_keys(as_json: Json = False) -> None:
     with Client.from_env() as client:
         found = client.api_keys()
     if as_json:
-        typer.echo(json.dumps([key.model_dump(mode="json") for key in found]))
+        print_json([key.model_dump(mode="json") for key in found])
         return
     for key in found:
-        typer.echo(_line(key))
+        print_lines(_line(key))
 
 
 @app.command()
@@ -78,7 +78,7 @@ def revoke(
     """Make a key useless, at once and for good."""
     with Client.from_env() as client:
         client.revoke_api_key(key_id)
-    typer.echo(f"{key_id} revoked")
+    print_lines(f"{key_id} revoked")
 
 
 def _line(key: ApiKey) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from maskq.cli.jobs import Json
 from maskq.client.core import Client
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
 from maskq.errors import InvalidRequest
+from maskq.inert import print_json, print_lines, printable
 
 app = typer.Typer(help="The models that jobs can ask for, and which one is the default.")
 
@@ -41,10 +41,9 @@ def list_models(as_json: Json = False) -> None:
     with Client.from_env() as client:
         found = client.models()
     if as_json:
-        typer.echo(json.dumps([_document(model) for model in found]))
+        print_json([_document(model) for model in found])
         return
-    for line in _table(found):
-        typer.echo(line)
+    print_lines(*_table(found))
 
 
 @app.command()
@@ -63,9 +62,9 @@ def default(
             client.set_default_model(None if clear else name)
         now = client.default_model()
     if as_json:
-        typer.echo(now.model_dump_json())
+        print_json(now.model_dump(mode="json"))
         return
-    typer.echo(_default(now))
+    print_lines(_default(now))
 
 
 @app.command()
@@ -82,7 +81,7 @@ def retire(
     """
     with Client.from_env() as client:
         canceled = client.retire_model(name, force=force)
-    typer.echo(f"{name} retired" + (f", {canceled} queued jobs canceled" if canceled else ""))
+    print_lines(f"{name} retired" + (f", {canceled} queued jobs canceled" if canceled else ""))
 
 
 def _document(model: ServedModel) -> dict[str, object]:
@@ -99,7 +98,9 @@ def _table(found: Sequence[ServedModel]) -> list[str]:
         revisions = model.revisions or ((model.revision,) if model.revision else ())
         shown = " and ".join(map(_short, revisions))
         mark = "*" if model.default else ""
-        rows.append((mark, model.name, str(len(model.workers)), str(model.queued), shown))
+        rows.append(
+            (mark, printable(model.name), str(len(model.workers)), str(model.queued), shown)
+        )
     width = max(len(name) for _, name, *_ in rows)
     return [
         f"{mark:1} {name:{width}}  {workers:>7}  {queued:>6}  {revision}".rstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from maskq.client.core import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.client.requests import Options
 from maskq.errors import InvalidRequest
+from maskq.inert import print_json, print_lines
 
 
 def register(app: typer.Typer) -> None:
@@ -144,10 +144,9 @@ def submit(
         if wait:
             wait_for(jobs, DEFAULT_WAIT_S if timeout is None else timeout, as_json)
         elif as_json:
-            typer.echo(json.dumps([{"id": job.id} for job in jobs]))
+            print_json([{"id": job.id} for job in jobs])
         else:
-            for job in jobs:
-                typer.echo(job.id)
+            print_lines(*(job.id for job in jobs))
 
 
 def _refuse_folders(images: list[str]) -> None:

@@ -12,6 +12,7 @@ from maskq.client.core import Client
 from maskq.contract import Output
 from maskq.contract.places import S3Place, is_url
 from maskq.errors import InvalidRequest, MaskqError
+from maskq.inert import print_lines
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -33,16 +34,16 @@ def view(
     """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
     from maskq.view import page
 
-    path = out or Path(f"maskq-{job_id}.html")
     with Client.from_env() as client:
         job = client.get(job_id)
+        path = out or Path(f"maskq-{job.id}.html")
         record = job.refresh()
         text = page(_shown(client, record, job.result()))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror or error}") from error
-    typer.echo(path)
+    print_lines(path)
     if open_it:
         webbrowser.open(path.resolve().as_uri())
 

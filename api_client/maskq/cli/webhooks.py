@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Annotated
 
 import typer
 
-from maskq import webhooks
+from maskq import environment, webhooks
 from maskq.client.core import Client
 from maskq.errors import InvalidRequest, WebhookRefused
+from maskq.inert import print_error, print_json, print_lines
 
 _LARGEST_BODY = 1 << 20
 
@@ -35,14 +33,14 @@ def list_deliveries(
     with Client.from_env() as client:
         found = client.deliveries(subject, state=state, limit=limit)
     if as_json:
-        typer.echo(json.dumps([delivery.public() for delivery in found]))
+        print_json([delivery.public() for delivery in found])
         return
     for delivery in found:
-        typer.echo(f"{delivery.id}  {delivery.state.value:<9}  {delivery.url}")
+        print_lines(f"{delivery.id}  {delivery.state.value:<9}  {delivery.url}")
         for attempt in delivery.log:
             at = datetime.fromtimestamp(attempt.at_ms / 1000, UTC)
             said = " ".join(str(part) for part in (attempt.status, attempt.error) if part)
-            typer.echo(f"    {at:%Y-%m-%d %H:%M:%S}  {attempt.took_ms} ms  {said}")
+            print_lines(f"    {at:%Y-%m-%d %H:%M:%S}  {attempt.took_ms} ms  {said}")
 
 
 @app.command()
@@ -51,13 +49,13 @@ def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows the
     with Client.from_env() as client:
         for delivery_id in ids:
             client.redeliver(delivery_id)
-            typer.echo(f"{delivery_id} is due")
+            print_lines(f"{delivery_id} is due")
 
 
 @app.command()
 def secret() -> None:
     """A new secret for MASKQ_WEBHOOK_SECRET."""
-    typer.echo(webhooks.new_secret())
+    print_lines(webhooks.new_secret())
 
 
 @app.command()
@@ -68,16 +66,16 @@ def listen(
     count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
 ) -> None:
     """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
-    secret = os.environ.get("MASKQ_WEBHOOK_SECRET")
+    secret = environment.value(webhooks.SETTING)
     if not secret:
-        raise WebhookRefused("set MASKQ_WEBHOOK_SECRET to the secret that the deliverer signs with")
+        raise WebhookRefused(f"set {webhooks.SETTING} to the secret that the deliverer signs with")
     webhooks.keys_of(secret)  # said now if it is none, and not at each delivery
     try:
         server = _Server(("127.0.0.1", port), _Receiver)
     except OSError as error:
         raise InvalidRequest(f"cannot listen on port {port}: {error.strerror}") from None
     with server:
-        print(f"listening on http://127.0.0.1:{server.server_address[1]}/", file=sys.stderr)
+        print_error(f"listening on http://127.0.0.1:{server.server_address[1]}/")
         while count is None or server.verified < count:
             server.handle_request()
 
@@ -99,10 +97,10 @@ class _Receiver(BaseHTTPRequestHandler):
         try:
             event = webhooks.verify(dict(self.headers), body)
         except WebhookRefused as error:
-            print(f"refused: {error}", file=sys.stderr)
+            print_error(f"refused: {error}")
             self._answer(400, str(error))
             return
-        typer.echo(event.model_dump_json())
+        print_json(event.model_dump(mode="json"))
         self.server.verified += 1
         self._answer(200, "thanks")
 

@@ -25,6 +25,7 @@ from maskq.errors import (
     StoreUnavailable,
     UnknownModel,
 )
+from maskq.inert import without_secrets
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchPlace, Call, Idempotency, SubmitOutcome, Submitted
 
@@ -63,10 +64,10 @@ def is_reference(image: ImageSource) -> bool:
 def name_of(image: ImageSource) -> str:
     """What tells images of a run apart: a path or place; a digest of what has neither.
 
-    Of a URL with a query, which may hold a secret, the query's digest.
+    Of a URL that holds a secret (a query, a password) the part without it, and a digest of the whole.
     """
-    if isinstance(image, str) and is_url(image) and "?" in image:
-        return shown(image) + _digest(image.encode(errors="surrogateescape"))[:16]
+    if isinstance(image, str) and is_url(image) and without_secrets(shown(image)) != image:
+        return without_secrets(shown(image)) + _digest(image.encode(errors="surrogateescape"))[:16]
     if isinstance(image, str | Path):
         return str(image)
     return f"sha256:{_digest(read_image(image)[0])}"
@@ -254,7 +255,8 @@ class Bulk(Generic[JobT]):
             request = self._requests.of(str(one.image))
         else:
             upload = read_image(one.image)
-            request = self._requests.of(str(self._session.upload_place(job_id)))
+            storage = self._session.layout.job(job_id, tenant=self._requests.tenant)
+            request = self._requests.of(str(storage.upload))
         idempotency = None
         if one.key:
             idempotency = Idempotency(

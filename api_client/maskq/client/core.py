@@ -24,7 +24,7 @@ from maskq.client.job import (
 )
 from maskq.client.models import ModelOperations
 from maskq.client.objects import Objects, read_image
-from maskq.client.removal import delete_job
+from maskq.client.removal import Erased, delete_job, delete_tenant
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.result import AsyncResult, Result
 from maskq.client.sending import NO_ROOM, Room, sent
@@ -129,7 +129,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         )
         sending = self._accepted(call, durable=durable, room_timeout=room_timeout)
         if upload:
-            sending = self._or_removed(job_id, sending)
+            sending = self._or_removed(job_id, S3Place.parse(request.image_uri), sending)
         answer = yield from sending
         refuse(answer, request, idempotency_key)
         return self._job(answer.job_id)
@@ -204,7 +204,10 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
 
     @operation
     def get(self, job_id: str) -> Flow[JobT]:
-        """The job of this id. Raises JobNotFound: an unknown id is an error, never 'pending'."""
+        """The job of this id, or of this task id of Celery's.
+
+        Raises JobNotFound: an unknown id is an error, never 'pending'.
+        """
         (job,) = yield from jobs_by_id(self.session, type(self)._job_type, [job_id])
         if job.record is None:
             raise JobNotFound(job_id)
@@ -261,29 +264,30 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             raise InvalidRequest(
                 f"the presigned URLs of job {job_id} were forgotten when it ended; submit it anew"
             )
-        key = f"retry:{job_id}"
+        key = f"retry:{record.id}"
         known = yield from self._known_under(key)
         if known:
             return self._job(known[0])
         new = new_id()
         # Its own copy of an uploaded image: deleting the first job must not take it away.
-        request, ours = record.request, self.session.upload_place(job_id)
-        uploaded = request.image_uri == str(ours)
+        request = record.request
+        uploaded = self.session.layout.of(record).is_upload(request.image_uri)
+        copy = self.session.layout.job(new, tenant=request.tenant).upload
         if uploaded:
-            copy = self.session.upload_place(new)
-            yield RunBlocking(lambda: self.objects.copy(ours, copy))
+            original = S3Place.parse(request.image_uri)
+            yield RunBlocking(lambda: self.objects.copy(original, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         call = calls.submit(
             self.key_prefix,
             new,
             request,
             self.session.limits,
-            idempotency=calls.Idempotency(key=key, fingerprint=job_id),
-            retry_of=job_id,
+            idempotency=calls.Idempotency(key=key, fingerprint=record.id),
+            retry_of=record.id,
         )
         sending = self._accepted(call, durable=False, room_timeout=0.0)
         if uploaded:
-            sending = self._or_removed(new, sending)
+            sending = self._or_removed(new, copy, sending)
         answer = yield from sending
         refuse(answer, request, key)
         return self._job(answer.job_id)
@@ -297,6 +301,16 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         the record still stands: delete again).
         """
         yield from delete_job(self.session, job_id)
+
+    @operation
+    def delete_tenant(self, tenant: str, *, older_than: float) -> Flow[Erased]:
+        """Delete all jobs of a tenant that were submitted `older_than` seconds ago, as `delete` does.
+
+        Objects in the tenant's folder go, too, where their job's record is gone; those under an
+        `output_prefix` are not found any more then. A job whose objects the store refuses to delete
+        is left, and named in `refused`. Raises StoreUnavailable.
+        """
+        return (yield from delete_tenant(self.session, tenant, older_than))
 
     def _known_under(self, key: str) -> Flow[tuple[str, str] | None]:
         """Job id and fingerprint, unless that job was deleted."""
@@ -338,21 +352,23 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
                 return answer
             yield room.wait()
 
-    def _or_removed(self, job_id: str, sending: Flow[Submitted]) -> Flow[Submitted]:
+    def _or_removed(
+        self, job_id: str, upload: S3Place, sending: Flow[Submitted]
+    ) -> Flow[Submitted]:
         """The answer. The job's upload goes again if no job of this id came of it."""
         try:
             answer = yield from sending
         except QueueFull:  # Redis is at its memory limit, perhaps since after the job
             if not (yield calls.get(self.key_prefix, job_id)):
-                yield from self._remove_upload(job_id)
+                yield from self._remove_upload(upload)
             raise
         if not (answer.stands and answer.job_id == job_id):
-            yield from self._remove_upload(job_id)
+            yield from self._remove_upload(upload)
         return answer
 
-    def _remove_upload(self, job_id: str) -> Flow[None]:
+    def _remove_upload(self, upload: S3Place) -> Flow[None]:
         with suppress(StoreUnavailable):  # an object too many is no reason to fail
-            yield RunBlocking(lambda: self.objects.delete(self.session.upload_place(job_id)))
+            yield RunBlocking(lambda: self.objects.delete(upload))
 
     def _job(self, job_id: str, record: JobRecord | None = None) -> JobT:
         return type(self)._job_type(self.session, record, job_id)
@@ -364,7 +380,8 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         if is_reference(image):
             return build(str(image), options), None
         upload = read_image(image)
-        return build(str(self.session.upload_place(job_id)), options), upload
+        storage = self.session.layout.job(job_id, tenant=options.get("tenant"))
+        return build(str(storage.upload), options), upload
 
 
 def _one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:
@@ -449,6 +466,7 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         """
         wanted = Wanted.of(types, job_ids)
         source = reader(self.key_prefix, since, group, take_over)
+        wanted = self._driver.drive(wanted.resolved(self.key_prefix))
         self._driver.drive(source.open())
         last = time.monotonic()
         try:
@@ -529,6 +547,7 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         """Events as they come; see Client.events."""
         wanted = Wanted.of(types, job_ids)
         source = reader(self.key_prefix, since, group, take_over)
+        wanted = await self._driver.drive(wanted.resolved(self.key_prefix))
         await self._driver.drive(source.open())
         last = time.monotonic()
         try:

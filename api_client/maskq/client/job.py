@@ -156,9 +156,15 @@ class AsyncJob(JobCore[AsyncResult], RunsAsync):
 def jobs_by_id(
     session: Session, job_type: Callable[..., JobT], job_ids: Sequence[str]
 ) -> Flow[Sequence[JobT]]:
-    """Handles with their records, in one round trip; None is the record of an unknown id."""
+    """Handles with their records, in one round trip; None is the record of an unknown id.
+
+    job_ids: or aliases.
+    """
     records = yield Pipeline([calls.get(session.key_prefix, job_id) for job_id in job_ids])
-    return [job_type(session, record, i) for i, record in zip(job_ids, records, strict=True)]
+    return [
+        job_type(session, record, record.id if record else name)
+        for name, record in zip(job_ids, records, strict=True)
+    ]
 
 
 class BatchCore(Generic[JobT]):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
+from maskq.contract.failures import FailureCode
 from maskq.contract.places import S3Place
-from maskq.errors import InvalidRequest
+from maskq.contract.storage_layout import JobStorage
+from maskq.errors import InvalidRequest, StoreRefused
 from maskq.per_process import PerProcess
 
 if TYPE_CHECKING:
@@ -54,9 +56,22 @@ class Objects:
             ),
         )
 
-    def delete_under(self, place: S3Place) -> None:
+    def list_under(self, place: S3Place) -> list[s3.Listed]:
         """Every object whose key begins with the place and a slash."""
-        self._run(place, lambda client: s3.delete_under(client, place))
+        return self._run(place, lambda client: list(s3.list_objects(client, place)))
+
+    def delete_of(self, job: JobStorage) -> None:
+        """Delete what maskq wrote for a job: objects of other names in its folders stay."""
+        for place in job.places:
+            try:
+                listed = self.list_under(place)
+            except StoreRefused as error:
+                if error.code is not FailureCode.NOT_FOUND:
+                    raise
+                continue  # the bucket went, with all in it
+            for one in listed:
+                if job.has(one.place):
+                    self.delete(one.place)
 
     def close(self) -> None:
         """Give the connections back; who uses it again connects again."""

@@ -72,6 +72,10 @@ class Requests:
         self._any = build("s3://bucket/key", options)
         self._rest = _rest(self._any)
 
+    @property
+    def tenant(self) -> str | None:
+        return self._any.tenant
+
     def of(self, image_uri: str) -> SegmentRequest:
         """Raises InvalidRequest for what is no place of an image."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,11 @@ from maskq.client.flow import (
     RunsBlocking,
     operation,
 )
+from maskq.client.result_files import open_image, open_scores
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.places import S3Place, is_url
+from maskq.contract.storage_layout import BINARY, binary_name
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -29,15 +30,20 @@ if TYPE_CHECKING:
 
 
 class ResultCore:
-    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch."""
+    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch.
+
+    What they fetch is compared with the record: ResultDamaged if somebody put another file there.
+    """
 
     def __init__(self, record: JobRecord, session: Session) -> None:
         if record.result is None:
             raise InvalidRequest(f"job {record.id} is {record.status.value} and has no result")
         self._session = session
         self._driver: Any = session.driver
+        self._storage = session.layout.of(record)
         self.job_id = record.id
         self.details: JobResult = record.result
+        self._has_legend = record.request.overlay_legend
 
     @property
     def size(self) -> tuple[int, int]:
@@ -92,7 +98,11 @@ class ResultCore:
 
     @operation
     def rle(self) -> Flow[dict[str, Any]]:
-        """A COCO document: `annotations` has one of compressed RLE for each class present."""
+        """A COCO document: `annotations` has one of compressed RLE for each class present.
+
+        `category_id` is the class id plus 1, because tools for COCO read 0 as 'no class'; `class_id` is
+        the mask's own. `maskq.coco` joins documents of several jobs.
+        """
         document: dict[str, Any] = json.loads((yield from self._fetch(Output.RLE)))
         return document
 
@@ -100,22 +110,17 @@ class ResultCore:
     def binary(self, label: str | int) -> Flow[PIL.Image.Image]:
         """Where one class is: mode 1. `label`: a label or class id of those present.
 
-        Raises InvalidRequest for one that is not in this result.
+        Raises InvalidRequest for one that is not in this result, and for a label of several classes.
         """
-        place = S3Place.parse(self.uri(Output.BINARY).rstrip("/")) / f"{self._id_of(label):03d}.png"
+        uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
+        place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
-        return _opened(body)
+        return open_image(body, Output.BINARY, self.size)
 
     @operation
     def logits(self) -> Flow[np.ndarray[Any, np.dtype[np.float32]]]:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
-        import numpy as np
-
-        body = yield from self._fetch(Output.LOGITS)
-        scores: np.ndarray[Any, np.dtype[np.float32]] = np.load(
-            io.BytesIO(body), allow_pickle=False
-        )
-        return scores
+        return open_scores((yield from self._fetch(Output.LOGITS)))
 
     def _fetch(self, output: Output | str) -> Flow[bytes]:
         uri = self.uri(output)
@@ -127,19 +132,35 @@ class ResultCore:
             raise InvalidRequest(
                 f"it was put to the URL that the caller gave; read it there: {uri}"
             )
-        place = S3Place.parse(uri)
+        place = S3Place.parse(self._own(Output(output), uri))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
 
+    def _own(self, output: Output, uri: str) -> str:
+        """The same, once it is certain that it is the job's: it is read with this client's rights."""
+        if not self._storage.is_output(output, uri):
+            raise InvalidRequest(
+                f"the result of job {self.job_id} names {uri}, which is outside the job's own folder "
+                f"{self._storage.outputs}/ and is not read; MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX "
+                f"must be those of the workers"
+            )
+        return uri
+
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
-        return _opened((yield from self._fetch(output)))
+        body = yield from self._fetch(output)
+        return open_image(body, output, self.size, legend=self._has_legend)
 
     def _id_of(self, label: str | int) -> int:
         if isinstance(label, int) and label in self.labels:
             return label
-        for class_id, known in self.labels.items():
-            if label == known:
-                return class_id
+        found = [class_id for class_id, known in self.labels.items() if label == known]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidRequest(
+                f"{len(found)} classes in the result of job {self.job_id} are called {label!r}; choose "
+                f"by id: {', '.join(map(str, found))}"
+            )
         present = ", ".join(f"{known} ({class_id})" for class_id, known in self.labels.items())
         raise InvalidRequest(
             f"no class {label!r} in the result of job {self.job_id}; there are: {present or 'none'}"
@@ -180,11 +201,3 @@ class AsyncResult(ResultCore, RunsAsync):
     """What a succeeded job left; what fetches is awaited."""
 
     _driver: AsyncDriver
-
-
-def _opened(body: bytes) -> PIL.Image.Image:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(body))
-    image.load()
-    return image

@@ -13,6 +13,7 @@ from maskq.client.objects import Objects
 from maskq.client.wake_task import WakeTask
 from maskq.client.wake_thread import WakeThread
 from maskq.contract.places import S3Place
+from maskq.contract.storage_layout import StorageLayout
 from maskq.errors import InvalidRequest
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.per_process import PerLoop, PerProcess
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from maskq.settings import Settings
 
 T = TypeVar("T")
-
-_UPLOAD = "input"  # name of an uploaded image, beside its job's outputs
 
 
 class Session:
@@ -36,14 +35,7 @@ class Session:
         self.key_prefix = settings.key_prefix
         self.limits = calls.Limits.of(settings)
         self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing)
-
-    def place_of(self, job_id: str) -> S3Place:
-        """Where a job's upload is, and its outputs unless it has an output_prefix."""
-        return S3Place(self.settings.s3_bucket, self.settings.output_prefix) / job_id
-
-    def upload_place(self, job_id: str) -> S3Place:
-        """Where a job's image is uploaded to."""
-        return self.place_of(job_id) / _UPLOAD
+        self.layout = StorageLayout(S3Place(settings.s3_bucket, settings.output_prefix))
 
     def __reduce__(self) -> NoReturn:
         raise InvalidRequest(

@@ -6,12 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskq.client.flow import Flow, Pipeline
 from maskq.contract import Event
 from maskq.contract.events import EVENT_DATA
-from maskq.contract.ids import new_token
+from maskq.contract.ids import is_own_id, new_token
 from maskq.errors import EventsLost, InvalidRequest
 from maskq.ledger import calls, groups
 
@@ -30,6 +30,15 @@ class Wanted:
     def of(cls, types: Iterable[str] | None, job_ids: Iterable[str] | None) -> Wanted:
         """From what a caller gives. Raises InvalidRequest for a bare string or a type that is none."""
         return cls(_full_names(_set_of(types)), _set_of(job_ids))
+
+    def resolved(self, prefix: str) -> Flow[Wanted]:
+        """The same, with the ids of jobs in place of their aliases."""
+        aliases = [name for name in self.job_ids or () if not is_own_id(name)]
+        if not aliases:
+            return self
+        records = yield Pipeline([calls.get(prefix, alias) for alias in aliases])
+        found = {record.id for record in records if record}
+        return replace(self, job_ids=(self.job_ids or frozenset()) | found)
 
     def passes(self, event: Event) -> bool:
         """Whether it is one of them."""

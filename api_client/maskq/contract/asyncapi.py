@@ -24,7 +24,9 @@ from maskq.contract.events import (
 )
 from maskq.contract.failures import FailureCode, JobFailure
 from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, Output, SegmentRequest
+from maskq.contract.places import S3Place
 from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP
+from maskq.contract.storage_layout import StorageLayout
 
 # Of what is on the wire, not of the package. Raise the last number for words, the middle one for what
 # a reader that ignores what it does not know survives (a new field, event type or failure code), the
@@ -33,7 +35,7 @@ CONTRACT_VERSION: Final = "1.0.0"
 
 CLOUDEVENTS: Final = "application/cloudevents+json"
 TASK: Final = "maskq.segment"
-TASK_ID: Final = "[A-Za-z0-9._-]{1,128}"  # what may be the id of a job
+MAX_TASK_ID: Final = 255  # characters
 
 Json = dict[str, Any]
 
@@ -41,7 +43,7 @@ Json = dict[str, Any]
 class SegmentAnswer(JobResult):
     """What a raw Celery caller's `.get()` returns."""
 
-    job_id: str = Field(description="The job, which is Celery's task id.")
+    job_id: str = Field(description="The job: Celery's task id if that is a UUID in lower case.")
 
 
 def document() -> Json:
@@ -302,7 +304,12 @@ _CELERY: Final[Json] = {
     "description": "Of Celery's own headers, those that matter here.",
     "properties": {
         "task": {"type": "string", "const": TASK},
-        "id": {"type": "string", "pattern": f"^{TASK_ID}$", "description": "Becomes the job's id."},
+        "id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_TASK_ID,
+            "description": "Becomes the job's id if it is a UUID in lower case, else its alias.",
+        },
     },
     "required": ["task", "id"],
 }
@@ -314,6 +321,7 @@ _CELERY: Final[Json] = {
 _JOB: Final = "019b7c3e-5d2e-7a41-9c0b-3f6a1e8d2b57"
 _BATCH: Final = "019b7c3e-5d1f-7e08-8b44-d2c95a7f0e13"
 _TIME: Final = "2026-01-02T03:04:05.678Z"
+_STORAGE: Final = StorageLayout(S3Place("maskq", "maskq")).job(_JOB)
 _REQUEST: Final = SegmentRequest(
     image_uri="s3://photos/1.jpg", outputs=frozenset({Output.MASK}), metadata={"order": "7"}
 )
@@ -321,7 +329,7 @@ _RESULT: Final = JobResult(
     width=640,
     height=480,
     model="Intel/dpt-large-ade",
-    outputs={Output.MASK: f"s3://maskq/maskq/{_JOB}/mask.png"},
+    outputs={Output.MASK: str(_STORAGE.output("Zk3v_0aTq9LxW-2b", Output.MASK))},
     labels={2: "sky", 12: "person"},
     timings_ms={"model": 41.5},
 )
@@ -381,4 +389,4 @@ def _example_job(status: JobStatus) -> JobEventData:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(text())
+    sys.stdout.write(text())  # noqa: TID251 - our own

@@ -1,8 +1,11 @@
 """Why a job did not give a mask: a stable code for programs, a sentence for people."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from maskq.inert import without_secrets
 
 
 class FailureCode(StrEnum):
@@ -13,7 +16,7 @@ class FailureCode(StrEnum):
     INVALID_REQUEST = "invalid_request"  # a field is unknown, missing or of the wrong type
     NOT_FOUND = "not_found"  # no such object or bucket, or no such job
     ACCESS_DENIED = "access_denied"  # the store refused the credentials or the action
-    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside MASKQ_ALLOWED_BUCKETS
+    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # outside the allowed locations, or another tenant's
     SOURCE_CHANGED = "source_changed"  # the input object changed between two attempts
     UNKNOWN_MODEL = "unknown_model"  # no worker has served it, or it was retired
     QUEUE_FULL = "queue_full"  # MASKQ_MAX_QUEUED jobs wait already
@@ -35,4 +38,5 @@ class JobFailure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     code: FailureCode
-    message: str  # one sentence: what happened, with which input, and what to do
+    # One sentence: what happened, with which input, and what to do.
+    message: Annotated[str, AfterValidator(without_secrets)]

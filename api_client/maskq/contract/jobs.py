@@ -41,6 +41,7 @@ from maskq.contract.places import (
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
+TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in keys and paths
 
 
 class JobStatus(StrEnum):
@@ -76,7 +77,7 @@ class Output(StrEnum):
     STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
     LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
     CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
-    RLE = "rle"  # one run-length encoded annotation per class, JSON as COCO has it
+    RLE = "rle"  # a COCO document: one annotation of compressed RLE per class, JSON
     BINARY = (
         "binary"  # a 1-bit PNG per class, {class id:03d}.png below the prefix that is its place
     )
@@ -90,8 +91,8 @@ def _image_place(uri: str) -> str:
     return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
 
 
-# Below an output_prefix: /{job id}/{token}/binary/255.png.
-_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/255.png")
+# Below an output_prefix: the longest name of storage_layout.py, /{job id}/{token}/binary/65535.png.
+_BELOW_PREFIX_BYTES = 1 + 36 + 1 + 16 + len("/binary/65535.png")
 _MAX_PREFIX_BYTES = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
 STORED: Final = {
     "stored": True
@@ -122,7 +123,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # In order on the wire: a set's own differs between processes, and fingerprints are taken of the JSON.
 Outputs = Annotated[frozenset[Output], PlainSerializer(sorted, when_used="json")]
 
-Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")]
+Tenant = Annotated[str, Field(pattern=rf"^{TENANT}$")]
 
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 Classes = Annotated[
@@ -259,6 +260,8 @@ class Manifest(JobResult):
     palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
     preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
     output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
+    # The job's created_ms: tells it from a job that had the same id before. None: an older manifest.
+    submitted_ms: int | None = None
 
 
 class JobRecord(BaseModel):
@@ -282,6 +285,9 @@ class JobRecord(BaseModel):
     batch_id: str | None = None
     tenant: str | None = None
     retry_of: str | None = None  # the job that this one repeats
+    alias: str | None = (
+        None  # what else it is found by: the id of Celery's task, if that is no UUID
+    )
     result: JobResult | None = None  # only when succeeded
     error: JobFailure | None = None  # why it ended, or why the last attempt was given back
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from maskq.contract.places import HIDDEN
-
-# Of a presigned URL: a sentence may end in a log.
-_QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")
+from maskq.inert import without_secrets
 
 
 def forgotten(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -29,11 +25,14 @@ def forgotten(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def sentence(error: ValidationError, shown: Mapping[str, str] | None = None) -> str:
-    """Every mistake, naming its field; `shown`: fields that the caller knows by another name."""
+    """Every mistake, naming its field, without secrets of URLs.
+
+    shown: names of fields as the caller knows them.
+    """
     lines = []
     for mistake in forgotten(error.errors(include_url=False)):
         place = ".".join(str(part) for part in mistake["loc"])
         field = (shown or {}).get(place, place)
         field = f"{field}: " if field else ""
         lines.append(f"{field}{mistake['msg']} (got {mistake['input']!r})")
-    return _QUERY.sub(rf"\1{HIDDEN}", "; ".join(lines))
+    return without_secrets("; ".join(lines))

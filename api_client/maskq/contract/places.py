@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from maskq.inert import without_secrets
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 # Of the names of images, for whoever looks for some among other objects.
 IMAGE_SUFFIXES: Final = (
@@ -62,15 +64,10 @@ def http_url(url: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError(f"{_without_user(shown(url))!r} is no http(s) URL")
+        raise ValueError(f"{without_secrets(url)!r} is no http(s) URL")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL that is called by workers holds no user name or password")
     return url
-
-
-def _without_user(url: str) -> str:
-    before, at, after = url.rpartition("@")
-    return f"{before.partition('://')[0]}://…@{after}" if at else url
 
 
 HIDDEN: Final = "?…"

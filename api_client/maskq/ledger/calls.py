@@ -139,12 +139,14 @@ def submit(
     idempotency: Idempotency | None = None,
     batch: BatchPlace | None = None,
     celery_head: str = "",
+    alias: str = "",
     retry_of: str = "",
     not_before_ms: int = 0,
     expires_ms: int = 0,
 ) -> Call[Submitted]:
     """A new job, its place in the queue, its message and its event in one transaction.
 
+    alias: what else its caller calls it; while a job has it, the same alias is the same job.
     not_before_ms: since the epoch, when it may run at the earliest; its queue_ttl counts from then.
     expires_ms: since the epoch, when it expires unless its queue_ttl is over before that; 0: never.
     """
@@ -184,6 +186,7 @@ def submit(
         _urls(request),
         not_before_ms,
         expires_ms,
+        alias,
     )
     return Call(script("submit"), args, parse)
 
@@ -339,9 +342,15 @@ def unread(prefix: str, model: str) -> list[Call[int]]:
     return [Call(None, ("LLEN", name), int) for name in names]
 
 
-def leave_orphans(prefix: str, job_id: str, output_prefix: str | None = None) -> Call[None]:
-    """Have objects of this job that no manifest names removed some minutes later."""
-    return Call(script("orphans"), (prefix, job_id, output_prefix or ""), lambda _: None)
+def leave_orphans(
+    prefix: str, job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
+) -> Call[None]:
+    """Have objects of this job that no manifest names removed some minutes later.
+
+    tenant, output_prefix: of a job that may have been deleted meanwhile.
+    """
+    member = " ".join(filter(None, (job_id, tenant, output_prefix)))
+    return Call(script("orphans"), (prefix, job_id, member), lambda _: None)
 
 
 def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:
@@ -351,8 +360,8 @@ def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[
 
 
 def answered(prefix: str, job_id: str) -> Call[None]:
-    """A raw Celery caller has its result; the sweeper need not remind."""
-    return Call(None, ("ZREM", keys.answers(prefix), job_id), lambda _: None)
+    """A raw Celery caller has its result; the sweeper need not remind. `job_id`: or an alias."""
+    return Call(script("answered"), (prefix, job_id), lambda _: None)
 
 
 # --- the sweeper's ------------------------------------------------------------------------------------
@@ -388,14 +397,21 @@ def sweep(
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Where objects of a job are: in its own place and, if it has one, under its output_prefix."""
+    """Whose objects are to be looked after: what a JobStorage is made of (common.lua writes it)."""
 
     job_id: str
-    output_prefix: str  # or ''
+    tenant: str | None
+    output_prefix: str | None
+    member: str  # of the set in Redis
 
-    @property
-    def member(self) -> str:
-        return f"{self.job_id} {self.output_prefix}".rstrip()
+    @classmethod
+    def of(cls, member: str) -> Objects:
+        """From 'id', 'id tenant', 'id output_prefix' or 'id tenant output_prefix'."""
+        job_id, _, rest = member.partition(" ")
+        tenant, _, chosen = rest.partition(" ")
+        if "/" in tenant:  # which no tenant's name has
+            tenant, chosen = "", rest
+        return cls(job_id, tenant or None, chosen or None, member)
 
 
 def due_outputs(prefix: str, cap: int = 100) -> Call[list[Objects]]:
@@ -409,7 +425,7 @@ def due_orphans(prefix: str, cap: int = 100) -> Call[list[Objects]]:
 
 
 def _objects(answer: Sequence[str]) -> list[Objects]:
-    return [Objects(job_id, chosen) for job_id, _, chosen in (m.partition(" ") for m in answer)]
+    return [Objects.of(member) for member in answer]
 
 
 def outputs_removed(prefix: str, which: Objects) -> Call[None]:
@@ -426,7 +442,7 @@ def orphans_removed(prefix: str, which: Objects) -> Call[None]:
 
 
 def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
-    """The record, or None where there is none."""
+    """The record, or None where there is none. `job_id`: or an alias."""
 
     def parse(answer: Sequence[str]) -> JobRecord | None:
         return parse_record(pairs(answer)) if answer else None
@@ -444,7 +460,10 @@ def look(prefix: str, job_id: str) -> Call[RawRecord | None]:
 
 
 def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
-    """Take a job back; the status it now has (an ended job keeps its own), None if unknown."""
+    """Take a job back; the status it now has (an ended job keeps its own), None if unknown.
+
+    `job_id`: or an alias.
+    """
     return Call(
         script("cancel"),
         (prefix, job_id),
@@ -529,14 +548,26 @@ def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) ->
     return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
+def read_event_texts(
+    prefix: str, cursor: str, *, block_ms: int, count: int = 200
+) -> Call[list[tuple[str, str]]]:
+    """The same as JSON, each with its cursor: for whoever passes events on."""
+    call = read_events(prefix, cursor, block_ms=block_ms, count=count)
+    return Call(call.script, call.args, _texts_in, call.waits_s, call.at_once)
+
+
 def events_in(answer: Any) -> list[Event]:
     """The events of an answer to XREAD or XREADGROUP."""
+    return [
+        Event.model_validate_json(text).model_copy(update={"cursor": cursor})
+        for cursor, text in _texts_in(answer)
+    ]
+
+
+def _texts_in(answer: Any) -> list[tuple[str, str]]:
     streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
     entries = [entry for stream in streams for entry in _entries(stream)]
-    return [
-        Event.model_validate_json(pairs(fields)["event"]).model_copy(update={"cursor": entry_id})
-        for entry_id, fields in entries
-    ]
+    return [(entry_id, pairs(fields)["event"]) for entry_id, fields in entries]
 
 
 def _entries(stream: Any) -> list[tuple[str, Any]]:

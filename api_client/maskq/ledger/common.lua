@@ -11,6 +11,12 @@ local function record_key(id)
   return key('job', id)
 end
 
+-- A job's id, from what a caller calls it: its id, or the alias that it was submitted under.
+local function known_id(given)
+  if given == '' or redis.call('EXISTS', record_key(given)) == 1 then return given end
+  return redis.call('GET', key('alias', given)) or given
+end
+
 -- Milliseconds since the epoch, by Redis' clock: the only clock that any rule compares.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -259,12 +265,26 @@ local function count_in_batch(id, batch, state)
     .. table.concat(data, ',') .. tenant_field(known[2]) .. '}', known[1])
 end
 
+-- Whose objects in the store they are, for when the record is gone: 'id[ tenant][ output_prefix]'.
+local function storage_member(id, request, tenant)
+  local member = id
+  if tenant then member = member .. ' ' .. tenant end
+  if request['output_prefix'] then member = member .. ' ' .. request['output_prefix'] end
+  return member
+end
+
+-- Whether an image is what a client uploaded for this job: contract/storage_layout.py names it.
+local function is_upload(id, image_uri)
+  local name = '/' .. id .. '/input'
+  return string.sub(image_uri, -#name) == name
+end
+
 -- The one way into a terminal state: record, sets, event, batch and wake-up in this transaction.
 -- `field` is 'result' or 'error' and `payload` its JSON, or both nil.
 local function end_job(id, state, field, payload)
   local record = record_key(id)
   local known = redis.call('HMGET', record, 'status', 'attempt', 'batch_id', 'retention_ms', 'request',
-    'output_retention_ms')
+    'output_retention_ms', 'tenant', 'alias')
   local attempt, batch, retention = known[2], known[3], tonumber(known[4])
   if known[1] == 'queued' then dequeue(id) end
   redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
@@ -278,9 +298,13 @@ local function end_job(id, state, field, payload)
   redis.call('ZADD', key('ended'), now, id)
   local request = cjson.decode(known[5])
   local metadata = request['metadata']
-  if known[6] then  -- its objects go after a while: whose they are must outlive the record
-    local member = id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or '')
-    redis.call('ZADD', key('outputs'), now + tonumber(known[6]), member)
+  -- Its objects go after a while: whose they are must outlive the record. A holder that fails its job has
+  -- removed what it wrote; one that the job was taken from may still be writing.
+  local has_objects = state == 'succeeded' or (known[1] == 'running' and state ~= 'failed')
+    or is_upload(id, request['image_uri'])
+  if known[6] and has_objects then
+    redis.call('ZADD', key('outputs'), now + tonumber(known[6]),
+      storage_member(id, request, known[7]))
   end
   local extra = ',"batch_id":' .. (batch and cjson.encode(batch) or 'null')
   if metadata and next(metadata) then extra = extra .. ',"metadata":' .. cjson.encode(metadata) end
@@ -289,6 +313,7 @@ local function end_job(id, state, field, payload)
   count_in_batch(id, batch, state)
   send_answer(id)
   redis.call('PEXPIRE', record, integer(retention))
+  if known[8] then redis.call('PEXPIRE', key('alias', known[8]), integer(retention)) end
   redis.call('PUBLISH', key('wake', id), state)
 end
 
@@ -315,8 +340,8 @@ local function look_for_orphans(member)
 end
 
 local function leave_orphans(id)
-  local request = cjson.decode(redis.call('HGET', record_key(id), 'request'))
-  look_for_orphans(id .. (request['output_prefix'] and ' ' .. request['output_prefix'] or ''))
+  local known = redis.call('HMGET', record_key(id), 'request', 'tenant')
+  look_for_orphans(storage_member(id, cjson.decode(known[1]), known[2]))
 end
 
 -- Take a running job from its holder. `release.lua` and `sweep.lua` decide what becomes of it.

@@ -1,8 +1,8 @@
 -- Forget a job that has ended, with its webhooks. Its idempotency key ends with it: submit looks for the
 -- record.
--- ARGV: prefix, id → 'deleted' | 'unknown' | the status of a job that has not ended
-local id = ARGV[2]
-local known = redis.call('HMGET', record_key(id), 'status', 'webhook', 'attempt')
+-- ARGV: prefix, id or alias → 'deleted' | 'unknown' | the status of a job that has not ended
+local id = known_id(ARGV[2])
+local known = redis.call('HMGET', record_key(id), 'status', 'webhook', 'attempt', 'alias')
 local status = known[1]
 if not status then return 'unknown' end
 if status == 'queued' or status == 'running' then return status end
@@ -21,5 +21,6 @@ if known[2] then
   end
 end
 redis.call('DEL', record_key(id))
+if known[4] then redis.call('DEL', key('alias', known[4])) end
 for _, name in ipairs({'created', 'ended', 'answers'}) do redis.call('ZREM', key(name), id) end
 return 'deleted'

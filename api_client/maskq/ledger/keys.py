@@ -5,6 +5,7 @@
 {p}:refused              list   messages that were put aside, JSON with the reason, the last 100
 {p}.{model}              list   tickets 'take the next job of this model', Celery's own layout
 {p}:job:{id}             hash   the record
+{p}:alias:{name}         the id of the job that was submitted under this name (a Celery task's id)
 {p}:ready:{model}:{priority}:{tenant}  zset  queued jobs that may run, by when they were submitted
 {p}:turns:{model}:{priority}           zset  tenants that have such jobs, by when they were last served
 {p}:queue:{model}        hash   counts of queued jobs, whose turn it is; tickets sent and missing

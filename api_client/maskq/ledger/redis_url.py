@@ -132,6 +132,8 @@ def _split(url: str) -> SplitResult:
     if (
         part is None
         or part.fragment
+        or ("@" in part.path and part.scheme not in _UNIX)
+        or any("@" in name for name, _ in parse_qsl(part.query, keep_blank_values=True))
         or (part.hostname is None and "@" in url.partition("?")[0] and part.scheme not in _UNIX)
     ):
         _refuse(

@@ -5,7 +5,8 @@
 --       batch total, celery_head or '', tenant or '', max_queued_per_tenant, retry_of or '',
 --       output_retention_ms (0: kept), webhook of the job or '', webhook of the batch or '' (JSON),
 --       presigned URLs or '' (JSON: what the request does not show),
---       not_before_ms (0: now), expires_ms (0: never): times since the epoch, of Celery's eta and expires
+--       not_before_ms (0: now), expires_ms (0: never): times since the epoch, of Celery's eta and expires,
+--       alias or ''
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
 --   | {'unknown_model', who chose it, which or '', names of those known…}
 local id, request, model, priority = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -13,6 +14,12 @@ local idempotency_key, fingerprint, batch = ARGV[12], ARGV[13], ARGV[14]
 
 -- Sent twice (an answer was lost on the way): the same answer.
 if redis.call('EXISTS', record_key(id)) == 1 then return {'exists', id} end
+
+-- Submitted under another id, perhaps by another worker that took the same message.
+local alias = ARGV[26]
+if alias ~= '' and redis.call('EXISTS', record_key(known_id(alias))) == 1 then
+  return {'exists', known_id(alias)}
+end
 
 if idempotency_key ~= '' then
   local known = redis.call('HMGET', key('idempotency', idempotency_key), 'id', 'fingerprint')
@@ -60,6 +67,10 @@ if batch ~= '' then
   end
 end
 if ARGV[16] ~= '' then redis.call('HSET', record_key(id), 'celery_head', ARGV[16]) end
+if alias ~= '' then
+  redis.call('HSET', record_key(id), 'alias', alias)
+  redis.call('SET', key('alias', alias), id)
+end
 if idempotency_key ~= '' then
   local name = key('idempotency', idempotency_key)
   redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)

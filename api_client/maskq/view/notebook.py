@@ -10,6 +10,7 @@ from typing import Final
 from PIL import Image
 
 from maskq.contract import JobResult
+from maskq.inert import printable
 from maskq.view.pictures import coloured, data_url, fitted, shades
 
 LONGEST_SIDE: Final = 1024  # px
@@ -37,7 +38,7 @@ def html(job_id: str, result: JobResult, picture: Image.Image | None) -> str:
     facts = f"{result.width} × {result.height} px · {result.model} · job {job_id}"  # noqa: RUF001
     return (
         f'<figure style="margin:0">{image}<figcaption style="font-size:90%">'
-        f"{escape(facts)}<br>{escape(_classes(result))}</figcaption></figure>"
+        f"{escape(printable(facts))}<br>{escape(printable(_classes(result)))}</figcaption></figure>"
     )
 
 

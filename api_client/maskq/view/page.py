@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
+from maskq.contract.storage_layout import INPUT
+from maskq.inert import printable
 from maskq.view.pictures import Shade, data_url, fitted, shades, slots
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from maskq.contract import JobRecord, JobResult
 
 LONGEST_SIDE: Final = 1600  # px of the pictures in the page
-_UPLOAD: Final = "input"  # the name of an image that was uploaded says nothing
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -55,9 +56,9 @@ def page(shown: Shown) -> str:
         "style": style,
         "script": script,
         "data": _data(shown, size, present),
-        "title": escape(name),
-        "subtitle": "".join(f"<bdi>{escape(part)}</bdi> " for part in _subtitle(record, result)),
-        "notice": f'<p class="notice" role="note">{escape(shown.notice)}</p>'
+        "title": _text(name),
+        "subtitle": "".join(f"<bdi>{_text(part)}</bdi> " for part in _subtitle(record, result)),
+        "notice": f'<p class="notice" role="note">{_text(shown.notice)}</p>'
         if shown.notice
         else "",
         "photo": _photo(shown.photo, size),
@@ -68,6 +69,11 @@ def page(shown: Shown) -> str:
     }
     # In one pass: what is put in is not looked through again.
     return _PLACE.sub(lambda found: values[found[1]], _file("page.html"))
+
+
+def _text(text: str) -> str:
+    """Text of a caller's as HTML shows it: no markup, no character that reorders or hides text."""
+    return escape(printable(text))
 
 
 def _file(name: str) -> str:
@@ -106,7 +112,7 @@ def _data(shown: Shown, size: tuple[int, int], present: list[Shade]) -> str:
         "photo": shown.photo is not None,
         "mask": data_url(mask, "PNG"),
         "confidence": data_url(confidence, "PNG") if confidence else None,
-        "classes": [{"label": shade.label, "colour": shade.colour} for shade in present],
+        "classes": [{"label": printable(shade.label), "colour": shade.colour} for shade in present],
     }
     return json.dumps(document).replace("<", "\\u003c").replace(">", "\\u003e")
 
@@ -122,19 +128,20 @@ def _entry(slot: int, shade: Shade) -> str:
     return (
         f'<li><button type="button" class="entry" data-slot="{slot}" aria-pressed="false">'
         f'<span class="swatch colour-{slot}"></span>'
-        f'<bdi class="label">{escape(shade.label)}</bdi>'
+        f'<bdi class="label">{_text(shade.label)}</bdi>'
         f'<span class="percent">{escape(shade.percent)}</span>'
         f'<span class="bar"><span class="share-{slot} colour-{slot}"></span></span></button></li>'
     )
 
 
 def _fact(term: str, text: str) -> str:
-    return f"<div><dt><bdi>{escape(term)}</bdi></dt><dd><bdi>{escape(text)}</bdi></dd></div>"
+    return f"<div><dt><bdi>{_text(term)}</bdi></dt><dd><bdi>{_text(text)}</bdi></dd></div>"
 
 
 def _name(record: JobRecord) -> str:
     last = record.request.image_uri.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return "Uploaded image" if last in ("", _UPLOAD) else last
+    # The name of an image that was uploaded says nothing.
+    return "Uploaded image" if last in ("", INPUT) else last
 
 
 def _subtitle(record: JobRecord, result: JobResult) -> Iterator[str]:

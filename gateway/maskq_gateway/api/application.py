@@ -45,6 +45,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         public_endpoint_url=settings.s3_public_endpoint_url,
         addressing=settings.s3_addressing,
         delivery=settings.gateway_outputs,
+        layout=client.session.layout,
     )
     feed = EventFeed(client)
     store = s3.Connection(

@@ -88,7 +88,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
 def health(client: AsyncClient, home: S3Place, store: s3.Connection) -> APIRouter:
     """The routes of orchestrators, which need no key."""
     router = APIRouter(tags=["health"])
-    answers = {503: ANSWERS[503]}
+    answers: dict[int | str, dict[str, Any]] = {503: ANSWERS[503]}
 
     @router.get("/healthz", response_model=Health, summary="The process lives")
     async def healthz() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -10,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from maskq import AsyncClient
-from maskq.contract import Event
 from maskq.errors import EventsLost, MaskqError
 from maskq.ledger import calls
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _KEPT = 20_000  # events in memory
 _PAGE = 500  # events of one read of older ones
 _AGAIN_S = 1.0
+_BLOCK_MS = 2000  # below the time-out of a connection to Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,11 @@ class Entry:
     text: str
 
     @classmethod
-    def of(cls, event: Event) -> Entry:
-        tenant = event.data.get("tenant")
-        return cls(
-            event.cursor, _order(event.cursor), event.type, event.subject, tenant,
-            event.model_dump_json(),
-        )  # fmt: skip
+    def of(cls, cursor: str, text: str) -> Entry:
+        """text: the event's JSON, as the stream has it. Parsed no further than filters need."""
+        event = json.loads(text)
+        tenant = event.get("data", {}).get("tenant")
+        return cls(cursor, _order(cursor), event["type"], event["subject"], tenant, text)
 
 
 class EventFeed:
@@ -102,29 +102,40 @@ class EventFeed:
     async def _started(self) -> None:
         if self._task is None or self._task.done():
             ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
-            if (
-                self._task is None or self._task.done()
-            ):  # still: another follower may have been first
+            # Still: another follower may have been first.
+            if self._task is None or self._task.done():
                 self._kept.clear()
                 self._start = self._end = _order(ends.last)
                 self._task = asyncio.create_task(self._read(ends.last), name="maskq-event-feed")
 
     async def _read(self, since: str) -> None:
+        prefix = self._client.key_prefix
+        is_sure, is_lost = True, False
         while True:
             try:
-                async for event in self._client.events(since=since):
-                    since = event.cursor
-                    await self._add(Entry.of(event))
+                if is_lost:
+                    since, is_lost, is_sure = await self._begin_anew(), False, True
+                if not is_sure:  # whether something was trimmed away meanwhile
+                    await self.check(since)
+                    is_sure = True
+                read = calls.read_event_texts(prefix, since, block_ms=_BLOCK_MS)
+                for since, text in await self._client.session.run(read):
+                    await self._add(Entry.of(since, text))
             except EventsLost as error:
                 logger.warning("%s; followers read on from what is kept", error)
-                ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
-                since = ends.last
-                async with self._changed:
-                    self._kept.clear()
-                    self._start = self._end = _order(since)
+                is_lost = True
             except MaskqError as error:
                 logger.warning("%s; reading events again", error)
+                is_sure = False
                 await asyncio.sleep(_AGAIN_S)
+
+    async def _begin_anew(self) -> str:
+        """Keep nothing of before; the cursor of the last event."""
+        ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
+        async with self._changed:
+            self._kept.clear()
+            self._start = self._end = _order(ends.last)
+        return ends.last
 
     async def _add(self, entry: Entry) -> None:
         async with self._changed:
@@ -155,12 +166,10 @@ class EventFeed:
         prefix, cursor = self._client.key_prefix, since
         while self._start is None or _order(cursor) < self._start:
             await self.check(cursor)
-            page = await self._client.session.run(
-                calls.read_events(prefix, cursor, block_ms=1, count=_PAGE)
-            )
-            for event in page:
-                cursor = event.cursor
-                yield Entry.of(event)
+            read = calls.read_event_texts(prefix, cursor, block_ms=1, count=_PAGE)
+            page = await self._client.session.run(read)
+            for cursor, text in page:
+                yield Entry.of(cursor, text)
             if not page:
                 return
 

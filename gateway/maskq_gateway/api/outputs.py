@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -15,6 +15,7 @@ from maskq import s3
 from maskq.contract import FailureCode, JobRecord, Output
 from maskq.contract.api_keys import Scope
 from maskq.contract.places import S3Place, is_url
+from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import ANSWERS
 from maskq_gateway.api.jobs import Jobs
@@ -22,16 +23,6 @@ from maskq_gateway.problems import Problem
 
 _LINK_S = 300  # how long a presigned URL works
 _PART_BYTES = 2**18
-_TYPES: Final = {
-    Output.MASK: "image/png",
-    Output.OVERLAY: "image/jpeg",
-    Output.STATS: "application/json",
-    Output.LOGITS: "application/octet-stream",
-    Output.CONFIDENCE: "image/png",
-    Output.RLE: "application/json",
-    Output.BINARY: "image/png",
-}
-
 Delivery = Literal["redirect", "stream"]
 
 
@@ -47,12 +38,14 @@ class Outputs:
         public_endpoint_url: str | None,
         addressing: s3.Addressing,
         delivery: Delivery,
+        layout: StorageLayout,
     ) -> None:
         """public_endpoint_url: how callers reach the store; None: as the gateway does."""
         connect = partial(s3.connect, addressing=addressing)
         self._jobs = jobs
         self._reads = authorizer.needs(Scope.READ)
         self._delivery = delivery
+        self._layout = layout
         self._store = s3.Connection(partial(connect, endpoint_url))
         self._public = s3.Connection(partial(connect, public_endpoint_url or endpoint_url))
 
@@ -76,9 +69,10 @@ class Outputs:
             ] = None,
         ) -> Response:
             """The file of an output."""
+            if output is Output.BINARY:
+                raise _not_found("binary is one file for each class: /outputs/binary/{class id}")
             record = await self._jobs.record(job_id, caller)
-            place = _place_of(record, output)
-            return await self._answer(place, output, delivery)
+            return await self._answer(self._place_of(record, output), output, delivery)
 
         @router.get(
             "/binary/{class_id}",
@@ -94,13 +88,40 @@ class Outputs:
         ) -> Response:
             """A PNG of 1 bit: where this class is."""
             record = await self._jobs.record(job_id, caller)
-            folder = _place_of(record, Output.BINARY)
+            folder = self._place_of(record, Output.BINARY)
             if record.result is None or class_id not in record.result.labels:
                 raise _not_found(f"job {job_id} has no class {class_id} in its result")
-            place = S3Place(folder.bucket, folder.key.rstrip("/")) / f"{class_id:03d}.png"
-            return await self._answer(place, Output.BINARY, delivery)
+            attempt = S3Place(folder.bucket, folder.key.removesuffix(BINARY).rstrip("/"))
+            return await self._answer(attempt / binary_name(class_id), Output.BINARY, delivery)
 
         return router
+
+    def _place_of(self, record: JobRecord, output: Output) -> S3Place:
+        """Raises Problem 404 or 409 where the job has no such file."""
+        if record.result is None:
+            if record.ended:
+                raise _not_found(f"job {record.id} is {record.status.value} and has no outputs")
+            raise Problem(
+                HTTPStatus.CONFLICT,
+                FailureCode.NOT_FOUND,
+                f"job {record.id} is {record.status.value}; wait for its end with ?wait=30",
+            )
+        uri = record.result.outputs.get(output)
+        if uri is None:
+            made = ", ".join(sorted(record.result.outputs)) or "none"
+            raise _not_found(f"job {record.id} has no output {output.value!r}; it made: {made}")
+        if is_url(uri):
+            raise _not_found(
+                f"output {output.value!r} of job {record.id} was put to a URL of its caller's; it is "
+                f"there"
+            )
+        # It is read with the gateway's rights.
+        if not self._layout.of(record).is_output(output, uri):
+            raise _not_found(
+                f"output {output.value!r} of job {record.id} lies outside the job's own folder, so it "
+                f"is not read"
+            )
+        return S3Place.parse(uri)
 
     async def _answer(self, place: S3Place, output: Output, wanted: Delivery | None) -> Response:
         if (wanted or self._delivery) == "redirect":
@@ -108,7 +129,9 @@ class Outputs:
             return RedirectResponse(url, HTTPStatus.FOUND, {"Cache-Control": "no-store"})
         found = await run_in_threadpool(self._opened, place)
         headers = {"Content-Length": str(found["ContentLength"]), "Cache-Control": "no-cache"}
-        return StreamingResponse(_parts(found["Body"]), headers=headers, media_type=_TYPES[output])
+        return StreamingResponse(
+            _parts(found["Body"]), headers=headers, media_type=_type_of(output)
+        )
 
     def _link(self, place: S3Place) -> str:
         params = {"Bucket": place.bucket, "Key": place.key}
@@ -134,27 +157,6 @@ class Outputs:
         self._public.close()
 
 
-def _place_of(record: JobRecord, output: Output) -> S3Place:
-    """Raises Problem 404 or 409 where the job has no such file."""
-    if record.result is None:
-        if record.ended:
-            raise _not_found(f"job {record.id} is {record.status.value} and has no outputs")
-        raise Problem(
-            HTTPStatus.CONFLICT,
-            FailureCode.NOT_FOUND,
-            f"job {record.id} is {record.status.value}; wait for its end with ?wait=30",
-        )
-    uri = record.result.outputs.get(output)
-    if uri is None:
-        made = ", ".join(sorted(record.result.outputs)) or "none"
-        raise _not_found(f"job {record.id} has no output {output.value!r}; it made: {made}")
-    if is_url(uri):
-        raise _not_found(
-            f"output {output.value!r} of job {record.id} was put to a URL of its caller's; it is there"
-        )
-    return S3Place.parse(uri)
-
-
 def _not_found(detail: str) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, FailureCode.NOT_FOUND, detail)
 
@@ -166,6 +168,10 @@ def _parts(body: Any) -> Iterator[bytes]:
         body.close()
 
 
+def _type_of(output: Output) -> str:
+    return FILES[output].content_type if output in FILES else BINARY_TYPE
+
+
 def _contents() -> dict[str, Any]:
     schema = {"schema": {"type": "string", "format": "binary"}}
-    return dict.fromkeys(sorted(set(_TYPES.values())), schema)
+    return dict.fromkeys(sorted(map(_type_of, Output)), schema)

@@ -1,12 +1,12 @@
 """How scores are computed: the reference path of transformers, and the same result for less.
 
-`transformers` is the reference, always selectable. `cpu` and `cuda` are our own network (network/) on
-that device; `auto` is the one whose device is there.
+`transformers` is the reference, always selectable. `cpu` and `cuda` are the family's network
+(families/) on that device: our own (network/), or transformers' where we have none; masks in bounded
+memory. `auto` is the one whose device is there.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 from torch.nn import functional
 
 from maskq_worker.model.errors import ModelError
-from maskq_worker.model.loading import load_network, load_source
+from maskq_worker.model.families import Family
+from maskq_worker.model.families.dpt import DPT
+from maskq_worker.model.loading import ScoresOf
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
-from maskq_worker.model.network import Network, UnsupportedError
+from maskq_worker.model.network import Network
 from maskq_worker.model.output import ModelOutput
 
 if TYPE_CHECKING:
@@ -30,13 +32,11 @@ if TYPE_CHECKING:
 REFERENCE: Final = "transformers"
 _CLASSES = 32  # at once in `plain_mask`
 
-_log = logging.getLogger(__name__)
-
 
 class Reference:
     """transformers as it comes: its network, its post-processing."""
 
-    rectangles = False  # its head takes squares, and scrambles what is not
+    rectangles = False  # whether the network takes what is not a square; DPT's head scrambles it
     # Whether what `answer` returns may be called in several threads at once, beside a forward.
     masks_beside = False  # a large one takes gigabytes
 
@@ -48,7 +48,11 @@ class Reference:
         name: str = REFERENCE,
         device: torch.device,
         dtype: torch.dtype,
+        rectangles: bool | None = None,
     ) -> None:
+        """rectangles: whether the network takes them; default: the class' own."""
+        if rectangles is not None:
+            self.rectangles = rectangles
         self.name = name
         self.device = device
         self.dtype = dtype
@@ -100,12 +104,12 @@ class Reference:
         return reference_mask(self._preprocessor.processor, scores, size)
 
     def _scores(self, batch: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self._network(pixel_values=batch.contiguous()).logits
+        scores: torch.Tensor = self._network(batch)
         return scores
 
 
 class Rewritten(Reference):
-    """Our own network over the same weights; masks in bounded memory."""
+    """Another network over the same weights, mostly our own; masks in bounded memory."""
 
     rectangles = True
     masks_beside = True
@@ -115,17 +119,19 @@ class Rewritten(Reference):
         """As the reference's, in 32 MB beside the scores."""
         return upsampled_argmax(scores, size)
 
-    def _scores(self, batch: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self._network(batch)
-        return scores
-
 
 def load_backend(
-    directory: Path, preprocessor: Preprocessor, *, backend: str, device: str, dtype: str
+    directory: Path,
+    preprocessor: Preprocessor,
+    *,
+    backend: str,
+    device: str,
+    dtype: str,
+    family: Family = DPT,
 ) -> Reference:
     """backend: auto | transformers | cpu | cuda; device: auto | cpu | cuda; dtype: auto or torch's.
 
-    `auto` dtype is float32, and on CUDA half precision, except for the reference. Raises ModelError.
+    `auto` dtype is float32, and for our own network on CUDA half precision. Raises ModelError.
     """
     place = choose_device(device, backend)
     if place.type == "cuda":
@@ -133,21 +139,20 @@ def load_backend(
 
         exact_float32()
     plain = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    rectangles = not family.squares  # of transformers' network
     if backend == REFERENCE:
-        network = load_network(directory, plain).to(place)
-        return Reference(network, preprocessor, device=place, dtype=plain)
-    # Folded as float32 where the weights are meant to be half, and rounded once, after it.
-    source = load_source(directory, place)
-    try:
-        ours = Network(source)
-    except UnsupportedError as error:
-        _log.warning(
-            "%s is not a network that backend %s knows (%s), so transformers computes its scores",
-            directory,
-            place.type,
-            error,
+        network = ScoresOf(family.reference(directory, plain)).to(place)
+        return Reference(network, preprocessor, device=place, dtype=plain, rectangles=rectangles)
+    ours = family.network(directory, place)
+    if not isinstance(ours, Network):
+        return Rewritten(
+            ours.to(place, plain),
+            preprocessor,
+            name=REFERENCE,
+            device=place,
+            dtype=plain,
+            rectangles=rectangles,
         )
-        return Reference(source.to(place, plain), preprocessor, device=place, dtype=plain)
     if place.type == "cuda":
         from maskq_worker.model.cuda import load_cuda
         from maskq_worker.model.cuda.faults import NO_KERNELS
@@ -218,7 +223,12 @@ def plain_mask(scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
 
 
 def reference_mask(processor: Any, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
-    """transformers' own mask of one image: scores (C, h, w), size (H, W) px."""
+    """transformers' own mask of one image: scores (C, h, w), size (H, W) px.
+
+    Of a processor that makes none (ViT's, say, beside a UPerNet) it is what all others make.
+    """
+    if not hasattr(processor, "post_process_semantic_segmentation"):
+        return plain_mask(scores, size)
     from transformers.modeling_outputs import SemanticSegmenterOutput
 
     with torch.inference_mode():

@@ -18,11 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract.models import ModelName
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.families import family_of
+from maskq_worker.model.labels import labels_of
 
 DEMO: Final = "demo"
-ARCHITECTURE: Final = "DPTForSemanticSegmentation"
 CONFIG: Final = "config.json"
 PREPROCESSOR: Final = "preprocessor_config.json"
+PROCESSOR: Final = "processor_config.json"  # newer: the image processor's settings are a part of it
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, and then without running code
 INDEX: Final = ".index.json"  # of weights in several files
@@ -35,7 +37,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with config.json, preprocessor_config.json and weights as safetensors."""
+    """A folder with config.json, the image processor's settings and weights as safetensors."""
 
     directory: Path
     name: str  # as served: a hub id as it is, `demo`, or a folder's name
@@ -129,7 +131,7 @@ def model_folder(root: Path, model: str) -> Path:
 
 
 def check_layout(directory: Path, convert: str | None = None) -> None:
-    """Raises ModelError unless `directory` holds a DPT segmentation checkpoint as safetensors.
+    """Raises ModelError unless `directory` holds a checkpoint of a known family as safetensors.
 
     convert: the command that makes safetensors, named where only a pickle is there.
     """
@@ -147,10 +149,20 @@ def check_layout(directory: Path, convert: str | None = None) -> None:
 def check_config(directory: Path) -> None:
     """The part of `check_layout` that needs no weights."""
     config = read_json(directory / CONFIG)
-    named = config.get("architectures") or [config.get("model_type")]
-    if config.get("model_type") != "dpt" or ARCHITECTURE not in named:
-        raise ModelError(f"{directory} holds {named[0]}; maskq serves {ARCHITECTURE} only")
-    read_json(directory / PREPROCESSOR)
+    family_of(config, directory)
+    labels_of(config, directory / CONFIG)
+    read_preprocessor(directory)
+
+
+def read_preprocessor(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """The image processor's settings, and the file that they stand in: as for transformers, that of all
+    processors comes first. Raises ModelError."""
+    path = directory / PROCESSOR
+    if path.is_file() and (nested := read_json(path).get("image_processor")) is not None:
+        if not isinstance(nested, dict):
+            raise ModelError(f"{path}: image_processor is not a JSON object")
+        return path, nested
+    return directory / PREPROCESSOR, read_json(directory / PREPROCESSOR)
 
 
 def weight_files(directory: Path, name: str = SAFETENSORS) -> list[Path]:
@@ -267,7 +279,7 @@ def _cached(model: str, revision: str | None) -> Checkpoint | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    needed = [CONFIG, PREPROCESSOR, "model*.safetensors", f"{SAFETENSORS}{INDEX}"]
+    needed = [CONFIG, PREPROCESSOR, PROCESSOR, "model*.safetensors", f"{SAFETENSORS}{INDEX}"]
     try:
         folder = Path(
             snapshot_download(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import colorsys
 import json
+import logging
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from maskq_worker.model.errors import ModelError
+
+_log = logging.getLogger(__name__)
 
 PALETTE_COLOURS: Final = 256  # what a palette image can hold
 _GOLDEN_RATIO: Final = 0.618033988749895  # successive hues never come close to repeating
@@ -53,11 +57,43 @@ def _colour(index: int) -> bytes:
 
 
 def read_labels(directory: Path) -> tuple[str, ...]:
-    """The label of every class, by class id, from `id2label` of the checkpoint's config.json."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    by_id = {int(key): str(label).strip() for key, label in config.get("id2label", {}).items()}
-    if not by_id or sorted(by_id) != list(range(len(by_id))):
+    """The label of every class, by class id, as transformers reads them from config.json.
+
+    Without `id2label` there are `num_labels` of them (default: 2), called LABEL_0 and so on; so are
+    those that `id2label` leaves out. Raises ModelError.
+    """
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    labels = labels_of(config, path)
+    unnamed = [index for index, label in enumerate(labels) if label == f"LABEL_{index}"]
+    if unnamed and config.get("id2label") is not None and len(unnamed) < len(labels):
+        _log.warning(
+            "%s leaves out the label of class %d: such classes are called LABEL_%d and so on",
+            path, unnamed[0], unnamed[0],
+        )  # fmt: skip
+    return labels
+
+
+def labels_of(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The same; config: of config.json, which lies at `path`."""
+    given = config.get("id2label")
+    try:
+        if given is None:
+            given = dict.fromkeys(range(config.get("num_labels", 2)))
+        by_id = {int(key): label for key, label in given.items()}
+    except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{directory / 'config.json'} has no id2label that names every class from 0 on"
-        )
-    return tuple(by_id[index] for index in range(len(by_id)))
+            f"{path}: neither does id2label map class ids to labels, nor is num_labels their number"
+        ) from error
+    if not by_id:
+        raise ModelError(f"{path} describes a network without classes")
+    return tuple(
+        f"LABEL_{index}" if by_id.get(index) is None else _text(by_id[index])
+        for index in range(len(by_id))
+    )
+
+
+def _text(label: object) -> str:
+    """As UTF-8 can hold it: half of a surrogate pair becomes U+FFFD."""
+    halves = str(label).strip().encode("utf-16", "surrogatepass")
+    return halves.decode("utf-16", "replace")

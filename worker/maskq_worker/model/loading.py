@@ -6,7 +6,6 @@ transformers. Both are held to the same report.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,15 +17,9 @@ from torch import nn
 
 from maskq_worker.model.checkpoint import CONFIG, read_json, weight_files
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.families import Family
+from maskq_worker.model.families.dpt import DPT
 from maskq_worker.model.network import UnsupportedError, skeleton
-
-# The first fusion layer has no second input, so Intel's checkpoints lack the layer that would take
-# it; the auxiliary head serves training only, as do the counters of batches. None touches the scores.
-_NOT_NEEDED = re.compile(
-    r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|auxiliary_head\.|.*num_batches_tracked$"
-)
-# A weight too many in these parts means another network than config.json describes.
-_NETWORK = re.compile(r"(dpt\.(embeddings|encoder)|neck|head)\.(?!.*num_batches_tracked$)")
 
 
 @dataclass(slots=True)
@@ -39,26 +32,45 @@ class Report:
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
 
 
-def load_network(directory: Path, dtype: torch.dtype) -> Any:
-    """DPTForSemanticSegmentation in evaluation mode, with every weight from the checkpoint."""
-    from transformers import DPTForSemanticSegmentation
+def load_network(directory: Path, dtype: torch.dtype, family: Family = DPT) -> Any:
+    """transformers' own network in evaluation mode, with every weight from the checkpoint."""
+    with _in_one_sentence(directory), quiet_transformers():
+        import transformers
 
-    loader: Any = DPTForSemanticSegmentation  # its annotations leave out the report
-    with _in_one_sentence(directory), _quiet_transformers():
+        # By the class, and not by AutoModel, so that a model_type may be missing.
+        loader: Any = getattr(transformers, family.architecture)
         network, info = loader.from_pretrained(
             directory,
             dtype=dtype,
-            attn_implementation={"": "sdpa"},  # not of a hybrid's backbone, which has none
+            # Not of a hybrid's backbone, which has none. Of others transformers knows what they have.
+            attn_implementation={"": "sdpa"} if family is DPT else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are in the report, and refused below
         )
-    _check_weights(
-        directory, Report(info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
-    )
+    report = Report(info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    _check_weights(directory, report, network, family)
     return network.eval()
+
+
+class ScoresOf(nn.Module):
+    """transformers' network, called as our own: pixels in, scores out."""
+
+    def __init__(self, source: Any) -> None:
+        """source: transformers' network, which loses the head that serves training only."""
+        super().__init__()
+        if getattr(source, "auxiliary_head", None) is not None:
+            source.auxiliary_head = None
+        self.source = source
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: (B, 3, H, W), normalised. Returns (B, C, h, w), unbounded scores."""
+        scores: torch.Tensor = self.source(
+            pixel_values=pixels.contiguous(), return_dict=True
+        ).logits
+        return scores
 
 
 def load_source(directory: Path, device: torch.device | None = None) -> Any:
@@ -74,7 +86,7 @@ def load_source(directory: Path, device: torch.device | None = None) -> Any:
     with _in_one_sentence(directory):
         source = skeleton.Skeleton(config).eval()
         report, weights = _stored(weight_files(directory), source, device or torch.device("cpu"))
-    _check_weights(directory, report)
+    _check_weights(directory, report, source, DPT)
     source.load_state_dict(weights, strict=False, assign=True)
     return source
 
@@ -97,23 +109,30 @@ def _stored(
                     report.unexpected.add(name)
                 elif shape != place.shape:
                     report.mismatched.add((name, shape, tuple(place.shape)))
-                elif not _NOT_NEEDED.match(name):
+                elif not DPT.not_needed.match(name):
                     weights[name] = file.get_tensor(name).to(place.dtype)
     return report, weights
 
 
-def _check_weights(directory: Path, report: Report) -> None:
+def _check_weights(directory: Path, report: Report, network: nn.Module, family: Family) -> None:
     """A network with weights of chance still gives masks, so each must be there and fit."""
+    not_needed = family.not_needed
     for name, stored, expected in sorted(report.mismatched):
-        if not _NOT_NEEDED.match(name):
+        if not not_needed.match(name):
             raise ModelError(
                 f"{directory} does not fit its config.json: {name} has shape {tuple(stored)}, "
                 f"expected {tuple(expected)}"
             )
-    missing = sorted(name for name in report.missing if not _NOT_NEEDED.match(name))
+    missing = sorted(name for name in report.missing if not not_needed.match(name))
     if missing:
         raise ModelError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
-    surplus = sorted(name for name in report.unexpected if _NETWORK.match(name))
+    # A weight too many in a part of the network means another network than config.json describes.
+    parts = {".".join(name.split(".")[:2]) for name, _ in network.named_modules()}
+    surplus = sorted(
+        name
+        for name in report.unexpected
+        if ".".join(name.split(".")[:2]) in parts and not not_needed.match(name)
+    )
     if surplus:
         raise ModelError(
             f"{directory} holds {len(surplus)} weights that its config.json has no place for, "
@@ -131,7 +150,7 @@ def _in_one_sentence(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bar and no report: what matters in it becomes a ModelError."""
     from transformers import utils
 

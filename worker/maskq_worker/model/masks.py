@@ -9,8 +9,8 @@ its best corner it reaches what some class has at its worst: mostly two or three
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -51,21 +51,11 @@ def upsampled_argmax(
     few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
     if few and logits.device.type == "cpu":
         return _between_all(logits.float().contiguous().numpy(), size)
-    grid = _Grid(logits, size, budget_bytes)
-    if size[0] * size[1] <= _SMALL * height * width:
-        return _each_pixel(grid)
-    borders = _Borders(grid)
-    unanimous = grid.best.index_select(1, grid.columns.first)  # (h, W): a row of the mask is a copy
-    mask = np.empty(size, mask_dtype(grid.classes))
-    for top, bottom in grid.bands():
-        part = unanimous.index_select(0, grid.rows.first[top:bottom])
-        still_open = borders.decide(grid, part, top)
-        if len(still_open) > _DENSE * part.numel():
-            for row, best, _ in grid.all_classes(top, bottom, confidence=False):
-                part[row : row + len(best)] = best
-        else:
-            grid.decide(part, still_open, top)
-        mask[top:bottom] = part.cpu().numpy()
+    mask = np.empty(size, mask_dtype(classes))
+    # Few pixels are each looked at alone, whatever the number of scores.
+    narrow = math.prod(size) > _SMALL * height * width
+    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=narrow):
+        mask[rows, columns] = part.mask().cpu().numpy()
     return mask
 
 
@@ -91,18 +81,6 @@ def _between_all(
     return mask
 
 
-def _each_pixel(grid: _Grid) -> NDArray[np.unsignedinteger[Any]]:
-    """The mask, every pixel decided between all classes."""
-    mask = np.empty(grid.size, mask_dtype(grid.classes))
-    for top, bottom in grid.bands():
-        part = torch.empty(
-            (bottom - top, grid.size[1]), dtype=grid.dtype, device=grid.scores.device
-        )
-        grid.decide(part, torch.ones_like(part, dtype=torch.bool).nonzero(), top)
-        mask[top:bottom] = part.cpu().numpy()
-    return mask
-
-
 def mask_with_confidence(
     logits: torch.Tensor, size: tuple[int, int], *, budget_bytes: int = BUDGET_BYTES
 ) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.uint8]]:
@@ -110,12 +88,12 @@ def mask_with_confidence(
 
     Both (H, W). Every class counts in every pixel here, so it costs as much time as the reference.
     """
-    grid = _Grid(logits, size, budget_bytes)
-    mask = np.empty(size, mask_dtype(grid.classes))
+    mask = np.empty(size, mask_dtype(len(logits)))
     confidence = np.empty(size, np.uint8)
-    for row, best, share in grid.all_classes(0, size[0], confidence=True):
-        mask[row : row + len(best)] = best.cpu().numpy()
-        confidence[row : row + len(best)] = share.cpu().numpy()
+    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=True):
+        for y, x, best, share in part.all_classes(confidence=True):
+            mask[rows, columns][y, x] = best.cpu().numpy()
+            confidence[rows, columns][y, x] = share.cpu().numpy()
     return mask, confidence
 
 
@@ -133,34 +111,81 @@ def untied_differences(logits: torch.Tensor, mask: np.ndarray, other: np.ndarray
     return int((gap > TIE * logits.abs().max().item()).sum())
 
 
-class _Grid:
-    """The scores, and where each pixel of the mask lies between them."""
+def _parts(
+    logits: torch.Tensor, size: tuple[int, int], budget_bytes: int, *, narrow: bool
+) -> Iterator[tuple[slice, slice, _Part]]:
+    """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part.
 
-    def __init__(self, logits: torch.Tensor, size: tuple[int, int], budget_bytes: int) -> None:
-        self.classes, self.height, self.width = logits.shape
-        self.size = size
+    narrow: whether the scores are first interpolated along a side that has fewer pixels than scores, so
+    that no later step takes more time or memory than the mask has pixels.
+    """
+    scores = logits.float().permute(1, 2, 0).contiguous()  # (h, w, C): a pixel's scores together
+    taps = [
+        Taps.of(source, target, logits.device)
+        for source, target in zip(scores.shape[:2], size, strict=True)
+    ]
+    for dim, target in enumerate(size):
+        if narrow and target < scores.shape[dim]:
+            scores = _interpolated(scores, taps[dim], dim, budget_bytes)
+            taps[dim] = Taps.identity(target, logits.device)
+    # Whether pixels lie between rows, and between columns, of the scores.
+    between = scores.shape[0] != size[0], scores.shape[1] != size[1]
+    for rows, columns in _blocks(size, budget_bytes // 64):
+        (y, row_taps), (x, column_taps) = taps[0].window(rows), taps[1].window(columns)
+        part = _Part(scores[y, x].contiguous(), row_taps, column_taps, between, budget_bytes)
+        yield rows, columns, part
+
+
+def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of blocks of at most so many pixels, of whole rows if one has no more."""
+    height, width = size
+    wide = min(width, max(1, pixels))
+    high = max(1, pixels // wide)
+    for top in range(0, height, high):
+        for left in range(0, width, wide):
+            yield slice(top, min(top + high, height)), slice(left, min(left + wide, width))
+
+
+class _Part:
+    """A block of the mask, and the scores that its pixels lie between."""
+
+    def __init__(
+        self,
+        scores: torch.Tensor,
+        rows: Taps,
+        columns: Taps,
+        between: tuple[bool, bool],
+        budget_bytes: int,
+    ) -> None:
+        """scores: (h, w, C) float32, contiguous. rows, columns: the taps of the block's in them.
+        between: whether pixels lie between rows, and between columns; if not, they lie on them."""
+        self.height, self.width, self.classes = scores.shape
+        self.size = (len(rows.first), len(columns.first))
+        self.scores, self.rows, self.columns = scores, rows, columns
+        self.between = between
         self.budget_bytes = budget_bytes
-        # (h, w, C): a pixel's scores together
-        self.scores = logits.float().permute(1, 2, 0).contiguous()
         self.dtype = torch.uint8 if self.classes <= 256 else torch.int32
-        self.rows = Taps.of(self.height, size[0], logits.device)
-        self.columns = Taps.of(self.width, size[1], logits.device)
 
-    @cached_property
-    def best(self) -> torch.Tensor:
-        """(h, w): the best class at each place of the grid."""
-        return _argmax(self.scores).to(self.dtype)
+    def mask(self) -> torch.Tensor:
+        """(H, W): the best class of every pixel."""
+        if math.prod(self.size) <= _SMALL * self.height * self.width:
+            mask = torch.empty(self.size, dtype=self.dtype, device=self.scores.device)
+            self.decide(mask, torch.ones_like(mask, dtype=torch.bool).nonzero())
+            return mask
+        best = _argmax(self.scores).to(self.dtype)  # (h, w)
+        mask = best.index_select(1, self.columns.first).index_select(0, self.rows.first)
+        still_open = _Borders(self, best).decide(mask)
+        if len(still_open) > _DENSE * mask.numel():
+            for rows, columns, winner, _ in self.all_classes(confidence=False):
+                mask[rows, columns] = winner
+        else:
+            self.decide(mask, still_open)
+        return mask
 
-    def bands(self) -> Iterator[tuple[int, int]]:
-        """Output rows (top, bottom), as many at once as the budget allows."""
-        at_once = max(1, self.budget_bytes // (64 * self.size[1]))
-        for top in range(0, self.size[0], at_once):
-            yield top, min(top + at_once, self.size[0])
-
-    def corners(self, pixels: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of P pixels (P, 2), rows from `top`: flat positions in the grid and weights, both (P, 4)."""
+    def corners(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of P pixels (P, 2): flat positions among the scores and weights, both (P, 4)."""
         i, j = pixels.unbind(1)
-        rows, columns = self.rows.at(top + i), self.columns.at(j)
+        rows, columns = self.rows.at(i), self.columns.at(j)
         places = [
             y * self.width + x
             for y in (rows.first, rows.second)
@@ -173,30 +198,29 @@ class _Grid:
         ]
         return torch.stack(places, dim=1), torch.stack(weights, dim=1)
 
-    def decide(self, part: torch.Tensor, pixels: torch.Tensor, top: int) -> None:
-        """Write the best of all classes into the pixels (P, 2) of a band that begins at `top`."""
+    def decide(self, mask: torch.Tensor, pixels: torch.Tensor) -> None:
+        """Write the best of all classes into some pixels (P, 2) of the mask."""
         table = self.scores.view(-1, self.classes)
         at_once = max(1, self.budget_bytes // (4 * self.classes + 64))
         for some in torch.split(pixels, at_once):
-            places, weights = self.corners(some, top)
+            places, weights = self.corners(some)
             means = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
             i, j = some.unbind(1)
-            part[i, j] = _argmax(means).to(self.dtype)
+            mask[i, j] = _argmax(means).to(self.dtype)
 
     def all_classes(
-        self, top: int, bottom: int, *, confidence: bool
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Rows of the mask from all scores: first row, from `top`; best (r, W); confidence, or best."""
-        at_once = max(1, self.budget_bytes // (12 * self.classes * self.size[1]))
-        for start in range(top, bottom, at_once):
-            rows = self.rows.at(slice(start, min(start + at_once, bottom)))
-            means = _between(self.columns, _between(rows, self.scores, 0), 1)
+        self, *, confidence: bool
+    ) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
+        """The mask from all scores, in blocks: rows, columns, the best, the confidence (or best)."""
+        for rows, columns in _blocks(self.size, self.budget_bytes // (12 * self.classes)):
+            (y, row_taps), (x, column_taps) = self.rows.window(rows), self.columns.window(columns)
+            means = _between(column_taps, _between(row_taps, self.scores[y, x], 0), 1)
             highest, best = means.max(dim=2)
             share = best
             if confidence:
                 whole = means.sub_(highest[..., None]).exp_().sum(dim=2)
                 share = whole.reciprocal().mul_(255.0).round_().to(torch.uint8)
-            yield start - top, best.to(self.dtype), share
+            yield rows, columns, best.to(self.dtype), share
 
 
 def _argmax(values: torch.Tensor) -> torch.Tensor:
@@ -214,64 +238,84 @@ def _between(taps: Taps, values: torch.Tensor, dim: int) -> torch.Tensor:
     return first.addcmul_(second, taps.second_weight.view(shape))
 
 
+def _interpolated(values: torch.Tensor, taps: Taps, dim: int, budget_bytes: int) -> torch.Tensor:
+    """`_between` with temporary memory within the budget. values: (h, w, C)."""
+    size = [*values.shape]
+    size[dim] = len(taps.first)
+    answer = values.new_empty(size)
+    for rows, columns in _blocks((size[0], size[1]), budget_bytes // (12 * size[2])):
+        along = (rows, columns)[dim]
+        source, some = taps.window(along)
+        window = (source, columns) if dim == 0 else (rows, source)
+        answer[rows, columns] = _between(some, values[window], dim)
+    return answer
+
+
 class _Borders:
     """The cells whose corners disagree, each with the few classes that can win in it."""
 
-    def __init__(self, grid: _Grid) -> None:
-        border = _disagreeing(grid.best)
+    def __init__(self, part: _Part, best: torch.Tensor) -> None:
+        """best: (h, w), the best class at each place of the scores."""
+        self._part = part
+        border = _disagreeing(best, *part.between)
         cells = border.nonzero()
-        self._wide = border.index_select(1, grid.columns.first)  # (h, W)
+        self._border = border
         self._slot = torch.zeros(border.shape, dtype=torch.int64, device=border.device)
         self._slot[border] = torch.arange(len(cells), device=border.device)
-        few = min(_FEW, grid.classes)
-        at_once = max(1, grid.budget_bytes // (20 * grid.classes))
-        parts = [_candidates(grid, some, few) for some in torch.split(cells, at_once)]
-        self._ids = torch.cat([ids for ids, _, _ in parts])  # (n, few) ascending class ids
-        self._values = torch.cat([values for _, values, _ in parts])  # (n, 4, few) at the corners
-        self._enough = torch.cat([enough for _, _, enough in parts])  # (n,) no other class can win
+        few = min(_FEW, part.classes)
+        at_once = max(1, part.budget_bytes // (20 * part.classes))
+        found = [_candidates(part, some, few) for some in torch.split(cells, at_once)]
+        self._ids = torch.cat([ids for ids, _, _ in found])  # (n, few) ascending class ids
+        self._values = torch.cat([values for _, values, _ in found])  # (n, 4, few) at the corners
+        self._enough = torch.cat([enough for _, _, enough in found])  # (n,) no other class can win
 
-    def decide(self, grid: _Grid, part: torch.Tensor, top: int) -> torch.Tensor:
-        """Write what the few candidates decide into a band that begins at `top`; the pixels (P, 2)
-        that are left open come back."""
-        rows = grid.rows.first[top : top + len(part)]
+    def decide(self, mask: torch.Tensor) -> torch.Tensor:
+        """Write what the few candidates decide into the mask; the pixels (P, 2) that are left open
+        come back."""
+        part = self._part
         left = []
-        pixels = self._wide.index_select(0, rows).nonzero()
-        for some in torch.split(pixels, max(1, grid.budget_bytes // 256)):
+        wide = self._border.index_select(1, part.columns.first)
+        pixels = wide.index_select(0, part.rows.first).nonzero()
+        for some in torch.split(pixels, max(1, part.budget_bytes // 256)):
             i, j = some.unbind(1)
-            cell = self._slot[rows[i], grid.columns.first[j]]
+            cell = self._slot[part.rows.first[i], part.columns.first[j]]
             enough = self._enough[cell]
             if not enough.all():
                 left.append(some[~enough])
                 some, cell = some[enough], cell[enough]
                 i, j = some.unbind(1)
-            _, weights = grid.corners(some, top)
+            _, weights = part.corners(some)
             means = torch.bmm(weights[:, None], self._values[cell])[:, 0]
             winner = means.argmax(dim=1, keepdim=True)
-            part[i, j] = self._ids[cell].gather(1, winner)[:, 0].to(grid.dtype)
+            mask[i, j] = self._ids[cell].gather(1, winner)[:, 0].to(part.dtype)
         return torch.cat(left) if left else pixels[:0]
 
 
 def _candidates(
-    grid: _Grid, cells: torch.Tensor, few: int
+    part: _Part, cells: torch.Tensor, few: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of n cells (n, 2): ids (n, few) of the most promising classes, their scores (n, 4, few) at the
     corners, and whether (n,) every class that can win is among them."""
     y, x = cells.unbind(1)
-    below, right = (y + 1).clamp_(max=grid.height - 1), (x + 1).clamp_(max=grid.width - 1)
+    below = (y + int(part.between[0])).clamp_(max=part.height - 1)
+    right = (x + int(part.between[1])).clamp_(max=part.width - 1)
     places = [(y, x), (y, right), (below, x), (below, right)]
-    least = most = grid.scores[places[0]]
+    least = most = part.scores[places[0]]
     for place in places[1:]:
-        corner = grid.scores[place]
+        corner = part.scores[place]
         least, most = torch.minimum(least, corner), torch.maximum(most, corner)
     reachable = most >= least.max(dim=1, keepdim=True).values
     ids = most.topk(few, dim=1).indices.sort(dim=1).values  # ascending, as argmax settles a tie
-    values = torch.stack([grid.scores[yy[:, None], xx[:, None], ids] for yy, xx in places], dim=1)
+    values = torch.stack([part.scores[yy[:, None], xx[:, None], ids] for yy, xx in places], dim=1)
     return ids, values, reachable.sum(dim=1) <= few
 
 
-def _disagreeing(best: torch.Tensor) -> torch.Tensor:
-    """(h, w) bool: whether the corners (i, j) to (i + 1, j + 1) disagree; edges are repeated."""
-    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1)
-    below = torch.cat([best[1:], best[-1:]])
-    diagonal = torch.cat([right[1:], right[-1:]])
+def _disagreeing(best: torch.Tensor, down: bool, across: bool) -> torch.Tensor:
+    """(h, w) bool: whether the corners (i, j) to (i + 1, j + 1) disagree; edges are repeated.
+
+    down, across: whether there are pixels between rows, and between columns; if not, these agree.
+    """
+    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1) if across else best
+    below = torch.cat([best[1:], best[-1:]]) if down else best
+    diagonal = torch.cat([right[1:], right[-1:]]) if down else right
     return (best != right) | (best != below) | (best != diagonal)

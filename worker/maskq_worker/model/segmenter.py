@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from PIL import Image, ImageDraw
 from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
-from maskq_worker.model.checkpoint import Checkpoint, resolve
+from maskq_worker.model.checkpoint import CONFIG, Checkpoint, read_json, resolve
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.families import Family, family_of
 from maskq_worker.model.labels import read_labels
-from maskq_worker.model.output import ModelOutput
+from maskq_worker.model.output import ModelOutput, void
 from maskq_worker.sizes import sizes
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from maskq_worker.model.backends import Reference
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess import Place, Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
 
@@ -44,7 +46,7 @@ class ModelInfo:
     backend: str  # transformers | cpu | cuda | openvino
     device: str  # cpu | cuda:0
     dtype: str  # float32 | float16 | bfloat16 | int8
-    input_size: int  # px: the network was trained on squares of this side
+    input_size: tuple[int, int]  # (height, width) px that the network was trained on
     preprocessing: Mapping[str, Any]  # of images, for the network
 
 
@@ -56,6 +58,7 @@ class ModelInput:
     size: tuple[int, int]  # (H, W) px of the image, and so of its mask
     logits: bool = False  # whether the caller wants the scores too
     confidence: bool = False  # and how sure of each pixel the network is
+    notes: tuple[str, ...] = ()  # what whoever reads the mask has to know
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,11 @@ class Segmenter:
         *,
         max_batch_size: int,
         max_score_bytes: int,
+        multiple: int | None = None,
         name: str | None = None,
     ) -> None:
-        """`name`: what it is served as, if not by the checkpoint's own."""
+        """multiple: what sides of an input are multiples of, px; None: the network takes its trained
+        size only. name: what it is served as, if not by the checkpoint's own."""
         # After each forward, in the model's thread; once the card is lost, in whichever hears of it.
         self.on_forward: Callable[[], None] = lambda: None
         self.on_device_lost: Callable[[Exception], None] = lambda error: None
@@ -93,6 +98,7 @@ class Segmenter:
         self._backend = backend
         self._preprocessor = preprocessor
         self._max_batch_size = max_batch_size
+        self._multiple = multiple
         self.info = ModelInfo(
             name=name or checkpoint.name,
             revision=checkpoint.revision or f"sha256:{checkpoint.sha256}",
@@ -100,7 +106,7 @@ class Segmenter:
             backend=backend.name,
             device=str(backend.device),
             dtype=str(backend.dtype).removeprefix("torch."),
-            input_size=preprocessor.side,
+            input_size=preprocessor.frame.size,
             preprocessing=preprocessor.description,
         )
 
@@ -117,22 +123,54 @@ class Segmenter:
         """
         from maskq_worker.model.views import look
 
-        if mode is Mode.ASPECT and not self._backend.rectangles:
-            raise PermanentError(
-                FailureCode.INVALID_REQUEST,
-                f"mode aspect needs a network that takes rectangles; {self.info.name} runs on backend "
-                f"{self.info.backend}, which takes squares: choose whole, tiled or multiscale",
-            )
+        self._check_mode(mode)
+        if mode is Mode.WHOLE:
+            self._check_shape(image)
         views = look(
             image,
             mode,
             self._preprocessor,
-            side=self.info.input_size,
+            size=self.info.input_size,
+            multiple=self._multiple or 1,
             classes=len(self.info.labels),
             budget=self._max_score_bytes,
         )
         size = (image.height, image.width)
-        return ModelInput(views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs)
+        notes = () if views.place is None else (_note(views.place, size, len(self.info.labels)),)
+        return ModelInput(
+            views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs, notes
+        )
+
+    def _check_shape(self, image: Image.Image) -> None:
+        """An image processor that keeps the ratio makes a panorama as large as it is long."""
+        frame = self._preprocessor.frame
+        if frame.shortest_edge is None or frame.cropped:
+            return
+        width, height = frame.resized(*image.size)
+        held = self._max_score_bytes // (8 * len(self.info.labels))
+        if width * height > max(held, 4 * math.prod(frame.size)):
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"mode whole would show the network {width}x{height} px of this image of "
+                f"{image.width}x{image.height}, as the model's image processor says; that is more "
+                "than MASKQ_MAX_SCORE_BYTES holds: choose mode tiled",
+            )
+
+    def _check_mode(self, mode: Mode) -> None:
+        info = self.info
+        trained = "{1}x{0}".format(*info.input_size)
+        if mode in (Mode.ASPECT, Mode.MULTISCALE) and self._multiple is None:
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"mode {mode} needs a network that takes other sizes than its own; {info.name} takes "
+                f"{trained} only: choose whole or tiled",
+            )
+        if mode is Mode.ASPECT and not self._backend.rectangles:
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"mode aspect needs a network that takes rectangles; {info.name} runs on backend "
+                f"{info.backend}, which takes squares: choose whole, tiled or multiscale",
+            )
 
     def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[Scored | Exception]]:
         """One forward for all; what is returned waits, in any thread, until the device is done.
@@ -236,10 +274,14 @@ class Segmenter:
         mask = self._backend.mask(first, item.size)
         if not np.array_equal(mask, self._backend.mask(second, item.size)):
             self._fail("gave two masks for one image")
-        from maskq_worker.model.backends import plain_mask
+        from maskq_worker.model.backends import plain_mask, reference_mask
         from maskq_worker.model.masks import untied_differences
 
-        expected = plain_mask(first, item.size)
+        # Where transformers is loaded already: a processor may make masks of its own kind.
+        if self._preprocessor.by_transformers:
+            expected = reference_mask(self._preprocessor.processor, first, item.size)
+        else:
+            expected = plain_mask(first, item.size)
         wrong = untied_differences(first, mask, expected)
         if wrong:
             self._fail(f"gave a mask that differs from transformers' own in {wrong} pixels")
@@ -282,8 +324,12 @@ class Segmenter:
         then launched again in parts."""
         try:
             with self._fitting(_mask_of(item)):
+                place = item.views.place
                 return self._backend.answer(
-                    merged.scores(), item.size, confidence=item.confidence, logits=item.logits
+                    merged.scores(),
+                    (place.height, place.width) if place else item.size,
+                    confidence=item.confidence,
+                    logits=item.logits,
                 )
         except PermanentError:
             raise
@@ -299,6 +345,8 @@ class Segmenter:
                 f"{self.info.name} gave scores that are no numbers for this image in "
                 f"{self.info.dtype}: try MASKQ_DTYPE=float32",
             )
+        if item.views.place:
+            return found.placed(item.views.place, item.size, len(self.info.labels))
         return found
 
     def _test_forward(self, item: ModelInput) -> torch.Tensor:
@@ -366,11 +414,10 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
         raise ModelError("MASKQ_MODEL is not set: a hub id, a folder in the hub's layout or `demo`")
     checkpoint = resolve(settings.model, settings.model_revision)
     checkpoint.begin_sha256()
-    # Here, not above: the labels, and this module's types, must be there without torch.
-    from maskq_worker.model.preprocess import Preprocessor
-
-    preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
-    backend = _backend(settings, checkpoint, preprocessor)
+    config = read_json(checkpoint.directory / CONFIG)
+    family = family_of(config, checkpoint.directory)
+    preprocessor = family.preprocessor(checkpoint.directory)
+    backend = _backend(settings, checkpoint, preprocessor, family)
     batch = sizes(settings, cuda=backend.device.type == "cuda").max_batch_size
     return Segmenter(
         checkpoint,
@@ -378,13 +425,15 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
         preprocessor,
         max_batch_size=batch,
         max_score_bytes=settings.max_score_bytes,
+        multiple=family.multiple(config, min(preprocessor.frame.size)),
         name=settings.model_name,
     )
 
 
 def _backend(
-    settings: WorkerSettings, checkpoint: Checkpoint, preprocessor: Preprocessor
+    settings: WorkerSettings, checkpoint: Checkpoint, preprocessor: Preprocessor, family: Family
 ) -> Reference:
+    # Here, not above: the labels, and this module's types, must be there without torch.
     from maskq_worker.model.backends import load_backend
 
     if settings.dtype != "int8":
@@ -394,6 +443,11 @@ def _backend(
             backend=settings.backend,
             device=settings.device,
             dtype=settings.dtype,
+            family=family,
+        )
+    if family.model_type != "dpt":
+        raise ModelError(
+            f"MASKQ_DTYPE is int8, which {family.architecture} cannot be had in: set it to float32"
         )
     if settings.backend not in ("auto", "cpu") or settings.device not in ("auto", "cpu"):
         raise ModelError(
@@ -425,6 +479,14 @@ def _out_of_memory(error: Exception) -> bool:
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
+
+
+def _note(place: Place, size: tuple[int, int], classes: int) -> str:
+    return (
+        f"the model's image processor crops: the mask is of {place.width}x{place.height} of "
+        f"{size[1]}x{size[0]} px, from the middle, and {void(classes)} elsewhere, which is no class; "
+        "mode tiled looks at all of it"
     )
 
 

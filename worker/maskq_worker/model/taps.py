@@ -47,6 +47,21 @@ class Taps:
         second_weight = weights.gather(0, second[None] % 3)[0] * (second > first)
         return cls(first, second, first_weight, second_weight)
 
+    @classmethod
+    def identity(cls, size: int, device: torch.device) -> Taps:
+        """The taps of as many output positions as there are source positions."""
+        first = torch.arange(size, device=device)
+        ones = torch.ones(size, device=device)
+        return cls(first, (first + 1).clamp_(max=size - 1), ones, torch.zeros_like(ones))
+
+    def window(self, some: slice) -> tuple[slice, Taps]:
+        """The source positions that some output positions need, and the taps among these."""
+        taps = self.at(some)
+        low, high = int(taps.first[0]), int(taps.second[-1]) + 1
+        return slice(low, high), Taps(
+            taps.first - low, taps.second - low, taps.first_weight, taps.second_weight
+        )
+
     def at(self, index: torch.Tensor | slice) -> Taps:
         """Those of some output positions."""
         return Taps(

@@ -1,11 +1,12 @@
 """How an image is shown to the network: whole, at several scales, or in windows; and how scores merge.
 
-- whole: resized to the network's square, as the checkpoint was trained.
+- whole: as the checkpoint's image processor says: mostly resized to the size that the network was
+  trained on, and for some families a crop from the middle.
 - aspect: resized as little as makes one side the network's, the other in proportion, both rounded to
-  32 px (as DPT's authors show images to it). For networks that take rectangles.
-- multiscale: whole at three scales, each also mirrored; the mean of the scores (the 'multi-scale and
-  flip' testing of segmentation papers). Six forwards.
-- tiled: windows of the network's square, which overlap by a third, over the image at its own
+  whole strides of the network (as DPT's authors show images to it). For networks that take rectangles.
+- multiscale: all of it at three scales, each also mirrored; the mean of the scores (the 'multi-scale
+  and flip' testing of segmentation papers). Six forwards. For networks that take other sizes.
+- tiled: windows of the trained size, which overlap by a third, over the image at its own
   resolution, or as much of it as the budget for the merged scores allows. Where windows overlap, the
   one in whose middle a pixel lies counts most.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -27,13 +28,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-SCALES: Final = (0.75, 1.0, 1.25)  # of the network's square
+    from maskq_worker.model.preprocess import Place
+
+SCALES: Final = (0.75, 1.0, 1.25)  # of the trained size
 OVERLAP: Final = 1 / 3  # of a window
-_MULTIPLE: Final = 32  # px: what DPT's patches and strides divide
 _PER_SCORE: Final = 8  # bytes: a float32 in the sum, and one more while it is worked on
 
-# Resizes an RGB image to (width, height) px: (height, width, 3).
-Resize = Callable[["Image.Image", tuple[int, int]], "NDArray[np.uint8]"]
+
+class Preprocessing(Protocol):
+    """What `look` needs of a Preprocessor."""
+
+    def __call__(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """(height, width, 3), all of the image resized to (width, height) px."""
+        ...
+
+    def whole(self, image: Image.Image) -> tuple[NDArray[np.uint8], Place | None]:
+        """What the processor shows of the image, and which part of it that is (None: all)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,67 +63,98 @@ class Views:
 
     each: tuple[View, ...]
     canvas: tuple[int, int] | None = None  # (height, width) px, of windows
+    place: Place | None = None  # the part of the image that is looked at; None: all of it
 
 
 def look(
-    image: Image.Image, mode: Mode, resize: Resize, *, side: int, classes: int, budget: int
+    image: Image.Image,
+    mode: Mode,
+    preprocess: Preprocessing,
+    *,
+    size: tuple[int, int],
+    multiple: int,
+    classes: int,
+    budget: int,
 ) -> Views:
-    """image: RGB, upright. side: px of the network's square. budget: bytes for merged scores."""
+    """image: RGB, upright. size: (height, width) px that the network was trained on. multiple: px that
+    other sides are multiples of. budget: bytes for merged scores."""
+    high, wide = size
     if mode is Mode.MULTISCALE:
-        sides = [_rounded(side * scale) for scale in SCALES]
-        arrays = [resize(image, (one, one)) for one in sides]
+        sizes = [tuple(_scaled(side, scale, multiple) for side in (wide, high)) for scale in SCALES]
+        arrays = [preprocess(image, (width, height)) for width, height in sizes]
         mirrored = [array[:, ::-1] for array in arrays]
         return Views(
             tuple(View(array) for array in arrays)
             + tuple(View(array, mirrored=True) for array in mirrored)
         )
     if mode is Mode.TILED:
-        height, width = canvas_size((image.height, image.width), side, classes, budget)
-        pixels = resize(image, (width, height))
+        height, width = canvas_size((image.height, image.width), size, classes, budget)
+        pixels = preprocess(image, (width, height))
         return Views(
             tuple(
-                View(pixels[top : top + side, left : left + side], top, left)
-                for top in starts(height, side)
-                for left in starts(width, side)
+                View(pixels[top : top + high, left : left + wide], top, left)
+                for top in starts(height, high)
+                for left in starts(width, wide)
             ),
             (height, width),
         )
     if mode is Mode.ASPECT:
-        height, width = aspect_size((image.height, image.width), side, classes, budget)
-        return Views((View(resize(image, (width, height))),))
-    return Views((View(resize(image, (side, side))),))
+        height, width = aspect_size(
+            (image.height, image.width), min(size), multiple, classes, budget
+        )
+        return Views((View(preprocess(image, (width, height))),))
+    pixels, place = preprocess.whole(image)
+    return Views((View(pixels),), place=place)
 
 
-def aspect_size(size: tuple[int, int], side: int, classes: int, budget: int) -> tuple[int, int]:
+def aspect_size(
+    size: tuple[int, int], side: int, multiple: int, classes: int, budget: int
+) -> tuple[int, int]:
     """(height, width) px: one of them `side`, the ratio kept, or less of both where the scores of a
     panorama would not fit the budget."""
     height, width = size
     # As little as possible, as transformers' processor keeps a ratio.
     scale = min((side / width, side / height), key=lambda one: abs(1 - one))
-    fitting = _rounded(height * scale), _rounded(width * scale)
+    fitting = _rounded(height * scale, multiple), _rounded(width * scale, multiple)
     pixels = budget / (_PER_SCORE * classes)
     if math.prod(fitting) <= pixels:
         return fitting
     # Of the exact lengths, which may be longer than the rounded ones.
     scale = min(scale, math.sqrt(pixels / (height * width)))
-    return _rounded(height * scale, math.floor), _rounded(width * scale, math.floor)
+    high = _rounded(height * scale, multiple, math.floor)
+    wide = _rounded(width * scale, multiple, math.floor)
+    # A side that is less than one multiple was made longer: the other makes up for it.
+    longest = max(multiple, _rounded(pixels / min(high, wide), multiple, math.floor))
+    return min(high, longest), min(wide, longest)
 
 
-def _rounded(length: float, how: Callable[[float], int] = round) -> int:
+def _scaled(side: int, scale: float, multiple: int) -> int:
+    """The trained size itself need not be a multiple."""
+    return side if scale == 1 else _rounded(side * scale, multiple)
+
+
+def _rounded(length: float, multiple: int, how: Callable[[float], int] = round) -> int:
     """In multiples of what patches and strides divide, px."""
-    return max(_MULTIPLE, how(length / _MULTIPLE) * _MULTIPLE)
+    return max(multiple, how(length / multiple) * multiple)
 
 
-def canvas_size(size: tuple[int, int], side: int, classes: int, budget: int) -> tuple[int, int]:
+def canvas_size(
+    size: tuple[int, int], window: tuple[int, int], classes: int, budget: int
+) -> tuple[int, int]:
     """(height, width) px on which windows are laid: the image's own, or what the budget holds of it."""
     height, width = size
     shrink = min(1.0, math.sqrt(budget / (_PER_SCORE * classes * height * width)))
-    # A strip that is narrower than a window is widened to one, and shortened instead.
-    longest = max(side, budget // (_PER_SCORE * classes * side))
-    return (
-        min(max(side, round(height * shrink)), longest),
-        min(max(side, round(width * shrink)), longest),
+    high, wide = (
+        max(least, round(length * shrink)) for least, length in zip(window, size, strict=True)
     )
+    # A strip that is narrower than a window is widened to one, and shortened instead.
+    pixels = budget // (_PER_SCORE * classes)
+    if high * wide > pixels:
+        if high > wide:
+            high = max(window[0], min(high, pixels // wide))
+        else:
+            wide = max(window[1], min(wide, pixels // high))
+    return high, wide
 
 
 def starts(length: int, side: int) -> list[int]:
@@ -153,8 +195,8 @@ class Merged:
 
     def _on_grid(self, scores: torch.Tensor) -> torch.Tensor:
         """At the size of the largest view: no view loses detail."""
-        largest = max(view.pixels.shape[0] for view in self._views.each)
-        return _resized(scores, largest, largest)
+        height, width = max(view.pixels.shape[:2] for view in self._views.each)
+        return _resized(scores, height, width)
 
     def _add_window(self, view: View, scores: torch.Tensor, canvas: tuple[int, int]) -> None:
         height, width = view.pixels.shape[:2]

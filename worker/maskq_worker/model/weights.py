@@ -18,6 +18,7 @@ from maskq_worker.model.checkpoint import (
     INDEX,
     PICKLE,
     PREPROCESSOR,
+    PROCESSOR,
     RECORD,
     SAFETENSORS,
     check_config,
@@ -178,7 +179,9 @@ def _fetch(
             raise ModelError(f"{name} of {model} arrived damaged: pull again")
 
     bring(CONFIG)
-    bring(PREPROCESSOR)
+    for name in (PROCESSOR, PREPROCESSOR):
+        if name in listed:
+            bring(name)
     check_config(directory)  # before more than a gigabyte is fetched
     kind = SAFETENSORS if {SAFETENSORS, SAFETENSORS + INDEX} & listed.keys() else PICKLE
     if kind in listed:

@@ -10,7 +10,9 @@ from PIL import Image
 
 from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
+from maskq.contract.storage_layout import BINARY_TYPE, FILES, binary_name
 from maskq_worker.outputs.classes import chosen, colours, only
+from maskq_worker.outputs.coco import Source, rle_json
 from maskq_worker.outputs.numbers import logits_npy, measured, shares, stats, stats_json
 from maskq_worker.outputs.pictures import (
     OVERLAY_ALPHA,
@@ -19,17 +21,16 @@ from maskq_worker.outputs.pictures import (
     mask_png,
     overlay_jpeg,
 )
-from maskq_worker.outputs.rle import rle_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
-    "BINARY",
     "Artifact",
     "Look",
     "Segmented",
+    "Source",
     "chosen",
     "colours",
     "encode",
@@ -38,8 +39,6 @@ __all__ = [
     "shares",
     "stats",
 ]
-
-BINARY: Final = "binary/"  # the directory of that output
 
 
 class Segmented(Protocol):
@@ -64,6 +63,11 @@ class Artifact:
     content_type: str
     body: bytes
 
+    @classmethod
+    def of(cls, output: Output, body: bytes) -> Artifact:
+        """Of an output that is one file."""
+        return cls(output, FILES[output].name, FILES[output].content_type, body)
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -74,6 +78,7 @@ class Look:
 
 
 _PLAIN: Final = Look()
+_UNNAMED: Final = Source()
 
 
 def encode(
@@ -84,12 +89,14 @@ def encode(
     labels: Sequence[str],
     classes: Sequence[ClassStats] | None = None,
     look: Look = _PLAIN,
+    source: Source = _UNNAMED,
 ) -> list[Artifact]:
     """The files that were asked for, in the order of `Output`; of BINARY one for each class.
 
     image: RGB, upright, as large as the mask; output: its mask may be one of `only`; labels: by
-    class id; classes: what `measured` says of this mask, if that is known already. Raises ValueError
-    if the mask is not of the image's size, or if logits or confidence are wanted and were not kept.
+    class id; classes: what `measured` says of this mask, if that is known already; source: what rle
+    calls the image. Raises ValueError if the mask is not of the image's size, or if logits or
+    confidence are wanted and were not kept.
     """
     if output.mask.shape != (image.height, image.width):
         raise ValueError(
@@ -97,7 +104,7 @@ def encode(
         )
     if classes is None:
         classes = measured(wanted, output.mask, labels)
-    return [*_files(wanted, image, output, labels, classes, look)]
+    return [*_files(wanted, image, output, labels, classes, look, source)]
 
 
 def _files(
@@ -107,23 +114,23 @@ def _files(
     labels: Sequence[str],
     classes: Sequence[ClassStats],
     look: Look,
+    source: Source,
 ) -> Iterator[Artifact]:
-    mask, png, json_type = output.mask, "image/png", "application/json"
+    mask = output.mask
     if Output.MASK in wanted:
-        yield Artifact(Output.MASK, "mask.png", png, mask_png(mask, len(labels)))
+        yield Artifact.of(Output.MASK, mask_png(mask, len(labels)))
     if Output.OVERLAY in wanted:
         body = overlay_jpeg(image, mask, len(labels), look.alpha, classes if look.legend else ())
-        yield Artifact(Output.OVERLAY, "overlay.jpg", "image/jpeg", body)
+        yield Artifact.of(Output.OVERLAY, body)
     if Output.STATS in wanted:
-        yield Artifact(Output.STATS, "stats.json", json_type, stats_json(mask, classes))
+        yield Artifact.of(Output.STATS, stats_json(mask, classes))
     if Output.LOGITS in wanted:
-        yield Artifact(Output.LOGITS, "logits.npy", "application/x-npy", logits_npy(output.logits))
+        yield Artifact.of(Output.LOGITS, logits_npy(output.logits))
     if Output.CONFIDENCE in wanted:
-        body = confidence_png(output.confidence)
-        yield Artifact(Output.CONFIDENCE, "confidence.png", png, body)
+        yield Artifact.of(Output.CONFIDENCE, confidence_png(output.confidence))
     if Output.RLE in wanted:
-        yield Artifact(Output.RLE, "rle.json", json_type, rle_json(mask, classes))
+        yield Artifact.of(Output.RLE, rle_json(mask, classes, labels, source))
     if Output.BINARY in wanted:
         for entry in classes:
             body = binary_png(mask, entry.id)
-            yield Artifact(Output.BINARY, f"{BINARY}{entry.id:03d}.png", png, body)
+            yield Artifact(Output.BINARY, binary_name(entry.id), BINARY_TYPE, body)

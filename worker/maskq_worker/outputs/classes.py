@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def chosen(names: Collection[str] | None, labels: Sequence[str]) -> frozenset[int] | None:
-    """The ids that are meant by labels or ids; None, which is every class, by None.
+    """The ids of the classes that are named by label or id; all ids of a label that several have. None,
+    which is every class, for None.
 
     Raises PermanentError `invalid_request` for what the model does not know, with what comes near.
     """

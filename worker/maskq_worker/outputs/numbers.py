@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SMALL: Final = 1 << 14  # pixels
-MEASURED: Final = frozenset({Output.STATS, Output.RLE})  # need more of each class than its share
 
 
 def stats_json(mask: NDArray[Any], classes: Sequence[ClassStats]) -> bytes:
@@ -45,7 +44,7 @@ def measured(
     wanted: frozenset[Output], mask: NDArray[Any], labels: Sequence[str]
 ) -> list[ClassStats]:
     """What the outputs wanted need to know of each class that is there; the largest share first."""
-    return stats(mask, labels) if wanted & MEASURED else shares(mask, labels)
+    return stats(mask, labels) if Output.STATS in wanted else shares(mask, labels)
 
 
 def shares(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from maskq.contract.jobs import ClassStats
 from maskq_worker.model.labels import PALETTE_COLOURS, palette
 from maskq_worker.outputs.classes import rgb
+from maskq_worker.outputs.fonts import Lettering
 from maskq_worker.outputs.png import COMPRESS_LEVEL, palette_png
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def _with_legend(
 ) -> Image.Image:
     """The picture, and below it as many rows of colour, label and share as a JPEG has room for."""
     size = min(max(picture.width // 45, 12), 40)  # px of the letters
-    font, row, swatch = ImageFont.load_default(size), size * 2, round(size * 1.2)
+    letters, row, swatch = Lettering(size), size * 2, round(size * 1.2)
     texts = [f"{entry.label}  {_percent(entry.share)}" for entry in classes]
-    column = round(max(font.getlength(text) for text in texts)) + swatch + 2 * size
+    column = round(max(map(letters.width, texts))) + swatch + 2 * size
     columns = max(1, (picture.width - size) // column)
     rows = min(-(-len(texts) // columns), max(0, (_JPEG_SIDE - picture.height - size) // row))
     if not rows:
@@ -81,7 +82,7 @@ def _with_legend(
         left, middle = size + across * column, picture.height + size // 2 + down * row + row // 2
         box = (left, middle - swatch // 2, left + swatch, middle + swatch // 2)
         draw.rectangle(box, fill=rgb(entry.id, num_labels), outline="#808080")
-        draw.text((left + swatch + size // 2, middle), text, "#202020", font, anchor="lm")
+        letters.draw(draw, (left + swatch + size // 2, middle), text)
     return whole
 
 

@@ -1,66 +1,55 @@
-"""Run-length encoding as COCO has it."""
+"""COCO's compressed run-length encoding, of every class of a mask at once.
+
+COCO counts pixels column by column: how many are not of the class, then of it, then not, and so on.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from maskq.contract.jobs import ClassStats
 from maskq_worker.outputs import bands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-def rle_json(mask: NDArray[Any], classes: Sequence[ClassStats]) -> bytes:
-    """A COCO document with one annotation per class, compressed RLE; pycocotools loads it as it is.
-
-    classes: with their boxes, as `stats` gives them.
-    """
-    height, width = mask.shape
-    counts = _counts_by_class(mask)
-    document = {
-        "images": [{"id": 1, "width": width, "height": height}],
-        "categories": [{"id": entry.id, "name": entry.label} for entry in classes],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": 1,
-                "category_id": entry.id,
-                "category": entry.label,
-                "iscrowd": 0,
-                "segmentation": {"size": [height, width], "counts": _letters(counts(entry.id))},
-                "area": entry.pixels,
-                "bbox": entry.bbox,
-            }
-            for number, entry in enumerate(classes, 1)
-        ],
-    }
-    return json.dumps(document, ensure_ascii=False).encode()
+_CLASS_END: Final = ord("\n")  # COCO's letters are '0' to 'o'
 
 
-def _counts_by_class(mask: NDArray[Any]) -> Callable[[int], NDArray[np.int64]]:
-    """What gives, for a class id, how many pixels are not of it, then of it, then not, and so on.
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """Where one class is."""
 
-    Pixels are taken column by column, as COCO does.
-    """
+    counts: str  # pycocotools' `counts`
+    bbox: list[int]  # x, y, width and height of the smallest box around it, px
+
+
+def encode_classes(mask: NDArray[Any]) -> dict[int, Rle]:
+    """Class id → its pixels, for each value in the mask (H, W); 8 or 16 bits."""
     starts, kinds = _column_runs(mask)
     ends = np.append(starts[1:], starts.dtype.type(mask.size))
     order = np.argsort(kinds, kind="stable")
     starts, ends = starts[order], ends[order]
-    firsts = np.cumsum(np.bincount(kinds)) - np.bincount(kinds)
-
-    def counts(class_id: int) -> NDArray[np.int64]:
-        runs = slice(firsts[class_id], (*firsts, len(starts))[class_id + 1])
-        bounds = np.empty(2 * (runs.stop - runs.start) + 1, dtype=np.int64)
-        bounds[0:-1:2], bounds[1:-1:2], bounds[-1] = starts[runs], ends[runs], mask.size
-        lengths = np.diff(bounds, prepend=0)
-        return lengths if lengths[-1] else lengths[:-1]
-
-    return counts
+    runs = np.bincount(kinds)
+    ids = np.flatnonzero(runs)
+    runs = runs[ids]
+    after = np.cumsum(runs)
+    # Classes of few runs are encoded together: with one class at a time numpy's calls take longer than
+    # the work. A group holds bands.PIXELS runs, and what its last class has beyond them.
+    groups = np.flatnonzero(np.diff((after - 1) // bands.PIXELS)) + 1
+    found: dict[int, Rle] = {}
+    first = 0
+    for begin, end in pairwise((0, *groups.tolist(), len(ids))):
+        part = slice(first, first := int(after[end - 1]))
+        arguments = starts[part], ends[part], runs[begin:end]
+        letters, boxes = _letters(*arguments, mask.size), _boxes(*arguments, mask.shape[0])
+        for class_id, text, box in zip(ids[begin:end].tolist(), letters, boxes, strict=True):
+            found[class_id] = Rle(text, box)
+    return found
 
 
 def _column_runs(mask: NDArray[Any]) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[Any]]:
@@ -72,32 +61,75 @@ def _column_runs(mask: NDArray[Any]) -> tuple[NDArray[np.unsignedinteger[Any]], 
     columns = max(1, bands.PIXELS // height)
     for left in range(0, width, columns):
         pixels = mask[:, left : left + columns].T.ravel()
-        begins = np.flatnonzero(np.diff(pixels, prepend=pixels[:1] if before is None else before))
-        if before is None:
-            begins = np.insert(begins, 0, 0)
+        changes = np.empty(len(pixels), dtype=bool)
+        changes[0] = before is None or pixels[0] != before
+        np.not_equal(pixels[1:], pixels[:-1], out=changes[1:])
+        begins = np.flatnonzero(changes)
         starts.append((begins + left * height).astype(narrow))
         kinds.append(pixels[begins])
-        before = pixels[-1:]
+        before = pixels[-1]
     return np.concatenate(starts), np.concatenate(kinds)
 
 
-def _letters(counts: NDArray[np.int64]) -> str:
-    """COCO's own compression: from the fourth on, counts as the difference to the last but one; each
-    in groups of 5 bits, lowest first, 32 added where another follows, and 48 to become a letter."""
+def _letters(
+    starts: NDArray[Any], ends: NDArray[Any], runs: NDArray[np.int64], size: int
+) -> list[str]:
+    """The `counts` of each class.
+
+    starts, ends: of the runs, class by class, from the image's first pixel; runs: how many runs each
+    class has; size: pixels of the image.
+    """
+    last = 2 * np.cumsum(runs) + np.arange(
+        len(runs)
+    )  # of each class's counts: from its end to `size`
+    first = last - 2 * runs
+    bounds = np.empty(last[-1] + 1, dtype=np.int64)
+    at = np.repeat(np.arange(len(runs)), runs)
+    at += 2 * np.arange(len(starts))
+    bounds[at], bounds[at + 1], bounds[last] = starts, ends, size
+    counts = np.diff(bounds, prepend=0)
+    counts[first] = bounds[first]
+    # From a class's fourth count on COCO stores the difference to the last but one.
     values = counts.copy()
-    values[3:] -= counts[1:-2]
-    parts = (values[at : at + bands.PIXELS] for at in range(0, len(values), bands.PIXELS))
-    return "".join(map(_groups, parts))
+    values[2:] -= counts[:-2]
+    for place in range(3):
+        values[first + place] = counts[first + place]
+    used = np.ones(len(counts), dtype=bool)
+    used[last] = counts[last] > 0
+    ended = np.zeros(len(counts), dtype=np.uint8)
+    ended[last] = _CLASS_END
+    parts = (slice(at, at + bands.PIXELS) for at in range(0, len(counts), bands.PIXELS))
+    text = "".join(_groups(values[part], used[part], ended[part]) for part in parts)
+    return text.split("\n")[:-1]
 
 
-def _groups(rest: NDArray[np.int64]) -> str:
+def _groups(rest: NDArray[np.int64], used: NDArray[np.bool_], ended: NDArray[np.uint8]) -> str:
+    """COCO's letters of numbers: groups of 5 bits, lowest first, 32 added where another follows, and 48
+    to become a letter.
+
+    used: which numbers have letters; ended: a letter after each number, or 0.
+    """
     columns = []
-    going_on = np.ones(len(rest), dtype=bool)
-    while going_on.any():
+    while used.any():
         low = rest & 31
         rest = rest >> 5
         more = rest != -(low >> 4)  # what is left is not just the sign of this group
-        columns.append(np.where(going_on, low + 32 * more + 48, 0).astype(np.uint8))
-        going_on &= more
-    letters = np.stack(columns, axis=1)
+        columns.append(np.where(used, low + 32 * more + 48, 0).astype(np.uint8))
+        used = used & more
+    letters = np.stack([*columns, ended], axis=1)
     return letters[letters > 0].tobytes().decode()
+
+
+def _boxes(
+    starts: NDArray[Any], ends: NDArray[Any], runs: NDArray[np.int64], height: int
+) -> Iterator[list[int]]:
+    """The box around each class; arguments as of `_letters`."""
+    left, top = np.divmod(starts.astype(np.int64), height)
+    right, bottom = np.divmod(ends.astype(np.int64) - 1, height)
+    turns = right > left  # a run over the end of a column covers its bottom and the next one's top
+    top[turns], bottom[turns] = 0, height - 1
+    last = np.cumsum(runs) - 1
+    first = last - runs + 1
+    x, y = left[first], np.minimum.reduceat(top, first)
+    widths, heights = right[last] - x + 1, np.maximum.reduceat(bottom, first) - y + 1
+    return map(list, zip(x.tolist(), y.tolist(), widths.tolist(), heights.tolist(), strict=True))

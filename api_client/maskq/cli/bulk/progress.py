@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from maskq.inert import overwrite_line, print_error
+
 _REWRITE_S = 0.2
 _LINE_S = 5.0
 _WIDTH = 24  # of the bar
@@ -43,21 +45,21 @@ class Progress:
         parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         line = ", ".join([*parts, note] if note else parts)
         if not self._rewrites:
-            print(f"maskq: {line}", file=self._stream, flush=True)
+            print_error(f"maskq: {line}", to=self._stream)
             return
-        print(f"\r\x1b[K{_bar(count, of)}{line}", end="", file=self._stream, flush=True)
+        overwrite_line(f"{_bar(count, of)}{line}", to=self._stream)
         self._drawn = True
 
     def say(self, line: str) -> None:
         """A line that stays."""
         if not self._quiet:
             self.clear()
-            print(f"maskq: {line}", file=self._stream, flush=True)
+            print_error(f"maskq: {line}", to=self._stream)
 
     def clear(self) -> None:
         """Take the line away that is rewritten."""
         if self._drawn:
-            print("\r\x1b[K", end="", file=self._stream, flush=True)
+            overwrite_line(to=self._stream)
             self._drawn = False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
 from maskq.contract.places import IMAGE_SUFFIXES, S3Place
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
+from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchPlace
 
 if TYPE_CHECKING:
@@ -171,7 +171,10 @@ class _Run:
             "failures": manifest.codes(),
         }
         self._progress.clear()
-        typer.echo(json.dumps(summary) if self._asked.as_json else "\n".join(_lines(summary)))
+        if self._asked.as_json:
+            print_json(summary)
+        else:
+            print_lines(*_lines(summary))
 
     def _manner(self) -> Manner:
         return Manner(
@@ -190,7 +193,7 @@ class _Run:
             self._images += 1
             self._manifest.begin()
             if isinstance(one, Bad):
-                self._manifest.refused(one.name, one.error)
+                self._manifest.refused(name_of(one.name), one.error)
             elif self._manifest.is_settled(name_of(one), self._asked.retry_failed):
                 self._had_a_job += 1
             else:

@@ -66,7 +66,7 @@ def read(settings: Mapping[str, Any]) -> Config:
         for field in fields(Config)
         if field.name in settings and field.name not in ("num_labels", "neck_ignore_stages")
     }
-    config = Config(**given | {"num_labels": _number_of_labels(settings.get("id2label"))})
+    config = Config(**given | {"num_labels": _number_of_labels(settings)})
     check(config)
     _check_sizes(config)
     return config
@@ -205,7 +205,13 @@ def _value(field: Field[Any], value: Any) -> Any:
     raise UnsupportedError(f"{field.name} {value!r}")
 
 
-def _number_of_labels(labels: Any) -> int:
+def _number_of_labels(settings: Mapping[str, Any]) -> int:
+    labels = settings.get("id2label")
+    if labels is None:
+        number = settings.get("num_labels", 2)
+        if type(number) is not int or number < 1:
+            raise UnsupportedError(f"num_labels {number!r}")
+        return number
     if not isinstance(labels, dict) or not labels or not all(key.isdecimal() for key in labels):
         raise UnsupportedError("id2label")
     return len({int(key) for key in labels})

@@ -17,6 +17,7 @@ from maskq_worker.model.checkpoint import (
     CONFIG,
     DEMO,
     PREPROCESSOR,
+    PROCESSOR,
     Checkpoint,
     read_json,
     sha256_of,
@@ -36,15 +37,17 @@ class Source:
     """What an 8-bit network is made from; another source, another network."""
 
     checkpoint: str  # commit of the hub, else `sha256:…` of the weights
-    settings: str  # SHA-256 of config.json and preprocessor_config.json
+    settings: str  # SHA-256 of config.json and the settings of the image processor
     openvino: str  # version
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Source:
-        files = (checkpoint.directory / name for name in (CONFIG, PREPROCESSOR))
+        files = [checkpoint.directory / name for name in (CONFIG, PREPROCESSOR, PROCESSOR)]
         return cls(
             checkpoint=checkpoint.revision or f"sha256:{checkpoint.sha256}",
-            settings=hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest(),
+            settings=hashlib.sha256(
+                b"\0".join(file.read_bytes() for file in files if file.is_file())
+            ).hexdigest(),
             openvino=runtime.openvino().get_version(),
         )
 

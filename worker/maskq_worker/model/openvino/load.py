@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from maskq_worker.model.backends import Rewritten
-from maskq_worker.model.checkpoint import Checkpoint
+from maskq_worker.model.checkpoint import CONFIG, Checkpoint, read_json
 from maskq_worker.model.errors import ModelError
+from maskq_worker.model.families import family_of
+from maskq_worker.model.families.dpt import DPT
 from maskq_worker.model.loading import load_source
 from maskq_worker.model.network import Network, UnsupportedError
 from maskq_worker.model.openvino import cache, int8, runtime
@@ -41,6 +43,9 @@ def quantize(
 
     images: RGB, upright, any size. Raises ModelError.
     """
+    family = family_of(read_json(checkpoint.directory / CONFIG), checkpoint.directory)
+    if family is not DPT:
+        raise ModelError(f"{checkpoint.name} cannot be had in 8 bits: only {DPT.architecture} can")
     _warn_where_slow()
     preprocessor = Preprocessor.from_checkpoint(checkpoint.directory)
     calibration, held_out = int8.split([preprocessor(image) for image in images])

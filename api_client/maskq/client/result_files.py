@@ -1,0 +1,83 @@
+"""The bytes of a result as images and arrays, if they are what the record says."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from maskq.contract import Output
+from maskq.errors import ResultDamaged
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    format: str  # the only one of Pillow's decoders that may see the bytes
+    modes: tuple[str, ...]
+
+
+_KINDS: Final = {
+    Output.MASK: _Kind("PNG", ("P", "I;16")),
+    Output.OVERLAY: _Kind("JPEG", ("RGB",)),
+    Output.CONFIDENCE: _Kind("PNG", ("L",)),
+    Output.BINARY: _Kind("PNG", ("1",)),
+}
+
+
+def open_image(
+    body: bytes, output: Output, size: tuple[int, int], *, legend: bool = False
+) -> PIL.Image.Image:
+    """The pixels of an output that is an image.
+
+    size: width and height by the record; legend: whether an overlay has one below it.
+    Raises ResultDamaged for bytes that are of another format, mode or size, or cannot be decoded.
+    """
+    from PIL import Image
+
+    kind = _KINDS[output]
+    try:
+        image = Image.open(io.BytesIO(body), formats=[kind.format])
+        taller = legend and output is Output.OVERLAY and image.height > size[1]
+        fits = image.size == size or (taller and image.width == size[0])
+        if not fits or image.mode not in kind.modes:
+            raise ResultDamaged(
+                f"the {output} is {image.width}x{image.height} px of mode {image.mode}; the job's "
+                f"record says {size[0]}x{size[1]} px of mode {' or '.join(kind.modes)}"
+            )
+        image.load()
+    except ResultDamaged:
+        raise
+    except Exception as error:  # whatever a decoder raises on bytes that are not what they claim
+        raise ResultDamaged(
+            f"the {output} is not a {kind.format} that can be read: {error}"
+        ) from error
+    return image
+
+
+def open_scores(body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The array of an .npy file. Raises ResultDamaged unless it is of float32 and whole."""
+    import numpy as np
+
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape, _, dtype = read[version](stream)
+        # Compared before the array is allocated: its header may claim any size.
+        if dtype != np.float32 or math.prod(shape) * 4 != len(body) - stream.tell():
+            raise ValueError(f"{dtype} of shape {shape} in {len(body)} bytes")
+        stream.seek(0)
+        scores: np.ndarray[Any, np.dtype[np.float32]] = np.load(stream, allow_pickle=False)
+    except Exception as error:  # numpy raises what its parser happens to meet
+        raise ResultDamaged(
+            f"the logits are not an array of float32 that is whole: {error}"
+        ) from error
+    return scores

@@ -1,0 +1,238 @@
+"""Where maskq writes in the object store, and under which names. Nothing else knows these names.
+
+    {home}                         s3://MASKQ_S3_BUCKET/MASKQ_OUTPUT_PREFIX
+    {home}/{job id}/               a job's folder; a tenant's: {home}/tenants/{tenant}/{job id}/
+        input                      the image that a client uploaded
+        result.json                the manifest; it is created once, which commits the job's result
+        {token}/mask.png, …        the outputs of one attempt (`FILES`)
+        {token}/binary/007.png     one for each class
+    {output_prefix}/{job id}/      manifest and outputs of a job with an output_prefix
+
+Whoever deletes asks `JobStorage.has` for each object: below a job's folder only the names above are
+maskq's. Copies under a name that the caller chose (`output_name`) will carry the metadata
+`x-amz-meta-maskq-job` with the job's id; that is what will prove that they may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final
+
+from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
+from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
+from maskq.contract.places import S3Place, shown
+
+INPUT: Final = "input"
+MANIFEST: Final = "result.json"
+TENANTS: Final = "tenants"
+BINARY: Final = "binary/"  # the folder of that output
+MAX_MANIFEST_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """How an output that is one file is stored."""
+
+    name: str
+    content_type: str
+
+
+FILES: Final[Mapping[Output, OutputFile]] = MappingProxyType(
+    {
+        Output.MASK: OutputFile("mask.png", "image/png"),
+        Output.OVERLAY: OutputFile("overlay.jpg", "image/jpeg"),
+        Output.STATS: OutputFile("stats.json", "application/json"),
+        Output.LOGITS: OutputFile("logits.npy", "application/x-npy"),
+        Output.CONFIDENCE: OutputFile("confidence.png", "image/png"),
+        Output.RLE: OutputFile("rle.json", "application/json"),
+    }
+)
+BINARY_TYPE: Final = "image/png"  # of each file in the folder BINARY
+
+_OUTPUTS = "|".join([*(re.escape(file.name) for file in FILES.values()), r"binary/[0-9]{3,5}\.png"])
+# Below a job's folder.
+_WRITTEN_BY_WORKERS = rf"{re.escape(MANIFEST)}|{TOKEN}/(?:{_OUTPUTS})"
+_WORKERS_NAME = re.compile(_WRITTEN_BY_WORKERS, re.ASCII)
+_ANY_NAME = re.compile(rf"{INPUT}|{_WRITTEN_BY_WORKERS}", re.ASCII)
+# Below home.
+_OWNED = re.compile(
+    rf"(?:{TENANTS}/(?P<tenant>[^/]+)/)?(?P<job>{OWN_ID})/(?:{INPUT}|{_WRITTEN_BY_WORKERS})",
+    re.ASCII,
+)
+# Below any prefix of any deployment.
+_WRITTEN = re.compile(rf"(?:.*/)?{OWN_ID}/(?:{_WRITTEN_BY_WORKERS})", re.ASCII | re.DOTALL)
+_TOKEN = re.compile(TOKEN, re.ASCII)
+# Ours alone; another one would name other folders.
+_NAMESPACE: Final = uuid.UUID("c7a1f0f2-3f1e-4d5b-9a44-5b0a4f6d7e21")
+
+
+def binary_name(class_id: int) -> str:
+    """The name of one class's file in an attempt's folder."""
+    return f"{BINARY}{class_id:03d}.png"
+
+
+def is_output(key: str) -> bool:
+    """Whether a key looks like what a worker writes, under whatever prefix, of whatever deployment."""
+    return _WRITTEN.fullmatch(key) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose object it is."""
+
+    tenant: str | None
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageLayout:
+    """The object store of one deployment."""
+
+    home: S3Place  # MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX
+
+    def job(
+        self, job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
+    ) -> JobStorage:
+        """Where the objects of a job lie."""
+        return JobStorage(job_id, tenant, output_prefix, self.home)
+
+    def of(self, record: JobRecord) -> JobStorage:
+        """Where the objects of a recorded job lie."""
+        request = record.request
+        return self.job(record.id, tenant=request.tenant, output_prefix=request.output_prefix)
+
+    def tenant(self, name: str) -> S3Place:
+        """The folder of a tenant's jobs."""
+        return self.home / TENANTS / name
+
+    def owner(self, place: S3Place) -> Owner | None:
+        """Whose job an object below home belongs to; None: it is not a name that maskq writes."""
+        below = _below(self.home, place)
+        found = _OWNED.fullmatch(below) if below is not None else None
+        return Owner(found["tenant"], found["job"]) if found else None
+
+
+@dataclass(frozen=True)
+class JobStorage:
+    """Where the objects of one job lie. Made by StorageLayout."""
+
+    job_id: str
+    tenant: str | None
+    output_prefix: str | None
+    home: S3Place
+
+    @property
+    def upload(self) -> S3Place:
+        """Where a client puts the image before it submits the job."""
+        return self._at_home / INPUT
+
+    @cached_property
+    def outputs(self) -> S3Place:
+        """The folder of manifest and outputs."""
+        if self.output_prefix:
+            return S3Place.parse(self.output_prefix, key_required=False) / self._folder
+        return self._at_home
+
+    @property
+    def manifest(self) -> S3Place:
+        return self.outputs / MANIFEST
+
+    def output(self, token: str, output: Output) -> S3Place:
+        """Where an attempt puts an output; of `binary` the folder, which ends in '/'."""
+        return self.outputs / token / (BINARY if output is Output.BINARY else FILES[output].name)
+
+    def file(self, token: str, name: str) -> S3Place:
+        """Where an attempt puts a file: the name of one of FILES, or a `binary_name`."""
+        return self.outputs / token / name
+
+    @cached_property
+    def places(self) -> tuple[S3Place, ...]:
+        """The folders that may hold objects of the job."""
+        return tuple(dict.fromkeys((self._at_home, self._without_tenant, self.outputs)))
+
+    def has(self, found: S3Place) -> bool:
+        """Whether an object has a name that maskq writes for this job."""
+        for place in self.places:
+            names = _WORKERS_NAME if place not in self._upload_folders else _ANY_NAME
+            below = _below(place, found)
+            if below is not None and names.fullmatch(below):
+                return True
+        return False
+
+    def is_upload(self, image_uri: str) -> bool:
+        """Whether the job's image is one that a client uploaded for it, to be deleted with it."""
+        return any(image_uri == str(folder / INPUT) for folder in self._upload_folders)
+
+    def is_output(self, output: Output, uri: str) -> bool:
+        """Whether it is where some attempt of this job puts this output."""
+        return self._token_of(output, uri) is not None
+
+    def refusal(self, result: JobResult, request: SegmentRequest) -> str:
+        """Why a result cannot be this job's, as the end of a sentence; '' if it can.
+
+        A result is believed only if each output stands where an attempt of this job puts it, or is
+        the URL that the caller gave for it.
+        """
+        if result.outputs.keys() != request.outputs:
+            return "it does not name the outputs that the job asks for"
+        tokens = set()
+        for output, uri in result.outputs.items():
+            if url := request.output_urls.get(output):
+                if uri != shown(url):
+                    return f"its {output.value} is not at the URL that the job's caller gave"
+                continue
+            token = self._token_of(output, uri)
+            if token is None:
+                return f"its {output.value} lies outside the job's own folder {self.outputs}/"
+            tokens.add(token)
+        if len(tokens) > 1:
+            return "its outputs are of several attempts"
+        return ""
+
+    def _token_of(self, output: Output, uri: str) -> str | None:
+        """The token of the attempt that puts this output there; None: no attempt does."""
+        folders = {self.outputs} if self.output_prefix else self._upload_folders
+        name = BINARY if output is Output.BINARY else FILES[output].name
+        for folder in folders:
+            start = f"{folder}/"
+            token = uri.removeprefix(start).removesuffix(f"/{name}")
+            if uri == f"{start}{token}/{name}" and _TOKEN.fullmatch(token):
+                return token
+        return None
+
+    @cached_property
+    def _folder(self) -> str:
+        """Its name. An id that is not of our own form never becomes part of a path."""
+        if is_own_id(self.job_id):
+            return self.job_id
+        digest = hashlib.sha256(self.job_id.encode(errors="surrogateescape")).hexdigest()
+        return str(uuid.uuid5(_NAMESPACE, digest))
+
+    @cached_property
+    def _at_home(self) -> S3Place:
+        if self.tenant is None:
+            return self._without_tenant
+        return self.home / TENANTS / self.tenant / self._folder
+
+    @cached_property
+    def _without_tenant(self) -> S3Place:
+        """Where also a tenant's jobs were, before tenants had folders."""
+        return self.home / self._folder
+
+    @cached_property
+    def _upload_folders(self) -> set[S3Place]:
+        return {self._at_home, self._without_tenant}
+
+
+def _below(folder: S3Place, place: S3Place) -> str | None:
+    """The rest of the key below a folder; None if it lies elsewhere."""
+    start = (folder / "").key
+    if place.bucket != folder.bucket or not place.key.startswith(start):
+        return None
+    return place.key.removeprefix(start)

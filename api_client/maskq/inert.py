@@ -1,0 +1,163 @@
+"""Text that other people chose, made safe to show: one line, no control characters, no secrets of URLs.
+
+Object keys, labels, metadata, file names and the answers of servers may hold escape sequences, line
+breaks and characters that reorder or hide text. The command line prints through `print_lines`,
+`print_json`, `print_error` and `overwrite_line`; every process logs through `log_to_stderr`. Nothing
+else writes to a terminal or a log (ruff refuses `print`, `typer.echo` and `logging.basicConfig`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from logging import _SysExcInfoType
+
+HIDDEN: Final = "…"
+
+# What follows the scheme of a URL; that of an s3:// place is a key, which may hold any of these.
+_URL: Final = re.compile(r"(?i)(?<!\bs3)://(\S+)")
+_PUNCTUATION: Final = re.compile(r"['\"`)\]}>,;.:]*$")  # of the sentence around a URL
+# A presigned URL's, where only its path and query are told.
+_SIGNATURE: Final = re.compile(
+    r"(?i)\b((?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid)=)"
+    r"[^&\s'\"]+"
+)
+# Redis repeats the arguments of a command it does not know, of AUTH the password.
+_ARGUMENTS: Final = re.compile(r"(?is)(with args beginning with:).*")
+
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_INDENT: Final = "    "
+# At DEBUG they log whole requests, with their credentials and signatures.
+_LOG_REQUESTS: Final = ("boto3", "botocore", "s3transfer", "urllib3")
+
+
+def printable(text: str) -> str:
+    """The text on one line: each character that is not printable as Python escapes it (`\\x1b`)."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def without_secrets(text: str) -> str:
+    """The text with `…` for users and passwords in URLs, queries of http(s) URLs, and signatures."""
+    if "://" in text:
+        text = _URL.sub(_url_without_secrets, text)
+    if "=" in text:
+        text = _SIGNATURE.sub(rf"\1{HIDDEN}", text)
+    if "args" in text:
+        text = _ARGUMENTS.sub(rf"\1 {HIDDEN}", text)
+    return text
+
+
+def _url_without_secrets(found: re.Match[str]) -> str:
+    rest = found[1]
+    scheme = found.string[max(0, found.start() - 5) : found.start()].lower()
+    is_web = scheme.endswith(("http", "https"))
+    before, at, after = rest.rpartition("@")
+    # Everything before the last @: a password may hold characters that URLs should encode. In a path
+    # (photo@2x.png) there is one, too.
+    user = at and (not is_web or ":" in before or "@" in rest.partition("/")[0])
+    if user:
+        rest = f"{HIDDEN}@{after}"
+    place, question, query = rest.partition("?") if is_web else (rest, "", "")
+    if question:
+        around = _PUNCTUATION.search(query)
+        place += f"?{HIDDEN}{around[0] if around else ''}"
+    return f"://{place}"
+
+
+def shown(value: object) -> str:
+    """One line that may be printed or logged, whatever the value's text holds."""
+    return printable(without_secrets(str(value)))
+
+
+# --- the command line ---------------------------------------------------------------------------------
+
+
+def print_lines(*values: object) -> None:
+    """Print each value on a line of its own, on stdout."""
+    for value in values:
+        print(shown(value), flush=True)  # noqa: T201
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on one line, on stdout. Its values are whole; only ASCII stands there."""
+    print(json.dumps(document), flush=True)  # noqa: T201
+
+
+def print_error(value: object, *, to: TextIO | None = None) -> None:
+    """Print one line on stderr (`to`: elsewhere)."""
+    print(shown(value), file=to or sys.stderr, flush=True)
+
+
+def overwrite_line(value: object = "", *, to: TextIO | None = None) -> None:
+    """Replace the line that the terminal's cursor stands on."""
+    print(f"\r\x1b[K{shown(value)}", end="", file=to or sys.stderr, flush=True)
+
+
+# --- logs and tracebacks ------------------------------------------------------------------------------
+
+
+class LogFormatter(logging.Formatter):
+    """A record is one line; the lines of its traceback are indented, so none looks like a record."""
+
+    def __init__(self, form: str = _LOG_FORMAT) -> None:
+        super().__init__(form)
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # as another formatter made it
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return shown(super().formatMessage(record))
+
+    def formatException(self, ei: _SysExcInfoType) -> str:
+        return indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return indented(stack_info)
+
+
+def indented(text: str) -> str:
+    """Several lines as they may be printed or logged, each indented."""
+    return "\n".join(_INDENT + shown(line) for line in text.splitlines())
+
+
+def log_to_stderr(level: str) -> None:
+    """Log all of this process on stderr, and print what ends it or one of its threads like that."""
+    handler = logging.StreamHandler(sys.stderr)  # noqa: TID251
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=level, handlers=[handler])  # noqa: TID251
+    for name in _LOG_REQUESTS:
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.captureWarnings(True)
+    escape_tracebacks()
+
+
+def escape_tracebacks() -> None:
+    """Print uncaught exceptions as `indented` does, and a warning as a line where no log is kept."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter("%(message)s"))
+    sys.excepthook = _print_traceback
+    sys.unraisablehook = _in_background
+    threading.excepthook = _in_background
+
+
+def _in_background(raised: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
+    if raised.exc_type is not SystemExit:  # of a thread, which ends it and nothing else
+        _print_traceback(raised.exc_type, raised.exc_value, raised.exc_traceback)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(indented(text), file=sys.stderr, flush=True)  # noqa: T201

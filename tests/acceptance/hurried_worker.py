@@ -1,0 +1,14 @@
+"""A worker with a drain of two seconds."""
+
+from __future__ import annotations
+
+import sys
+
+from maskq_worker import bootstep
+from maskq_worker.__main__ import main
+
+DRAIN_S = 2.0
+
+if __name__ == "__main__":
+    bootstep._DRAIN_S = DRAIN_S
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Image URLs that never end hold up their own jobs only, on a real worker with a CPU's few threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from acceptance.conftest import LEASE_S
+from acceptance.hurried_worker import DRAIN_S
+from bench.checkpoints import write_smallest
+from PIL import Image
+from support.dripping import Dripping
+
+from maskq import Client, JobStatus
+from maskq_standalone.stack import Stack
+
+BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n"
+HEADER = b"HTTP/1.1 200 OK\r\nX-Slow: "
+COUNT = 12
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
+    model = write_smallest(tmp_path / "smallest")
+    allowed = [f"127.0.{network}.{n + 1}" for network in (1, 2) for n in range(COUNT)]
+    env = {
+        "MASKQ_LEASE_S": str(LEASE_S),
+        "MASKQ_PRESIGNED_ALLOWED_HOSTS": ",".join(allowed),
+    }
+    command = (sys.executable, str(Path(__file__).with_name("hurried_worker.py")))
+    with Stack(
+        workers=1, pinned=True, model=str(model), env=env, worker_command=command
+    ) as running:
+        yield running
+
+
+def test_dripping_image_urls_leave_the_other_jobs_their_threads(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
+    with (
+        Dripping(COUNT, first=BODY, network=1) as bodies,
+        Dripping(COUNT, first=HEADER, network=2) as headers,
+    ):
+        # Given more image URLs that drip than the worker has threads, of many receivers
+        for number in range(COUNT):
+            fresh_client.submit(bodies.url(number, "/a.png?b=c"))
+            fresh_client.submit(headers.url(number, "/a.png?b=c"))
+        end = time.monotonic() + 20
+        while not (bodies.connected or headers.connected):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+        # When jobs come whose images are in our own store
+        began = time.monotonic()
+        image = Image.new("RGB", (64, 48), "teal")
+        good = [fresh_client.submit(image) for _ in range(10)]
+
+        # Then they are done meanwhile
+        for job in good:
+            job.wait(timeout=40)
+        assert time.monotonic() - began < 10
+        assert bodies.most_at_once + headers.most_at_once <= 3
+        # And a worker that is told to end does so within its drain, and gives its jobs back
+        child = fresh_stack.workers.pop().child
+        began = time.monotonic()
+        os.kill(child.pid, signal.SIGTERM)
+        while child.returncode is None:
+            assert time.monotonic() - began < DRAIN_S + 10
+            time.sleep(0.05)
+        assert child.returncode == 0
+        counted = Counter(record.status for record in fresh_client.list(limit=100).records)
+        assert counted == {JobStatus.SUCCEEDED: len(good), JobStatus.QUEUED: 2 * COUNT}

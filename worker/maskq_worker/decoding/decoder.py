@@ -1,0 +1,77 @@
+"""Where images are decoded: in processes of their own, or in the job's thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from maskq.errors import InvalidRequest
+from maskq_worker.decoding.limits import DecodeLimits
+from maskq_worker.decoding.memory import ImageMemory
+from maskq_worker.imaging import decode
+
+if TYPE_CHECKING:
+    from maskq_worker.imaging import Decoded
+    from maskq_worker.settings import WorkerSettings
+
+
+class Decoder(Protocol):
+    """Decodes images of many threads."""
+
+    def decode(self, data: bytes, take: Callable[[int], object]) -> Decoded:
+        """Decode the first frame of an image.
+
+        take: waits until so many bytes may be used, and takes them instead of those it took before.
+        Raises JobError: `invalid_image`, `image_too_large`, or what may pass by itself.
+        """
+
+    def close(self) -> None:
+        """End the processes, if there are any."""
+
+
+class ThreadDecoder:
+    """Decodes in the thread that asks.
+
+    An image that crashes a decoder ends the worker, and one that keeps it busy is not stopped.
+    """
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+
+    def decode(self, data: bytes, take: Callable[[int], object]) -> Decoded:
+        """See `Decoder.decode`."""
+        memory = ImageMemory(data, self._limits, take)
+        decoded = decode(data, max_pixels=self._limits.max_pixels, on_pixels=memory.allow)
+        memory.check(decoded.image)
+        return decoded
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def make_decoder(settings: WorkerSettings, *, concurrency: int) -> Decoder:
+    """The one that MASKQ_DECODE_IN names; its first process runs when this returns.
+
+    concurrency: jobs in flight. Raises InvalidRequest where there can be no such processes.
+    """
+    limits = DecodeLimits.of(settings)
+    where = settings.decode_in or ("process" if sys.platform == "linux" else "thread")
+    if where == "thread":
+        return ThreadDecoder(limits)
+    if sys.platform != "linux":
+        raise InvalidRequest(
+            "MASKQ_DECODE_IN=process needs Linux (shared memory that is sealed); "
+            "MASKQ_DECODE_IN=thread decodes in the worker itself"
+        )
+    from maskq_worker.decoding.pool import ProcessDecoder
+
+    decoder = ProcessDecoder(limits, settings.decode_processes or _processes(concurrency))
+    decoder.start()
+    return decoder
+
+
+def _processes(concurrency: int) -> int:
+    """One a core; more would only take memory."""
+    return min(concurrency, max(2, len(os.sched_getaffinity(0))))

@@ -1,0 +1,135 @@
+"""Pictures by Pillow: JPEG, PNG of up to 8 bits, WebP, BMP, GIF, AVIF, HEIF."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from typing import Final
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from maskq_worker.imaging.formats import frames_note
+from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
+
+MAX_PROFILE: Final = 16 * 2**20  # bytes
+NO_COLOUR: Final = "colours that its palette lacks shown black"
+# As `warnings` keeps it, to see whether it is there already.
+_QUIET_PILLOW: Final = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_PILLOWS_LIMIT: Final = 89_478_485  # pixels, by default
+_ADOBE_RGB: Final = 2  # EXIF's ColorSpace, as some cameras write it
+
+
+def set_up(max_pixels: int) -> None:
+    """Pillow's process-wide switches, set here and nowhere else, each to the same value always.
+
+    Its pixel limit must not refuse what MASKQ_MAX_IMAGE_PIXELS, of which a process has one, allows.
+    It refuses twice as much, and so bounds what Pillow sets aside before `check_size` can look: a
+    GIF's first frame may be larger than its screen. Its limit on a PNG's text also holds for the
+    colour profile.
+    Its warnings are about metadata nobody reads; a filter of its own is set, since
+    `warnings.catch_warnings` is not safe with several job threads.
+    """
+    Image.MAX_IMAGE_PIXELS = max(max_pixels, _PILLOWS_LIMIT)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE
+    if _QUIET_PILLOW not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_QUIET_PILLOW[3].pattern)
+
+
+def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Only the header is read. Raises UnidentifiedImageError for other formats."""
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def picture(data: bytes, formats: tuple[str, ...]) -> Picture:
+    """Open and load. Raises what Pillow raises."""
+    with opened(data, formats) as source:
+        return loaded(source, data)
+
+
+def loaded(source: Image.Image, data: bytes) -> Picture:
+    """The first frame of an opened file."""
+    rawmode, drawn = rawmode_of(source), _drawn(source)
+    source.load()
+    lacks_colours = _lacks_colours(source)
+    image = to_eight_bits(source, rawmode)
+    if image is source:
+        image = image._new(image.im)  # the same pixels without the file, where `copy` takes memory
+    result = described(source, image, data)
+    result.drawn = drawn
+    result.notes += [NO_COLOUR] if lacks_colours else []
+    return result
+
+
+def described(source: Image.Image, image: Image.Image, data: bytes) -> Picture:
+    """`image` with what `source`, its opened file, says about it."""
+    icc = source.info.get("icc_profile")
+    return Picture(
+        image,
+        source.format or "",
+        icc=b"" if icc is None and "icc_profile" in source.info else icc,
+        orientation=_orientation(source),
+        is_upright=_is_upright(source, data),
+        frames=_frames(source),
+    )
+
+
+def orientation_of(exif: bytes) -> int:
+    """EXIF's, of a block of EXIF; 1 if it says none."""
+    try:
+        tags = Image.Exif()
+        tags.load(exif)
+        return int(tags.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - broken metadata does not break the image
+        return 1
+
+
+def says_adobe_rgb(source: Image.Image) -> bool:
+    """Whether EXIF, by DCF's convention, says that the samples are Adobe RGB."""
+    try:
+        exif = source.getexif().get_ifd(ExifTags.IFD.Exif)
+        if exif.get(ExifTags.Base.ColorSpace) == _ADOBE_RGB:
+            return True
+        return exif.get(ExifTags.Base.ColorSpace) == 0xFFFF and "R03" in str(
+            source.getexif().get_ifd(ExifTags.IFD.Interop).get(1, "")
+        )
+    except Exception:  # noqa: BLE001 - broken metadata does not break the image
+        return False
+
+
+def _lacks_colours(source: Image.Image) -> bool:
+    """Whether pixels name colours that the palette lacks."""
+    if source.mode != "P" or source.palette is None:
+        return False
+    highest = source.getextrema()[1]
+    return isinstance(highest, int) and 3 * highest >= len(source.palette.palette)
+
+
+def _drawn(source: Image.Image) -> tuple[int, int, int, int] | None:
+    """Where a GIF has pixels, if its first frame is smaller than its screen; before `load`."""
+    tiles = getattr(source, "tile", None)
+    if source.format != "GIF" or not tiles or tiles[0][1] == (0, 0, *source.size):
+        return None
+    left, top, right, bottom = tiles[0][1]
+    return left, top, right, bottom
+
+
+def _frames(source: Image.Image) -> str | None:
+    try:
+        return frames_note(getattr(source, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - damage in a later frame; the first is whole
+        return None
+
+
+def _is_upright(source: Image.Image, data: bytes) -> bool:
+    """Whether a HEIF's decoder has turned it: it obeys these boxes and no EXIF."""
+    said = source.format == "HEIF" and source.info.get("original_orientation") in range(2, 9)
+    return said and (b"irot" in data or b"imir" in data)
+
+
+def _orientation(source: Image.Image) -> int:
+    try:
+        return int(source.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - broken metadata does not break the image
+        return 1
