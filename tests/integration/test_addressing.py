@@ -17,6 +17,7 @@ from maskq.contract.ids import new_id, new_token
 from maskq.contract.places import S3Place
 from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
+from maskq_worker import fast_store
 from maskq_worker.fast_store import FastStore
 from maskq_worker.object_store import ObjectStore
 
@@ -98,7 +99,7 @@ def test_obstore_goes_where_boto3_goes_at_aws(
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     client = s3.connect(None, addressing=addressing)
-    fast = FastStore(client)._store_for(S3Place("photos", "1.jpg"))
+    fast = FastStore(client)._store_for(S3Place("photos", "1.jpg"), fast_store._SMALL)
     assert fast is not None
     assert fast.config["endpoint"] == f"https://{host}"
     asked = []

@@ -79,7 +79,7 @@ def test_a_worker_s_store_and_a_client_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.file))
-    store = ObjectStore(endpoint, allowed_buckets=(), connections=2, client=client)
+    store = ObjectStore(endpoint, connections=2, client=client)
     store.create(place, b"body", "text/plain")
     assert store.get(place, max_bytes=4).body == b"body"
     store.close()
@@ -98,7 +98,7 @@ def test_a_certificate_of_a_stranger_is_refused(
     if trusted == "another CA":
         other = Authority(tmp_path / "other", "another CA")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(other.file))
-    store = ObjectStore(endpoint, allowed_buckets=(), connections=2, client=client)
+    store = ObjectStore(endpoint, connections=2, client=client)
     with pytest.raises(StoreAway, match=r"certificate is not trusted.* AWS_CA_BUNDLE"):
         store.put(place, b"body", "text/plain")
     store.close()
@@ -119,4 +119,4 @@ def test_a_bundle_that_cannot_be_used_is_said_at_once(
         bundle.write_text(content)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
     with pytest.raises(InvalidRequest, match=f"^AWS_CA_BUNDLE: '{bundle}': "):
-        ObjectStore("https://localhost:1", allowed_buckets=(), connections=2)
+        ObjectStore("https://localhost:1", connections=2)
