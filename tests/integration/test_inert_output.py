@@ -24,10 +24,9 @@ from support.hostile import HOSTILE, SECRET, TEXT, URL, Receiver, harmless, serv
 
 from maskq import Client, webhooks
 from maskq.cli import build, main
-from maskq.contract import FailureCode, JobFailure, JobResult
+from maskq.contract import FailureCode, JobFailure, JobResult, Output
 from maskq.contract.ids import new_token
 from maskq.contract.models import ServingWorker
-from maskq.contract.places import S3Place
 from maskq.ledger import Ledger, calls, keys, models
 from maskq.settings import Settings
 from maskq_worker.webhooks import Deliverer, WebhookSettings
@@ -122,18 +121,19 @@ class World:
         return job_id
 
     def _result(self) -> JobResult:
-        place = f"s3://{self.client.settings.s3_bucket}/{self.client.settings.output_prefix}/{TEXT}"
+        record = self.client.get(self.succeeded).refresh()
+        place = self.client.session.layout.of(record).output(self._token, Output.MASK)
         mask = PIL.Image.new("P", (4, 3))
         mask.putpalette([0, 0, 0])
         png = io.BytesIO()
         mask.save(png, "PNG")
-        self.client.objects.put(S3Place.parse(f"{place}/mask.png"), png.getvalue(), "image/png")
+        self.client.objects.put(place, png.getvalue(), "image/png")
         return JobResult(
             width=4,
             height=3,
             model=MODEL,
             model_revision=TEXT,
-            outputs={"mask": f"{place}/mask.png"},
+            outputs={Output.MASK: str(place)},
             labels={0: TEXT},
             notes=[TEXT],
             timings_ms={TEXT: 1.0},
@@ -297,7 +297,8 @@ def test_documents_hold_the_text_whole(world: World, maskq: Maskq) -> None:
 def test_a_page_shows_what_would_be_hidden(
     world: World, maskq: Maskq, names: dict[str, str]
 ) -> None:
-    assert maskq("view", world.succeeded, "--out", names["page"])[0] == 0
+    ran = maskq("view", world.succeeded, "--out", names["page"])
+    assert ran[0] == 0, ran
     harmless(Path(names["page"]).read_text(encoding="utf-8"))
 
 

@@ -280,8 +280,10 @@ def _dataset(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     return folder, made
 
 
+@pytest.mark.other_tools
 def test_supervision_reads_every_mask(tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision")
+    import supervision
+
     folder, made = _dataset(tmp_path)
     dataset = supervision.DetectionDataset.from_coco(
         str(folder / "images" / "jobs"), str(folder / "annotations" / "instances_jobs.json")
@@ -296,9 +298,11 @@ def test_supervision_reads_every_mask(tmp_path: Path) -> None:
         assert np.array_equal(seen, mask)
 
 
+@pytest.mark.other_tools
 @pytest.mark.parametrize("task", ["instances", "panoptic"])
 def test_datumaro_reads_every_mask(task: str, tmp_path: Path) -> None:
-    datumaro = pytest.importorskip("datumaro")
+    import datumaro
+
     folder, made = _dataset(tmp_path)
     dataset = datumaro.Dataset.import_from(str(folder), f"coco_{task}")
     labels = dataset.categories()[datumaro.AnnotationType.label]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
@@ -24,7 +24,7 @@ def router(feed: EventFeed, authorizer: Authorizer) -> APIRouter:
     """The route of the event stream."""
     router = APIRouter(prefix="/v1/events", tags=["events"])
     reads = Depends(authorizer.needs(Scope.READ))
-    stream = {
+    stream: dict[int | str, dict[str, Any]] = {
         200: {
             "description": "`id:` is the cursor, `event:` the type, `data:` a CloudEvent in JSON.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
