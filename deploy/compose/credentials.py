@@ -21,12 +21,14 @@ PLACEHOLDER = ">CHANGE-ME"
 REDIS_ROLES = ("publisher", "reader", "worker", "webhooks", "gateway")
 # The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key: there a publisher may
 # write outputs, too. `masks` is the output prefix of examples/uploads.toml.
+_PUBLISHES = [
+    *("Read:maskq/maskq/*", "Write:maskq/maskq/*", "List:maskq"),
+    *("Read:maskq/masks/*", "Write:maskq/masks/*"),
+]
 S3_RIGHTS = {
     "admin": ["Admin"],  # makes the bucket
-    "publisher": [
-        *("Read:maskq/maskq/*", "Write:maskq/maskq/*", "List:maskq"),
-        *("Read:maskq/masks/*", "Write:maskq/masks/*"),
-    ],
+    "publisher": _PUBLISHES,
+    "gateway": _PUBLISHES,  # for callers of the HTTP API
     "reader": ["Read:maskq/maskq/*", "Read:maskq/masks/*"],
     "worker": ["Read:maskq", "Write:maskq/maskq/*", "Write:maskq/masks/*", "List:maskq"],
 }

@@ -58,7 +58,7 @@ def test_no_password_serves_twice(credentials: ModuleType) -> None:
     found += [(credentials.SECRETS / "redis" / name).read_text() for name in ("admin", "health")]
     found += [one["credentials"][0]["secretKey"] for one in keys]
     found.append((credentials.SECRETS / "gateway" / "trigger-token").read_text())
-    assert len(set(found)) == len(found) == 12
+    assert len(set(found)) == len(found) == 13
     assert all(len(password) >= 32 for password in found)
 
 
@@ -72,7 +72,7 @@ def test_a_role_s_volume_holds_its_own_passwords(credentials: ModuleType) -> Non
         "reader": ["aws", "redis-url"],
         "worker": ["aws", "redis-url"],
         "webhooks": ["redis-url", "webhook-secret"],
-        "gateway": ["redis-url", "trigger-token"],
+        "gateway": ["aws", "redis-url", "trigger-token"],
     }
     secret = (credentials.SECRETS / "webhooks" / "webhook-secret").read_text()
     assert webhooks.keys_of(secret)
