@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import statistics
@@ -38,6 +39,15 @@ class Fleet:
     def __init__(self, stack: Stack, client: Client) -> None:
         self.stack = stack
         self.client = client
+
+    def stored_image(self) -> str:
+        """Where an image is that jobs of every tenant may read: outside the deployment's own prefix."""
+        buffer = io.BytesIO()
+        IMAGE.save(buffer, "PNG")
+        bucket = self.client.settings.s3_bucket
+        store = self.stack.s3.client()
+        store.put_object(Bucket=bucket, Key="photos/photo.png", Body=buffer.getvalue())
+        return f"s3://{bucket}/photos/photo.png"
 
     def kill_and_replace(self, worker: Worker) -> None:
         """SIGKILL; the next process starts at once, as an orchestrator has it."""

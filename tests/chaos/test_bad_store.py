@@ -68,7 +68,7 @@ class Tenants:
         self.worker = fleet.stack.start_worker(
             {"MASKQ_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         )
-        self.photo = fleet.client.submit(IMAGE).refresh().request.image_uri
+        self.photo = fleet.stored_image()
         plain, buffer = fleet.stack.s3.client(), io.BytesIO()
         IMAGE.save(buffer, "PNG")
         plain.create_bucket(Bucket="bad")

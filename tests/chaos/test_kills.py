@@ -28,7 +28,8 @@ def test_2000_jobs_with_a_worker_killed_every_3_s(
             for p in ("high", "normal", "low")
             for t in ("acme", "beta", "ceres", None)
         ]
-        place = fleet.client.submit(IMAGE).refresh().request.image_uri
+        fleet.client.submit(IMAGE)
+        place = fleet.stored_image()
         ids = [fleet.client.submit(place, **chance.choice(options)).id for _ in range(JOBS - 1)]  # type: ignore[arg-type]
 
         # When a worker is killed every 3 s until all have ended

@@ -43,7 +43,7 @@ def test_one_tenant_s_backlog_delays_another_by_its_share_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with fleet_of(tmp_path, monkeypatch, workers=1, concurrency=CONCURRENCY) as fleet:
-        place = fleet.client.submit(IMAGE).refresh().request.image_uri
+        place = fleet.stored_image()
         for _ in range(1000):
             fleet.client.submit(place, tenant="large")
         small = [fleet.client.submit(place, tenant="small") for _ in range(40)]
