@@ -22,13 +22,14 @@ from maskq import FailureCode, JobRecord, JobStatus
 from maskq_standalone.ports import free_port, listens
 
 GOOD, BAD = 240, 80  # jobs a round; a refusal costs the worker 0.7 ms of processor time
+BAD_BUCKET = r"^[A-Z]+ /bad/"  # not the folder of the tenant `bad` in the deployment's own bucket
 REFUSALS = {
-    "403 AccessDenied": Rule("/bad/", status=403, code="AccessDenied"),
-    "403 InvalidObjectState": Rule("/bad/", status=403, code="InvalidObjectState"),
+    "403 AccessDenied": Rule(BAD_BUCKET, status=403, code="AccessDenied"),
+    "403 InvalidObjectState": Rule(BAD_BUCKET, status=403, code="InvalidObjectState"),
 }
 OUTAGES = {
-    "503 SlowDown": Rule("/bad/", status=503, code="SlowDown"),
-    "hangs": Rule("/bad/", do="hang"),
+    "503 SlowDown": Rule(BAD_BUCKET, status=503, code="SlowDown"),
+    "hangs": Rule(BAD_BUCKET, do="hang"),
 }
 FRONT = Path(__file__).parents[1] / "support" / "s3_front.py"
 
