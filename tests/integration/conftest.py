@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from maskq_standalone.redis_server import RedisServer
     from maskq_standalone.s3_server import S3Server
+    from maskq_worker.model import Segmenter
 
 
 @pytest.fixture
@@ -29,3 +30,15 @@ def environment(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    """A model of milliseconds with random weights, on the CPU."""
+    from bench.checkpoints import write_smallest
+
+    from maskq_worker.model import load_segmenter
+    from maskq_worker.settings import WorkerSettings
+
+    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from celery.exceptions import Ignore
 from integration.test_pipeline import Bench
 
@@ -17,7 +16,7 @@ from maskq.contract.places import S3Place
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls
 from maskq_worker import intake
-from maskq_worker.model import Segmenter, load_segmenter
+from maskq_worker.model import Segmenter
 from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
 
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
 ODD_IDS = ["incoming", "..", ".", "2026", "order-7", "a/b", "ünï code", "x:y", "A" * 255]
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture

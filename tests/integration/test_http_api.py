@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import urllib3
-from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench
 from PIL import Image
 from support.http_api import Api, serving
@@ -18,8 +17,7 @@ from support.http_api import Api, serving
 from maskq import Client
 from maskq_gateway.server import application
 from maskq_gateway.settings import GatewaySettings
-from maskq_worker.model import Segmenter, load_segmenter
-from maskq_worker.settings import WorkerSettings
+from maskq_worker.model import Segmenter
 
 UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"
 
@@ -28,12 +26,6 @@ def png(colour: str = "teal", size: tuple[int, int] = (60, 40)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture

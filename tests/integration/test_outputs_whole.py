@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench, names_under
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -34,8 +33,7 @@ from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
 from maskq.contract.places import S3Place
 from maskq.ledger import calls
-from maskq_worker.model import Segmenter, load_segmenter
-from maskq_worker.settings import WorkerSettings
+from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
@@ -45,12 +43,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 EVERY = frozenset(Output)
 TOKEN = "a-dead-attempt-s"
 FILES = {"mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json"}
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from celery.exceptions import Ignore
 from PIL import Image
 
@@ -23,7 +22,7 @@ from maskq_worker import intake
 from maskq_worker.batcher import MicroBatcher
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder
 from maskq_worker.leases import Leases
-from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, Scored, Segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.pipeline import Pipeline
 from maskq_worker.settings import WorkerSettings
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
 TOKEN = "a-dead-attempt-s"
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 class Bench:

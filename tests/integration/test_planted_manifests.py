@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench
 from PIL import Image
 
@@ -20,19 +19,12 @@ from maskq.contract.places import S3Place
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, StorageLayout
 from maskq.ledger import calls
 from maskq_worker.errors import PermanentError
-from maskq_worker.model import Segmenter, load_segmenter
+from maskq_worker.model import Segmenter
 from maskq_worker.object_store import ObjectStore, TooLarge
 from maskq_worker.retention import Retention
-from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from integration.test_pipeline import Bench
 from PIL import Image
 from support.s3_front import Rule, S3Front
@@ -22,21 +21,14 @@ from maskq.contract.places import S3Place
 from maskq.ledger import calls
 from maskq_standalone.ports import free_port
 from maskq_worker.bootstep import ModelStep
-from maskq_worker.model import Segmenter, load_segmenter
+from maskq_worker.model import Segmenter
 from maskq_worker.object_store import ObjectStore
 from maskq_worker.retention import Retention
-from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
 WAIT_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture

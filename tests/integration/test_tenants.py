@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from integration.test_cli_edges import run as command
 from integration.test_pipeline import Bench
 from PIL import Image
@@ -18,19 +17,12 @@ from support.s3_front import Rule, S3Front
 
 from maskq import AsyncClient, Client, FailureCode, InvalidRequest, Job, JobFailed, JobNotFound
 from maskq.contract.places import S3Place
-from maskq_worker.model import Segmenter, load_segmenter
-from maskq_worker.settings import WorkerSettings
+from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
     from maskq_standalone.s3_server import S3Server
 
 PHOTO = Image.new("RGB", (60, 40), "teal")
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
 
 
 @pytest.fixture
