@@ -24,7 +24,7 @@ from bench.checkpoints import write_large
 from maskq import Client
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
-from maskq_worker.model.checkpoint import resolve
+from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.masks import untied_differences
 
 SHAPES = (

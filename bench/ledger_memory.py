@@ -14,7 +14,7 @@ from pathlib import Path
 from maskq.contract import JobResult, SegmentRequest
 from maskq.contract.ids import new_id, new_token
 from maskq.ledger import Ledger, calls
-from maskq_standalone.redis_server import RedisServer, find
+from maskq_standalone.servers.redis import RedisServer, find
 
 PREFIX = "maskq"
 MODEL = "Intel/dpt-large-ade"

@@ -24,14 +24,14 @@ from bench import report
 from bench.checkpoints import write_smallest
 from maskq import Client
 from maskq.contract import Output
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker import imaging, outputs
-from maskq_worker.cpu import cpu_environment
 from maskq_worker.model import load_segmenter
-from maskq_worker.object_store import ObjectStore
+from maskq_worker.process.cpu import cpu_environment
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage.object_store import ObjectStore
 
 WARM_UP = 5
 

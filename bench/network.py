@@ -86,7 +86,7 @@ def difference(ways: dict[str, Forward]) -> float:
 def demo() -> tuple[Any, int]:
     """The network, and the side of its input in px."""
     import maskq_standalone
-    from maskq_worker.model.loading import load_network
+    from maskq_worker.model.checkpoint.loading import load_network
 
     directory = Path(maskq_standalone.__file__).parent / "demo" / "checkpoint"
     settings = json.loads((directory / "preprocessor_config.json").read_text())

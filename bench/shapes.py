@@ -25,9 +25,9 @@ from bench.checkpoints import write_smallest
 from bench.report import table, write
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
-from maskq_worker.memory import give_back
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.outputs import encode
+from maskq_worker.process.malloc import give_back
 from maskq_worker.settings import WorkerSettings
 
 # Those of `encode`, each alone: one pass over all of them would hide which one costs.

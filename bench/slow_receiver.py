@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.checkpoints import write_smallest
 from maskq import Client
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 

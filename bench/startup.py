@@ -84,8 +84,8 @@ def start(model: str, started: float) -> Figures:
 
     done("Python")
     import maskq_worker.__main__
-    import maskq_worker.bootstep
-    import maskq_worker.tasks  # noqa: F401 (what Celery imports for a worker)
+    import maskq_worker.broker.bootstep
+    import maskq_worker.broker.tasks  # noqa: F401 (what Celery imports for a worker)
 
     done("a worker's imports")
     import torch  # noqa: F401

@@ -30,7 +30,7 @@ from maskq import AsyncClient, Client
 from maskq.contract import JobResult
 from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls
-from maskq_standalone.redis_server import RedisServer, find
+from maskq_standalone.servers.redis import RedisServer, find
 
 PREFIX = "waits"
 MODEL = "none"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from maskq_standalone.redis_server import RedisServer
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.redis import RedisServer
+    from maskq_standalone.servers.s3 import S3Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +49,7 @@ def _no_settings_from_outside() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """`.url`; the wheel's own server, so that every machine tests the same version."""
-    from maskq_standalone.redis_server import RedisServer, find
+    from maskq_standalone.servers.redis import RedisServer, find
 
     directory = tmp_path_factory.mktemp("redis")
     server = RedisServer(directory, password=secrets.token_urlsafe(), binary=find(pinned=True))
@@ -63,7 +63,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """`.endpoint_url`, `.bucket`, `.environment` (the credentials), `.client()`."""
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
     server = S3Server(
         tmp_path_factory.mktemp("s3"),

@@ -30,7 +30,7 @@ from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.events import EVENT_DATA
 from maskq.settings import KNOWN, PREFIX, Settings
-from maskq_gateway.rules import Rule
+from maskq_gateway.rules.rule import Rule
 from maskq_worker import outputs
 
 ROOT = Path(__file__).parents[1]

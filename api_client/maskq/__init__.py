@@ -6,9 +6,9 @@ with Client.from_env() as client:
     result.mask().save("mask.png")
 """
 
-from maskq.client.core import AsyncClient, Client
+from maskq.client.client import AsyncClient, Client
 from maskq.client.job import AsyncBatch, AsyncJob, Batch, Job
-from maskq.client.result import AsyncResult, Result
+from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
 from maskq.contract.models import DefaultModel, ServedModel, ServingWorker
 from maskq.errors import (

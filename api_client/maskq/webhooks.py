@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from maskq import environment
 from maskq.contract import Event
-from maskq.contract.signing import (
+from maskq.contract.webhooks.signing import (
     ID,
     SECRET_PREFIX,
     SIGNATURE,

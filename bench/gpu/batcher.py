@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.gpu.subject import Subject
 from bench.gpu.timing import release
-from maskq_worker.batcher import MicroBatcher
+from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.process.capacity import Sizes, sizes
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import Sizes, sizes
 
 SECONDS = 6.0
 

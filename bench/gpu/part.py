@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.gpu.subject import Subject
-from maskq_standalone.children import Child
+from maskq_standalone.children.child import Child
 
 CHECKPOINT = "dpt"  # in the folder, written before the first part
 _KNOWN = "known.json"  # in the folder: what parts found that later ones need

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_standalone.demo.scenes import draw
+from maskq_worker.model.checkpoint.loading import load_network, load_source
 from maskq_worker.model.cuda import Cuda, load_cuda
 from maskq_worker.model.cuda.graphs import Captured, Compute
 from maskq_worker.model.cuda.precision import exact_float32
-from maskq_worker.model.loading import load_network, load_source
 from maskq_worker.model.network import Network
 from maskq_worker.model.preprocess import Preprocessor
 

@@ -26,7 +26,7 @@ from bench.peers.ours import Maskq, Maskq8, calibrate
 from bench.peers.plain import Model
 from bench.peers.rounds import Rounds
 from maskq_standalone.stack import Stack
-from maskq_worker.model.checkpoint import resolve
+from maskq_worker.model.checkpoint.folder import resolve
 
 KINDS: Final[dict[str, type[Contender]]] = {
     "maskq": Maskq,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.peers.setup import Setup
-from maskq_standalone.children import Child, ChildError
+from maskq_standalone.children.child import Child, ChildError
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import is_foreign

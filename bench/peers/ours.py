@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from bench.peers.contender import WAIT_S, Contender
 from maskq import Client
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.workers import DRAIN_S, Worker
-from maskq_worker.model.checkpoint import resolve
+from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.openvino import cache, quantize
 
 SEEDS = range(8_000_000, 8_000_018)  # of scenes that nobody else draws

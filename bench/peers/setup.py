@@ -28,7 +28,7 @@ class Setup:
 
     def environment(self) -> dict[str, str]:
         # Here, since the peers' own processes need nothing of maskq's.
-        from maskq_worker.cpu import SPINS
+        from maskq_worker.process.cpu import SPINS
 
         threads = {"OMP_NUM_THREADS": str(self.threads), "GOMP_SPINCOUNT": SPINS}
         return {VARIABLE: json.dumps(asdict(self)), **threads}

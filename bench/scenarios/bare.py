@@ -29,8 +29,8 @@ import numpy as np
 
 from bench.scenarios.pictures import PLAIN, scene
 from bench.scenarios.service import ROOT, Service
-from maskq_worker.cpu import cpu_environment
-from maskq_worker.sizes import sizes
+from maskq_worker.process.capacity import sizes
+from maskq_worker.process.cpu import cpu_environment
 
 if TYPE_CHECKING:
     from maskq_worker.model import ModelInput, Segmenter

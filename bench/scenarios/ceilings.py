@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from bench.scenarios.service import ROOT, Service
 from maskq.contract import JobRecord, Output
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import MANIFEST
-from maskq_worker.object_store import ObjectStore
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage.object_store import ObjectStore
 
 _THREADS = 8
 

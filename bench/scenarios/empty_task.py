@@ -18,10 +18,10 @@ from typing import Any
 from celery.platforms import SecurityWarning
 
 from maskq.ledger import Ledger, RedisUrl, calls, keys
-from maskq_worker.bootstep import ModelStep
-from maskq_worker.celery_app import make_app
+from maskq_worker.broker.app import make_app
+from maskq_worker.broker.bootstep import ModelStep
+from maskq_worker.process.capacity import sizes
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import sizes
 
 _MODEL = "empty"
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from bench.scenarios.processes import cpu_s, with_children
 from bench.scenarios.service import ROOT, Service
-from maskq.contract.places import S3Place
-from maskq_standalone.children import Child
+from maskq.contract.locations import S3Place
+from maskq_standalone.children.child import Child
 
 _PATIENCE_S = 600.0
 _WORKER = (

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bench.scenarios.service import Service
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.demo.scenes import draw
 
 PLAIN = (640, 480)  # px, of the images of scenarios that do not say otherwise

@@ -24,9 +24,9 @@ from typing import Any
 from bench.null_model import without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
-from maskq_worker import bootstep
+from maskq_worker.broker import bootstep
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
-from maskq_worker.object_store import ObjectStore
+from maskq_worker.storage.object_store import ObjectStore
 
 REQUESTS_EVERY_S = 0.2
 _REQUESTS = ("get", "find", "put", "create", "delete", "list_of")

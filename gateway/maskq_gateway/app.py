@@ -15,14 +15,15 @@ from maskq import Client
 from maskq.contract.failures import FailureCode
 from maskq.errors import InvalidRequest
 from maskq.ledger.calls import Call
-from maskq_gateway import notifications, problems
+from maskq_gateway import problems
 from maskq_gateway.access import Tokens
-from maskq_gateway.notifications import NotAnEvent
 from maskq_gateway.problems import Problem
-from maskq_gateway.rules import Rules
+from maskq_gateway.rules.rule import Rules
+from maskq_gateway.rules.triggers import Refused, Skipped, Started, Triggers
 from maskq_gateway.settings import GatewaySettings
-from maskq_gateway.sns import SnsRefused, Verifier
-from maskq_gateway.triggers import Refused, Skipped, Started, Triggers
+from maskq_gateway.sources import notifications
+from maskq_gateway.sources.notifications import NotAnEvent
+from maskq_gateway.sources.sns import SnsRefused, Verifier
 
 logger = logging.getLogger(__name__)
 

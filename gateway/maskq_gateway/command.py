@@ -57,7 +57,7 @@ def sqs(
 ) -> None:
     """Take notifications out of an SQS queue; each upload that a rule takes starts a job."""
     from maskq_gateway.settings import GatewaySettings
-    from maskq_gateway.sqs import serve
+    from maskq_gateway.sqs.process import serve
 
     chosen = {"trigger_queue_url": queue_url} if queue_url else {}
     with starting():

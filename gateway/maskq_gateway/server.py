@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from maskq import AsyncClient, Client
 from maskq.errors import InvalidRequest
 from maskq.inert import log_to_stderr, print_error
-from maskq.ledger.requirements import Role, refuse_unfit
+from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq_gateway import problems
 from maskq_gateway.api import add_api

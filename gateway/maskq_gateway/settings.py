@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.errors import InvalidRequest
 from maskq.settings import Settings
-from maskq_gateway.rules import Rules
+from maskq_gateway.rules.rule import Rules
 
 _SHORTEST_TOKEN = 16
 

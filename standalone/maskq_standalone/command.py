@@ -37,7 +37,7 @@ def up(
 ) -> None:
     """Redis, an S3 server and workers on this machine, until SIGTERM or Ctrl-C."""
     require("standalone", "maskq up")
-    from maskq_standalone.up import run
+    from maskq_standalone.commands.up import run
 
     raise typer.Exit(
         run(
@@ -60,7 +60,7 @@ def demo(
 ) -> None:
     """The main job on an embedded Redis and S3: drawn scenes and photographs, segmented by a worker."""
     require("standalone", "maskq demo")
-    from maskq_standalone.showcase import run
+    from maskq_standalone.commands.demo_run import run
 
     raise typer.Exit(
         run(

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from maskq.contract import api_keys as contract
 from maskq.contract.api_keys import ApiKey, Scope
 from maskq.errors import MaskqError
-from maskq.ledger import Ledger, api_keys
+from maskq.ledger import Ledger
+from maskq.ledger.calls import api_keys
 from maskq.settings import Settings
-from maskq_standalone.children import ChildError
+from maskq_standalone.children.child import ChildError
 from maskq_standalone.ports import LOOPBACK
 
 

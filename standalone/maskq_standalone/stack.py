@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from maskq import environment
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.process import EX_CONFIG
 from maskq.settings import KNOWN
-from maskq_standalone import http_api, redis_server, uploads
-from maskq_standalone.children import Child, ChildError, Stopped, explain
-from maskq_standalone.directory import Credentials, Lock
+from maskq_standalone import http_api, uploads
+from maskq_standalone.children.child import Child, ChildError, Stopped, explain
+from maskq_standalone.children.restarts import Restarts
 from maskq_standalone.ports import free_port
-from maskq_standalone.redis_server import RedisServer
-from maskq_standalone.restarts import Restarts
-from maskq_standalone.s3_server import S3Server
-from maskq_standalone.server import Server
+from maskq_standalone.servers import redis
+from maskq_standalone.servers.redis import RedisServer
+from maskq_standalone.servers.s3 import S3Server
+from maskq_standalone.servers.server import Server
+from maskq_standalone.state_dir import Credentials, Lock
 from maskq_standalone.workers import (
     COMMAND,
     DRAIN_S,
@@ -30,7 +31,7 @@ from maskq_standalone.workers import (
     Worker,
     gpu_environments,
 )
-from maskq_worker.cpu import cpu_environment
+from maskq_worker.process.cpu import cpu_environment
 
 Report = Callable[[str], None]
 # Set by the stack itself, so not taken from the environment it was started in.
@@ -78,7 +79,7 @@ class Stack:
         webhooks: whether a process posts what is owed to receivers.
         rules: a file that says which uploads start which jobs.
         http_api: whether a gateway serves the HTTP API, on a free port.
-        redis_binary, pinned: see redis_server.find. worker_command: instead of the real worker.
+        redis_binary, pinned: see redis.find. worker_command: instead of the real worker.
         drain_s: how long a worker may finish its jobs when the stack stops.
         report: takes one line for each thing that became ready, died or came back.
         """
@@ -264,7 +265,7 @@ class Stack:
         self.redis = RedisServer(
             self.directory / "redis",
             password=credentials.redis_password,
-            binary=redis_server.find(self._redis_binary, pinned=self._pinned),
+            binary=redis.find(self._redis_binary, pinned=self._pinned),
             log=logs / "redis.log",
             keep_open=self._held(),
         )
@@ -400,7 +401,7 @@ class Stack:
 
 def _inherited() -> dict[str, str]:
     """Settings of this process, with files read: children may get other values for some of them."""
-    return environment.resolved(KNOWN, leave_out=(*OWN, redis_server.SETTING))
+    return environment.resolved(KNOWN, leave_out=(*OWN, redis.SETTING))
 
 
 def _no_proxy() -> dict[str, str]:

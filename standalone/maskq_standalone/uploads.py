@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maskq.contract.places import S3Place
-from maskq_standalone.children import ChildError
-from maskq_standalone.s3_server import S3Server
+from maskq.contract.locations import S3Place
+from maskq_standalone.children.child import ChildError
+from maskq_standalone.servers.s3 import S3Server
 
 COMMAND = (sys.executable, "-m", "maskq_gateway.sqs")
 QUEUE = "maskq-uploads"
@@ -21,7 +21,7 @@ QUEUE = "maskq-uploads"
 def watched(rules: Path, own_output: S3Place) -> set[str]:
     """The buckets that the rules watch. Raises ChildError with the first mistake in the file."""
     from maskq.errors import InvalidRequest
-    from maskq_gateway.rules import Rules
+    from maskq_gateway.rules.rule import Rules
 
     try:
         return {rule.bucket for rule in Rules.load(rules, own_output=own_output).each}

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskq_standalone.children import Child, ChildError, explain, never
-from maskq_standalone.restarts import Restarts
-from maskq_worker import gpus
+from maskq_standalone.children.child import Child, ChildError, explain, never
+from maskq_standalone.children.restarts import Restarts
+from maskq_worker.process import gpus
 
 COMMAND = (sys.executable, "-m", "maskq_worker")
 WEBHOOKS_COMMAND = (sys.executable, "-m", "maskq_worker.webhooks")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from maskq_worker import bootstep
 from maskq_worker.__main__ import main
+from maskq_worker.broker import bootstep
 
 DRAIN_S = 2.0
 

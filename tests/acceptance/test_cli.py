@@ -16,8 +16,8 @@ from acceptance.test_bad_input import jpeg
 from PIL import Image
 
 from maskq import Client, JobFailed, webhooks
-from maskq.contract.places import S3Place
-from maskq_standalone import pictures
+from maskq.contract.locations import S3Place
+from maskq_standalone.commands import pictures
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from maskq import Client, JobStatus, UnknownModel
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.stack import Stack
 
 IMAGE = Image.new("RGB", (64, 48), "teal")

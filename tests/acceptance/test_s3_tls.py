@@ -10,7 +10,7 @@ from PIL import Image
 from support.tls import Authority, TlsProxy
 
 from maskq import Client
-from maskq_standalone.children import ChildError
+from maskq_standalone.children.child import ChildError
 from maskq_standalone.stack import Stack
 
 

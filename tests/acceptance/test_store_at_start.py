@@ -12,7 +12,7 @@ from PIL import Image
 from support.s3_front import Rule, S3Front
 
 from maskq import Client
-from maskq_standalone.children import ChildError
+from maskq_standalone.children.child import ChildError
 from maskq_standalone.stack import Stack
 
 MARK = r"\.maskq-conditional-write"

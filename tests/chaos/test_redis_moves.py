@@ -23,7 +23,7 @@ from support.tls import Authority, TlsProxy
 from urllib3.exceptions import HTTPError
 
 from maskq import Client, JobStatus, MaskqError
-from maskq_standalone.children import Child
+from maskq_standalone.children.child import Child
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import WEBHOOKS_COMMAND, Worker

@@ -16,16 +16,16 @@ from pydantic import ValidationError
 from maskq import webhooks
 from maskq.contract import SegmentRequest
 from maskq.contract.jobs import Manifest
-from maskq.contract.mistakes import sentence
-from maskq.contract.places import S3Place
-from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
+from maskq.contract.locations import S3Place
+from maskq.contract.validation import sentence
+from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import InvalidRequest, StoreUnavailable, WebhookRefused
 from maskq.inert import printable, without_secrets
-from maskq_gateway import notifications
-from maskq_gateway.notifications import NotAnEvent, ObjectCreated
-from maskq_gateway.rules import Rules
-from maskq_gateway.sns import SnsRefused, Verifier
-from maskq_worker import envelope
+from maskq_gateway.rules.rule import Rules
+from maskq_gateway.sources import notifications
+from maskq_gateway.sources.notifications import NotAnEvent, ObjectCreated
+from maskq_gateway.sources.sns import SnsRefused, Verifier
+from maskq_worker.broker import envelope
 from maskq_worker.errors import PermanentError
 from maskq_worker.imaging import decode
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from maskq import Client
 from maskq.cli.bulk.manifest import Manifest
-from maskq.contract.places import S3Place, http_url
+from maskq.contract.locations import S3Place, http_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.ledger import RedisUrl
 from maskq.safe_http import outbound
 from maskq.settings import Settings
 from maskq_gateway.access import Tokens
 from maskq_gateway.settings import GatewaySettings
-from maskq_standalone.redis_server import RedisServer
-from maskq_worker.envelope import milliseconds
+from maskq_standalone.servers.redis import RedisServer
+from maskq_worker.broker.envelope import milliseconds
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.webhooks import WebhookSettings, retry_after_s
 

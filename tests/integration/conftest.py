@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from maskq_standalone.redis_server import RedisServer
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.redis import RedisServer
+    from maskq_standalone.servers.s3 import S3Server
     from maskq_worker.model import Segmenter
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from maskq import AsyncClient, Client, JobFailed, MaskqError
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 
 CHILDREN = 4

@@ -23,7 +23,7 @@ from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls, keys
 from maskq.ledger.calls import Claimed, Limits, ReleaseOutcome, Submitted, Swept
 from maskq.ledger.scripts import script
-from maskq_standalone.redis_server import RedisServer, find
+from maskq_standalone.servers.redis import RedisServer, find
 
 MODEL = "demo"
 LEASE_S = 100.0  # a test on a busy machine must never see one run out by itself

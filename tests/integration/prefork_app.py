@@ -7,7 +7,7 @@ import os
 from celery import Celery
 
 from maskq import Client, JobFailed
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 
 client = Client.from_env()
 client.list(limit=1)

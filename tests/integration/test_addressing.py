@@ -14,15 +14,15 @@ from support.s3_front import S3Front
 
 from maskq import Client, InvalidRequest, s3
 from maskq.contract.ids import new_id, new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
-from maskq_worker import fast_store
-from maskq_worker.fast_store import FastStore
-from maskq_worker.object_store import ObjectStore
+from maskq_worker.storage import obstore_client
+from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.storage.obstore_client import FastStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 ENDPOINT = "http://s3.test"  # its buckets are hosts below it; the emulator understands both
 
@@ -99,7 +99,7 @@ def test_obstore_goes_where_boto3_goes_at_aws(
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     client = s3.connect(None, addressing=addressing)
-    fast = FastStore(client)._store_for(S3Place("photos", "1.jpg"), fast_store._SMALL)
+    fast = FastStore(client)._store_for(S3Place("photos", "1.jpg"), obstore_client._SMALL)
     assert fast is not None
     assert fast.config["endpoint"] == f"https://{host}"
     asked = []

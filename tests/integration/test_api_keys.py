@@ -8,7 +8,7 @@ import pytest
 
 from maskq import Client, InvalidRequest, JobNotFound
 from maskq.contract.api_keys import Credentials, Scope
-from maskq.ledger import api_keys
+from maskq.ledger.calls import api_keys
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from envelopes import envelope
 from kombu import Connection, Consumer, Queue
 
 from maskq.ledger import RedisUrl, keys
-from maskq_worker.broker import Inbox, Transport
-from maskq_worker.envelope import is_ticket
-from maskq_worker.slots import Slots
+from maskq_worker.broker.envelope import is_ticket
+from maskq_worker.broker.slots import Slots
+from maskq_worker.broker.transport import Inbox, Transport
 
 from . import ledger_desk
 from .ledger_desk import MODEL, Desk

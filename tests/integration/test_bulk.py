@@ -37,15 +37,15 @@ from maskq import (
 from maskq.cli import main
 from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 from maskq.settings import Settings
-from maskq_standalone.redis_server import RedisServer, find
+from maskq_standalone.servers.redis import RedisServer, find
 from maskq_worker.model import load_segmenter
 from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 MASKQ = Path(sys.executable).with_name("maskq")
 MODEL = "demo"

@@ -12,16 +12,16 @@ from integration.test_pipeline import Bench
 
 from maskq import AsyncClient, Client, FailureCode, JobNotFound, JobStatus
 from maskq.contract.ids import is_own_id, new_id
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls
-from maskq_worker import intake
+from maskq_worker.broker import celery_callers
+from maskq_worker.jobs.retention import Retention
 from maskq_worker.model import Segmenter
-from maskq_worker.retention import Retention
 from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 ODD_IDS = ["incoming", "..", ".", "2026", "order-7", "a/b", "ünï code", "x:y", "A" * 255]
 
@@ -30,7 +30,7 @@ ODD_IDS = ["incoming", "..", ".", "2026", "order-7", "a/b", "ünï code", "x:y",
 def bench(
     segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
     monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "1000")
     made = Bench(segmenter)
     yield made
@@ -46,7 +46,7 @@ def client(bench: Bench) -> Iterator[Client]:
 def send(bench: Bench, task_id: str, image: str) -> dict[str, Any]:
     """What a worker's task does with a caller's message, or with the ledger's answer to it."""
     args = [{"image_uri": image}]
-    return intake.answer(bench.pipeline.persist, bench.settings, {"id": task_id}, args, {})
+    return celery_callers.answer(bench.pipeline.persist, bench.settings, {"id": task_id}, args, {})
 
 
 def accepted(bench: Bench, task_id: str, image: str) -> None:

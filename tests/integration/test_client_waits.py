@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maskq import AsyncClient, Client, JobFailed, JobNotFound, StoreUnavailable, WaitTimeout
-from maskq.ledger import Ledger, keys, slots
+from maskq.ledger import Ledger, keys
+from maskq.ledger.connections import slots
 
 from . import ledger_desk
 from .ledger_desk import Desk

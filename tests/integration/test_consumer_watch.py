@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from maskq.errors import StoreUnavailable
-from maskq_worker import consumer_watch, slots
-from maskq_worker.consumer_watch import ConsumerWatch
-from maskq_worker.leases import Held
-from maskq_worker.slots import Slots
+from maskq_worker.broker import consumer_watch, slots
+from maskq_worker.broker.consumer_watch import ConsumerWatch
+from maskq_worker.broker.slots import Slots
+from maskq_worker.jobs.leases import Held
 
 from . import ledger_desk
 from .ledger_desk import MODEL, Desk

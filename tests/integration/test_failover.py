@@ -23,7 +23,7 @@ from maskq.contract.ids import new_token
 from maskq.errors import StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.ledger.calls import Call
-from maskq.ledger.connection import Primary
+from maskq.ledger.connections.pools import Primary
 from maskq.settings import Settings
 
 MODEL, PREFIX = "demo", "failover"

@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from maskq import JobStatus, Output
 from maskq.contract import SegmentRequest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 from maskq_worker.model import load_segmenter
 from maskq_worker.model.masks import untied_differences

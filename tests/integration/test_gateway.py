@@ -30,13 +30,13 @@ from cryptography.x509.oid import NameOID
 
 from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import JobRecord, SegmentRequest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 from maskq_gateway.app import LARGEST_BODY, PATH, create_app
-from maskq_gateway.rules import Rules
+from maskq_gateway.rules.rule import Rules
 from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
-from maskq_gateway.sns import Verifier, canonical
+from maskq_gateway.sources.sns import Verifier, canonical
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ("the-first-token-of-all", "das-zweite-tökn-ist-lang")

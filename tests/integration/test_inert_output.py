@@ -27,7 +27,8 @@ from maskq.cli import build, main
 from maskq.contract import FailureCode, JobFailure, JobResult, Output
 from maskq.contract.ids import new_token
 from maskq.contract.models import ServingWorker
-from maskq.ledger import Ledger, calls, keys, models
+from maskq.ledger import Ledger, calls, keys
+from maskq.ledger.calls import models
 from maskq.settings import Settings
 from maskq_worker.webhooks import Deliverer, WebhookSettings
 
@@ -388,7 +389,7 @@ def test_a_setting_that_is_wrong_is_told_harmlessly(
 def test_last_words_of_a_process_are_harmless(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskq_standalone import up
+    from maskq_standalone.commands import up
 
     dying = shlex.join(["printf", "%s", TEXT])
     code = up.run(worker_command=["sh", "-c", f"{dying} >&2; exit 3"])

@@ -9,9 +9,8 @@ from integration.ledger_desk import MODEL, Desk, desk
 
 from maskq.contract import JobStatus
 from maskq.contract.models import ModelChoice, ServedModel, ServingWorker
-from maskq.ledger import models
-from maskq.ledger.calls import Limits, SubmitOutcome, Submitted
-from maskq.ledger.models import LIVE_S
+from maskq.ledger.calls import Limits, SubmitOutcome, Submitted, models
+from maskq.ledger.calls.models import LIVE_S
 
 __all__ = ["desk"]
 

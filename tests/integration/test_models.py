@@ -16,12 +16,13 @@ from celery.exceptions import Ignore
 from maskq import AsyncClient, Client, InvalidRequest, JobStatus, ServedModel, UnknownModel
 from maskq.contract.ids import new_id
 from maskq.contract.models import ModelChoice, ServingWorker
-from maskq.ledger import Ledger, calls, models
+from maskq.ledger import Ledger, calls
+from maskq.ledger.calls import models
 from maskq.settings import Settings
-from maskq_gateway.notifications import ObjectCreated
-from maskq_gateway.rules import Rule, Rules
-from maskq_gateway.triggers import Started, Triggers
-from maskq_worker.intake import SegmentRefused, answer
+from maskq_gateway.rules.rule import Rule, Rules
+from maskq_gateway.rules.triggers import Started, Triggers
+from maskq_gateway.sources.notifications import ObjectCreated
+from maskq_worker.broker.celery_callers import SegmentRefused, answer
 from maskq_worker.settings import WorkerSettings
 
 IMAGE = "s3://photos/a.png"

@@ -12,13 +12,13 @@ from obstore.exceptions import GenericError
 
 from maskq.contract import FailureCode
 from maskq.contract.ids import new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_standalone.ports import free_port
 from maskq_worker.errors import PermanentError, StoreAway, TransientError
-from maskq_worker.object_store import AlreadyThere, ObjectStore
+from maskq_worker.storage.object_store import AlreadyThere, ObjectStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 CLIENTS = ("obstore", "boto3")
 KEYS = (

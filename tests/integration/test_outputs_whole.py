@@ -31,12 +31,12 @@ from maskq import (
 from maskq.cli import build
 from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

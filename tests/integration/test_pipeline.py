@@ -15,20 +15,20 @@ from PIL import Image
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
 from maskq.contract import JobResult, SegmentRequest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
-from maskq_worker import intake
-from maskq_worker.batcher import MicroBatcher
+from maskq_worker.batching.batcher import MicroBatcher
+from maskq_worker.broker import celery_callers
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder
-from maskq_worker.leases import Leases
+from maskq_worker.jobs.leases import Leases
+from maskq_worker.jobs.runner import Pipeline
 from maskq_worker.model import ModelInput, Scored, Segmenter
-from maskq_worker.object_store import ObjectStore
-from maskq_worker.pipeline import Pipeline
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 TOKEN = "a-dead-attempt-s"
 
@@ -88,7 +88,7 @@ class Bench:
 def bench(
     segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 60.0)  # however slow this machine is
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 60.0)  # however slow this machine is
     made = Bench(segmenter)
     yield made
     made.close()
@@ -265,7 +265,7 @@ def test_after_a_while_a_thread_goes_back_to_celery(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other messages wait there."""
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
     bench.submit("a")
     bench.submit("b")
     bench.pipeline.run("smallest")
@@ -461,14 +461,14 @@ def test_an_answer_that_finds_no_record_starts_no_job(bench: Bench) -> None:
     # Given a raw caller's job, which is canceled, so that the caller's own message is sent again
     request = {"image_uri": "s3://photos/a.png"}
     with pytest.raises(Ignore):
-        intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [request], {})
+        celery_callers.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [request], {})
     bench.ledger.run(calls.cancel(bench.prefix, "a"))
     message = json.loads(bench.ledger.redis.rpop(bench.prefix))
     # When the record is deleted before that message is read
     bench.ledger.run(calls.delete(bench.prefix, "a"))
     args = json.loads(message["body"])[0]
     with pytest.raises(SegmentRefused, match="not_found"):
-        intake.answer(bench.pipeline.persist, bench.settings, message["headers"], args, {})
+        celery_callers.answer(bench.pipeline.persist, bench.settings, message["headers"], args, {})
     # Then the job is not run after all
     assert bench.ledger.run(calls.get(bench.prefix, "a")) is None
 
@@ -486,5 +486,5 @@ def test_an_answer_waits_for_a_redis_that_is_away(
         return run(call)
 
     monkeypatch.setattr(bench.ledger, "run", troubled)
-    answer = intake.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [], {})
+    answer = celery_callers.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [], {})
     assert answer["job_id"] == "a"

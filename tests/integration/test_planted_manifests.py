@@ -12,26 +12,26 @@ from integration.test_pipeline import Bench
 from PIL import Image
 
 from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
-from maskq.contract.allowed_locations import AllowedLocations, Location
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
+from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, StorageLayout
 from maskq.ledger import calls
 from maskq_worker.errors import PermanentError
+from maskq_worker.jobs.retention import Retention
 from maskq_worker.model import Segmenter
-from maskq_worker.object_store import ObjectStore, TooLarge
-from maskq_worker.retention import Retention
+from maskq_worker.storage.object_store import ObjectStore, TooLarge
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 
 @pytest.fixture
 def bench(
     segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
     made = Bench(segmenter)
     yield made
     made.close()
@@ -159,7 +159,7 @@ def test_a_manifest_of_an_earlier_job_with_the_same_id_is_not_this_one_s(bench: 
 def test_a_result_too_large_to_be_read_again_is_not_committed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.stages.MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr("maskq_worker.jobs.stages.MAX_MANIFEST_BYTES", 100)
     job_id = new_id()
     bench.submit(job_id)
     bench.pipeline.run("smallest")

@@ -17,7 +17,7 @@ from PIL import Image
 from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.ledger import calls
-from maskq_standalone.s3_server import S3Server
+from maskq_standalone.servers.s3 import S3Server
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.settings import WorkerSettings
 

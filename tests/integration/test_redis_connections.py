@@ -19,7 +19,7 @@ from maskq.contract import FailureCode
 from maskq.errors import StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.ledger.calls import Call
-from maskq_worker.celery_app import make_app
+from maskq_worker.broker.app import make_app
 from maskq_worker.settings import WorkerSettings
 
 # Celery's own: it stores by SETEX.

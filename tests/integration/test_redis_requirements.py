@@ -14,8 +14,9 @@ from support.redis_servers import Sentinel, TunedRedis, follow, running
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, StoreUnavailable
-from maskq.ledger import Ledger, calls, requirements
-from maskq.ledger.requirements import Role
+from maskq.ledger import Ledger, calls
+from maskq.ledger.connections import requirements
+from maskq.ledger.connections.requirements import Role
 from maskq_standalone.ports import free_port
 
 # Granted for comfort, or for a part of Celery's that only some callers use.

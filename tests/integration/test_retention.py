@@ -10,14 +10,14 @@ import pytest
 
 from maskq import Client
 from maskq.contract import JobResult, Output
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import Ledger, calls
 from maskq.ledger.scripts import script
-from maskq_worker.object_store import ObjectStore
-from maskq_worker.retention import Retention
+from maskq_worker.jobs.retention import Retention
+from maskq_worker.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 TOKEN = "the-second-one-s"
 

@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from support.acl_stack import INPUT_BUCKET, POLICIES, S3_ROLES, IamServer
 
-from maskq_standalone.s3_server import REGION
+from maskq_standalone.servers.s3 import REGION
 
 OWN, OTHER = "maskq", "payroll"  # buckets; the first is the deployment's
 UPLOAD = "maskq/job/input"

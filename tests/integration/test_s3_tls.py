@@ -11,13 +11,13 @@ from support.tls import Authority, TlsProxy
 
 from maskq import Client, InvalidRequest, StoreUnavailable, s3
 from maskq.contract.ids import new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_worker.errors import StoreAway
-from maskq_worker.fast_store import FastStore
-from maskq_worker.object_store import ObjectStore
+from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.storage.obstore_client import FastStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 
 @pytest.fixture

@@ -24,11 +24,12 @@ from botocore.exceptions import ClientError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from maskq_standalone import ports, up
-from maskq_standalone.children import Child, ChildError
-from maskq_standalone.redis_server import RedisBinary, RedisServer, find
-from maskq_standalone.s3_process import Door
-from maskq_standalone.s3_server import S3Server
+from maskq_standalone import ports
+from maskq_standalone.children.child import Child, ChildError
+from maskq_standalone.commands import up
+from maskq_standalone.servers.redis import RedisBinary, RedisServer, find
+from maskq_standalone.servers.s3 import S3Server
+from maskq_standalone.servers.s3_process import Door
 from maskq_standalone.stack import Stack
 
 WORKER = """
@@ -52,7 +53,7 @@ with Stack(pathlib.Path(sys.argv[1]), pinned=True, worker_command=[sys.executabl
 UP = """
 import pathlib, sys
 from maskq_standalone import redis_server
-from maskq_standalone.up import run
+from maskq_standalone.commands.up import run
 directory = pathlib.Path(sys.argv[1])
 binary = redis_server.find(pinned=True).path
 worker = [sys.executable, "-c", sys.argv[2]]
@@ -223,7 +224,7 @@ class TestS3:
         async def send(message: dict[str, object]) -> None:
             sent.append(message)
 
-        monkeypatch.setattr("maskq_standalone.s3_process.RESERVE_BYTES", 2**60)
+        monkeypatch.setattr("maskq_standalone.servers.s3_process.RESERVE_BYTES", 2**60)
         form = [(b"content-type", b"multipart/form-data; boundary=x")]
         scope = {"type": "http", "method": "POST", "path": "/maskq", "query_string": b""}
         scope["headers"] = form
@@ -439,7 +440,7 @@ class TestChild:
         assert "\n" not in str(raised.value)
 
     def test_on_a_full_disk_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("maskq_standalone.children.FULL_BYTES", float("inf"))
+        monkeypatch.setattr("maskq_standalone.children.child.FULL_BYTES", float("inf"))
         child = Child("it", ["false"], log=tmp_path / "log")
         with pytest.raises(ChildError, match="no space left on the disk"):
             start_and_wait(child)

@@ -22,12 +22,12 @@ from maskq import (
 )
 from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 
 if TYPE_CHECKING:
-    from maskq_standalone.redis_server import RedisServer
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.redis import RedisServer
+    from maskq_standalone.servers.s3 import S3Server
 
 MODEL = "demo"
 IMAGE = "s3://photos/a.png"

@@ -17,16 +17,16 @@ from support.s3_front import Rule, S3Front
 
 from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
 from maskq.contract import SegmentRequest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
 from maskq_standalone.ports import free_port
-from maskq_worker.bootstep import ModelStep
+from maskq_worker.broker.bootstep import ModelStep
+from maskq_worker.jobs.retention import Retention
 from maskq_worker.model import Segmenter
-from maskq_worker.object_store import ObjectStore
-from maskq_worker.retention import Retention
+from maskq_worker.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 WAIT_S = 20.0
 
@@ -42,10 +42,10 @@ def front(
 
 @pytest.fixture
 def bench(segmenter: Segmenter, front: S3Front, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)  # one job at a time
-    monkeypatch.setattr("maskq_worker.circuit_breaker._PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr("maskq_worker.circuit_breaker._RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (0.05, 0.2))
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)  # one job at a time
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.05, 0.2))
     monkeypatch.setattr("maskq.s3._RENEW_EVERY_S", 0.2)
     made = Bench(segmenter)
     yield made
@@ -229,7 +229,7 @@ def test_a_tenant_s_store_that_fails_holds_up_its_own_jobs_only(
 def test_while_a_bucket_is_left_alone_its_jobs_cost_no_request(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
     front.rules = [Rule(f"/{tenant}", status=503, code="SlowDown")]
     run(bench, "a", f"s3://{tenant}/photo.png")
     asked = front.asked(f"/{tenant}")
@@ -246,7 +246,7 @@ def test_while_a_bucket_is_left_alone_its_jobs_cost_no_request(
 def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
     front.rules = [Rule(f"PUT /{tenant}", status=503, code="SlowDown")]
     elsewhere = f"s3://{tenant}/out"
     assert run(bench, "a", output_prefix=elsewhere).status is JobStatus.QUEUED
@@ -258,7 +258,7 @@ def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
 def test_a_host_of_urls_that_is_away_is_not_called_by_every_job(
     segmenter: Segmenter, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
     here = Bench(segmenter, presigned_allowed_hosts="127.0.0.1")
     url = f"http://127.0.0.1:{free_port()}/photo.png?X-Amz-Signature=secret"
     first, second = run(here, "a", url), run(here, "b", url)

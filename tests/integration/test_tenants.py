@@ -16,11 +16,11 @@ from PIL import Image
 from support.s3_front import Rule, S3Front
 
 from maskq import AsyncClient, Client, FailureCode, InvalidRequest, Job, JobFailed, JobNotFound
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 PHOTO = Image.new("RGB", (60, 40), "teal")
 
@@ -29,7 +29,7 @@ PHOTO = Image.new("RGB", (60, 40), "teal")
 def bench(
     segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.pipeline._KEEP_ON_S", 0.0)
+    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
     made = Bench(segmenter)
     yield made
     made.close()

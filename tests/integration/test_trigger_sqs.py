@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from maskq import Client, InvalidRequest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.ledger import calls
-from maskq_gateway import sqs
-from maskq_gateway.rules import Rules
+from maskq_gateway.rules.rule import Rules
 from maskq_gateway.settings import GatewaySettings
+from maskq_gateway.sqs import process
 
 if TYPE_CHECKING:
-    from maskq_standalone.s3_server import S3Server
+    from maskq_standalone.servers.s3 import S3Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +118,7 @@ def reading(settings: GatewaySettings, rules: Rules) -> Iterator[None]:
 
     def read() -> None:
         try:
-            sqs.run(settings, rules, stop)
+            process.run(settings, rules, stop)
         except Exception as error:  # noqa: BLE001
             failed.append(error)
 
@@ -223,14 +223,14 @@ def test_what_is_wrong_with_the_queue_is_told_at_the_start(
     stop = threading.Event()
     none = settings.model_copy(update={"trigger_queue_url": None})
     with pytest.raises(InvalidRequest, match="MASKQ_TRIGGER_QUEUE_URL"):
-        sqs.run(none, rules, stop)
+        process.run(none, rules, stop)
     unknown = settings.model_copy(update={"trigger_queue_url": f"{settings.trigger_queue_url}-no"})
     with pytest.raises(InvalidRequest, match="there is no queue"):
-        sqs.run(unknown, rules, stop)
+        process.run(unknown, rules, stop)
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "SOMEBODYELSE")
         with pytest.raises(InvalidRequest, match="check the credentials"):
-            sqs.run(settings, rules, stop)
+            process.run(settings, rules, stop)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def rules_file(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def process() -> Iterator[subprocess.Popen[str]]:
+def sqs_process() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "maskq_gateway.sqs"]
     path = os.pathsep.join([str(ROOT / "gateway"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
@@ -263,7 +263,7 @@ def test_as_a_process_it_is_well_and_ends_when_told(
     health = rules_file.with_name("health")
     monkeypatch.setenv("MASKQ_HEALTH_FILE", str(health))
     uploads.put("1.jpg")
-    with process() as child:
+    with sqs_process() as child:
         until(health.exists)
         until(lambda: images(client))
         first = health.stat().st_mtime_ns
@@ -278,7 +278,7 @@ def test_a_process_with_a_mistake_says_one_sentence(
     settings: GatewaySettings, rules_file: Path
 ) -> None:
     rules_file.write_text("[[rule]]\nname = 'scans'\n")
-    with process() as child:
+    with sqs_process() as child:
         _, said = child.communicate(timeout=20)
     assert child.returncode == 78
     assert said.count("\n") == 1

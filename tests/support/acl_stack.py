@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from support import acl, iam_server
 
-from maskq_standalone.s3_server import REGION, S3Server
+from maskq_standalone.servers.s3 import REGION, S3Server
 from maskq_standalone.stack import Stack
 from maskq_standalone.uploads import QUEUE
 from maskq_standalone.workers import Worker

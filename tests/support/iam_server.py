@@ -1,8 +1,9 @@
 """The S3 emulator with the users of deploy/s3: each role has a key of its own, and may do what its
 policy allows.
 
-`python iam_server.py` in place of `python -m maskq_standalone.s3_process`. IDENTITIES is a JSON file
-with a name, a key and a secret of each role, in SeaweedFS's form; POLICIES is the folder of policies.
+`python iam_server.py` runs in place of `python -m maskq_standalone.servers.s3_process`. IDENTITIES is a
+JSON file with a name, a key and a secret of each role, in SeaweedFS's form. POLICIES is the folder of
+policies.
 Where there is no `NAME.json`, `admin` may do all and every other role nothing.
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import redis
 
-from maskq_standalone.redis_server import RedisServer, find
-from maskq_standalone.server import Server
+from maskq_standalone.servers.redis import RedisServer, find
+from maskq_standalone.servers.server import Server
 
 
 class TunedRedis(RedisServer):

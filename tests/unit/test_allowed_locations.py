@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from maskq import InvalidRequest
-from maskq.contract.allowed_locations import AllowedLocations, Location
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
+from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
 from maskq_worker.settings import WorkerSettings
 

@@ -19,7 +19,7 @@ from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA, BatchEventData, J
 from maskq.contract.ids import is_own_id
 from maskq.contract.webhooks import WebhookEvent
 from maskq.ledger import keys
-from maskq_worker import envelope
+from maskq_worker.broker import envelope
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 COMMAND = ".venv/bin/python -m maskq.contract.asyncapi > docs/asyncapi.json"

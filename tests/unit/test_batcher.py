@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
 
-from maskq_worker.batcher import BatcherClosed, MicroBatcher
+from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
 
 WAIT_S = 10.0  # far beyond what any of these takes
 

@@ -13,11 +13,11 @@ import pytest
 from support.dripping import Dripping
 
 from maskq import s3
-from maskq.contract.places import S3Place
-from maskq.s3_errors import Meaning, StoreError, typed_errors
+from maskq.contract.locations import S3Place
+from maskq.s3.errors import Meaning, StoreError, typed_errors
 from maskq.safe_http import boto3_deadline
-from maskq_worker import fast_store
-from maskq_worker.fast_store import FastStore, StoredObject, Timeouts
+from maskq_worker.storage import obstore_client
+from maskq_worker.storage.obstore_client import FastStore, StoredObject, Timeouts
 
 READ_S = 0.4  # of one read; a whole request has half as much again
 PLACE = S3Place("photos", "a.png")
@@ -169,7 +169,7 @@ def test_a_body_that_nobody_reads_to_its_end_keeps_no_connection(store: Any) -> 
 
 @pytest.mark.parametrize("drip", DRIPS)
 def test_obstore_ends_as_well(drip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_store, "_SMALL", Timeouts(READ_S, 1.5 * READ_S))
+    monkeypatch.setattr(obstore_client, "_SMALL", Timeouts(READ_S, 1.5 * READ_S))
     first, again = DRIPS[drip]
 
     def by_boto3() -> StoredObject:
@@ -195,13 +195,13 @@ def test_obstore_ends_as_well(drip: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_obstore_uploads_a_large_object_for_as_long_as_it_takes(
     store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_store, "_SMALL", Timeouts(1.0, 1.0))
+    monkeypatch.setattr(obstore_client, "_SMALL", Timeouts(1.0, 1.0))
     store.pause_s = 2.0
     client = connect(f"http://127.0.0.1:{store.server_address[1]}")
     fast, otherwise = FastStore(client), []
     fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
     assert otherwise == []
-    monkeypatch.setattr(fast_store, "_SMALL_BYTES", 2**30)
+    monkeypatch.setattr(obstore_client, "_SMALL_BYTES", 2**30)
     with pytest.raises(StoreError, match="in time"):
         fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
     client.close()

@@ -15,7 +15,7 @@ from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.sources import Bad, images_in
 from maskq.contract import JobFailure, JobResult, Priority, SegmentRequest
-from maskq.contract.places import IMAGE_SUFFIXES, S3Place
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Place
 
 OPTIONS = {"priority": "low"}
 

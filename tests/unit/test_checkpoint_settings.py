@@ -19,9 +19,9 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelError, load_segmenter
+from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.families import family_of
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.labels import read_labels
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.views import SCALES
 from maskq_worker.settings import WorkerSettings

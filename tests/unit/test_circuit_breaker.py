@@ -12,8 +12,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from maskq.contract import FailureCode
-from maskq.s3_errors import Meaning, StoreError
-from maskq_worker.circuit_breaker import CircuitOpen, StoreCircuitBreaker, outage
+from maskq.s3.errors import Meaning, StoreError
+from maskq_worker.storage.circuit_breaker import CircuitOpen, StoreCircuitBreaker, outage
 
 WAIT_S = 10.0
 HOME = "maskq"
@@ -34,10 +34,10 @@ class Stores:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._PROBE_EVERY_S", 0.01)
-    monkeypatch.setattr("maskq_worker.circuit_breaker._RENEW_EVERY_S", 0.01)
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (0.02, 0.1))
-    monkeypatch.setattr("maskq_worker.circuit_breaker._WAIT_S", 0.05)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.01)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.02, 0.1))
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._WAIT_S", 0.05)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_refused_credentials_are_said_as_an_error_once_and_then_every_minute(
     breaker.home_failed(REFUSED)
     until(lambda: len(stores.probed) > 5)
     assert [one.levelno for one in caplog.records] == [logging.ERROR]
-    monkeypatch.setattr("maskq_worker.circuit_breaker._SAY_EVERY_S", 0.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._SAY_EVERY_S", 0.0)
     until(lambda: len(caplog.records) > 1)
     stores.down.clear()
     assert breaker.wait_to_claim()
@@ -198,7 +198,7 @@ def enter(stack: ExitStack, breaker: StoreCircuitBreaker, name: str) -> bool:
 def test_each_trial_that_fails_is_followed_by_a_longer_pause(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._OPEN_S", (0.05, 60.0))
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.05, 60.0))
     pauses = []
     for _ in range(4):
         fail(breaker, "bad")
@@ -289,7 +289,7 @@ def test_a_store_nobody_knew_serves_all_once_it_has_answered(breaker: StoreCircu
 def test_a_long_transfer_is_not_a_store_that_hangs(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._SLOW_S", 0.02)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._SLOW_S", 0.02)
     with breaker.using("slow") as first, breaker.using("big", size=2**30):
         time.sleep(0.05)
         assert not works(breaker, "slow") or first.is_answered is False
@@ -309,7 +309,7 @@ def test_no_more_than_a_thousand_stores_are_remembered(breaker: StoreCircuitBrea
 def test_a_request_counts_as_stalled_until_its_store_answers(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", 0.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._STALLED_S", 0.0)
     with breaker.using("silent") as use:
         until(lambda: breaker.stalled() == 1)
         use.answered()
@@ -322,7 +322,7 @@ def test_a_request_of_a_moment_ago_and_one_that_carries_much_are_not_stalled(
 ) -> None:
     with breaker.using("a"):
         assert breaker.stalled() == 0
-    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", 0.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._STALLED_S", 0.0)
     with breaker.using("a", size=2**30):
         assert breaker.stalled() == 0
 
@@ -330,6 +330,6 @@ def test_a_request_of_a_moment_ago_and_one_that_carries_much_are_not_stalled(
 def test_the_own_bucket_never_counts_as_stalled(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.circuit_breaker._STALLED_S", -1.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._STALLED_S", -1.0)
     with breaker.using(HOME), breaker.using("silent"):
         assert breaker.stalled() == 1

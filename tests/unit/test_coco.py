@@ -18,11 +18,11 @@ from pycocotools.coco import COCO
 
 from maskq import InvalidRequest, JobRecord, coco
 from maskq.contract import SegmentRequest
-from maskq_worker.object_store import StoredObject
+from maskq_worker.jobs.stages import _source
 from maskq_worker.outputs import Source, bands, shares
 from maskq_worker.outputs.coco import rle_json
 from maskq_worker.outputs.pictures import mask_png
-from maskq_worker.stages import _source
+from maskq_worker.storage.object_store import StoredObject
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -26,8 +26,8 @@ from maskq.contract import (
     SegmentRequest,
 )
 from maskq.contract.jobs import MAX_METADATA_BYTES, ClassStats
-from maskq.contract.mistakes import sentence
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
+from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest
 
 IMAGE = "s3://photos/a.png"

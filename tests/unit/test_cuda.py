@@ -20,7 +20,7 @@ from maskq.contract import Output
 from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelError, Segmenter
 from maskq_worker.model.backends import Rewritten
-from maskq_worker.model.checkpoint import Checkpoint
+from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
 from maskq_worker.model.cuda import backend as backend_module
 from maskq_worker.model.cuda import coarse as coarse_module

@@ -30,7 +30,7 @@ from maskq_worker.decoding.memory import KEPT_PIXEL_BYTES, MOST_PIXEL_BYTES, PIX
 from maskq_worker.decoding.pool import ProcessDecoder
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.imaging import Decoded
-from maskq_worker.room import Room
+from maskq_worker.jobs.memory_budget import Room
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")

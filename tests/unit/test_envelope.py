@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
 from maskq.ledger.message import celery_head
-from maskq_worker.celery_app import make_app
-from maskq_worker.envelope import (
+from maskq_worker.broker.app import make_app
+from maskq_worker.broker.envelope import (
     MASKQ,
     MAX_BODY_BYTES,
     Refused,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from maskq_worker.gate import Gate
+from maskq_worker.jobs.read_write_lock import Gate
 
 
 def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from maskq import InvalidRequest
-from maskq_worker import gpus
-from maskq_worker.gpus import choose, chosen, environment, parse
+from maskq_worker.process import gpus
+from maskq_worker.process.gpus import choose, chosen, environment, parse
 from maskq_worker.settings import WorkerSettings
 
 LISTING = """\

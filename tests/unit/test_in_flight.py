@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from maskq_worker.batcher import BatcherClosed, MicroBatcher
+from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
 
 WAIT_S = 10.0  # far beyond what any of these takes
 

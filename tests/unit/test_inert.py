@@ -25,7 +25,7 @@ from maskq.inert import (
     shown,
     without_secrets,
 )
-from maskq.s3_errors import StoreError
+from maskq.s3.errors import StoreError
 from maskq_worker.errors import PermanentError
 
 # --- one line -----------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 import maskq_standalone
 from maskq_worker.model import ModelError
 from maskq_worker.model.backends import plain_mask, reference_mask
-from maskq_worker.model.checkpoint import Checkpoint
-from maskq_worker.model.loading import load_network, load_source
+from maskq_worker.model.checkpoint.folder import Checkpoint
+from maskq_worker.model.checkpoint.loading import load_network, load_source
 from maskq_worker.model.network import Network, UnsupportedError, skeleton
 from maskq_worker.model.preprocess import DEFAULTS, Plain, Preprocessor
 
@@ -483,7 +483,7 @@ def test_a_worker_serves_the_demo_without_transformers() -> None:
     code = """
 import sys
 from PIL import Image
-import maskq_worker.bootstep, maskq_worker.tasks
+import maskq_worker.broker.bootstep, maskq_worker.broker.tasks
 from maskq_worker.model import load_segmenter
 from maskq_worker.settings import WorkerSettings
 segmenter = load_segmenter(WorkerSettings(model="demo"))

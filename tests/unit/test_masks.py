@@ -8,13 +8,13 @@ import torch
 from torch.nn.functional import interpolate
 
 from maskq_worker.model import masks
+from maskq_worker.model.interpolation import Taps
 from maskq_worker.model.masks import (
     TIE,
     mask_with_confidence,
     untied_differences,
     upsampled_argmax,
 )
-from maskq_worker.model.taps import Taps
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskq_worker.model.labels import palette
+from maskq_worker.model.checkpoint.labels import palette
 from maskq_worker.outputs import Source, shares
 from maskq_worker.outputs.coco import rle_json
 from maskq_worker.outputs.pictures import mask_png

@@ -7,7 +7,7 @@ import sys
 
 # Blocks too small to be mapped each on its own, and one above them that stays.
 _PROGRAM = """
-from maskq_worker.memory import give_back
+from maskq_worker.process.malloc import give_back
 def resident_mib():
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * 4096 / 2**20

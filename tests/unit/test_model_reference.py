@@ -27,8 +27,8 @@ from maskq_worker.errors import PermanentError
 from maskq_worker.model import ModelError, Segmenter, load_segmenter
 from maskq_worker.model import backends as backends_module
 from maskq_worker.model.backends import choose_device
-from maskq_worker.model.labels import read_labels
-from maskq_worker.model.loading import load_network
+from maskq_worker.model.checkpoint.labels import read_labels
+from maskq_worker.model.checkpoint.loading import load_network
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Preprocessor
 from maskq_worker.settings import WorkerSettings
@@ -579,7 +579,7 @@ def test_the_verbosity_of_transformers_is_left_as_it_was(original: Path) -> None
 
 def test_labels_do_not_need_torch(original: Path) -> None:
     code = (
-        "import sys; import maskq_worker.model, maskq_worker.model.labels as labels;"
+        "import sys; import maskq_worker.model, maskq_worker.model.checkpoint.labels as labels;"
         "from pathlib import Path;"
         f"assert labels.read_labels(Path({str(original)!r}))[2] == 'label 2';"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"

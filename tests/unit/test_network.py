@@ -30,8 +30,8 @@ from maskq_worker.model.network.supported import check
 from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_small_map
 from maskq_worker.model.preprocess import Preprocessor
 from maskq_worker.model.segmenter import golden_image
+from maskq_worker.process.capacity import sizes
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import sizes
 
 # Of the largest score. What rounds is summed in another order; nothing else differs.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}

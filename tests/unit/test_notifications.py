@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskq_gateway.notifications import NotAnEvent, ObjectCreated, parse, read
+from maskq_gateway.sources.notifications import NotAnEvent, ObjectCreated, parse, read
 
 ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 

@@ -25,7 +25,7 @@ from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelOutput, load_segmenter
-from maskq_worker.model.checkpoint import Checkpoint, resolve
+from maskq_worker.model.checkpoint.folder import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.network import Network
 from maskq_worker.model.openvino import OpenVINO, Record, cache, int8, load_openvino, runtime

@@ -17,11 +17,11 @@ from pycocotools import mask as coco_mask
 from maskq.contract import FailureCode, JobResult, Output
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import is_output
-from maskq_gateway.loops import Written
+from maskq_gateway.rules.loop_guard import Written
 from maskq_worker.errors import PermanentError
-from maskq_worker.model.labels import palette
+from maskq_worker.model.checkpoint.labels import palette
 from maskq_worker.outputs import Look, bands, chosen, encode, only, shares, stats
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.

@@ -10,8 +10,8 @@ import pytest
 from celery.worker import state
 from kombu.asynchronous import get_event_loop, set_event_loop
 
-from maskq_worker.pool import TaskPool
-from maskq_worker.slots import Slots
+from maskq_worker.broker.pool import TaskPool
+from maskq_worker.broker.slots import Slots
 
 
 class Loop:

@@ -12,7 +12,7 @@ from images.drawn import png
 from PIL import EpsImagePlugin, Image
 
 from maskq import FailureCode, Output, ResultDamaged
-from maskq.client.result_files import open_image, open_scores
+from maskq.client.results.files import open_image, open_scores
 
 SIZE = (8, 4)
 MODES = {

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from maskq_worker.room import _PASSED, Room
+from maskq_worker.jobs.memory_budget import _PASSED, Room
 
 LONG_S = 20.0
 

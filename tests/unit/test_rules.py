@@ -10,11 +10,11 @@ import pytest
 
 from maskq import InvalidRequest
 from maskq.contract.ids import new_id, new_token
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import FILES, is_output
-from maskq_gateway.notifications import ObjectCreated
-from maskq_gateway.rules import Rule, Rules
-from maskq_gateway.triggers import idempotency_key
+from maskq_gateway.rules.rule import Rule, Rules
+from maskq_gateway.rules.triggers import idempotency_key
+from maskq_gateway.sources.notifications import ObjectCreated
 
 ROOT = Path(__file__).parents[2]
 OWN = S3Place("maskq", "maskq")

@@ -7,7 +7,7 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from maskq import FailureCode, StoreRefused, StoreUnavailable
-from maskq.s3_errors import Meaning, StoreError, error_of, for_callers, meaning_of, typed_errors
+from maskq.s3.errors import Meaning, StoreError, error_of, for_callers, meaning_of, typed_errors
 
 OUTAGES = [
     (500, "InternalError"), (502, "502"), (503, "ServiceUnavailable"), (503, "SlowDown"),

@@ -14,7 +14,7 @@ from maskq import environment, webhooks
 from maskq.errors import InvalidRequest
 from maskq.settings import KNOWN, PREFIX, Settings
 from maskq_gateway.settings import GatewaySettings
-from maskq_standalone import up
+from maskq_standalone.commands import up
 from maskq_standalone.stack import Stack
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.webhooks import WebhookSettings

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from maskq_worker.cpu import cpu_environment
+from maskq_worker.process.capacity import Sizes, sizes
+from maskq_worker.process.cpu import cpu_environment
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import Sizes, sizes
 
 
 def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskq_worker.slots import Slots
+from maskq_worker.broker.slots import Slots
 
 
 def test_slots_that_are_taken_are_not_free() -> None:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from support.dripping import Dripping
 
 from maskq import StoreUnavailable
-from maskq_gateway.sns import SnsRefused, Verifier, canonical, fetch_from_aws
+from maskq_gateway.sources.sns import SnsRefused, Verifier, canonical, fetch_from_aws
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
 CERTIFICATE = "SimpleNotificationService-01d088a6f77103d0fe307c0069e40ed6.pem"
@@ -358,7 +358,7 @@ def test_a_certificate_that_cannot_be_had_is_asked_for_once_a_minute(
     failure: StoreUnavailable | bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, fetched = [1000.0], []
-    monkeypatch.setattr("maskq_gateway.sns.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("maskq_gateway.sources.sns.time.monotonic", lambda: clock[0])
 
     def fetch(url: str) -> bytes:
         fetched.append(url)
@@ -408,7 +408,7 @@ def test_strangers_cause_a_few_fetches_at_a_time(monkeypatch: pytest.MonkeyPatch
 def test_a_certificate_that_drips_is_given_up_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("maskq_gateway.sns._TIMEOUT_S", 0.4)
+    monkeypatch.setattr("maskq_gateway.sources.sns._TIMEOUT_S", 0.4)
     with Dripping(first=b"HTTP/1.1 200 OK\r\nX-Slow: ") as dripping:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"within 0\.4 s"):

@@ -8,7 +8,7 @@ import pytest
 
 from maskq.contract import JobResult, Output, SegmentRequest
 from maskq.contract.ids import is_own_id, new_token
-from maskq.contract.places import MAX_KEY_BYTES, S3Place
+from maskq.contract.locations import MAX_KEY_BYTES, S3Place
 from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, binary_name, is_output
 
 HOME = S3Place("maskq", "maskq")

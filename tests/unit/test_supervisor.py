@@ -14,7 +14,7 @@ import pytest
 # The supervisor runs in a process of its own: it takes the signal handlers of its main thread.
 SUPERVISOR = """
 import sys
-from maskq_worker.supervisor import Slot, Supervisor
+from maskq_worker.process.supervisor import Slot, Supervisor
 slots = [Slot(f"worker on {name}", {"CUDA_VISIBLE_DEVICES": name}) for name in sys.argv[2:]]
 sys.exit(Supervisor(slots, command=[sys.executable, sys.argv[1]]).run())
 """

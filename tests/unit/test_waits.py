@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from maskq.client import waits as module
-from maskq.client.waits import OUTAGE_S, RECHECK_S, Wait, Waits
+from maskq.client.waiting import waits as module
+from maskq.client.waiting.waits import OUTAGE_S, RECHECK_S, Wait, Waits
 from maskq.errors import StoreUnavailable
 from maskq.ledger.calls import Call
 

@@ -9,8 +9,8 @@ import time
 
 PROGRAM = """
 import logging, math, sys, time
-from maskq_worker.batcher import BatcherClosed, MicroBatcher
-from maskq_worker.watchdog import Watchdog
+from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
+from maskq_worker.jobs.watchdog import Watchdog
 
 logging.basicConfig()
 def launch(batch):

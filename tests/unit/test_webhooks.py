@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from maskq import InvalidRequest, WebhookRefused, webhooks
-from maskq.contract.signing import decode_secret, sign
+from maskq.contract.webhooks.signing import decode_secret, sign
 
 SECRET, OTHER = webhooks.new_secret(), webhooks.new_secret()
 BODY = json.dumps(

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maskq_worker.model import ModelError
-from maskq_worker.model.checkpoint import resolve, served_name, weights_root
-from maskq_worker.model.weights import HuggingFaceHub, convert, pull
+from maskq_worker.model.checkpoint.folder import resolve, served_name, weights_root
+from maskq_worker.model.checkpoint.weights import HuggingFaceHub, convert, pull
 
 MODEL = "Intel/dpt-large-ade"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,7 +6,7 @@ import os
 import socket
 
 from maskq_worker.__main__ import node_name
-from maskq_worker.celery_app import make_app
+from maskq_worker.broker.app import make_app
 from maskq_worker.settings import WorkerSettings
 
 

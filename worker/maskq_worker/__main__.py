@@ -12,10 +12,10 @@ from maskq.errors import MaskqError
 from maskq.extras import require
 from maskq.inert import log_to_stderr, print_error
 from maskq.process import EX_CONFIG
-from maskq_worker.cpu import run_as_batch
-from maskq_worker.parent import end_with
+from maskq_worker.process.capacity import sizes
+from maskq_worker.process.cpu import run_as_batch
+from maskq_worker.process.parent_death import end_with
 from maskq_worker.settings import WorkerSettings
-from maskq_worker.sizes import sizes
 
 
 def main() -> int:
@@ -42,9 +42,9 @@ def main() -> int:
     # It warns of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
-    from maskq_worker.celery_app import make_app
+    from maskq_worker.broker.app import make_app
     from maskq_worker.model import goes_to_gpu
-    from maskq_worker.model.checkpoint import served_name
+    from maskq_worker.model.checkpoint.folder import served_name
 
     try:
         cuda = goes_to_gpu(settings)

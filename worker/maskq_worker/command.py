@@ -45,10 +45,10 @@ def worker(
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
     """Serve one model: one process per GPU, each seeing exactly one."""
-    from maskq_worker.cpu import cpu_environment
-    from maskq_worker.gpus import chosen, environment
+    from maskq_worker.process.cpu import cpu_environment
+    from maskq_worker.process.gpus import chosen, environment
+    from maskq_worker.process.supervisor import Slot, Supervisor
     from maskq_worker.settings import WorkerSettings
-    from maskq_worker.supervisor import Slot, Supervisor
 
     if role is Role.WEBHOOKS:
         command = (sys.executable, "-m", "maskq_worker.webhooks")
@@ -86,7 +86,7 @@ def pull(
 ) -> None:
     """Fetch a checkpoint, as safetensors, and record its commit and checksums."""
     require("worker", "maskq weights pull")
-    from maskq_worker.model.weights import pull as pull_weights
+    from maskq_worker.model.checkpoint.weights import pull as pull_weights
 
     pulled = pull_weights(model, revision)
     document = {
@@ -106,7 +106,7 @@ def convert(
 ) -> None:
     """Write the safetensors of a local checkpoint that has only pytorch_model.bin."""
     require("worker", "maskq weights convert")
-    from maskq_worker.model.weights import convert as convert_weights
+    from maskq_worker.model.checkpoint.weights import convert as convert_weights
 
     print_lines(convert_weights(directory))
 
@@ -128,7 +128,7 @@ def quantize(
     kept with these figures; below the threshold no worker serves it, and this exits 1.
     """
     require("openvino", "maskq weights quantize")
-    from maskq_worker.model.checkpoint import resolve
+    from maskq_worker.model.checkpoint.folder import resolve
     from maskq_worker.model.openvino import quantize as quantize_weights
 
     record = quantize_weights(

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from maskq.contract.allowed_locations import AllowedLocations, Location
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
+from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
 
@@ -27,7 +27,7 @@ class WorkerSettings(Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     # transformers: the reference path; cpu and cuda: our own network on that device
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
-    # Left open, both follow the device: sizes.py.
+    # Left open, both follow the device: process/capacity.py.
     max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
     concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
     lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
@@ -36,12 +36,16 @@ class WorkerSettings(Settings):
     forward_timeout_s: float = Field(default=300.0, gt=0)
     # Of the scores that windows of one image are merged into (mode `tiled`): larger, more detail.
     max_score_bytes: int = Field(default=2**30, ge=2**24)
-    s3_client: Literal["obstore", "boto3"] = "obstore"  # of inputs and outputs: fast_store.py
+    s3_client: Literal["obstore", "boto3"] = (
+        "obstore"  # of inputs and outputs: storage/obstore_client.py
+    )
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
     max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
-    max_decoded_bytes: int = Field(default=2**31, ge=1)  # of the images in hand together: room.py
+    max_decoded_bytes: int = Field(
+        default=2**31, ge=1
+    )  # of the images in hand together: jobs/memory_budget.py
     # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
     decode_in: Literal["process", "thread"] | None = None
     decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least

@@ -23,18 +23,18 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from maskq import safe_http, webhooks
-from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
+from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import MaskqError
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls import Call, DueDelivery
-from maskq.ledger.requirements import Role, await_met
+from maskq.ledger.connections.requirements import Role, await_met
 from maskq.process import EX_CONFIG
 from maskq.safe_http import Refused, Unreachable
 from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, host_of
-from maskq_worker.leases import Sweeper
-from maskq_worker.parent import end_with
+from maskq_worker.jobs.leases import Sweeper
+from maskq_worker.process.parent_death import end_with
 from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)

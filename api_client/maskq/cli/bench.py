@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.objects import read_image
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.errors import MaskqError
 from maskq.inert import print_json, print_lines
 

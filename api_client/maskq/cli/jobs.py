@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from maskq.cli.durations import seconds
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.contract import FailureCode, JobRecord, JobStatus
 from maskq.errors import (

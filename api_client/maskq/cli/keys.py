@@ -9,7 +9,7 @@ import typer
 
 from maskq.cli.durations import seconds
 from maskq.cli.jobs import Json
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.contract.api_keys import LARGEST_RATE, ApiKey, Scope
 from maskq.inert import print_json, print_lines
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from maskq.cli.jobs import Json
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
 from maskq.errors import InvalidRequest
 from maskq.inert import print_json, print_lines, printable

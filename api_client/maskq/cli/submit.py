@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from maskq.cli.jobs import Json, wait_for
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.client.requests import Options
 from maskq.errors import InvalidRequest

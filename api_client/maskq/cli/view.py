@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.contract import Output
-from maskq.contract.places import S3Place, is_url
+from maskq.contract.locations import S3Place, is_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.inert import print_lines
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    from maskq.client.result import Result
+    from maskq.client.results.result import Result
     from maskq.contract import JobRecord
     from maskq.view import Shown
 

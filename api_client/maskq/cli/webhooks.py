@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from maskq import environment, webhooks
-from maskq.client.core import Client
+from maskq.client.client import Client
 from maskq.errors import InvalidRequest, WebhookRefused
 from maskq.inert import print_error, print_json, print_lines
 

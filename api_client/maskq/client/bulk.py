@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from maskq.client.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.objects import read_image
+from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, Patience, Room, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.places import S3Place, is_url, shown
+from maskq.contract.locations import S3Place, is_url, shown
 from maskq.errors import (
     IdempotencyConflict,
     InvalidRequest,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from maskq.client.flow import Flow, Pipeline, RunsAsync, RunsBlocking, Sleep, WaitFor, operation
-from maskq.client.removal import delete_job
-from maskq.client.result import AsyncResult, Result
+from maskq.client.admin.removal import delete_job
+from maskq.client.operations.flow import (
+    Flow,
+    Pipeline,
+    RunsAsync,
+    RunsBlocking,
+    Sleep,
+    WaitFor,
+    operation,
+)
+from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
 from maskq.ledger import calls, keys

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import InvalidRequest, StoreRefused
 from maskq.per_process import PerProcess

@@ -10,12 +10,11 @@ from typing import Any, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.mistakes import sentence
-from maskq.contract.places import S3Place, shown
+from maskq.contract.locations import S3Place, shown
+from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
-from maskq.ledger import models
-from maskq.ledger.calls import SubmitOutcome, Submitted
+from maskq.ledger.calls import SubmitOutcome, Submitted, models
 
 
 class Options(TypedDict, total=False):

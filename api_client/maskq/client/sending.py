@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from maskq.client.flow import Flow, Pipeline, Sleep
+from maskq.client.operations.flow import Flow, Pipeline, Sleep
 from maskq.contract import FailureCode
 from maskq.errors import StoreUnavailable
 from maskq.ledger import calls

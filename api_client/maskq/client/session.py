@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from maskq.client.flow import AsyncDriver, BlockingDriver, Flow
 from maskq.client.objects import Objects
-from maskq.client.wake_task import WakeTask
-from maskq.client.wake_thread import WakeThread
-from maskq.contract.places import S3Place
+from maskq.client.operations.flow import AsyncDriver, BlockingDriver, Flow
+from maskq.client.waiting.wake_task import WakeTask
+from maskq.client.waiting.wake_thread import WakeThread
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import StorageLayout
 from maskq.errors import InvalidRequest
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls

@@ -24,9 +24,9 @@ from maskq.contract.events import (
 )
 from maskq.contract.failures import FailureCode, JobFailure
 from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, Output, SegmentRequest
-from maskq.contract.places import S3Place
-from maskq.contract.signing import ID, SIGNATURE, TIMESTAMP
+from maskq.contract.locations import S3Place
 from maskq.contract.storage_layout import StorageLayout
+from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP
 
 # Of what is on the wire, not of the package. Raise the last number for words, the middle one for what
 # a reader that ignores what it does not know survives (a new field, event type or failure code), the

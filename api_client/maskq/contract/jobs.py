@@ -27,8 +27,7 @@ from pydantic import (
 )
 
 from maskq.contract.failures import JobFailure
-from maskq.contract.models import ModelName
-from maskq.contract.places import (
+from maskq.contract.locations import (
     HIDDEN,
     MAX_KEY_BYTES,
     PresignedUrl,
@@ -38,6 +37,7 @@ from maskq.contract.places import (
     is_url,
     shown,
 )
+from maskq.contract.models import ModelName
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096

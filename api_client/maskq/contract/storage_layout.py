@@ -26,7 +26,7 @@ from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
-from maskq.contract.places import S3Place, shown
+from maskq.contract.locations import S3Place, shown
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"

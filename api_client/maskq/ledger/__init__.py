@@ -5,7 +5,7 @@ what may happen to it, even if the broker redelivers, duplicates or loses a tick
 docs/architecture.md draws the state machine.
 """
 
+from maskq.ledger.connections.redis_url import RedisUrl
 from maskq.ledger.executor import AsyncLedger, Ledger
-from maskq.ledger.redis_url import RedisUrl
 
 __all__ = ["AsyncLedger", "Ledger", "RedisUrl"]

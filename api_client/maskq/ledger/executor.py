@@ -20,10 +20,10 @@ from redis.retry import Retry
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
-from maskq.ledger import connection
 from maskq.ledger.calls import Call
-from maskq.ledger.redis_url import NAME, RedisUrl
-from maskq.ledger.slots import AsyncSlots, Slots, apart, end
+from maskq.ledger.connections import pools
+from maskq.ledger.connections.redis_url import NAME, RedisUrl
+from maskq.ledger.connections.slots import AsyncSlots, Slots, apart, end
 from maskq.per_process import PerLoop, PerProcess
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def _typed_errors(url: RedisUrl) -> Iterator[None]:
     except _OUTAGE as error:
         if tls := _tls_error(error):
             raise _refused(_tls_words(tls), url) from error
-        if isinstance(error, connection.Interrupted):
+        if isinstance(error, pools.Interrupted):
             raise StoreUnavailable(f"Redis at {url.place} cannot do it now: {error}") from error
         runs = "it runs" if url.tls is None else "it runs, with TLS"
         raise StoreUnavailable(
@@ -160,7 +160,7 @@ class _Link:
     """One process's connections, and how many of them are used at a time."""
 
     def __init__(self, url: RedisUrl) -> None:
-        pool = connection.pool(
+        pool = pools.pool(
             url,
             decode_responses=True,
             retry=Retry(_backoff(), _TRIES),
@@ -265,7 +265,7 @@ class _AsyncLink:
     """One event loop's connections, and the calls that are in progress."""
 
     def __init__(self, url: RedisUrl) -> None:
-        pool = connection.async_pool(
+        pool = pools.async_pool(
             url,
             decode_responses=True,
             retry=AsyncRetry(_backoff(), _TRIES),

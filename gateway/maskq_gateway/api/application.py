@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskq import AsyncClient, s3
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq_gateway.api import batches, deployment, events
 from maskq_gateway.api.auth import Authorizer
 from maskq_gateway.api.documents import add_schemas

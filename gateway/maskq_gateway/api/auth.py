@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from maskq import AsyncClient
 from maskq.contract.api_keys import ApiKey, Credentials, Scope
 from maskq.contract.failures import FailureCode
-from maskq.ledger import api_keys
+from maskq.ledger.calls import api_keys
 from maskq_gateway.problems import Problem
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from maskq import AsyncClient
 from maskq.client.job import batch_when_ended
 from maskq.contract.api_keys import Scope
-from maskq.contract.mistakes import sentence
+from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import BatchProgress
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant

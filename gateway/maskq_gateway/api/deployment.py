@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from maskq import AsyncClient, s3
 from maskq.contract import Output
 from maskq.contract.api_keys import Scope
-from maskq.contract.places import S3Place
+from maskq.contract.locations import S3Place
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import Call
 from maskq_gateway.api.auth import Authorizer, Caller

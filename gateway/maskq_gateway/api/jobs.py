@@ -17,7 +17,7 @@ from maskq import AsyncClient
 from maskq.client.job import record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
-from maskq.contract.mistakes import sentence
+from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, json_of

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from maskq import s3
 from maskq.contract import FailureCode, JobRecord, Output
 from maskq.contract.api_keys import Scope
-from maskq.contract.places import S3Place, is_url
+from maskq.contract.locations import S3Place, is_url
 from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import ANSWERS

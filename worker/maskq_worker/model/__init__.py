@@ -1,6 +1,6 @@
 """The model: from an RGB image to class scores and a mask. Knows no Celery, Redis or S3.
 
-Importing this package, or `maskq_worker.model.labels`, does not import torch; `load_segmenter` does.
+`load_segmenter` imports torch. Importing this package, or `model.checkpoint.labels`, does not.
 """
 
 from maskq_worker.model.errors import ModelError

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from maskq_worker.model.checkpoint.loading import ScoresOf
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import Family
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.loading import ScoresOf
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network
 from maskq_worker.model.output import ModelOutput

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from maskq_worker.model.taps import Taps, plain_taps
+from maskq_worker.model.interpolation import Taps, plain_taps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskq_worker.model.checkpoint import read_preprocessor
+from maskq_worker.model.checkpoint.folder import read_preprocessor
 from maskq_worker.model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ def _auto(path: Path, directory: Path) -> Any:
     """The image processor that transformers finds for a checkpoint, on Pillow."""
     from transformers import AutoImageProcessor
 
-    from maskq_worker.model.loading import quiet_transformers
+    from maskq_worker.model.checkpoint.loading import quiet_transformers
 
     try:
         with quiet_transformers():

@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw
 from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
-from maskq_worker.model.checkpoint import CONFIG, Checkpoint, read_json, resolve
+from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json, resolve
+from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import Family, family_of
-from maskq_worker.model.labels import read_labels
 from maskq_worker.model.output import ModelOutput, void
-from maskq_worker.sizes import sizes
+from maskq_worker.process.capacity import sizes
 
 if TYPE_CHECKING:
     import torch

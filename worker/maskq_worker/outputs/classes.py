@@ -11,7 +11,7 @@ import numpy as np
 from maskq.contract import FailureCode
 from maskq.contract.jobs import ClassStats
 from maskq_worker.errors import PermanentError
-from maskq_worker.model.labels import PALETTE_COLOURS, palette
+from maskq_worker.model.checkpoint.labels import PALETTE_COLOURS, palette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskq.contract.jobs import ClassStats
-from maskq_worker.model.labels import PALETTE_COLOURS, palette
+from maskq_worker.model.checkpoint.labels import PALETTE_COLOURS, palette
 from maskq_worker.outputs.classes import rgb
 from maskq_worker.outputs.fonts import Lettering
 from maskq_worker.outputs.png import COMPRESS_LEVEL, palette_png

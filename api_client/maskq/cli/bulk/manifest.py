@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from maskq.contract import FailureCode, JobRecord
 from maskq.contract.ids import new_id
-from maskq.contract.places import shown
+from maskq.contract.locations import shown
 from maskq.errors import InvalidRequest, MaskqError
 
 _FORMAT = 1

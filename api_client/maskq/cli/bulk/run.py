@@ -17,13 +17,13 @@ from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Bad, Found, images_in
 from maskq.client.bulk import CHUNK, Bulk, Manner, name_of
-from maskq.client.core import Client
-from maskq.client.endings import Endings, records_of
-from maskq.client.flow import Flow
+from maskq.client.client import Client
 from maskq.client.job import Job
+from maskq.client.operations.flow import Flow
 from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
-from maskq.contract.places import IMAGE_SUFFIXES, S3Place
+from maskq.client.waiting.completion_cursor import Endings, records_of
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Place
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchPlace

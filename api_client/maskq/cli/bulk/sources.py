@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from maskq import s3
-from maskq.contract.places import IMAGE_SUFFIXES, S3Place, is_url
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Place, is_url
 from maskq.errors import InvalidRequest
 
 STDIN = "-"

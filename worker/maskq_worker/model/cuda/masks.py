@@ -11,8 +11,8 @@ import torch
 
 from maskq_worker.model.backends import finite
 from maskq_worker.model.cuda.faults import is_fault
+from maskq_worker.model.interpolation import Taps
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
-from maskq_worker.model.taps import Taps
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
 _INDEXED: Final = 2**31  # scores, or pixels: the kernel counts in 32 bits

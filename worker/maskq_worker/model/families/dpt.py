@@ -39,7 +39,7 @@ class DPTFamily(Family):
         return Preprocessor.from_checkpoint(directory)
 
     def network(self, directory: Path, device: torch.device) -> nn.Module:
-        from maskq_worker.model.loading import ScoresOf, load_source
+        from maskq_worker.model.checkpoint.loading import ScoresOf, load_source
         from maskq_worker.model.network import Network, UnsupportedError
 
         # Folded as float32 where the weights are meant to be half, and rounded once, after it.

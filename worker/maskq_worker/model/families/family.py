@@ -43,7 +43,7 @@ class Family:
 
     def reference(self, directory: Path, dtype: torch.dtype) -> nn.Module:
         """transformers' network. Raises ModelError."""
-        from maskq_worker.model.loading import load_network
+        from maskq_worker.model.checkpoint.loading import load_network
 
         return load_network(directory, dtype, self)
 
@@ -51,6 +51,6 @@ class Family:
         """What computes scores (B, C, h, w) of pixels (B, 3, H, W), in float32. Raises ModelError."""
         import torch
 
-        from maskq_worker.model.loading import ScoresOf
+        from maskq_worker.model.checkpoint.loading import ScoresOf
 
         return ScoresOf(self.reference(directory, torch.float32)).to(device)

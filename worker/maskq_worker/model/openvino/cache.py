@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from maskq_worker.model.checkpoint import (
+from maskq_worker.model.checkpoint.folder import (
     CONFIG,
     DEMO,
     PREPROCESSOR,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from maskq_worker.model.backends import Rewritten
-from maskq_worker.model.checkpoint import CONFIG, Checkpoint, read_json
+from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json
+from maskq_worker.model.checkpoint.loading import load_source
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import family_of
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.loading import load_source
 from maskq_worker.model.network import Network, UnsupportedError
 from maskq_worker.model.openvino import cache, int8, runtime
 from maskq_worker.model.openvino.backend import OpenVINO

@@ -1,0 +1,95 @@
+"""Removing jobs for good: one, or those of a tenant."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from maskq.client.operations.flow import Flow, RunBlocking
+from maskq.contract import JobRecord
+from maskq.contract.jobs import TENANT
+from maskq.errors import InvalidRequest, JobNotFound, StoreRefused
+from maskq.ledger import calls
+
+if TYPE_CHECKING:
+    from maskq import s3
+    from maskq.client.session import Session
+
+
+def delete_job(session: Session, job_id: str) -> Flow[None]:
+    """Record, outputs and uploaded image. Raises JobNotFound, StoreUnavailable."""
+    status = yield calls.cancel(session.key_prefix, job_id)
+    record: JobRecord | None = yield calls.get(session.key_prefix, job_id)
+    if status is None or record is None:
+        raise JobNotFound(job_id)
+    storage = session.layout.of(record)
+    yield RunBlocking(lambda: session.objects.delete_of(storage))
+    yield calls.delete(session.key_prefix, record.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was deleted of a tenant, and what is left."""
+
+    jobs: int  # deleted, with their objects
+    objects: int  # deleted in the tenant's folder, of jobs whose records were gone before
+    jobs_left: int
+    objects_left: int  # in the tenant's folder
+    refused: dict[str, str]  # id of a job that is left → why the store kept its objects
+
+
+def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Erased]:
+    """Delete a tenant's jobs that were submitted so long ago. Raises StoreUnavailable."""
+    if not re.fullmatch(TENANT, tenant):
+        raise InvalidRequest(f"{tenant!r} is not a valid tenant")
+    if not older_than_s >= 0:
+        raise InvalidRequest(f"older_than is {older_than_s!r}; give 0 seconds or more")
+    before_s = time.time() - older_than_s
+    wanted = calls.Filter(tenant=tenant)
+    left: set[str] = set()
+    refused: dict[str, str] = {}
+    jobs, cursor = 0, ""
+    while True:
+        page: calls.Page = yield calls.jobs(session.key_prefix, wanted, limit=100, cursor=cursor)
+        for record in page.records:
+            if record.created_ms > before_s * 1000:
+                left.add(record.id)
+                continue
+            try:
+                yield from delete_job(session, record.id)
+                jobs += 1
+            except JobNotFound:
+                continue  # its retention is over
+            except StoreRefused as error:
+                left.add(record.id)
+                refused[record.id] = str(error)
+        if not (cursor := page.cursor):
+            break
+    objects, objects_left = yield from _delete_without_record(session, tenant, before_s, left)
+    return Erased(jobs, objects, len(left), objects_left, refused)
+
+
+def _delete_without_record(
+    session: Session, tenant: str, before_s: float, left: set[str]
+) -> Flow[tuple[int, int]]:
+    """Outputs may be kept for longer than records. Returns how many were deleted, and are left."""
+    folder, before = session.layout.tenant(tenant), datetime.fromtimestamp(before_s, UTC)
+    listed: list[s3.Listed] = yield RunBlocking(lambda: session.objects.list_under(folder))
+    due = []
+    for one in listed:
+        owner = session.layout.owner(one.place)
+        if owner and one.modified <= before and owner.job_id not in left:
+            if (yield calls.get(session.key_prefix, owner.job_id)):
+                left.add(owner.job_id)  # submitted meanwhile
+            else:
+                due.append(one.place)
+
+    def delete() -> None:
+        for place in due:
+            session.objects.delete(place)
+
+    yield RunBlocking(delete)
+    return len(due), len(listed) - len(due)

@@ -1,0 +1,1 @@
+"""Operations are written once, as generators, and driven by a blocking and by an async driver."""

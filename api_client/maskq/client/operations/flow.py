@@ -1,0 +1,223 @@
+"""One core for the blocking and the async client.
+
+An operation is written once, as a generator that yields what it needs done (an effect) and is sent the
+answer. A driver carries the effects out: `BlockingDriver` at once, `AsyncDriver` by awaiting. Which of
+the two an object has decides whether `job.wait()` returns a result or something to await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from maskq.client.operations.signatures import as_method, describe
+from maskq.client.waiting.wake_task import WakeTask
+from maskq.client.waiting.wake_thread import WakeThread
+from maskq.ledger import AsyncLedger, Ledger
+from maskq.ledger.calls import Call
+from maskq.per_process import PerLoop, PerProcess
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Independent calls in one round trip."""
+
+    calls: Sequence[Call[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunBlocking:
+    """Work that blocks (the object store, files): the async driver gives it to a thread."""
+
+    work: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Ask `call` now and at every wake-up on `channel`, until `ready` says yes or the time is up.
+
+    Its answer is the last one, ready or not. A Redis that goes away meanwhile is waited for, a minute
+    at most.
+    """
+
+    channel: str
+    call: Call[Any]
+    ready: Callable[[Any], bool]
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Let time pass."""
+
+    seconds: float
+
+
+Effect = Call[Any] | Pipeline | RunBlocking | WaitFor | Sleep
+Flow = Generator[Effect, Any, R]
+
+
+class Deadline:
+    """When the time is up; never, without one."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+
+class BlockingDriver:
+    """Carries effects out on the calling thread; safe to share between threads."""
+
+    def __init__(self, ledger: Ledger, wake: PerProcess[WakeThread]) -> None:
+        self._ledger = ledger
+        self._wake = wake
+
+    def drive(self, flow: Flow[R]) -> R:
+        """What the flow returns. Raises what it raises."""
+        answer: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = flow.throw(error) if error else flow.send(answer)
+            except StopIteration as stop:
+                return cast("R", stop.value)
+            answer, error = None, None
+            try:
+                answer = self._do(effect)
+            except Exception as raised:  # noqa: BLE001 - the flow decides what to do about it
+                error = raised
+
+    def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Call():
+                return self._ledger.run(effect)
+            case Pipeline():
+                return self._ledger.run_many(effect.calls)
+            case RunBlocking():
+                return effect.work()
+            case Sleep():
+                time.sleep(effect.seconds)
+            case WaitFor():
+                return self._wait_for(effect)
+
+    def _wait_for(self, effect: WaitFor) -> Any:
+        deadline = Deadline(effect.timeout_s)
+        answer = self._ledger.run(effect.call)
+        if effect.ready(answer) or deadline.is_over:
+            return answer
+        woken, answer = self._wake.get().wait(
+            effect.channel, effect.call, effect.ready, deadline.left_s
+        )
+        return answer if woken else self._ledger.run(effect.call)
+
+
+class AsyncDriver:
+    """Carries effects out on the running event loop; each loop has connections of its own."""
+
+    def __init__(self, ledger: AsyncLedger, wake: PerLoop[WakeTask]) -> None:
+        self._ledger = ledger
+        self._wake = wake
+
+    async def drive(self, flow: Flow[R]) -> R:
+        """What the flow returns. Raises what it raises."""
+        answer: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = flow.throw(error) if error else flow.send(answer)
+            except StopIteration as stop:
+                return cast("R", stop.value)
+            answer, error = None, None
+            try:
+                answer = await self._do(effect)
+            except Exception as raised:  # noqa: BLE001 - the flow decides what to do about it
+                error = raised
+
+    async def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Call():
+                return await self._ledger.run(effect)
+            case Pipeline():
+                return await self._ledger.run_many(effect.calls)
+            case RunBlocking():
+                return await asyncio.to_thread(effect.work)
+            case Sleep():
+                await asyncio.sleep(effect.seconds)
+            case WaitFor():
+                return await self._wait_for(effect)
+
+    async def _wait_for(self, effect: WaitFor) -> Any:
+        deadline = Deadline(effect.timeout_s)
+        answer = await self._ledger.run(effect.call)
+        if effect.ready(answer) or deadline.is_over:
+            return answer
+        woken, answer = await self._wake.get().wait(
+            effect.channel, effect.call, effect.ready, deadline.left_s
+        )
+        return answer if woken else await self._ledger.run(effect.call)
+
+
+class RunsBlocking:
+    """An object whose operations return their result."""
+
+    _driver: BlockingDriver
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_methods(cls, awaited=False)
+
+
+class RunsAsync:
+    """An object whose operations return something to await."""
+
+    _driver: AsyncDriver
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_methods(cls, awaited=True)
+
+
+class operation(Generic[P, R]):
+    """A method written once as a flow. A class that runs blocking or async has a function for it."""
+
+    def __init__(self, flow: Callable[Concatenate[Any, P], Flow[R]]) -> None:
+        self.flow = flow
+        functools.update_wrapper(cast("Any", self), flow)
+
+    # For type checkers: where this is asked, `_make_methods` has put a function in its place.
+    @overload
+    def __get__(self, obj: RunsBlocking, owner: type | None = None) -> Callable[P, R]: ...
+    @overload
+    def __get__(
+        self, obj: RunsAsync, owner: type | None = None
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __get__(self, obj: object, owner: type | None = None) -> Callable[P, Any]: ...
+    def __get__(self, obj: Any, owner: type | None = None) -> Callable[P, Any]:
+        return cast("Callable[P, Any]", self.flow)  # of a core, which runs neither way
+
+
+def _make_methods(cls: type, *, awaited: bool) -> None:
+    """Functions instead of operations, so that `help`, `inspect` and mocks see what callers call."""
+    for value in vars(cls).copy().values():
+        if inspect.isfunction(value):
+            describe(cls, value)
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if isinstance(value, operation) and inspect.getattr_static(cls, name) is value:
+                setattr(cls, name, as_method(cls, value.flow, awaited=awaited))

@@ -1,0 +1,203 @@
+"""What a succeeded job left: places in the store, and the objects themselves on demand."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from maskq.client.operations.flow import (
+    AsyncDriver,
+    BlockingDriver,
+    Flow,
+    RunBlocking,
+    RunsAsync,
+    RunsBlocking,
+    operation,
+)
+from maskq.client.results.files import open_image, open_scores
+from maskq.contract import JobRecord, JobResult, Output
+from maskq.contract.jobs import ClassStats
+from maskq.contract.locations import S3Place, is_url
+from maskq.contract.storage_layout import BINARY, binary_name
+from maskq.errors import InvalidRequest, MaskqError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+    from maskq.client.session import Session
+
+
+class ResultCore:
+    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch.
+
+    What they fetch is compared with the record: ResultDamaged if somebody put another file there.
+    """
+
+    def __init__(self, record: JobRecord, session: Session) -> None:
+        if record.result is None:
+            raise InvalidRequest(f"job {record.id} is {record.status.value} and has no result")
+        self._session = session
+        self._driver: Any = session.driver
+        self._storage = session.layout.of(record)
+        self.job_id = record.id
+        self.details: JobResult = record.result
+        self._has_legend = record.request.overlay_legend
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the mask, px."""
+        return self.details.width, self.details.height
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Class id → label, of the classes present."""
+        return self.details.labels
+
+    @property
+    def stats(self) -> list[ClassStats]:
+        """Pixels, share, box and regions per class present, the largest first; if asked for."""
+        return self.details.stats
+
+    @property
+    def mask_uri(self) -> str | None:
+        """Where the mask is, if it was asked for."""
+        return self.details.outputs.get(Output.MASK)
+
+    def uri(self, output: Output | str) -> str:
+        """Where an output is. Raises InvalidRequest if it was not asked for."""
+        try:
+            return self.details.outputs[Output(output)]
+        except (KeyError, ValueError):
+            made = ", ".join(sorted(self.details.outputs)) or "none"
+            raise InvalidRequest(
+                f"job {self.job_id} has no output {str(output)!r}, it made: {made}; "
+                f"submit with outputs={{…}} to choose"
+            ) from None
+
+    @operation
+    def read(self, output: Output | str) -> Flow[bytes]:
+        """The bytes of an output, as stored."""
+        return (yield from self._fetch(output))
+
+    @operation
+    def mask(self) -> Flow[PIL.Image.Image]:
+        """The mask: mode P, pixel = class id, the image's own upright size."""
+        return (yield from self._image(Output.MASK))
+
+    @operation
+    def overlay(self) -> Flow[PIL.Image.Image]:
+        """The image with the mask's colours over it, RGB."""
+        return (yield from self._image(Output.OVERLAY))
+
+    @operation
+    def confidence(self) -> Flow[PIL.Image.Image]:
+        """How sure the model was: mode L, 255 times the probability of the class that won."""
+        return (yield from self._image(Output.CONFIDENCE))
+
+    @operation
+    def rle(self) -> Flow[dict[str, Any]]:
+        """A COCO document: `annotations` has one of compressed RLE for each class present.
+
+        `category_id` is the class id plus 1, because tools for COCO read 0 as 'no class'; `class_id` is
+        the mask's own. `maskq.coco` joins documents of several jobs.
+        """
+        document: dict[str, Any] = json.loads((yield from self._fetch(Output.RLE)))
+        return document
+
+    @operation
+    def binary(self, label: str | int) -> Flow[PIL.Image.Image]:
+        """Where one class is: mode 1. `label`: a label or class id of those present.
+
+        Raises InvalidRequest for one that is not in this result, and for a label of several classes.
+        """
+        uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
+        place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
+        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
+        return open_image(body, Output.BINARY, self.size)
+
+    @operation
+    def logits(self) -> Flow[np.ndarray[Any, np.dtype[np.float32]]]:
+        """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
+        return open_scores((yield from self._fetch(Output.LOGITS)))
+
+    def _fetch(self, output: Output | str) -> Flow[bytes]:
+        uri = self.uri(output)
+        if uri.endswith("/"):
+            raise InvalidRequest(
+                f"it is one file per class, below {uri}; read them by binary(label)"
+            )
+        if is_url(uri):
+            raise InvalidRequest(
+                f"it was put to the URL that the caller gave; read it there: {uri}"
+            )
+        place = S3Place.parse(self._own(Output(output), uri))
+        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
+        return body
+
+    def _own(self, output: Output, uri: str) -> str:
+        """The same, once it is certain that it is the job's: it is read with this client's rights."""
+        if not self._storage.is_output(output, uri):
+            raise InvalidRequest(
+                f"the result of job {self.job_id} names {uri}, which is outside the job's own folder "
+                f"{self._storage.outputs}/ and is not read; MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX "
+                f"must be those of the workers"
+            )
+        return uri
+
+    def _image(self, output: Output) -> Flow[PIL.Image.Image]:
+        body = yield from self._fetch(output)
+        return open_image(body, output, self.size, legend=self._has_legend)
+
+    def _id_of(self, label: str | int) -> int:
+        if isinstance(label, int) and label in self.labels:
+            return label
+        found = [class_id for class_id, known in self.labels.items() if label == known]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidRequest(
+                f"{len(found)} classes in the result of job {self.job_id} are called {label!r}; choose "
+                f"by id: {', '.join(map(str, found))}"
+            )
+        present = ", ".join(f"{known} ({class_id})" for class_id, known in self.labels.items())
+        raise InvalidRequest(
+            f"no class {label!r} in the result of job {self.job_id}; there are: {present or 'none'}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of job {self.job_id}: {self.size[0]}x{self.size[1]}>"
+
+
+class Result(ResultCore, RunsBlocking):
+    """What a succeeded job left. In a notebook it shows itself: the overlay, or the mask coloured."""
+
+    _driver: BlockingDriver
+
+    def _repr_png_(self) -> bytes | None:
+        from maskq.view.notebook import png
+
+        picture = self._picture()
+        return None if picture is None else png(picture)
+
+    def _repr_html_(self) -> str:
+        from maskq.view.notebook import html
+
+        return html(self.job_id, self.details, self._picture())
+
+    def _picture(self) -> PIL.Image.Image | None:
+        """None where neither can be read: what only shows a result must not fail."""
+        with suppress(MaskqError):
+            return self.overlay()
+        with suppress(MaskqError):
+            from maskq.view.notebook import coloured_mask
+
+            return coloured_mask(self.mask(), self.labels)
+        return None
+
+
+class AsyncResult(ResultCore, RunsAsync):
+    """What a succeeded job left; what fetches is awaited."""
+
+    _driver: AsyncDriver

@@ -1,0 +1,43 @@
+"""How many jobs end: one look for all that ended since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maskq.client.operations.flow import Flow, Pipeline
+from maskq.contract import JobRecord
+from maskq.ledger import calls
+
+
+class Endings:
+    """Jobs of a batch that ended, each once, in the order in which they did."""
+
+    def __init__(self, prefix: str, batch_id: str) -> None:
+        self._prefix = prefix
+        self._batch_id = batch_id
+        self._seen = 0
+
+    def skip(self) -> Flow[None]:
+        """Only what ends from now on."""
+        progress = yield from self._progress()
+        self._seen = sum(progress.counts.values()) if progress else 0
+
+    def look(self) -> Flow[dict[str, JobRecord | None]]:
+        """What ended since the last look, a thousand at most; None for a record that is gone."""
+        progress = yield from self._progress()
+        if progress is None:
+            return {}
+        records = yield from records_of(self._prefix, progress.ended)
+        self._seen += len(progress.ended)
+        return records
+
+    def _progress(self) -> Flow[calls.BatchProgress | None]:
+        progress: calls.BatchProgress | None
+        progress = yield calls.batch_progress(self._prefix, self._batch_id, self._seen)
+        return progress
+
+
+def records_of(prefix: str, job_ids: Sequence[str]) -> Flow[dict[str, JobRecord | None]]:
+    """In one round trip; None for what is not known (any more)."""
+    records = yield Pipeline([calls.get(prefix, job_id) for job_id in job_ids])
+    return dict(zip(job_ids, records, strict=True))

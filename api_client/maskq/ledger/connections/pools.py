@@ -1,0 +1,281 @@
+"""Connections to Redis, blocking and async, for the ledger and for Celery: pools of one `RedisUrl`.
+
+A server that cannot do its work for now (it was demoted, it loads its data, its disk is full) answers
+with an error. These connections treat such an error as a lost connection: they reconnect, by DNS or
+Sentinel, with the back-off and the limits of any outage.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+import redis.asyncio
+from redis import exceptions
+from redis.asyncio.connection import Connection as AsyncConnection
+from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
+from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.retry import Retry
+
+from maskq.ledger.connections.redis_url import RedisUrl
+from maskq.ledger.connections.slots import CONNECTIONS
+
+if TYPE_CHECKING:
+    # Where only the type is wanted: each of the two classes below is laid over three of redis-py's.
+    from redis.asyncio.connection import AbstractConnection as AsyncBase
+    from redis.connection import AbstractConnection as Base
+else:
+    Base = AsyncBase = object
+
+# A half-open connection is noticed within seconds (the default never notices).
+_TIMEOUT_S: Final = 5.0
+_HEALTH_CHECK_S: Final = 5
+
+# No CLIENT SETINFO, which Redis 7.0 does not know and an ACL may forbid: two round trips a connection.
+_UNNAMED: Final[Mapping[str, Any]] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+_MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)  # the latter: MASTERDOWN as well
+_MOVED_CODES = ("READONLY ", "UNBLOCKED ", "MASTERDOWN ", "CLUSTERDOWN ")
+_NO_REPLICA = "cannot be used with replica instances"  # WAITAOF
+_PASSING = (exceptions.TryAgainError,)
+_PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
+
+
+class Interrupted(redis.ConnectionError):
+    """The server is there and cannot do its work now."""
+
+    moved = False  # it is not the primary: another server may be
+
+
+class Moved(Interrupted):
+    """It was the primary, or was taken for it."""
+
+    moved = True
+
+
+class Primary:
+    """The server that the connections of one pool lead to."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        self.url = url
+        self.generation = 0  # connections of an earlier one lead to a server that was demoted
+
+    def interruption(self, error: exceptions.ResponseError) -> Interrupted | None:
+        """What an answer means for the connection it came on; None: nothing."""
+        text = str(error)
+        if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES) or _NO_REPLICA in text:
+            self.generation += 1
+            return Moved(f"it is not the primary now ({text})")
+        if isinstance(error, _PASSING) or text.startswith(_PASSING_CODES):
+            return Interrupted(text)
+        return None
+
+    def locate(self) -> tuple[str, int]:
+        """Ask the Sentinels, one after the other, until one names the primary."""
+        lost = self._unknown()
+        for host, port in self.url.hosts:
+            with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._asking()) as asked:
+                try:
+                    found: Any = asked.sentinel_get_master_addr_by_name(self.url.service)
+                    if found:
+                        return found[0], int(found[1])
+                except _AWAY as error:
+                    lost = _no_sentinel(host, port, error)
+        raise lost
+
+    async def locate_async(self) -> tuple[str, int]:
+        """The same, awaited."""
+        lost = self._unknown()
+        for host, port in self.url.hosts:
+            retry = AsyncRetry(NoBackoff(), 0)
+            async with redis.asyncio.Redis(
+                host=host, port=port, retry=retry, **self._asking()
+            ) as asked:
+                try:
+                    found: Any = await asked.sentinel_get_master_addr_by_name(self.url.service)
+                    if found:
+                        return found[0], int(found[1])
+                except _AWAY as error:
+                    lost = _no_sentinel(host, port, error)
+        raise lost
+
+    def _unknown(self) -> redis.ConnectionError:
+        return redis.ConnectionError(f"the Sentinels know no primary called {self.url.service!r}")
+
+    def _asking(self) -> dict[str, Any]:
+        options = _socket_options(self.url) | {
+            "username": self.url.sentinel_username,
+            "password": self.url.sentinel_password,
+            "decode_responses": True,
+        }
+        return options if self.url.tls is None else options | {"ssl": True} | dict(self.url.tls)
+
+
+def _no_sentinel(host: str, port: int, error: Exception) -> redis.ConnectionError:
+    """Raised if no other one knows more; it keeps why."""
+    lost = redis.ConnectionError(f"Sentinel {host}:{port}: {error}")
+    lost.__cause__ = error
+    return lost
+
+
+class _Watched(Base):
+    """Over a connection of redis-py: finds the primary, and leaves a server that is it no more."""
+
+    def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
+        self._primary = primary
+        self._generation = primary.generation
+        super().__init__(**kwargs)
+
+    def connect(self) -> None:
+        if self._generation != self._primary.generation:
+            self.disconnect()  # type: ignore[no-untyped-call]
+        super().connect()  # type: ignore[no-untyped-call]
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        if self._sock is None:
+            self._generation = self._primary.generation
+            if self._primary.url.service:
+                self.host, self.port = self._primary.locate()
+        super().connect_check_health(*args, **kwargs)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except exceptions.ResponseError as error:
+            if interrupted := self._primary.interruption(error):
+                self.disconnect()  # type: ignore[no-untyped-call]
+                raise interrupted from error
+            raise
+
+
+class _WatchedAsync(AsyncBase):
+    """The same, awaited."""
+
+    def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
+        self._primary = primary
+        self._generation = primary.generation
+        super().__init__(**kwargs)
+
+    async def connect(self) -> None:
+        if self._generation != self._primary.generation:
+            await self.disconnect()
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_connected:
+            self._generation = self._primary.generation
+            if self._primary.url.service:
+                self.host, self.port = await self._primary.locate_async()
+        await super().connect_check_health(*args, **kwargs)
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except exceptions.ResponseError as error:
+            if interrupted := self._primary.interruption(error):
+                await self.disconnect()
+                raise interrupted from error
+            raise
+
+
+class _Plain(_Watched, Connection):
+    pass
+
+
+class _Tls(_Watched, SSLConnection):
+    pass
+
+
+class _Unix(_Watched, UnixDomainSocketConnection):
+    pass
+
+
+class _PlainAsync(_WatchedAsync, AsyncConnection):
+    pass
+
+
+class _TlsAsync(_WatchedAsync, AsyncSSLConnection):
+    pass
+
+
+class _UnixAsync(_WatchedAsync, AsyncUnixConnection):
+    pass
+
+
+def connection_class(url: RedisUrl) -> type[Any]:
+    """What speaks to this Redis, blocking."""
+    if url.path:
+        return _Unix
+    return _Plain if url.tls is None else _Tls
+
+
+def _async_connection_class(url: RedisUrl) -> type[Any]:
+    if url.path:
+        return _UnixAsync
+    return _PlainAsync if url.tls is None else _TlsAsync
+
+
+def connection_options(url: RedisUrl) -> dict[str, Any]:
+    """Of one connection of `connection_class`, as keyword arguments; it neither decodes nor retries."""
+    options = _socket_options(url) | {
+        "primary": Primary(url),
+        "db": url.db,
+        "username": url.username,
+        "password": url.password,
+    }
+    if url.path:
+        return options | {"path": url.path}
+    if not url.service:
+        options["host"], options["port"] = url.hosts[0]
+    return options | dict(url.tls or {})
+
+
+def _socket_options(url: RedisUrl) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        **_UNNAMED,
+        "socket_timeout": _TIMEOUT_S,
+        "socket_connect_timeout": _TIMEOUT_S,
+        "health_check_interval": _HEALTH_CHECK_S,
+        "protocol": 2,
+    }
+    if not url.path:
+        options["socket_keepalive"] = True
+    return options | {
+        name: value
+        for name, value in url.options.items()
+        if name != "socket_keepalive" or not url.path
+    }
+
+
+def pool(url: RedisUrl, **more: Any) -> redis.ConnectionPool:
+    """A pool of blocking connections, safe to share between threads. `more`: of each connection."""
+    return redis.ConnectionPool(
+        connection_class=connection_class(url), **_pool_options(url), **more
+    )
+
+
+def async_pool(url: RedisUrl, **more: Any) -> redis.asyncio.ConnectionPool:
+    """A pool of connections of one event loop."""
+    return redis.asyncio.ConnectionPool(
+        connection_class=_async_connection_class(url), **_pool_options(url), **more
+    )
+
+
+def _pool_options(url: RedisUrl) -> Mapping[str, Any]:
+    # How many are used at a time is bounded by the ledger (slots.py): who comes when all are waits.
+    return connection_options(url) | {"max_connections": url.max_connections or CONNECTIONS}

@@ -1,0 +1,1 @@
+"""Rules: which objects start which jobs."""

@@ -1,0 +1,162 @@
+"""Which objects start which jobs: `[[rule]]` tables of a TOML file, refused where they would loop."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from maskq.contract import Output, Priority, SegmentRequest
+from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Place, shown
+from maskq.contract.storage_layout import is_output
+from maskq.contract.validation import sentence
+from maskq.contract.webhooks import ENDS, WebhookEvents
+from maskq.errors import InvalidRequest
+from maskq_gateway.rules import loop_guard
+
+TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it
+# Of a rule and not of its jobs.
+_MATCHING = {"name", "bucket", "prefix", "suffixes"}
+_SHOWN = {"image_uri": "bucket and prefix"}  # what the example's place is made of
+
+
+def _lower(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(suffix.lower() for suffix in suffixes)
+
+
+def _free_of_ours(metadata: dict[str, str]) -> dict[str, str]:
+    if TRIGGER in metadata:
+        raise ValueError(f"{TRIGGER!r} is taken: it holds the name of the rule; choose another key")
+    return metadata
+
+
+class Rule(BaseModel):
+    """One kind of object, and the job that each of them starts. SegmentRequest says what each means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    bucket: str = Field(min_length=1)
+    prefix: str = ""  # of the key, as it is: 'in' also takes 'inbox/1.jpg'
+    suffixes: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_lower)
+    ] = IMAGE_SUFFIXES  # of the key; upper and lower case are the same
+    model: str | None = None
+    outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
+    classes: Classes | None = None
+    overlay_alpha: float | None = None
+    overlay_legend: bool = False
+    mode: Mode = Mode.WHOLE
+    priority: Priority = Priority.NORMAL
+    tenant: str | None = None
+    output_prefix: str | None = None
+    webhook: str | None = None
+    webhook_events: WebhookEvents = ENDS
+    metadata: Annotated[dict[str, str], AfterValidator(_free_of_ours)] = Field(default_factory=dict)
+    queue_ttl_s: Seconds | None = None
+    run_timeout_s: Seconds | None = None
+    max_attempts: int | None = None
+
+    def takes(self, bucket: str, key: str) -> bool:
+        """Whether an object is of its kind."""
+        return (
+            bucket == self.bucket
+            and key.startswith(self.prefix)
+            and key.lower().endswith(self.suffixes)
+        )
+
+    def options(self) -> dict[str, Any]:
+        """What its jobs ask for beside the image, as fields of SegmentRequest."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields.keys() - _MATCHING}
+        return fields | {"metadata": {**self.metadata, TRIGGER: self.name}}
+
+    def example(self) -> SegmentRequest:
+        """A job of it. Raises ValidationError for what no job may ask for."""
+        image_uri = f"s3://{self.bucket}/{self.prefix}1{self.suffixes[0]}"
+        return SegmentRequest.model_validate({"image_uri": image_uri, **self.options()})
+
+    def public(self) -> dict[str, Any]:
+        """As plain JSON values, without what is not set; a webhook's query may hold a secret."""
+        told = self.model_dump(mode="json", exclude_none=True)
+        return told | ({"webhook": shown(self.webhook)} if self.webhook else {})
+
+    def watched(self) -> loop_guard.Watched:
+        return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)
+
+    def written(self, own_output: S3Place) -> loop_guard.Written:
+        """What its jobs write; without an output_prefix below `own_output`."""
+        chosen = self.output_prefix
+        place = S3Place.parse(chosen, key_required=False) if chosen else own_output
+        return loop_guard.Written(self.name, place, self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All rules of a deployment, none of which can start another by what its jobs write."""
+
+    each: tuple[Rule, ...]
+
+    @classmethod
+    def load(cls, path: Path, *, own_output: S3Place) -> Rules:
+        """Read a TOML file. `own_output`: where jobs without an output_prefix write.
+
+        Raises InvalidRequest naming file, rule and field.
+        """
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidRequest(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise InvalidRequest(f"{path}: no TOML: {error}") from None
+        try:
+            return cls.of(_tables(document), own_output=own_output)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{path}: {error}") from None
+
+    @classmethod
+    def of(cls, tables: Iterable[Mapping[str, Any]], *, own_output: S3Place) -> Rules:
+        """From tables as TOML has them. Raises InvalidRequest naming rule and field."""
+        rules = tuple(_rule(number, table) for number, table in enumerate(tables, 1))
+        names = [rule.name for rule in rules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidRequest(f"several rules are named {twice[0]!r}; give each its own name")
+        loop_guard.refuse(
+            [rule.written(own_output) for rule in rules], [rule.watched() for rule in rules]
+        )
+        return cls(rules)
+
+    def taking(self, bucket: str, key: str) -> tuple[Rule, ...]:
+        """The rules that an object is of, in their order; outputs of maskq are of none."""
+        if is_output(key):
+            return ()
+        return tuple(rule for rule in self.each if rule.takes(bucket, key))
+
+
+def _tables(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if unknown := sorted(document.keys() - {"rule"}):
+        raise InvalidRequest(f"{unknown[0]!r} is not known here; there are only [[rule]] tables")
+    tables = document.get("rule")
+    if not isinstance(tables, list) or not tables:
+        raise InvalidRequest("it holds no [[rule]] table; write one for each kind of object")
+    return tables
+
+
+def _rule(number: int, table: object) -> Rule:
+    if not isinstance(table, Mapping):
+        raise InvalidRequest(f"rule {number} is no table; write [[rule]] above its fields")
+    name = table.get("name")
+    called = f"rule {name!r}" if isinstance(name, str) and name else f"rule {number}"
+    try:
+        rule = Rule.model_validate(table)
+    except ValidationError as error:
+        raise InvalidRequest(f"{called}: {sentence(error)}") from None
+    try:
+        rule.example()
+    except ValidationError as error:
+        raise InvalidRequest(f"{called}: {sentence(error, _SHOWN)}") from None
+    return rule

@@ -1,0 +1,1 @@
+"""Sources of notifications: S3, EventBridge, SNS and SeaweedFS."""

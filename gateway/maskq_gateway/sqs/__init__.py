@@ -1,0 +1,1 @@
+"""Notifications read from an SQS queue."""

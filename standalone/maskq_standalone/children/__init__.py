@@ -1,0 +1,1 @@
+"""Child processes of the stack: start, ready check, restart and end."""

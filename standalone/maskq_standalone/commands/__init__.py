@@ -1,0 +1,1 @@
+"""What `maskq up` and `maskq demo` do."""

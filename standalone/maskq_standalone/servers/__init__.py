@@ -1,0 +1,1 @@
+"""The embedded servers of the stack: Redis and S3."""

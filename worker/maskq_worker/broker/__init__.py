@@ -1,0 +1,1 @@
+"""Everything that touches Celery: the app, its transport over Redis, its pool and its tasks."""

@@ -1,0 +1,275 @@
+"""Before anything is consumed the model is loaded, tested and warm; after the last message, a drain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker import state
+
+from maskq.contract import FailureCode, JobFailure
+from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.inert import print_error
+from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.ledger.calls.models import REGISTER_EVERY_S
+from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
+from maskq.process import EX_CONFIG
+from maskq.safe_http.deadline import shut_down_all
+from maskq_worker.batching.batcher import MicroBatcher
+from maskq_worker.broker.consumer_watch import ConsumerWatch
+from maskq_worker.decoding import Decoder, make_decoder
+from maskq_worker.errors import JobError, PermanentError
+from maskq_worker.jobs.leases import Leases, Repeating, Sweeper
+from maskq_worker.jobs.presence import Presence
+from maskq_worker.jobs.retention import Retention
+from maskq_worker.jobs.runner import Pipeline
+from maskq_worker.jobs.watchdog import Watchdog, end_process
+from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model.checkpoint.folder import served_name
+from maskq_worker.process.malloc import give_back
+from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage.object_store import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+_DRAIN_S = 30.0
+_CUT_OFF_S = 2.0  # for threads whose connections were shut down
+_GIVE_BACK_EVERY_S = 5.0
+_AWAY_PAUSE_S = 1.0
+
+
+class ModelStep(bootsteps.StartStopStep):
+    """Started before the consumer, stopped after it: what is held then is finished or released."""
+
+    requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._worker = worker
+        self._settings: WorkerSettings = worker.app.settings
+
+    def start(self, worker: Any) -> None:
+        try:
+            self._start(worker)
+        except MaskqError as error:
+            print_error(f"maskq worker: {error}")
+            raise SystemExit(EX_CONFIG) from error
+
+    def _start(self, worker: Any) -> None:
+        settings = self._settings
+        began = time.monotonic()
+        self._ledger = Ledger(RedisUrl.of(settings))
+        prefix = settings.key_prefix
+        # Before the model is loaded, which takes long; a Redis that is away is waited for after that.
+        refuse_unfit(
+            self._ledger,
+            Role.WORKER,
+            prefix,
+            served_name(settings.model or "", settings.model_name),
+        )
+        # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
+        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)
+        self._sweeper.start()
+        self._leases = Leases(self._ledger, prefix, settings.lease_s)
+        self._leases.start()
+        store = self._connect_store(worker)
+        worker.app.slots.leave_out(store.breaker.stalled)
+        # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
+        # look out for their next task; where there are those of several, libgomp lets all sleep.
+        with ThreadPoolExecutor(2, "maskq-loading") as loading:
+            loaded = loading.submit(load_segmenter, settings)
+            decoder = loading.submit(_make_decoder, settings, worker.app.sizes.concurrency)
+            self._check_store(store, loaded)
+            self._segmenter: Segmenter = loaded.result()
+            self._decoder = decoder.result()
+        self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
+            self._segmenter.launch,
+            max_batch_size=worker.app.sizes.max_batch_size,
+            name="maskq-model",
+            at_once=worker.app.sizes.batches,
+            # Tiles of one image are forwards of their own.
+            weight=lambda item: len(item.views.each),
+            initialise=self._make_ready,
+        )
+        self._segmenter.on_forward = self._batcher.progress
+        self._segmenter.crowded = self._batcher.crowded
+        self._segmenter.on_device_lost = partial(_end_for, self._segmenter.info.device)
+        self._batcher.start()
+        self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
+        self._watchdog.start()
+        self._retention = Retention(self._ledger, store, prefix, settings.layout)
+        self._retention.start()
+        self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
+        self._memory.start()
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
+        self._pipeline = worker.app.pipeline = Pipeline(
+            settings,
+            ledger=self._ledger,
+            store=store,
+            decoder=self._decoder,
+            segmenter=self._segmenter,
+            batcher=self._batcher,
+            leases=self._leases,
+            owner=owner,
+        )
+        self._await_registered()
+        self._consumer_watch = ConsumerWatch(
+            self._ledger,
+            prefix,
+            self._segmenter.info.name,
+            slots=worker.app.slots,
+            leases=self._leases,
+            may_claim=lambda: self._pipeline.may_claim,
+        )
+        self._consumer_watch.start()
+        signals.worker_ready.connect(self._on_ready, weak=False)
+        info = self._segmenter.info
+        logger.info(
+            "%s on %s (%s, %s) ready after %.1f s",
+            info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
+        )  # fmt: skip
+
+    def _connect_store(self, worker: Any) -> ObjectStore:
+        settings, concurrency = self._settings, worker.app.sizes.concurrency
+        return ObjectStore(
+            settings.s3_endpoint_url,
+            allowed=settings.locations(),
+            connections=worker.app.slots.threads + 2,
+            concurrency=concurrency,
+            client=settings.s3_client,
+            addressing=settings.s3_addressing,
+            home=settings.layout.home,
+        )
+
+    def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
+        """While the model is loaded: may it write to its own bucket, and does that create an object
+        only once? A store that is away, or refuses the credentials, is waited for; its breaker says
+        so."""
+        while True:
+            try:
+                return store.check_conditional_writes()
+            except PermanentError as error:
+                raise InvalidRequest(error.message) from error
+            except JobError:
+                if loaded.done():
+                    loaded.result()  # what is wrong with the model is told first
+            time.sleep(_AWAY_PAUSE_S)
+            state.maybe_shutdown()
+
+    def _make_ready(self) -> None:
+        """In the thread that owns the model."""
+        # In this order: on a GPU the test is of the graphs then, and cuDNN keeps what it chose first.
+        self._segmenter.warm_up()
+        self._segmenter.self_test()
+
+    def _await_registered(self) -> None:
+        """A Redis that is away or still reads its file is waited for; one that is full is served."""
+        while True:
+            await_met(
+                self._ledger,
+                Role.WORKER,
+                self._settings.key_prefix,
+                self._segmenter.info.name,
+                _pause,
+            )
+            try:
+                return self._presence.register()
+            except QueueFull as error:
+                logger.warning("%s; the model is made known later", error)
+                return
+            except StoreUnavailable as error:
+                if error.code is not FailureCode.STORE_UNAVAILABLE:
+                    raise
+                logger.warning("%s; trying again", error)
+                _pause(_AWAY_PAUSE_S)
+
+    def _on_ready(self, **_: Any) -> None:
+        timer = self._worker.timer
+        timer.call_repeatedly(REGISTER_EVERY_S, self._register_quietly)
+        if self._settings.health_file:
+            self._touch(self._settings.health_file)
+            timer.call_repeatedly(1.0, self._touch, (self._settings.health_file,))
+
+    def _register_quietly(self) -> None:
+        """Again and again: so it counts as alive, and a Redis that lost its data learns the model."""
+        threading.Thread(
+            target=_ignoring_outages, args=(self._presence.register,), daemon=True
+        ).start()
+
+    def _touch(self, health_file: Path) -> None:
+        """From the main loop: a fresh file proves that it turns, and that messages are taken."""
+        if not self._consumer_watch.deaf:
+            health_file.touch()
+
+    def stop(self, worker: Any) -> None:
+        self._consumer_watch.stop()
+        self._pipeline.stop_claiming()
+        self._await_held(_DRAIN_S)
+        if self._leases.holding():
+            self._release_rest()
+            # Celery waits for their threads, and those perhaps for a URL that drips.
+            shut_down_all()
+            self._await_held(_CUT_OFF_S)
+        self._decoder.close()
+        self._batcher.close()
+        self._watchdog.stop()
+        self._retention.stop()
+        self._memory.stop()
+        self._leases.stop()
+        self._sweeper.stop()
+        self._segmenter.close()
+        _ignoring_outages(self._presence.leave)
+        self._ledger.close()
+        if self._settings.health_file:
+            self._settings.health_file.unlink(missing_ok=True)
+
+    def _await_held(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._leases.holding() and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def _release_rest(self) -> None:
+        """What did not end within the drain's limit starts elsewhere at once, uncharged."""
+        reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
+        for held in self._leases.holding():
+            held.lost = True
+            # Its thread may be writing, and ends with this process.
+            self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
+            self._ledger.run(
+                calls.release(
+                    self._settings.key_prefix, held.job_id, held.token, reason,
+                    charged=False, delay_s=0,
+                )
+            )  # fmt: skip
+
+
+def _make_decoder(settings: WorkerSettings, concurrency: int) -> Decoder:
+    try:
+        return make_decoder(settings, concurrency=concurrency)
+    except JobError as error:
+        raise InvalidRequest(error.message) from error
+
+
+def _end_for(device: str, error: Exception) -> None:
+    end_process(f"{device} is lost to this process ({str(error).splitlines()[0]})")
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+    state.maybe_shutdown()
+
+
+def _ignoring_outages(work: Any) -> None:
+    try:
+        work()
+    except MaskqError as error:
+        logger.warning("%s", error)

@@ -1,0 +1,42 @@
+"""The tasks Celery knows: parse, call, translate. See jobs/runner.py and celery_callers.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task, shared_task
+
+from maskq.errors import SegmentRefused
+from maskq.ledger import calls, keys
+from maskq_worker.broker import celery_callers
+
+
+@shared_task(name=keys.TASK_RUN, bind=True, ignore_result=True)
+def run(self: Task, model: str) -> None:
+    """A ticket: run the next job of this model, if there is one."""
+    self.app.pipeline.run(model)
+
+
+class _Answered(Task):
+    """Tells the ledger once Celery has stored the result and sent what follows it."""
+
+    def on_success(self, retval: Any, task_id: str, *_: Any) -> None:
+        self._answered(task_id)
+
+    def on_failure(self, exc: BaseException, task_id: str, *_: Any) -> None:
+        """Also where Celery could not send what follows a success: it says so in the result."""
+        self._answered(task_id)
+
+    def _answered(self, task_id: str) -> None:
+        self.app.pipeline.persist(calls.answered(self.app.settings.key_prefix, task_id))
+
+
+# throws: celery_callers.py has logged it, in one line; Celery would add a traceback.
+# typing: Celery would hold a chain's arguments against this function's parameters.
+@shared_task(
+    name=keys.TASK_SEGMENT, bind=True, base=_Answered, throws=(SegmentRefused,), typing=False
+)
+def segment(self: Task, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Segment an image for a caller that knows only Celery; these are its arguments (envelope.py)."""
+    caller = dict(self.request.__dict__)
+    return celery_callers.answer(self.app.pipeline.persist, self.app.settings, caller, args, kwargs)

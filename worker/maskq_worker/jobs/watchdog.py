@@ -1,0 +1,60 @@
+"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted, a card that is lost
+stays lost, and no other thread can own the model: the process ends.
+
+Its leases run out and its jobs run elsewhere, each alone, so that the one that does it is found.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Protocol
+
+from maskq_worker.jobs.leases import Repeating
+
+logger = logging.getLogger(__name__)
+
+EX_SOFTWARE = 70  # sysexits.h: the supervisor starts another process
+_LOOK_EVERY_S = 1.0
+
+
+class Watched(Protocol):
+    def busy_since(self) -> float | None:
+        """When the forward in progress began, by time.monotonic(); None while there is none."""
+
+    def died(self) -> bool:
+        """Whether the thread that runs forwards has ended unasked."""
+
+
+class Watchdog:
+    """Ends the process when a forward takes longer than `limit_s`, or none can run any more."""
+
+    def __init__(self, model: Watched, limit_s: float) -> None:
+        self._model = model
+        self._limit_s = limit_s
+        self._thread = Repeating("maskq-watchdog", min(_LOOK_EVERY_S, limit_s / 4), self._look)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._thread.stop()
+
+    def _look(self) -> None:
+        if self._model.died():
+            end_process("the model's thread died")
+        since = self._model.busy_since()
+        if since is None or time.monotonic() - since < self._limit_s:
+            return
+        end_process(
+            f"a forward has not ended for {time.monotonic() - since:.0f} s "
+            f"(MASKQ_FORWARD_TIMEOUT_S={self._limit_s:g})"
+        )
+
+
+def end_process(reason: str) -> None:
+    """Now, from any thread; does not return."""
+    logger.critical("%s: this process ends, its jobs run elsewhere", reason)
+    logging.shutdown()
+    os._exit(EX_SOFTWARE)

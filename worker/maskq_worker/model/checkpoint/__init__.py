@@ -1,0 +1,1 @@
+"""Checkpoints: where their files lie, their labels, and how their weights are loaded."""

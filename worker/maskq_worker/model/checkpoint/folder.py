@@ -1,0 +1,294 @@
+"""Where a model's files are: a folder in the hub's layout, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from maskq.contract.models import ModelName
+from maskq_worker.model.checkpoint.labels import labels_of
+from maskq_worker.model.errors import ModelError
+from maskq_worker.model.families import family_of
+
+DEMO: Final = "demo"
+CONFIG: Final = "config.json"
+PREPROCESSOR: Final = "preprocessor_config.json"
+PROCESSOR: Final = "processor_config.json"  # newer: the image processor's settings are a part of it
+SAFETENSORS: Final = "model.safetensors"
+PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, and then without running code
+INDEX: Final = ".index.json"  # of weights in several files
+RECORD: Final = "maskq.json"  # what `maskq weights pull` wrote about a folder
+# Bytes. At each block a thread gives the interpreter's lock away, and may wait 5 ms to have it back.
+_BLOCK: Final = 2**24
+_MODEL_NAME: Final[TypeAdapter[str]] = TypeAdapter(ModelName)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json, the image processor's settings and weights as safetensors."""
+
+    directory: Path
+    name: str  # as served: a hub id as it is, `demo`, or a folder's name
+    revision: str | None = None  # full commit of the hub, where it is known
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights; of several files, of their hashes in order of name."""
+        return self._sha256.result()
+
+    def begin_sha256(self) -> None:
+        """Compute it beside what else is done, if it will be asked for: a commit needs none."""
+        if self.revision is None:
+            _ = self._sha256
+
+    @cached_property
+    def _sha256(self) -> Future[str]:
+        """In a thread of its own, which ends with the process: nobody waits for it but who asks."""
+        answer: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(_sha256_of_all(weight_files(self.directory)))
+            except Exception as error:  # noqa: BLE001 - raised where it is asked for
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="maskq-sha256", daemon=True).start()
+        return answer
+
+
+def resolve(model: str, revision: str | None = None) -> Checkpoint:
+    """Find a model on this machine: `demo`, a folder, or a hub id pulled or cached before.
+
+    Nothing is downloaded. Raises ModelError with what to do.
+    """
+    if model == DEMO:
+        return _same_revision(Checkpoint(_demo(), DEMO), revision)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _same_revision(_from_folder(folder.resolve()), revision)
+    if not is_hub_id(model):
+        raise ModelError(
+            f"there is no folder {model!r}: a model is a hub id (organisation/name), a folder in "
+            "the hub's layout, or `demo`"
+        )
+    found = _pulled(model, revision) or _cached(model, revision)
+    if found is None:
+        at = f" at {revision}" if revision else ""
+        pull = f"maskq weights pull {model}" + (f" --revision {revision}" if revision else "")
+        raise ModelError(
+            f"{model}{at} is not on this machine: run `{pull}` where the hub can be reached, or "
+            "set MASKQ_MODEL to a folder in the hub's layout or to `demo`"
+        )
+    return found
+
+
+def served_name(model: str, chosen: str | None = None) -> str:
+    """The name under which jobs ask for `model`, without a look at its weights.
+
+    `chosen`: MASKQ_MODEL_NAME, which goes before the hub's id or the folder's name. Raises ModelError
+    for a folder whose name no job can ask for.
+    """
+    if chosen:
+        return chosen
+    folder = Path(model).expanduser()
+    if model == DEMO or not folder.is_dir():
+        return model
+    name = _name_and_revision(folder.resolve())[0]
+    try:
+        return _MODEL_NAME.validate_python(name)
+    except ValidationError as error:
+        raise ModelError(
+            f"{model!r} cannot be served by its name {name!r} ({error.errors()[0]['msg']}): "
+            f"choose one with MASKQ_MODEL_NAME"
+        ) from None
+
+
+def is_hub_id(model: str) -> bool:
+    return _HUB_ID.fullmatch(model) is not None and not model.startswith(".")
+
+
+def weights_root() -> Path:
+    """Where `maskq weights pull` keeps what it fetched."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "maskq" / "weights"
+
+
+def model_folder(root: Path, model: str) -> Path:
+    """The folder of all pulled revisions of a hub id."""
+    return root / model.replace("/", "--")
+
+
+def check_layout(directory: Path, convert: str | None = None) -> None:
+    """Raises ModelError unless `directory` holds a checkpoint of a known family as safetensors.
+
+    convert: the command that makes safetensors, named where only a pickle is there.
+    """
+    check_config(directory)
+    if weight_files(directory):
+        return
+    if list(directory.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"{directory} has its weights only as {PICKLE}, a pickle, which is never loaded by a "
+            f"worker: run `{convert or f'maskq weights convert {directory}'}` once"
+        )
+    raise ModelError(f"{directory} has no weights: {SAFETENSORS} is missing")
+
+
+def check_config(directory: Path) -> None:
+    """The part of `check_layout` that needs no weights."""
+    config = read_json(directory / CONFIG)
+    family_of(config, directory)
+    labels_of(config, directory / CONFIG)
+    read_preprocessor(directory)
+
+
+def read_preprocessor(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """The image processor's settings, and the file that they stand in: as for transformers, that of all
+    processors comes first. Raises ModelError."""
+    path = directory / PROCESSOR
+    if path.is_file() and (nested := read_json(path).get("image_processor")) is not None:
+        if not isinstance(nested, dict):
+            raise ModelError(f"{path}: image_processor is not a JSON object")
+        return path, nested
+    return directory / PREPROCESSOR, read_json(directory / PREPROCESSOR)
+
+
+def weight_files(directory: Path, name: str = SAFETENSORS) -> list[Path]:
+    """The files that hold the weights, in order; none if there are none.
+
+    name: `model.safetensors`, or `pytorch_model.bin` for the pickled layout.
+    """
+    if (directory / name).is_file():
+        return [directory / name]
+    index = directory / f"{name}{INDEX}"
+    if not index.is_file():
+        return []
+    files = [directory / part for part in shards(index)]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{directory} is incomplete: {file.name} is missing")
+    return files
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that an index of several weight files lists."""
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    if any(Path(name).name != name for name in names):
+        raise ModelError(f"{index} names files outside its own folder")
+    return names
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path.parent} is not a model in the hub's layout: {path.name} is missing"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
+
+
+def _sha256_of_all(paths: list[Path]) -> str:
+    digests = [sha256_of(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _demo() -> Path:
+    # The stack is a layer above the worker, so it is looked up and never imported: a worker alone
+    # has no demo checkpoint and needs none.
+    spec = importlib.util.find_spec("maskq_standalone")
+    for place in spec.submodule_search_locations or [] if spec else []:
+        directory = Path(place) / "demo" / "checkpoint"
+        if directory.is_dir():
+            check_layout(directory)
+            return directory
+    raise ModelError(
+        "the demo checkpoint is not installed: run `pip install 'maskq[standalone]'`, or set "
+        "MASKQ_MODEL to a hub id or a folder"
+    )
+
+
+def _from_folder(directory: Path) -> Checkpoint:
+    check_layout(directory)
+    return Checkpoint(directory, *_name_and_revision(directory))
+
+
+def _name_and_revision(directory: Path) -> tuple[str, str | None]:
+    """What a pull recorded; a folder of the user's own is named by itself."""
+    if not (directory / RECORD).is_file():
+        return directory.name, None
+    record = read_json(directory / RECORD)
+    return str(record["model"]), str(record["revision"])
+
+
+def _same_revision(checkpoint: Checkpoint, wanted: str | None) -> Checkpoint:
+    if wanted and wanted != checkpoint.revision:
+        raise ModelError(
+            f"MASKQ_MODEL_REVISION is {wanted}, but {checkpoint.directory} is "
+            f"{checkpoint.revision or 'of no known revision'}: unset it, or name the hub id"
+        )
+    return checkpoint
+
+
+def _pulled(model: str, revision: str | None) -> Checkpoint | None:
+    """The revision asked for (a commit, or the name it was pulled by), else the one pulled last."""
+    records = [
+        (read_json(path), path.parent)
+        for path in model_folder(weights_root(), model).glob(f"*/{RECORD}")
+        if not path.parent.name.startswith(".")  # a pull that did not end
+    ]
+    matching = [
+        (record["pulled_at"], folder)
+        for record, folder in records
+        if revision in (None, record["revision"], record["requested"])
+    ]
+    if not matching:
+        return None
+    return _from_folder(max(matching)[1])
+
+
+def _cached(model: str, revision: str | None) -> Checkpoint | None:
+    """The same from the hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    needed = [CONFIG, PREPROCESSOR, PROCESSOR, "model*.safetensors", f"{SAFETENSORS}{INDEX}"]
+    try:
+        folder = Path(
+            snapshot_download(
+                model, revision=revision, local_files_only=True, allow_patterns=needed
+            )
+        )
+    except (OSError, HFValidationError):  # not there, or only in part
+        return None
+    if not (folder / CONFIG).is_file():
+        return None
+    check_layout(folder, convert=f"maskq weights pull {model}")
+    return Checkpoint(folder, model, folder.name)

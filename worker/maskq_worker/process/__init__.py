@@ -1,0 +1,1 @@
+"""Worker processes: their start, their share of the machine, their health and their end."""

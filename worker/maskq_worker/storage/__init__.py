@@ -1,0 +1,1 @@
+"""The worker's access to object stores, and circuit breakers for those that do not answer."""
