@@ -99,7 +99,7 @@ class _Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class SubmitOptions:
     """How images are submitted, beside what is asked about them.
 
     `batch`: of which they are part. `run_id`: names this run, in which an image is submitted once
@@ -123,7 +123,11 @@ class Bulk(Generic[JobT]):
     """
 
     def __init__(
-        self, session: Session, job_type: Callable[..., JobT], manner: Manner, options: Options
+        self,
+        session: Session,
+        job_type: Callable[..., JobT],
+        manner: SubmitOptions,
+        options: Options,
     ) -> None:
         """Raises InvalidRequest for an option that is wrong."""
         self._session = session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 from maskq.client.admin.api_keys import ApiKeyOperations
 from maskq.client.admin.models import ModelOperations
 from maskq.client.admin.removal import Erased, delete_job, delete_tenant
-from maskq.client.bulk import CHUNK, Bulk, Manner, Submission, is_reference
+from maskq.client.bulk import CHUNK, Bulk, Submission, SubmitOptions, is_reference
 from maskq.client.events import TAKE_OVER_S, Wanted, left_s_of, reader
 from maskq.client.job import (
     DEFAULT_WAIT_S,
@@ -162,7 +162,9 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         if not sources:
             raise InvalidRequest("submit_many got no images")
         place = BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
-        manner = Manner(batch=place, durable=durable, room_timeout=room_timeout, outage_s=0.0)
+        manner = SubmitOptions(
+            batch=place, durable=durable, room_timeout=room_timeout, outage_s=0.0
+        )
         bulk: Bulk[JobT] = Bulk(self.session, self._job_type, manner, options)
         jobs: dict[int, JobT] = {}
         try:
@@ -199,7 +201,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
     ) -> Bulk[JobT]:
         if run_id == "":
             raise InvalidRequest("run_id is empty; leave it out, or give the run a name")
-        manner = Manner(
+        manner = SubmitOptions(
             # How many there will be is not known: counted, with an end for each, and none for all.
             batch=BatchPlace(batch_id=run_id or new_id(), total=0),
             run_id=run_id,

@@ -16,7 +16,7 @@ from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Bad, Found, images_in
-from maskq.client.bulk import CHUNK, Bulk, Manner, name_of
+from maskq.client.bulk import CHUNK, Bulk, SubmitOptions, name_of
 from maskq.client.client import Client
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
@@ -176,8 +176,8 @@ class _Run:
         else:
             print_lines(*_lines(summary))
 
-    def _manner(self) -> Manner:
-        return Manner(
+    def _manner(self) -> SubmitOptions:
+        return SubmitOptions(
             batch=BatchPlace(batch_id=self._manifest.run_id, total=0),
             run_id=self._manifest.run_id,
             retry_of=self._failed_job,
