@@ -24,7 +24,7 @@ from bench import report
 from bench.checkpoints import write_smallest
 from maskq import Client
 from maskq.contract import Output
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker import imaging, outputs
@@ -67,7 +67,7 @@ def measure(pairs: int) -> dict[str, object]:
     with Client.from_env() as client:
         body = io.BytesIO()
         draw(1, size=(640, 480)).image.save(body, "JPEG", quality=90)
-        source = S3Place("maskq", "bench/scene.jpg")
+        source = S3Uri("maskq", "bench/scene.jpg")
         client.objects.put(source, body.getvalue(), "image/jpeg")
         inline = _inline(source)
         queued = _queued(client, source)
@@ -85,21 +85,21 @@ def measure(pairs: int) -> dict[str, object]:
     }
 
 
-def _queued(client: Client, source: S3Place) -> Callable[[], None]:
+def _queued(client: Client, source: S3Uri) -> Callable[[], None]:
     return lambda: client.submit(str(source)).wait(timeout=60) and None
 
 
-def _inline(source: S3Place) -> Callable[[], None]:
+def _inline(source: S3Uri) -> Callable[[], None]:
     """The worker's own stages, in its order, without queue, ledger and threads."""
     settings = WorkerSettings.load()
     segmenter = load_segmenter(settings)
-    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    home = S3Uri(settings.s3_bucket, settings.output_prefix)
     store = ObjectStore(settings.s3_endpoint_url, connections=4, home=home)
     wanted = frozenset({Output.MASK})
     number = iter(range(1_000_000))
 
     def stages() -> None:
-        place = S3Place("maskq", f"bench/{next(number)}")
+        place = S3Uri("maskq", f"bench/{next(number)}")
         stored = store.get(source, max_bytes=settings.max_image_bytes)
         decoded = imaging.decode(stored.body, max_pixels=settings.max_image_pixels)
         prepared = segmenter.prepare(decoded.image, outputs=wanted)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.checkpoints import write_smallest
 from maskq import Client
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
@@ -56,7 +56,7 @@ def measure(urls: dict[str, str | None], rounds: int, jobs: int) -> dict[str, li
     with Client.from_env() as client:
         body = io.BytesIO()
         draw(1, size=(640, 480)).image.save(body, "JPEG", quality=90)
-        source = S3Place("maskq", "bench/scene.jpg")
+        source = S3Uri("maskq", "bench/scene.jpg")
         client.objects.put(source, body.getvalue(), "image/jpeg")
         _rate(client, source, jobs // 4, None)  # warm
         for _ in range(rounds):
@@ -65,7 +65,7 @@ def measure(urls: dict[str, str | None], rounds: int, jobs: int) -> dict[str, li
     return rates
 
 
-def _rate(client: Client, source: S3Place, jobs: int, url: str | None) -> float:
+def _rate(client: Client, source: S3Uri, jobs: int, url: str | None) -> float:
     began = time.perf_counter()
     batch = client.submit_many([str(source)] * jobs, webhook=url)
     for job in batch.as_completed():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.peers.contender import WAIT_S, Contender
 from maskq import Client
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.workers import DRAIN_S, Worker
 from maskq_worker.model.checkpoint.folder import resolve
@@ -33,7 +33,7 @@ class Maskq(Contender):
             batch = client.submit_many([f"s3://{self.setup.bucket}/{key}" for key in keys])
             ended = {job.id: job for job in batch.as_completed(timeout=WAIT_S)}
             places = [ended[job.id].result().uri("mask") for job in batch.jobs]
-        return [S3Place.parse(place).key for place in places]
+        return [S3Uri.parse(place).key for place in places]
 
     def stop(self) -> None:
         for worker in self.workers:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bench.scenarios.service import ROOT, Service
 from maskq.contract import JobRecord, Output
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import MANIFEST
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
@@ -34,17 +34,17 @@ def store(service: Service, record: JobRecord, jobs: int) -> Ceiling:
     record: of a succeeded job, whose objects are read and written again.
     """
     settings = WorkerSettings.load()
-    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    home = S3Uri(settings.s3_bucket, settings.output_prefix)
     objects = ObjectStore(settings.s3_endpoint_url, connections=_THREADS, home=home)
-    image, limit = S3Place.parse(record.request.image_uri), settings.max_image_bytes
+    image, limit = S3Uri.parse(record.request.image_uri), settings.max_image_bytes
     assert record.result is not None
-    mask = objects.get(S3Place.parse(record.result.outputs[Output.MASK]), max_bytes=limit).body
+    mask = objects.get(S3Uri.parse(record.result.outputs[Output.MASK]), max_bytes=limit).body
     manifest = objects.get(settings.layout.of(record).manifest, max_bytes=limit).body
 
     run_id = new_id()
 
     def one(number: int) -> None:
-        place = S3Place(settings.s3_bucket, f"bench/ceiling/{run_id}/{number}")
+        place = S3Uri(settings.s3_bucket, f"bench/ceiling/{run_id}/{number}")
         objects.get(image, max_bytes=limit)
         objects.put(place / "mask.png", mask, "image/png")
         objects.create(place / MANIFEST, manifest, "application/json")

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.scenarios.processes import cpu_s, with_children
 from bench.scenarios.service import ROOT, Service
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.children.child import Child
 
 _PATIENCE_S = 600.0
@@ -85,7 +85,7 @@ def run(uris: Sequence[str], worker: int, store: int) -> Naive:
 def _ask(uri: str, number: int) -> Any:
     from bench.scenarios.naive import segment  # it reads the environment of a stack
 
-    place = S3Place.parse(uri)
+    place = S3Uri.parse(uri)
     return segment.delay(place.bucket, place.key, f"bench/naive/{number}/mask.png")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bench.scenarios.service import Service
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.demo.scenes import draw
 
 PLAIN = (640, 480)  # px, of the images of scenarios that do not say otherwise
@@ -34,7 +34,7 @@ def sized(megapixels: float) -> tuple[int, int]:
 
 def store(service: Service, name: str, body: bytes) -> str:
     """Put it where workers read it; the URI."""
-    place = S3Place(service.client.settings.s3_bucket, f"bench/{name}.jpg")
+    place = S3Uri(service.client.settings.s3_bucket, f"bench/{name}.jpg")
     service.client.objects.put(place, body, "image/jpeg")
     return str(place)
 

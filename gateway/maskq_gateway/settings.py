@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import InvalidRequest
 from maskq.settings import Settings
 from maskq_gateway.rules.rule import Rules
@@ -62,7 +62,7 @@ class GatewaySettings(Settings):
             raise InvalidRequest(
                 "there are no rules: set MASKQ_TRIGGER_RULES to a TOML file, or give --rules"
             )
-        return Rules.load(path, own_output=S3Place(self.s3_bucket, self.output_prefix))
+        return Rules.load(path, own_output=S3Uri(self.s3_bucket, self.output_prefix))
 
 
 def _parts(text: str) -> list[str]:

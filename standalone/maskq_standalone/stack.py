@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from maskq import environment
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.process import EX_CONFIG
 from maskq.settings import KNOWN
 from maskq_standalone import http_api, uploads
@@ -296,8 +296,8 @@ class Stack:
     def _processes(self) -> list[Worker]:
         return [*self.workers, *self.others]
 
-    def _own_output(self) -> S3Place:
-        return S3Place(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
+    def _own_output(self) -> S3Uri:
+        return S3Uri(self._bucket, self._env.get("MASKQ_OUTPUT_PREFIX", "maskq"))
 
     def _watching(self, rules: Path) -> dict[str, str]:
         """What the process that listens to uploads needs beside `environment`."""

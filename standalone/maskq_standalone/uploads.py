@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.children.child import ChildError
 from maskq_standalone.servers.s3 import S3Server
 
@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "maskq_gateway.sqs")
 QUEUE = "maskq-uploads"
 
 
-def watched(rules: Path, own_output: S3Place) -> set[str]:
+def watched(rules: Path, own_output: S3Uri) -> set[str]:
     """The buckets that the rules watch. Raises ChildError with the first mistake in the file."""
     from maskq.errors import InvalidRequest
     from maskq_gateway.rules.rule import Rules

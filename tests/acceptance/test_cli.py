@@ -16,7 +16,7 @@ from acceptance.test_bad_input import jpeg
 from PIL import Image
 
 from maskq import Client, JobFailed, webhooks
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.commands import pictures
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
@@ -89,7 +89,7 @@ class TestWithAStack:
         for job in (old, middle, new):
             with pytest.raises(JobFailed):
                 job.wait(timeout=60)
-        client.objects.delete(S3Place.parse(middle.refresh().request.image_uri))
+        client.objects.delete(S3Uri.parse(middle.refresh().request.image_uri))
         # When
         ran = maskq("retry", new.id, middle.id, old.id, "--json", check=False)
         # Then the others are retried, and it is told

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from maskq import Client, JobStatus, UnknownModel
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.stack import Stack
 
 IMAGE = Image.new("RGB", (64, 48), "teal")
@@ -77,7 +77,7 @@ print(sent.get(timeout=60)["model"])
 
 
 def _model_of_a_celery_caller(client: Client) -> str:
-    place, body = S3Place("maskq", "photos/celery.png"), io.BytesIO()
+    place, body = S3Uri("maskq", "photos/celery.png"), io.BytesIO()
     IMAGE.save(body, "PNG")
     client.objects.put(place, body.getvalue(), "image/png")
     ran = subprocess.run(

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from maskq import webhooks
 from maskq.contract import SegmentRequest
 from maskq.contract.jobs import Manifest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import InvalidRequest, StoreUnavailable, WebhookRefused
@@ -80,7 +80,7 @@ def manifest(data: bytes) -> None:
         found.model_dump_json(exclude_defaults=True)
         for place in found.outputs.values():
             with suppress(ValueError):
-                S3Place.parse(place)
+                S3Uri.parse(place)
 
 
 def notification(data: bytes) -> None:
@@ -123,7 +123,7 @@ def rules(data: bytes) -> None:
     tables = document.get("rule")
     if isinstance(tables, list):
         with suppress(InvalidRequest):
-            Rules.of(tables, own_output=S3Place("maskq", "maskq"))
+            Rules.of(tables, own_output=S3Uri("maskq", "maskq"))
 
 
 def event(data: bytes) -> None:

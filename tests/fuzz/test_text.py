@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from maskq import Client
 from maskq.cli.bulk.manifest import Manifest
-from maskq.contract.locations import S3Place, http_url
+from maskq.contract.locations import S3Uri, http_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.ledger import RedisUrl
 from maskq.safe_http import outbound
@@ -130,7 +130,7 @@ def test_only_public_addresses_are_called(url: str) -> None:
 def test_a_place_is_read_as_it_is_written(uri: str) -> None:
     for key_required in (True, False):
         try:
-            place = S3Place.parse(uri, key_required=key_required)
+            place = S3Uri.parse(uri, key_required=key_required)
         except ValueError:
             continue
         assert str(place).rstrip("/") == uri.rstrip("/")

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from maskq import AsyncClient, Client, JobFailed, MaskqError
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 
 CHILDREN = 4
@@ -51,8 +51,8 @@ def body_of(name: str) -> bytes:
     return (name.encode() + b" ") * (100 + 37 * (sum(name.encode()) % 97))
 
 
-def place_of(name: str) -> S3Place:
-    return S3Place(client.settings.s3_bucket, client.settings.output_prefix) / name
+def place_of(name: str) -> S3Uri:
+    return S3Uri(client.settings.s3_bucket, client.settings.output_prefix) / name
 
 
 def work(who: str) -> None:

@@ -7,7 +7,7 @@ import os
 from celery import Celery
 
 from maskq import Client, JobFailed
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 
 client = Client.from_env()
 client.list(limit=1)
@@ -20,7 +20,7 @@ app.conf.worker_enable_remote_control = False
 @app.task
 def process(name: str) -> list[object]:
     """Its process, the bytes it stored and read back, and the metadata of its own job."""
-    place = S3Place(client.settings.s3_bucket, client.settings.output_prefix) / name
+    place = S3Uri(client.settings.s3_bucket, client.settings.output_prefix) / name
     client.objects.put(place, name.encode() * 1000, "text/plain")
     body = client.objects.get(place).decode()
     job = client.submit(str(place), metadata={"name": name})

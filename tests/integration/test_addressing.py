@@ -14,7 +14,7 @@ from support.s3_front import S3Front
 
 from maskq import Client, InvalidRequest, s3
 from maskq.contract.ids import new_id, new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
 from maskq_worker.storage import obstore_client
@@ -47,7 +47,7 @@ def proxy(
 def test_a_worker_s_requests_name_the_bucket_where_the_setting_says(
     proxy: S3Front, s3_server: S3Server, addressing: Any, in_host: bool, client: Any
 ) -> None:
-    job = StorageLayout(S3Place(s3_server.bucket, f"addressing/{new_token()}")).job(new_id())
+    job = StorageLayout(S3Uri(s3_server.bucket, f"addressing/{new_token()}")).job(new_id())
     place = job.file(new_token(), "mask.png")
     store = ObjectStore(ENDPOINT, connections=2, client=client, addressing=addressing)
     store.create(place, b"body", "text/plain")
@@ -68,7 +68,7 @@ def test_a_client_s_requests_and_the_urls_it_signs_do_as_well(
     proxy: S3Front, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKQ_S3_ADDRESSING", "virtual")
-    place = S3Place(s3_server.bucket, f"addressing/{new_token()}")
+    place = S3Uri(s3_server.bucket, f"addressing/{new_token()}")
     with Client.from_env() as client:
         client.objects.put(place, b"body", "text/plain")
         assert client.objects.get(place) == b"body"
@@ -99,7 +99,7 @@ def test_obstore_goes_where_boto3_goes_at_aws(
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     client = s3.connect(None, addressing=addressing)
-    fast = FastStore(client)._store_for(S3Place("photos", "1.jpg"), obstore_client._SMALL)
+    fast = FastStore(client)._store_for(S3Uri("photos", "1.jpg"), obstore_client._SMALL)
     assert fast is not None
     assert fast.config["endpoint"] == f"https://{host}"
     asked = []

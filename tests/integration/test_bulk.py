@@ -37,7 +37,7 @@ from maskq import (
 from maskq.cli import main
 from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq.settings import Settings
 from maskq_standalone.servers.redis import RedisServer, find
@@ -114,7 +114,7 @@ def test_each_image_comes_back_with_its_job_or_its_error(service: Service, tmp_p
     assert [type(error).__name__ for error in errors[1:3]] == ["InvalidRequest"] * 2
     assert "cannot read" in str(errors[2])
     record = jobs[5].refresh()
-    assert service.client.objects.get(S3Place.parse(record.request.image_uri)) == b"an image"
+    assert service.client.objects.get(S3Uri.parse(record.request.image_uri)) == b"an image"
 
 
 def test_images_are_taken_as_they_are_needed(service: Service) -> None:
@@ -160,7 +160,7 @@ def test_under_one_run_id_an_image_is_submitted_once(service: Service, tmp_path:
 def _objects(service: Service) -> set[str]:
     from maskq import s3
 
-    place = S3Place(service.client.settings.s3_bucket, service.client.settings.output_prefix)
+    place = S3Uri(service.client.settings.s3_bucket, service.client.settings.output_prefix)
     return {
         found.key
         for found in s3.list_under(s3.connect(service.client.settings.s3_endpoint_url), place)
@@ -458,7 +458,7 @@ def test_a_folder_is_uploaded_and_stdin_is_a_list(service: Service, folder: Path
     ran = maskq("photos", "--json", "--manifest", "run.jsonl")
 
     assert ran.returncode == 0, ran.stderr
-    uploaded = {service.client.objects.get(S3Place.parse(one)) for one in service.images()}
+    uploaded = {service.client.objects.get(S3Uri.parse(one)) for one in service.images()}
     assert uploaded == {name.encode() for name in names}
     assert {entry["image"] for entry in lines(folder / "run.jsonl")[1:]} == {
         f"photos/{name}" for name in names
@@ -560,7 +560,7 @@ def test_masks_of_a_folder(
     ends = [e for e in lines(folder / "maskq-photos.jsonl") if e.get("status") == "succeeded"]
     assert {(e["width"], e["height"]) for e in ends} == {(40 + n, 30) for n in range(4)}
     with Client.from_env() as client:
-        mask = client.objects.get(S3Place.parse(ends[0]["outputs"]["mask"]))
+        mask = client.objects.get(S3Uri.parse(ends[0]["outputs"]["mask"]))
     assert Image.open(io.BytesIO(mask)).size == (ends[0]["width"], 30)
 
 

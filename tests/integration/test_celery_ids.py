@@ -12,7 +12,7 @@ from integration.test_pipeline import Bench
 
 from maskq import AsyncClient, Client, FailureCode, JobNotFound, JobStatus
 from maskq.contract.ids import is_own_id, new_id
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls
 from maskq_worker.broker import celery_callers
@@ -153,7 +153,7 @@ def test_a_job_that_wrote_nothing_has_nothing_removed(
     bench: Bench, client: Client, s3_server: S3Server, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a folder of that name, and a job that may read nothing
-    theirs = S3Place(s3_server.bucket, f"{bench.settings.output_prefix}/{task_id}/photo.jpg")
+    theirs = S3Uri(s3_server.bucket, f"{bench.settings.output_prefix}/{task_id}/photo.jpg")
     client.objects.put(theirs, b"theirs", "image/jpeg")
     monkeypatch.setenv("MASKQ_ALLOWED_LOCATIONS", "s3://elsewhere")
     bench.store._allowed = WorkerSettings.load().locations()

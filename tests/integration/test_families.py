@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from maskq import JobStatus, Output
 from maskq.contract import SegmentRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_worker.model import load_segmenter
 from maskq_worker.model.masks import untied_differences
@@ -40,7 +40,7 @@ def test_a_mask_in_the_store_is_transformers_own(
     image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    source = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/in/{name}.png")
+    source = S3Uri(bench.settings.s3_bucket, f"{bench.prefix}/in/{name}.png")
     bench.store.put(source, buffer.getvalue(), "image/png")
     request = SegmentRequest.model_validate({"image_uri": str(source), "outputs": list(Output)})
     bench.ledger.run(calls.submit(bench.prefix, "job", request, calls.Limits()))
@@ -51,7 +51,7 @@ def test_a_mask_in_the_store_is_transformers_own(
         assert record.status is JobStatus.SUCCEEDED, record.error
         assert record.result is not None
         found = bench.store.get(
-            S3Place.parse(record.result.outputs[Output.MASK]), max_bytes=2**24
+            S3Uri.parse(record.result.outputs[Output.MASK]), max_bytes=2**24
         ).body
     finally:
         bench.close()

@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import JobRecord, SegmentRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_gateway.app import LARGEST_BODY, PATH, create_app
 from maskq_gateway.rules.rule import Rules
@@ -49,7 +49,7 @@ JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
 
 
 def rules(*tables: dict[str, Any]) -> Rules:
-    return Rules.of(tables or (RULE,), own_output=S3Place("maskq", "maskq"))
+    return Rules.of(tables or (RULE,), own_output=S3Uri("maskq", "maskq"))
 
 
 class Gateway:

@@ -12,7 +12,7 @@ from obstore.exceptions import GenericError
 
 from maskq.contract import FailureCode
 from maskq.contract.ids import new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_standalone.ports import free_port
 from maskq_worker.errors import PermanentError, StoreAway, TransientError
 from maskq_worker.storage.object_store import AlreadyThere, ObjectStore
@@ -39,9 +39,9 @@ def store(client: Any, s3_server: S3Server, environment: dict[str, str]) -> Obje
 
 
 @pytest.fixture
-def place(s3_server: S3Server) -> S3Place:
+def place(s3_server: S3Server) -> S3Uri:
     """One that no other test has."""
-    return S3Place(s3_server.bucket, f"object-store/{new_token()}")
+    return S3Uri(s3_server.bucket, f"object-store/{new_token()}")
 
 
 def connect(endpoint_url: str, client: Any = "obstore") -> ObjectStore:
@@ -50,9 +50,9 @@ def connect(endpoint_url: str, client: Any = "obstore") -> ObjectStore:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_object_is_where_its_key_says(
-    store: ObjectStore, s3_server: S3Server, place: S3Place, key: str
+    store: ObjectStore, s3_server: S3Server, place: S3Uri, key: str
 ) -> None:
-    at, plain = S3Place(place.bucket, f"{place.key}/{key}"), s3_server.client()
+    at, plain = S3Uri(place.bucket, f"{place.key}/{key}"), s3_server.client()
     store.put(at, b"body", "image/png")
     found = plain.get_object(Bucket=at.bucket, Key=at.key)
     assert (found["Body"].read(), found["ContentType"]) == (b"body", "image/png")
@@ -62,7 +62,7 @@ def test_an_object_is_where_its_key_says(
         store.create(at, b"other", "image/png")
 
 
-def test_an_object_is_created_once(store: ObjectStore, place: S3Place) -> None:
+def test_an_object_is_created_once(store: ObjectStore, place: S3Uri) -> None:
     store.create(place, b"first", "application/json")
     with pytest.raises(AlreadyThere):
         store.create(place, b"second", "application/json")
@@ -70,13 +70,13 @@ def test_an_object_is_created_once(store: ObjectStore, place: S3Place) -> None:
 
 
 def test_a_state_of_an_object_is_asked_for(
-    store: ObjectStore, s3_server: S3Server, place: S3Place
+    store: ObjectStore, s3_server: S3Server, place: S3Uri
 ) -> None:
     bucket = f"versions-{uuid.uuid4()}"
     plain = s3_server.client()
     plain.create_bucket(Bucket=bucket)
     plain.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    at = S3Place(bucket, "image.png")
+    at = S3Uri(bucket, "image.png")
     old = plain.put_object(Bucket=bucket, Key=at.key, Body=b"old")
     new = plain.put_object(Bucket=bucket, Key=at.key, Body=b"new!")
 
@@ -89,7 +89,7 @@ def test_a_state_of_an_object_is_asked_for(
     assert caught.value.code is FailureCode.SOURCE_CHANGED
 
 
-def test_what_is_too_large_is_not_read(store: ObjectStore, place: S3Place) -> None:
+def test_what_is_too_large_is_not_read(store: ObjectStore, place: S3Uri) -> None:
     store.put(place, b"12345", "image/png")
     with pytest.raises(PermanentError, match="has 5 bytes; this worker takes 4") as caught:
         store.get(place, max_bytes=4)
@@ -97,8 +97,8 @@ def test_what_is_too_large_is_not_read(store: ObjectStore, place: S3Place) -> No
 
 
 @pytest.mark.parametrize("bucket", ["", "no-such-bucket"])
-def test_what_is_not_there_is_said(store: ObjectStore, place: S3Place, bucket: str) -> None:
-    missing = S3Place(bucket or place.bucket, place.key)
+def test_what_is_not_there_is_said(store: ObjectStore, place: S3Uri, bucket: str) -> None:
+    missing = S3Uri(bucket or place.bucket, place.key)
     with pytest.raises(PermanentError, match="there is no") as caught:
         store.get(missing, max_bytes=4)
     assert caught.value.code is FailureCode.NOT_FOUND
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_said(store: ObjectStore, place: S3Place, bucket: s
 
 
 def test_a_refusal_is_said(
-    client: Any, s3_server: S3Server, place: S3Place, environment: dict[str, str],
+    client: Any, s3_server: S3Server, place: S3Uri, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "SOMEBODY")
@@ -123,7 +123,7 @@ def test_a_refusal_is_said(
 
 
 def test_without_credentials_that_is_said(
-    client: Any, s3_server: S3Server, place: S3Place, monkeypatch: pytest.MonkeyPatch
+    client: Any, s3_server: S3Server, place: S3Uri, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(StoreAway, match="no credentials"):
@@ -131,7 +131,7 @@ def test_without_credentials_that_is_said(
 
 
 def test_a_store_that_is_away_costs_the_job_nothing(
-    client: Any, place: S3Place, environment: dict[str, str]
+    client: Any, place: S3Uri, environment: dict[str, str]
 ) -> None:
     store = connect(f"http://127.0.0.1:{free_port()}", client)
     with pytest.raises(TransientError) as caught:
@@ -141,7 +141,7 @@ def test_a_store_that_is_away_costs_the_job_nothing(
 
 
 def test_where_only_boto3_gets_through_obstore_is_left_alone(
-    s3_server: S3Server, place: S3Place, environment: dict[str, str],
+    s3_server: S3Server, place: S3Uri, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     asked = 0
@@ -164,7 +164,7 @@ def test_where_only_boto3_gets_through_obstore_is_left_alone(
 
 def test_obstore_does_what_it_can_do(
     s3_server: S3Server,
-    place: S3Place,
+    place: S3Uri,
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

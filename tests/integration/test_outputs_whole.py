@@ -31,7 +31,7 @@ from maskq import (
 from maskq.cli import build
 from maskq.contract import JobResult
 from maskq.contract.jobs import Manifest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_worker.model import Segmenter
 
@@ -206,7 +206,7 @@ def test_another_file_in_an_outputs_place_is_not_taken_for_it(
     result = segment(bench, client, photo, outputs={"mask", "overlay"})
     other = io.BytesIO()
     photo.resize((45, 35)).quantize(8).save(other, "PNG")
-    place = S3Place.parse(result.uri("mask"))
+    place = S3Uri.parse(result.uri("mask"))
     bench.store.put(place, other.getvalue(), "image/png")
     with pytest.raises(ResultDamaged, match=r"45x35 px .* 90x70 px"):
         result.mask()
@@ -376,7 +376,7 @@ class TestView:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         result = segment(bench, client, photo)
-        place = S3Place.parse(bench.record(result.job_id).request.image_uri)
+        place = S3Uri.parse(bench.record(result.job_id).request.image_uri)
         if what == "deleted":
             client.objects.delete(place)
         elif what == "replaced":

@@ -15,7 +15,7 @@ from PIL import Image
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
 from maskq.contract import JobResult, SegmentRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq_worker.batching.batcher import MicroBatcher
@@ -65,7 +65,7 @@ class Bench:
     def submit(self, job_id: str, **request: object) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (60, 40), "teal").save(buffer, "PNG")
-        place = S3Place(self.settings.s3_bucket, f"{self.prefix}/in/{job_id}.png")
+        place = S3Uri(self.settings.s3_bucket, f"{self.prefix}/in/{job_id}.png")
         self.store.put(place, buffer.getvalue(), "image/png")
         asked = SegmentRequest.model_validate({"image_uri": str(place), **request})
         self.ledger.run(calls.submit(self.prefix, job_id, asked, calls.Limits()))
@@ -75,7 +75,7 @@ class Bench:
         assert record is not None
         return record
 
-    def place(self, job_id: str) -> S3Place:
+    def place(self, job_id: str) -> S3Uri:
         return self.settings.layout.job(job_id).outputs
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ def bench(
     made.close()
 
 
-def names_under(server: S3Server, place: S3Place) -> set[str]:
+def names_under(server: S3Server, place: S3Uri) -> set[str]:
     listed = server.client().list_objects_v2(Bucket=place.bucket, Prefix=f"{place.key}/")
     return {entry["Key"].rpartition("/")[2] for entry in listed.get("Contents", [])}
 
@@ -146,7 +146,7 @@ def test_after_a_job_that_came_to_nothing_it_goes_on(
 ) -> None:
     get = bench.store.get
 
-    def troubled(place: S3Place, **options: Any) -> Any:
+    def troubled(place: S3Uri, **options: Any) -> Any:
         if place.key.endswith("/a.png"):
             if end == "failed":
                 return get(place / "no-such-object", **options)
@@ -293,7 +293,7 @@ def test_a_worker_that_stops_goes_on_with_nothing(
 
 
 def test_outputs_go_where_the_caller_wants_them(bench: Bench, s3_server: S3Server) -> None:
-    wanted = S3Place(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
+    wanted = S3Uri(bench.settings.s3_bucket, f"{bench.prefix}/albums/2026")
     bench.submit("a", output_prefix=str(wanted))
     bench.pipeline.run("smallest")
     written = bench.settings.layout.of(bench.record("a")).outputs

@@ -14,7 +14,7 @@ from PIL import Image
 from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, StorageLayout
 from maskq.ledger import calls
@@ -44,21 +44,21 @@ def client(bench: Bench) -> Iterator[Client]:
 
 
 @pytest.fixture
-def victim(bench: Bench, s3_server: S3Server) -> S3Place:
+def victim(bench: Bench, s3_server: S3Server) -> S3Uri:
     """Somebody else's image, in a place that the worker may use and the job's caller may not."""
-    place = S3Place(s3_server.bucket, f"{bench.prefix}/payroll/salaries.png")
+    place = S3Uri(s3_server.bucket, f"{bench.prefix}/payroll/salaries.png")
     buffer = io.BytesIO()
     Image.new("P", (60, 40), 7).save(buffer, "PNG")
     s3_server.client().put_object(Bucket=place.bucket, Key=place.key, Body=buffer.getvalue())
     return place
 
 
-def keys_under(server: S3Server, place: S3Place) -> set[str]:
+def keys_under(server: S3Server, place: S3Uri) -> set[str]:
     listed = server.client().list_objects_v2(Bucket=place.bucket, Prefix=place.key)
     return {entry["Key"] for entry in listed.get("Contents", [])}
 
 
-def plant(bench: Bench, job_id: str, body: bytes, output_prefix: str) -> S3Place:
+def plant(bench: Bench, job_id: str, body: bytes, output_prefix: str) -> S3Uri:
     place = bench.settings.layout.job(job_id, output_prefix=output_prefix).manifest
     bench.store.put(place, body, "application/json")
     return place
@@ -86,7 +86,7 @@ def failed(record: JobRecord) -> str:
     return record.error.message
 
 
-FOREIGN: list[Callable[[S3Place], bytes]] = [
+FOREIGN: list[Callable[[S3Uri], bytes]] = [
     lambda victim: manifest(mask=str(victim)),
     lambda victim: manifest(mask=f"{victim}?…"),
     lambda victim: manifest(mask="https://elsewhere.example/mask.png"),
@@ -103,7 +103,7 @@ FOREIGN: list[Callable[[S3Place], bytes]] = [
 @pytest.mark.parametrize("attempt", [1, 2])
 @pytest.mark.parametrize("body", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_planted_manifest_ends_the_job_and_nothing_else(
-    bench: Bench, victim: S3Place, s3_server: S3Server, body: Any, attempt: int
+    bench: Bench, victim: S3Uri, s3_server: S3Server, body: Any, attempt: int
 ) -> None:
     prefix = f"s3://{s3_server.bucket}/{bench.prefix}/chosen"
     job_id = new_id()
@@ -115,12 +115,12 @@ def test_a_planted_manifest_ends_the_job_and_nothing_else(
     failed(bench.record(job_id))
     # What it named is there still; of the attempt nothing is left, not even a row that says to look.
     assert keys_under(s3_server, victim) == {victim.key}
-    assert keys_under(s3_server, S3Place.parse(prefix)) == {planted.key}
+    assert keys_under(s3_server, S3Uri.parse(prefix)) == {planted.key}
     assert bench.ledger.redis.zcard(f"{bench.prefix}:orphans") == 0
 
 
 def test_a_job_that_is_canceled_then_deletes_nothing_that_the_manifest_names(
-    bench: Bench, victim: S3Place, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, victim: S3Uri, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a manifest that lies there before the commit
     prefix = f"s3://{s3_server.bucket}/{bench.prefix}/chosen"
@@ -173,7 +173,7 @@ def test_a_result_too_large_to_be_read_again_is_not_committed(
 
 @pytest.mark.parametrize("output", ["mask", "binary", "rle"])
 def test_a_client_reads_nothing_outside_the_job_s_own_folder(
-    bench: Bench, client: Client, victim: S3Place, output: str
+    bench: Bench, client: Client, victim: S3Uri, output: str
 ) -> None:
     # Given a record whose result names somebody else's object, as a worker before this one adopted it
     job_id = new_id()
@@ -198,13 +198,13 @@ def test_a_client_reads_nothing_outside_the_job_s_own_folder(
 def test_every_method_of_the_store_asks_where_the_job_may_go(
     s3_server: S3Server, environment: dict[str, str]
 ) -> None:
-    layout = StorageLayout(S3Place(s3_server.bucket, environment["MASKQ_OUTPUT_PREFIX"]))
+    layout = StorageLayout(S3Uri(s3_server.bucket, environment["MASKQ_OUTPUT_PREFIX"]))
     allowed = AllowedLocations(layout, inputs=[Location(s3_server.bucket, "shared")])
     # No request is made: nothing answers there.
     store = ObjectStore("http://127.0.0.1:9", connections=1, allowed=allowed, home=layout.home)
     places = (
-        S3Place("payroll", "salaries.csv"),
-        S3Place(s3_server.bucket, "share/x"),
+        S3Uri("payroll", "salaries.csv"),
+        S3Uri(s3_server.bucket, "share/x"),
         layout.job(new_id(), tenant="other").upload,
     )
     for place in places:
@@ -259,7 +259,7 @@ def test_what_maskq_did_not_write_stays(
         client.objects.put(left_over, b"left", "image/png")
         written = {
             key for place in storage.places for key in keys_under(s3_server, place)
-            if storage.has(S3Place(place.bucket, key))
+            if storage.has(S3Uri(place.bucket, key))
         }  # fmt: skip
         assert len(written) >= 6
         # When its own go

@@ -10,7 +10,7 @@ import pytest
 
 from maskq import Client
 from maskq.contract import JobResult, Output
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import Ledger, calls
 from maskq.ledger.scripts import script
 from maskq_worker.jobs.retention import Retention
@@ -52,7 +52,7 @@ def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
     elsewhere = f"{client.key_prefix}/albums"
     ended = client.submit(b"image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
     open_still = client.submit(b"another")
-    mask = S3Place(s3_server.bucket, f"{elsewhere}/{ended.id}/{TOKEN}/mask.png")
+    mask = S3Uri(s3_server.bucket, f"{elsewhere}/{ended.id}/{TOKEN}/mask.png")
     client.objects.put(mask, b"mask", "image/png")
     ended.cancel()
 
@@ -84,7 +84,7 @@ def test_an_outage_of_the_store_only_delays_it(
     from maskq.contract import FailureCode
     from maskq_worker.errors import TransientError
 
-    def away(_: ObjectStore, place: S3Place, job: object) -> None:
+    def away(_: ObjectStore, place: S3Uri, job: object) -> None:
         raise TransientError(FailureCode.STORE_UNAVAILABLE, f"{place} is away")
 
     client.submit(b"image").cancel()
@@ -101,7 +101,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     # Given a job whose first attempt died after it had written a mask, and whose second succeeded
     ledger, prefix = retention._ledger, client.key_prefix
     job = client.submit(b"image")
-    home = S3Place(s3_server.bucket, client.settings.output_prefix) / job.id
+    home = S3Uri(s3_server.bucket, client.settings.output_prefix) / job.id
 
     def attempt(token: str) -> str:
         record = ledger.run(calls.claim(prefix, "demo", token, owner="h:1", lease_s=60)).record
@@ -139,7 +139,7 @@ def test_a_failed_job_keeps_its_upload_and_nothing_else(
     client: Client, retention: Retention, s3_server: S3Server
 ) -> None:
     job = client.submit(b"image")
-    home = S3Place(s3_server.bucket, client.settings.output_prefix) / job.id
+    home = S3Uri(s3_server.bucket, client.settings.output_prefix) / job.id
     client.objects.put(home / TOKEN / "mask.png", b"mask", "image/png")
     job.cancel()
     retention._ledger.redis.zrem(f"{client.key_prefix}:outputs", job.id)

@@ -11,7 +11,7 @@ from support.tls import Authority, TlsProxy
 
 from maskq import Client, InvalidRequest, StoreUnavailable, s3
 from maskq.contract.ids import new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_worker.errors import StoreAway
 from maskq_worker.storage.object_store import ObjectStore
 from maskq_worker.storage.obstore_client import FastStore
@@ -40,8 +40,8 @@ def endpoint(front: TlsProxy) -> str:
 
 
 @pytest.fixture
-def place(s3_server: S3Server) -> S3Place:
-    return S3Place(s3_server.bucket, f"tls/{new_token()}")
+def place(s3_server: S3Server) -> S3Uri:
+    return S3Uri(s3_server.bucket, f"tls/{new_token()}")
 
 
 def _by_variable(bundle: Path, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def _by_profile(bundle: Path, tmp_path: Path, patch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("trust", [_by_variable, _by_profile])
 def test_obstore_trusts_the_ca_that_boto3_trusts(
-    trust: Any, authority: Authority, endpoint: str, place: S3Place, tmp_path: Path,
+    trust: Any, authority: Authority, endpoint: str, place: S3Uri, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """By itself: it does not leave the request to boto3."""
@@ -75,7 +75,7 @@ def test_obstore_trusts_the_ca_that_boto3_trusts(
 
 @pytest.mark.parametrize("client", ["obstore", "boto3"])
 def test_a_worker_s_store_and_a_client_work(
-    client: Any, authority: Authority, endpoint: str, place: S3Place, redis_url: str,
+    client: Any, authority: Authority, endpoint: str, place: S3Uri, redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.file))
@@ -92,7 +92,7 @@ def test_a_worker_s_store_and_a_client_work(
     [("obstore", "the system's"), ("obstore", "another CA"), ("boto3", "another CA")],
 )
 def test_a_certificate_of_a_stranger_is_refused(
-    client: Any, trusted: str, endpoint: str, place: S3Place, redis_url: str, tmp_path: Path,
+    client: Any, trusted: str, endpoint: str, place: S3Uri, redis_url: str, tmp_path: Path,
     front: TlsProxy, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if trusted == "another CA":

@@ -22,7 +22,7 @@ from maskq import (
 )
 from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_a_retry_has_its_own_copy_of_an_uploaded_image(
     again = service.client.retry(first.id)
     service.client.delete(first.id)
 
-    place = S3Place.parse(again.refresh().request.image_uri)
+    place = S3Uri.parse(again.refresh().request.image_uri)
     assert service.client.objects.get(place) == b"the image"
 
 
@@ -146,7 +146,7 @@ def test_delete_leaves_neither_record_nor_objects(service: Service, s3_server: S
     job = service.client.submit(b"an image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
     neighbour = service.client.submit(b"another")
     service.succeed_next()
-    chosen = S3Place(s3_server.bucket, f"{elsewhere}/{job.id}")
+    chosen = S3Uri(s3_server.bucket, f"{elsewhere}/{job.id}")
     service.client.objects.put(chosen / new_token() / "mask.png", b"a mask", "image/png")
 
     job.delete()

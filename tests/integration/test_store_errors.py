@@ -17,7 +17,7 @@ from support.s3_front import Rule, S3Front
 
 from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
 from maskq.contract import SegmentRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_standalone.ports import free_port
 from maskq_worker.broker.bootstep import ModelStep
@@ -99,7 +99,7 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def keys_of(server: S3Server, place: S3Place) -> set[str]:
+def keys_of(server: S3Server, place: S3Uri) -> set[str]:
     listed = server.client().list_objects_v2(Bucket=place.bucket, Prefix=f"{place.key}/")
     return {entry["Key"].rpartition("/")[2] for entry in listed.get("Contents", [])}
 
@@ -510,7 +510,7 @@ def test_a_bucket_that_writes_over_a_manifest_takes_no_commit(
     assert record.error is not None
     assert record.error.code is FailureCode.STORE_REFUSED
     assert "If-None-Match" in record.error.message
-    assert keys_of(s3_server, S3Place(tenant, "out")) == set()
+    assert keys_of(s3_server, S3Uri(tenant, "out")) == set()
 
 
 def test_the_look_at_the_own_bucket_costs_one_request_and_leaves_one_object(

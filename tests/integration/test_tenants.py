@@ -16,7 +16,7 @@ from PIL import Image
 from support.s3_front import Rule, S3Front
 
 from maskq import AsyncClient, Client, FailureCode, InvalidRequest, Job, JobFailed, JobNotFound
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_what_is_old_of_a_tenant_is_erased_and_the_rest_is_counted(
     for job in old:
         with pytest.raises(JobNotFound):
             job.refresh()
-    assert client.objects.list_under(S3Place.parse(elsewhere)) == []
+    assert client.objects.list_under(S3Uri.parse(elsewhere)) == []
     for job in (new, others):
         assert job.wait(timeout=5).mask().size == (60, 40)
     assert client.delete_tenant("acme", older_than=0).jobs == 1

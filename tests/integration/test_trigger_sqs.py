@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from maskq import Client, InvalidRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.settings import GatewaySettings
@@ -109,7 +109,7 @@ def client(settings: GatewaySettings) -> Iterator[Client]:
 @pytest.fixture
 def rules(uploads: Uploads) -> Rules:
     table = {"name": "scans", "bucket": uploads.bucket}
-    return Rules.of([table], own_output=S3Place("maskq", "maskq"))
+    return Rules.of([table], own_output=S3Uri("maskq", "maskq"))
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def test_a_refused_job_leaves_its_message(
     settings: GatewaySettings, client: Client, uploads: Uploads
 ) -> None:
     table = {"name": "scans", "bucket": uploads.bucket, "model": "none"}
-    refusing = Rules.of([table], own_output=S3Place("maskq", "maskq"))
+    refusing = Rules.of([table], own_output=S3Uri("maskq", "maskq"))
     uploads.put("1.jpg")
     before = uploads.left()
     with reading(settings, refusing):

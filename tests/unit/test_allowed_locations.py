@@ -6,12 +6,12 @@ import pytest
 
 from maskq import InvalidRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
 from maskq_worker.settings import WorkerSettings
 
-LAYOUT = StorageLayout(S3Place("maskq", "maskq"))
+LAYOUT = StorageLayout(S3Uri("maskq", "maskq"))
 # Fixed: parallel processes must collect the same tests.
 JOB = "01a206e7-a91c-7f60-938b-7a3d65bbbf53"
 TOKEN = "vBAek5XhHv_EKwH0"
@@ -19,7 +19,7 @@ TOKEN = "vBAek5XhHv_EKwH0"
 
 def reads(location: str, uri: str, tenant: str | None = None) -> bool:
     allowed = AllowedLocations(LAYOUT, inputs=[Location.parse(location)])
-    return not allowed.refuse_read(S3Place.parse(uri), LAYOUT.job(JOB, tenant=tenant))
+    return not allowed.refuse_read(S3Uri.parse(uri), LAYOUT.job(JOB, tenant=tenant))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,9 @@ def test_what_maskq_wrote_is_its_tenant_s_whatever_is_listed(allowed: AllowedLoc
                 mine = reader == owner
                 assert (allowed.refuse_read(place, job) == "") is mine
                 assert (allowed.refuse_write(place, job) == "") is mine
-                odd = S3Place(place.bucket, place.key.replace("maskq/", "maskq//x/%2e./"))
+                odd = S3Uri(place.bucket, place.key.replace("maskq/", "maskq//x/%2e./"))
                 assert (allowed.refuse_read(odd, job) == "") is mine
-    assert (
-        allowed.refuse_read(S3Place("maskq", "maskq/photo.jpg"), LAYOUT.job(JOB, tenant="x")) == ""
-    )
+    assert allowed.refuse_read(S3Uri("maskq", "maskq/photo.jpg"), LAYOUT.job(JOB, tenant="x")) == ""
 
 
 def test_the_deployment_s_own_prefix_needs_no_location() -> None:
@@ -102,7 +100,7 @@ def test_the_deployment_s_own_prefix_needs_no_location() -> None:
         job = LAYOUT.job(JOB, tenant=tenant)
         assert allowed.refuse_read(job.upload, job) == ""
         assert allowed.refuse_write(job.manifest, job) == ""
-        assert "MASKQ_ALLOWED_LOCATIONS" in allowed.refuse_read(S3Place("maskq", "x.jpg"), job)
+        assert "MASKQ_ALLOWED_LOCATIONS" in allowed.refuse_read(S3Uri("maskq", "x.jpg"), job)
 
 
 def test_nobody_writes_into_another_tenant_s_folder_by_an_output_prefix() -> None:
@@ -112,7 +110,7 @@ def test_nobody_writes_into_another_tenant_s_folder_by_an_output_prefix() -> Non
 
 
 def test_an_upload_from_before_tenants_had_folders_is_read_by_its_job_alone() -> None:
-    before = S3Place("maskq", f"maskq/{JOB}/input")
+    before = S3Uri("maskq", f"maskq/{JOB}/input")
     assert ANYWHERE.refuse_read(before, LAYOUT.job(JOB, tenant="acme")) == ""
     assert ANYWHERE.refuse_read(before, LAYOUT.job(new_id(), tenant="acme")) != ""
 
@@ -127,7 +125,7 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> AllowedLocations:
 
 
 def may(allowed: AllowedLocations, uri: str) -> tuple[bool, bool]:
-    place, job = S3Place.parse(uri), LAYOUT.job(JOB, tenant="acme")
+    place, job = S3Uri.parse(uri), LAYOUT.job(JOB, tenant="acme")
     return allowed.refuse_read(place, job) == "", allowed.refuse_write(place, job) == ""
 
 

@@ -13,14 +13,14 @@ import pytest
 from support.dripping import Dripping
 
 from maskq import s3
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.s3.errors import Meaning, StoreError, typed_errors
 from maskq.safe_http import boto3_deadline
 from maskq_worker.storage import obstore_client
 from maskq_worker.storage.obstore_client import FastStore, StoredObject, Timeouts
 
 READ_S = 0.4  # of one read; a whole request has half as much again
-PLACE = S3Place("photos", "a.png")
+PLACE = S3Uri("photos", "a.png")
 OK = b'HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "x"\r\n'
 DRIPS = {
     "a header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),

@@ -15,7 +15,7 @@ from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.sources import Bad, images_in
 from maskq.contract import JobFailure, JobResult, Priority, SegmentRequest
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Place
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 
 OPTIONS = {"priority": "low"}
 
@@ -177,7 +177,7 @@ def test_a_manifest_is_named_after_its_source(given: list[str], name: str) -> No
 # --- sources ----------------------------------------------------------------------------------------
 
 
-def found(*given: str, outputs: list[S3Place] | None = None) -> list[str]:
+def found(*given: str, outputs: list[S3Uri] | None = None) -> list[str]:
     return [
         f"bad {one.name}: {one.error}" if isinstance(one, Bad) else one
         for one in images_in(given, None, outputs or [])
@@ -242,7 +242,7 @@ def test_single_images_are_sources_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["s3://maskq/maskq/", "s3://maskq/maskq/old", "s3://out"])
 def test_where_outputs_go_no_images_are_looked_for(place: str) -> None:
     with pytest.raises(InvalidRequest, match="lies where outputs are written"):
-        found(place, outputs=[S3Place("maskq", "maskq"), S3Place("out", "")])
+        found(place, outputs=[S3Uri("maskq", "maskq"), S3Uri("out", "")])
 
 
 def test_suffixes_are_those_that_uploads_know() -> None:

@@ -26,7 +26,7 @@ from maskq.contract import (
     SegmentRequest,
 )
 from maskq.contract.jobs import MAX_METADATA_BYTES, ClassStats
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest
 
@@ -156,7 +156,7 @@ def test_equal_requests_are_equal_on_the_wire_in_every_process() -> None:
     ],
 )
 def test_a_place_is_read_and_written_back_unchanged(uri: str, bucket: str, key: str) -> None:
-    place = S3Place.parse(uri)
+    place = S3Uri.parse(uri)
     assert (place.bucket, place.key, str(place)) == (bucket, key, uri)
 
 
@@ -187,7 +187,7 @@ def test_a_place_is_read_and_written_back_unchanged(uri: str, bucket: str, key: 
 )
 def test_what_is_no_place_in_s3_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        S3Place.parse(uri)
+        S3Uri.parse(uri)
     if uri.startswith("https://"):
         return  # a place elsewhere
     with pytest.raises(ValidationError):
@@ -233,7 +233,7 @@ def test_an_output_prefix_may_be_a_whole_bucket() -> None:
 
 @pytest.mark.parametrize("prefix", ["s3://out", "s3://out/", "s3://out/a", "s3://out/a/"])
 def test_places_join_with_one_slash(prefix: str) -> None:
-    joined = S3Place.parse(prefix, key_required=False) / "job" / "mask.png"
+    joined = S3Uri.parse(prefix, key_required=False) / "job" / "mask.png"
     assert str(joined) == f"{prefix.rstrip('/')}/job/mask.png"
 
 

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from maskq.contract import FailureCode, JobResult, Output
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import is_output
 from maskq_gateway.rules.loop_guard import Written
 from maskq_worker.errors import PermanentError
@@ -393,7 +393,7 @@ def test_the_gateway_knows_every_file_for_an_output(
     """Else what one job writes could start another."""
     for artifact in encode(ALL, image=image, output=segmented, labels=ADE):
         assert is_output(f"maskq/{new_id()}/{new_token()}/{artifact.filename}")
-        written = Written("r", S3Place("maskq", "maskq"), frozenset({artifact.output}))
+        written = Written("r", S3Uri("maskq", "maskq"), frozenset({artifact.output}))
         assert artifact.filename in written.files
 
 

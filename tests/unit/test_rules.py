@@ -10,14 +10,14 @@ import pytest
 
 from maskq import InvalidRequest
 from maskq.contract.ids import new_id, new_token
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import FILES, is_output
 from maskq_gateway.rules.rule import Rule, Rules
 from maskq_gateway.rules.triggers import idempotency_key
 from maskq_gateway.sources.notifications import ObjectCreated
 
 ROOT = Path(__file__).parents[2]
-OWN = S3Place("maskq", "maskq")
+OWN = S3Uri("maskq", "maskq")
 
 JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
 

@@ -8,10 +8,10 @@ import pytest
 
 from maskq.contract import JobResult, Output, SegmentRequest
 from maskq.contract.ids import is_own_id, new_token
-from maskq.contract.locations import MAX_KEY_BYTES, S3Place
+from maskq.contract.locations import MAX_KEY_BYTES, S3Uri
 from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, binary_name, is_output
 
-HOME = S3Place("maskq", "maskq")
+HOME = S3Uri("maskq", "maskq")
 LAYOUT = StorageLayout(HOME)
 # Fixed: parallel processes must collect the same tests.
 JOB, TOKEN = "01a206e7-a91c-7f60-938b-7a3d65bbbf53", "vBAek5XhHv_EKwH0"
@@ -21,11 +21,11 @@ JOBS = {
     "plain": LAYOUT.job(JOB),
     "tenant": LAYOUT.job(JOB, tenant="acme"),
     "output_prefix": LAYOUT.job(JOB, output_prefix="s3://photos/out"),
-    "bucket's root": StorageLayout(S3Place("maskq", "")).job(JOB),
+    "bucket's root": StorageLayout(S3Uri("maskq", "")).job(JOB),
 }
 
 
-def written(job: JobStorage, token: str = TOKEN) -> list[S3Place]:
+def written(job: JobStorage, token: str = TOKEN) -> list[S3Uri]:
     files = [job.file(token, file.name) for file in FILES.values()]
     return [job.upload, job.manifest, *files, job.file(token, "binary/007.png")]
 
@@ -51,15 +51,15 @@ def test_whatever_maskq_writes_for_a_job_is_known_again(job: JobStorage) -> None
     ],
 )  # fmt: skip
 def test_other_names_in_its_folder_are_not_its_own(job: JobStorage, name: str) -> None:
-    assert not any(job.has(S3Place(at.bucket, f"{at.key}/{name}")) for at in job.places)
+    assert not any(job.has(S3Uri(at.bucket, f"{at.key}/{name}")) for at in job.places)
 
 
 def test_nor_are_objects_of_other_jobs_and_places() -> None:
     mine = JOBS["output_prefix"]
     for other in (LAYOUT.job(OTHER), LAYOUT.job(OTHER, tenant="acme")):
         assert not any(mine.has(place) for place in written(other))
-    assert not mine.has(S3Place("another", mine.manifest.key))
-    assert not mine.has(S3Place("photos", f"out/{JOB}x/result.json"))
+    assert not mine.has(S3Uri("another", mine.manifest.key))
+    assert not mine.has(S3Uri("photos", f"out/{JOB}x/result.json"))
     assert not mine.has(mine.outputs / "input")  # nothing is uploaded to an output_prefix
 
 
@@ -84,7 +84,7 @@ def test_a_tenant_s_objects_have_a_folder_and_their_owner_is_known() -> None:
     assert all(str(place).startswith(f"{folder}/") for place in written(JOBS["tenant"]))
     strange = ("photo.jpg", f"{JOB}/photo.jpg", f"tenants/acme/{JOB}/photo.jpg", f"x/{JOB}/input")
     assert [LAYOUT.owner(HOME / name) for name in strange] == [None] * 4
-    assert LAYOUT.owner(S3Place("another", JOBS["plain"].upload.key)) is None
+    assert LAYOUT.owner(S3Uri("another", JOBS["plain"].upload.key)) is None
 
 
 def test_an_upload_from_before_tenants_had_folders_is_still_the_job_s() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
@@ -66,7 +66,7 @@ class WorkerSettings(Settings):
 
     @property
     def layout(self) -> StorageLayout:
-        return StorageLayout(S3Place(self.s3_bucket, self.output_prefix))
+        return StorageLayout(S3Uri(self.s3_bucket, self.output_prefix))
 
     def locations(self) -> AllowedLocations:
         """Where jobs may read and write."""

@@ -15,7 +15,7 @@ from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.objects import read_image
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import MaskqError
 from maskq.inert import print_json, print_lines
 
@@ -44,7 +44,7 @@ def bench(
     """
     body, _ = read_image(image)
     with Client.from_env() as client:
-        source = S3Place(client.settings.s3_bucket, client.settings.output_prefix) / new_id()
+        source = S3Uri(client.settings.s3_bucket, client.settings.output_prefix) / new_id()
         client.objects.put(source, body, "application/octet-stream")
         done: list[Job] = []
         try:

@@ -10,7 +10,7 @@ import typer
 
 from maskq.client.client import Client
 from maskq.contract import Output
-from maskq.contract.locations import S3Place, is_url
+from maskq.contract.locations import S3Uri, is_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.inert import print_lines
 
@@ -68,4 +68,4 @@ def _photo(client: Client, record: JobRecord, result: Result) -> PIL.Image.Image
     source = record.request.image_uri
     if is_url(source):
         raise InvalidRequest(f"it was at a URL that the caller gave, {source}")
-    return open_photo(client.objects.get(S3Place.parse(source)), result.size)
+    return open_photo(client.objects.get(S3Uri.parse(source)), result.size)

@@ -16,7 +16,7 @@ from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, Patience, Room, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Place, is_url, shown
+from maskq.contract.locations import S3Uri, is_url, shown
 from maskq.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -269,7 +269,7 @@ class Bulk(Generic[JobT]):
             if known and known[1] == idempotency.fingerprint:
                 return known[0]
         if upload:
-            self._session.objects.put(S3Place.parse(request.image_uri), *upload)
+            self._session.objects.put(S3Uri.parse(request.image_uri), *upload)
         call = calls.submit(
             self._prefix,
             job_id,
@@ -303,7 +303,7 @@ class Bulk(Generic[JobT]):
                 continue
             self._conclude(one, answer, full)
             if one.uploaded and not (answer.stands and answer.job_id == one.job_id):
-                needless.append(S3Place.parse(one.request.image_uri))
+                needless.append(S3Uri.parse(one.request.image_uri))
         if needless:
             yield RunBlocking(lambda: self._delete(needless))
         if self._fatal:
@@ -334,7 +334,7 @@ class Bulk(Generic[JobT]):
             outcome = error
         self._settle(one.taken.number, one.taken.image, outcome)
 
-    def _delete(self, places: Sequence[S3Place]) -> None:
+    def _delete(self, places: Sequence[S3Uri]) -> None:
         with suppress(StoreUnavailable):  # an object too many is no reason to stop
             for place in places:
                 self._session.objects.delete(place)

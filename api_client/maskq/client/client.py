@@ -39,7 +39,7 @@ from maskq.client.sending import NO_ROOM, Room, sent
 from maskq.client.session import AsyncSession, BlockingSession, Session
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls
@@ -130,13 +130,13 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             if known and known[1] == idempotency.fingerprint:
                 return self._job(known[0])
         if upload:
-            yield RunBlocking(lambda: self.objects.put(S3Place.parse(request.image_uri), *upload))
+            yield RunBlocking(lambda: self.objects.put(S3Uri.parse(request.image_uri), *upload))
         call = calls.submit(
             self.key_prefix, job_id, request, self.session.limits, idempotency=idempotency
         )
         sending = self._accepted(call, durable=durable, room_timeout=room_timeout)
         if upload:
-            sending = self._or_removed(job_id, S3Place.parse(request.image_uri), sending)
+            sending = self._or_removed(job_id, S3Uri.parse(request.image_uri), sending)
         answer = yield from sending
         refuse(answer, request, idempotency_key)
         return self._job(answer.job_id)
@@ -283,7 +283,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         uploaded = self.session.layout.of(record).is_upload(request.image_uri)
         copy = self.session.layout.job(new, tenant=request.tenant).upload
         if uploaded:
-            original = S3Place.parse(request.image_uri)
+            original = S3Uri.parse(request.image_uri)
             yield RunBlocking(lambda: self.objects.copy(original, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         call = calls.submit(
@@ -361,9 +361,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
                 return answer
             yield room.wait()
 
-    def _or_removed(
-        self, job_id: str, upload: S3Place, sending: Flow[Submitted]
-    ) -> Flow[Submitted]:
+    def _or_removed(self, job_id: str, upload: S3Uri, sending: Flow[Submitted]) -> Flow[Submitted]:
         """The answer. The job's upload goes again if no job of this id came of it."""
         try:
             answer = yield from sending
@@ -375,7 +373,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             yield from self._remove_upload(upload)
         return answer
 
-    def _remove_upload(self, upload: S3Place) -> Flow[None]:
+    def _remove_upload(self, upload: S3Uri) -> Flow[None]:
         with suppress(StoreUnavailable):  # an object too many is no reason to fail
             yield RunBlocking(lambda: self.objects.delete(upload))
 

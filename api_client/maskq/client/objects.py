@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import InvalidRequest, StoreRefused
 from maskq.per_process import PerProcess
@@ -28,7 +28,7 @@ class Objects:
         connect = partial(s3.connect, endpoint_url, addressing=addressing)
         self._connection = PerProcess(lambda: s3.Connection(connect))
 
-    def put(self, place: S3Place, body: bytes, content_type: str) -> None:
+    def put(self, place: S3Uri, body: bytes, content_type: str) -> None:
         self._run(
             place,
             lambda client: client.put_object(
@@ -36,16 +36,16 @@ class Objects:
             ),
         )
 
-    def get(self, place: S3Place) -> bytes:
+    def get(self, place: S3Uri) -> bytes:
         def read(client: Any) -> bytes:
             return bytes(client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read())
 
         return self._run(place, read)
 
-    def delete(self, place: S3Place) -> None:
+    def delete(self, place: S3Uri) -> None:
         self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
 
-    def copy(self, source: S3Place, place: S3Place) -> None:
+    def copy(self, source: S3Uri, place: S3Uri) -> None:
         """Within the store: the bytes do not pass through here."""
         self._run(
             source,
@@ -56,7 +56,7 @@ class Objects:
             ),
         )
 
-    def list_under(self, place: S3Place) -> list[s3.Listed]:
+    def list_under(self, place: S3Uri) -> list[s3.Listed]:
         """Every object whose key begins with the place and a slash."""
         return self._run(place, lambda client: list(s3.list_objects(client, place)))
 
@@ -78,7 +78,7 @@ class Objects:
         if connection := self._connection.take():
             connection.close()
 
-    def _run(self, place: S3Place, work: Callable[[Any], T]) -> T:
+    def _run(self, place: S3Uri, work: Callable[[Any], T]) -> T:
         """Raises StoreUnavailable, StoreRefused. Refused credentials are renewed once."""
 
         def typed(client: Any) -> T:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.locations import S3Place, shown
+from maskq.contract.locations import S3Uri, shown
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
@@ -78,7 +78,7 @@ class Requests:
     def of(self, image_uri: str) -> SegmentRequest:
         """Raises InvalidRequest for what is no place of an image."""
         try:
-            S3Place.parse(image_uri)
+            S3Uri.parse(image_uri)
         except ValueError:  # a URL, for which other rules hold, or nothing: `_checked` knows
             return _checked({**dict(self._any), "image_uri": image_uri})
         return self._any.model_copy(update={"image_uri": image_uri})

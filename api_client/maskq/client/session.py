@@ -12,7 +12,7 @@ from maskq.client.objects import Objects
 from maskq.client.operations.flow import AsyncDriver, BlockingDriver, Flow
 from maskq.client.waiting.wake_task import WakeTask
 from maskq.client.waiting.wake_thread import WakeThread
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import StorageLayout
 from maskq.errors import InvalidRequest
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
@@ -35,7 +35,7 @@ class Session:
         self.key_prefix = settings.key_prefix
         self.limits = calls.Limits.of(settings)
         self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing)
-        self.layout = StorageLayout(S3Place(settings.s3_bucket, settings.output_prefix))
+        self.layout = StorageLayout(S3Uri(settings.s3_bucket, settings.output_prefix))
 
     def __reduce__(self) -> NoReturn:
         raise InvalidRequest(

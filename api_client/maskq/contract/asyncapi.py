@@ -24,7 +24,7 @@ from maskq.contract.events import (
 )
 from maskq.contract.failures import FailureCode, JobFailure
 from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, Output, SegmentRequest
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import StorageLayout
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP
 
@@ -321,7 +321,7 @@ _CELERY: Final[Json] = {
 _JOB: Final = "019b7c3e-5d2e-7a41-9c0b-3f6a1e8d2b57"
 _BATCH: Final = "019b7c3e-5d1f-7e08-8b44-d2c95a7f0e13"
 _TIME: Final = "2026-01-02T03:04:05.678Z"
-_STORAGE: Final = StorageLayout(S3Place("maskq", "maskq")).job(_JOB)
+_STORAGE: Final = StorageLayout(S3Uri("maskq", "maskq")).job(_JOB)
 _REQUEST: Final = SegmentRequest(
     image_uri="s3://photos/1.jpg", outputs=frozenset({Output.MASK}), metadata={"order": "7"}
 )

@@ -32,7 +32,7 @@ from maskq.contract.locations import (
     MAX_KEY_BYTES,
     PresignedUrl,
     PrivateUrls,
-    S3Place,
+    S3Uri,
     http_url,
     is_url,
     shown,
@@ -88,7 +88,7 @@ BY_CLASS: Final = frozenset({Output.MASK, Output.OVERLAY, Output.STATS, Output.R
 
 
 def _image_place(uri: str) -> str:
-    return http_url(uri) if is_url(uri) else str(S3Place.parse(uri))
+    return http_url(uri) if is_url(uri) else str(S3Uri.parse(uri))
 
 
 # Below an output_prefix: the longest name of storage_layout.py, /{job id}/{token}/binary/65535.png.
@@ -100,7 +100,7 @@ STORED: Final = {
 
 
 def _prefix_place(uri: str, info: ValidationInfo) -> str:
-    place = S3Place.parse(uri, key_required=False)
+    place = S3Uri.parse(uri, key_required=False)
     if len(place.key.encode()) > _MAX_PREFIX_BYTES and info.context != STORED:
         raise ValueError(
             f"the prefix in {uri[:80]!r}… is longer than {_MAX_PREFIX_BYTES} bytes, which leaves no "

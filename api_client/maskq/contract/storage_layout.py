@@ -26,7 +26,7 @@ from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
-from maskq.contract.locations import S3Place, shown
+from maskq.contract.locations import S3Uri, shown
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
@@ -94,7 +94,7 @@ class Owner:
 class StorageLayout:
     """The object store of one deployment."""
 
-    home: S3Place  # MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX
+    home: S3Uri  # MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX
 
     def job(
         self, job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
@@ -107,11 +107,11 @@ class StorageLayout:
         request = record.request
         return self.job(record.id, tenant=request.tenant, output_prefix=request.output_prefix)
 
-    def tenant(self, name: str) -> S3Place:
+    def tenant(self, name: str) -> S3Uri:
         """The folder of a tenant's jobs."""
         return self.home / TENANTS / name
 
-    def owner(self, place: S3Place) -> Owner | None:
+    def owner(self, place: S3Uri) -> Owner | None:
         """Whose job an object below home belongs to; None: it is not a name that maskq writes."""
         below = _below(self.home, place)
         found = _OWNED.fullmatch(below) if below is not None else None
@@ -125,38 +125,38 @@ class JobStorage:
     job_id: str
     tenant: str | None
     output_prefix: str | None
-    home: S3Place
+    home: S3Uri
 
     @property
-    def upload(self) -> S3Place:
+    def upload(self) -> S3Uri:
         """Where a client puts the image before it submits the job."""
         return self._at_home / INPUT
 
     @cached_property
-    def outputs(self) -> S3Place:
+    def outputs(self) -> S3Uri:
         """The folder of manifest and outputs."""
         if self.output_prefix:
-            return S3Place.parse(self.output_prefix, key_required=False) / self._folder
+            return S3Uri.parse(self.output_prefix, key_required=False) / self._folder
         return self._at_home
 
     @property
-    def manifest(self) -> S3Place:
+    def manifest(self) -> S3Uri:
         return self.outputs / MANIFEST
 
-    def output(self, token: str, output: Output) -> S3Place:
+    def output(self, token: str, output: Output) -> S3Uri:
         """Where an attempt puts an output; of `binary` the folder, which ends in '/'."""
         return self.outputs / token / (BINARY if output is Output.BINARY else FILES[output].name)
 
-    def file(self, token: str, name: str) -> S3Place:
+    def file(self, token: str, name: str) -> S3Uri:
         """Where an attempt puts a file: the name of one of FILES, or a `binary_name`."""
         return self.outputs / token / name
 
     @cached_property
-    def places(self) -> tuple[S3Place, ...]:
+    def places(self) -> tuple[S3Uri, ...]:
         """The folders that may hold objects of the job."""
         return tuple(dict.fromkeys((self._at_home, self._without_tenant, self.outputs)))
 
-    def has(self, found: S3Place) -> bool:
+    def has(self, found: S3Uri) -> bool:
         """Whether an object has a name that maskq writes for this job."""
         for place in self.places:
             names = _WORKERS_NAME if place not in self._upload_folders else _ANY_NAME
@@ -215,22 +215,22 @@ class JobStorage:
         return str(uuid.uuid5(_NAMESPACE, digest))
 
     @cached_property
-    def _at_home(self) -> S3Place:
+    def _at_home(self) -> S3Uri:
         if self.tenant is None:
             return self._without_tenant
         return self.home / TENANTS / self.tenant / self._folder
 
     @cached_property
-    def _without_tenant(self) -> S3Place:
+    def _without_tenant(self) -> S3Uri:
         """Where also a tenant's jobs were, before tenants had folders."""
         return self.home / self._folder
 
     @cached_property
-    def _upload_folders(self) -> set[S3Place]:
+    def _upload_folders(self) -> set[S3Uri]:
         return {self._at_home, self._without_tenant}
 
 
-def _below(folder: S3Place, place: S3Place) -> str | None:
+def _below(folder: S3Uri, place: S3Uri) -> str | None:
     """The rest of the key below a folder; None if it lies elsewhere."""
     start = (folder / "").key
     if place.bucket != folder.bucket or not place.key.startswith(start):

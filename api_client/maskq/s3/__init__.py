@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import InvalidRequest
 from maskq.per_process import no_fork
 from maskq.s3.errors import Meaning, StoreError, for_callers, typed_errors
@@ -185,20 +185,20 @@ class Connection:
 class Listed:
     """An object, as a listing tells of it."""
 
-    place: S3Place
+    place: S3Uri
     modified: datetime
 
 
-def list_objects(client: Any, place: S3Place) -> Iterator[Listed]:
+def list_objects(client: Any, place: S3Uri) -> Iterator[Listed]:
     """Every object whose key begins with the place and a slash."""
     pages = client.get_paginator("list_objects_v2").paginate(
         Bucket=place.bucket, Prefix=f"{place.key}/"
     )
     for page in pages:
         for entry in page.get("Contents", ()):
-            yield Listed(S3Place(place.bucket, entry["Key"]), entry["LastModified"])
+            yield Listed(S3Uri(place.bucket, entry["Key"]), entry["LastModified"])
 
 
-def list_under(client: Any, place: S3Place) -> list[S3Place]:
+def list_under(client: Any, place: S3Uri) -> list[S3Uri]:
     """Every object whose key begins with the place and a slash."""
     return [listed.place for listed in list_objects(client, place)]

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskq import AsyncClient, s3
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq_gateway.api import batches, deployment, events
 from maskq_gateway.api.auth import Authorizer
 from maskq_gateway.api.documents import add_schemas
@@ -35,7 +35,7 @@ Errors are RFC 9457 problems whose `code` is stable. An accepted job is never lo
 
 def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> None:
     """Add the API's routes to `app`; `client` stays its caller's to close."""
-    home = S3Place(settings.s3_bucket, settings.output_prefix)
+    home = S3Uri(settings.s3_bucket, settings.output_prefix)
     authorizer = Authorizer(client)
     jobs = Jobs(client, authorizer, settings.gateway_max_upload_bytes)
     outputs = Outputs(

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from maskq import AsyncClient, s3
 from maskq.contract import Output
 from maskq.contract.api_keys import Scope
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import Call
 from maskq_gateway.api.auth import Authorizer, Caller
@@ -85,7 +85,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     return router
 
 
-def health(client: AsyncClient, home: S3Place, store: s3.Connection) -> APIRouter:
+def health(client: AsyncClient, home: S3Uri, store: s3.Connection) -> APIRouter:
     """The routes of orchestrators, which need no key."""
     router = APIRouter(tags=["health"])
     answers: dict[int | str, dict[str, Any]] = {503: ANSWERS[503]}
@@ -105,7 +105,7 @@ def health(client: AsyncClient, home: S3Place, store: s3.Connection) -> APIRoute
     return router
 
 
-def _reach(store: s3.Connection, home: S3Place) -> None:
+def _reach(store: s3.Connection, home: S3Uri) -> None:
     """Raises StoreUnavailable where the store does not answer, or knows no such bucket."""
 
     def work(client: Any) -> None:

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from maskq import s3
 from maskq.contract import FailureCode, JobRecord, Output
 from maskq.contract.api_keys import Scope
-from maskq.contract.locations import S3Place, is_url
+from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import ANSWERS
@@ -91,12 +91,12 @@ class Outputs:
             folder = self._place_of(record, Output.BINARY)
             if record.result is None or class_id not in record.result.labels:
                 raise _not_found(f"job {job_id} has no class {class_id} in its result")
-            attempt = S3Place(folder.bucket, folder.key.removesuffix(BINARY).rstrip("/"))
+            attempt = S3Uri(folder.bucket, folder.key.removesuffix(BINARY).rstrip("/"))
             return await self._answer(attempt / binary_name(class_id), Output.BINARY, delivery)
 
         return router
 
-    def _place_of(self, record: JobRecord, output: Output) -> S3Place:
+    def _place_of(self, record: JobRecord, output: Output) -> S3Uri:
         """Raises Problem 404 or 409 where the job has no such file."""
         if record.result is None:
             if record.ended:
@@ -121,9 +121,9 @@ class Outputs:
                 f"output {output.value!r} of job {record.id} lies outside the job's own folder, so it "
                 f"is not read"
             )
-        return S3Place.parse(uri)
+        return S3Uri.parse(uri)
 
-    async def _answer(self, place: S3Place, output: Output, wanted: Delivery | None) -> Response:
+    async def _answer(self, place: S3Uri, output: Output, wanted: Delivery | None) -> Response:
         if (wanted or self._delivery) == "redirect":
             url = await run_in_threadpool(self._link, place)
             return RedirectResponse(url, HTTPStatus.FOUND, {"Cache-Control": "no-store"})
@@ -133,14 +133,14 @@ class Outputs:
             _parts(found["Body"]), headers=headers, media_type=_type_of(output)
         )
 
-    def _link(self, place: S3Place) -> str:
+    def _link(self, place: S3Uri) -> str:
         params = {"Bucket": place.bucket, "Key": place.key}
         url: str = self._public.client.generate_presigned_url(
             "get_object", Params=params, ExpiresIn=_LINK_S
         )
         return url
 
-    def _opened(self, place: S3Place) -> Any:
+    def _opened(self, place: S3Uri) -> Any:
         def opened(client: Any) -> Any:
             with s3.typed_errors(place):
                 return client.get_object(Bucket=place.bucket, Key=place.key)

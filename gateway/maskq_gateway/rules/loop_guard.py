@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskq.contract import Output
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import FILES, MANIFEST, binary_name
 from maskq.errors import InvalidRequest
 
@@ -31,7 +31,7 @@ class Written:
     """What jobs of a rule write."""
 
     rule: str
-    place: S3Place  # a directory, with or without its slash; the key '' is the whole bucket
+    place: S3Uri  # a directory, with or without its slash; the key '' is the whole bucket
     outputs: frozenset[Output]
 
     @property

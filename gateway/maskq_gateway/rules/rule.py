@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Place, shown
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, shown
 from maskq.contract.storage_layout import is_output
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import ENDS, WebhookEvents
@@ -88,10 +88,10 @@ class Rule(BaseModel):
     def watched(self) -> loop_guard.Watched:
         return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)
 
-    def written(self, own_output: S3Place) -> loop_guard.Written:
+    def written(self, own_output: S3Uri) -> loop_guard.Written:
         """What its jobs write; without an output_prefix below `own_output`."""
         chosen = self.output_prefix
-        place = S3Place.parse(chosen, key_required=False) if chosen else own_output
+        place = S3Uri.parse(chosen, key_required=False) if chosen else own_output
         return loop_guard.Written(self.name, place, self.outputs)
 
 
@@ -102,7 +102,7 @@ class Rules:
     each: tuple[Rule, ...]
 
     @classmethod
-    def load(cls, path: Path, *, own_output: S3Place) -> Rules:
+    def load(cls, path: Path, *, own_output: S3Uri) -> Rules:
         """Read a TOML file. `own_output`: where jobs without an output_prefix write.
 
         Raises InvalidRequest naming file, rule and field.
@@ -119,7 +119,7 @@ class Rules:
             raise InvalidRequest(f"{path}: {error}") from None
 
     @classmethod
-    def of(cls, tables: Iterable[Mapping[str, Any]], *, own_output: S3Place) -> Rules:
+    def of(cls, tables: Iterable[Mapping[str, Any]], *, own_output: S3Uri) -> Rules:
         """From tables as TOML has them. Raises InvalidRequest naming rule and field."""
         rules = tuple(_rule(number, table) for number, table in enumerate(tables, 1))
         names = [rule.name for rule in rules]

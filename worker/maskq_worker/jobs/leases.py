@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 
@@ -27,7 +27,7 @@ class Held:
     def __init__(self, job_id: str, token: str) -> None:
         self.job_id = job_id
         self.token = token
-        self.written: list[S3Place] = []  # objects of this attempt that no manifest names
+        self.written: list[S3Uri] = []  # objects of this attempt that no manifest names
         self.in_doubt = False  # whether a manifest names them after all
         self.lost = False
 

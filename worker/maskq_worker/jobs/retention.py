@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import (
     INPUT,
     MANIFEST,
@@ -97,7 +97,7 @@ class Retention:
         """
         result = record.result if record else self._committed(job)
         named = result.outputs if result else {}
-        kept = [S3Place.parse(uri) for output, uri in named.items() if job.is_output(output, uri)]
+        kept = [S3Uri.parse(uri) for output, uri in named.items() if job.is_output(output, uri)]
         # Of the job as a whole: the upload and, with a result, the commit.
         names = {INPUT} if record and not result else {INPUT, MANIFEST}
         for place in job.places:
@@ -120,6 +120,6 @@ class Unreadable(Exception):
     """The manifest of a job without a record is not one."""
 
 
-def _is_of(found: S3Place, place: S3Place) -> bool:
+def _is_of(found: S3Uri, place: S3Uri) -> bool:
     """Whether it is that object or, where the place is a directory, below it."""
     return found == place or (place.key.endswith("/") and str(found).startswith(str(place)))

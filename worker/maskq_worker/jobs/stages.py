@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats, Manifest
-from maskq.contract.locations import PrivateUrls, S3Place, is_url, shown
+from maskq.contract.locations import PrivateUrls, S3Uri, is_url, shown
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
 from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
@@ -115,11 +115,11 @@ class Stages:
         # In the record alone: the manifest cannot say how long its own writing took.
         return result.model_copy(update={"timings_ms": times.milliseconds})
 
-    def remove(self, record: JobRecord, places: Sequence[S3Place]) -> bool:
+    def remove(self, record: JobRecord, places: Sequence[S3Uri]) -> bool:
         """Delete objects of a job that nobody will ask for. False: some are left, for now."""
         return self._remove(self._layout.of(record), places)
 
-    def _remove(self, job: JobStorage, places: Sequence[S3Place]) -> bool:
+    def _remove(self, job: JobStorage, places: Sequence[S3Uri]) -> bool:
         gone = True
         for place in places:
             try:
@@ -137,7 +137,7 @@ class Stages:
         """
         job = self._layout.of(record)
         ours = [uri for output, uri in result.outputs.items() if job.is_output(output, uri)]
-        places = [job.manifest, *(S3Place.parse(uri) for uri in ours if not uri.endswith("/"))]
+        places = [job.manifest, *(S3Uri.parse(uri) for uri in ours if not uri.endswith("/"))]
         if folders := tuple(uri for uri in ours if uri.endswith("/")):
             try:
                 listed = self._store.list_of(job.outputs, job)
@@ -152,7 +152,7 @@ class Stages:
         if is_url(source):
             return StoredObject(*self._presigned.get(source, max_bytes=max_bytes))
         return self._store.get(
-            S3Place.parse(source),
+            S3Uri.parse(source),
             max_bytes=max_bytes,
             version_id=request.image_version_id,
             etag=request.image_etag,

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from maskq import s3
 from maskq.contract import FailureCode
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import CONDITIONAL_MARK, AllowedLocations
 from maskq.contract.storage_layout import MANIFEST, JobStorage
 from maskq.errors import InvalidRequest
@@ -54,7 +54,7 @@ class ObjectStore:
         allowed: AllowedLocations | None = None,
         client: Literal["obstore", "boto3"] = "obstore",
         addressing: s3.Addressing = "path",
-        home: S3Place | None = None,
+        home: S3Uri | None = None,
         concurrency: int | None = None,
     ) -> None:
         """
@@ -82,7 +82,7 @@ class ObjectStore:
 
     def get(
         self,
-        place: S3Place,
+        place: S3Uri,
         *,
         max_bytes: int,
         version_id: str | None = None,
@@ -96,9 +96,7 @@ class ObjectStore:
         _check(self._allowed.refuse_read(place, job))
         return self._read(place, max_bytes, version_id, etag)
 
-    def find(
-        self, place: S3Place, *, max_bytes: int, job: JobStorage | None = None
-    ) -> bytes | None:
+    def find(self, place: S3Uri, *, max_bytes: int, job: JobStorage | None = None) -> bytes | None:
         """Read what a job wrote; None: there is nothing. Raises TooLarge."""
         _check(self._allowed.refuse_write(place, job))
         try:
@@ -112,7 +110,7 @@ class ObjectStore:
 
     def _read(
         self,
-        place: S3Place,
+        place: S3Uri,
         max_bytes: int,
         version_id: str | None = None,
         etag: str | None = None,
@@ -138,13 +136,13 @@ class ObjectStore:
         _check(self._allowed.refuse_write(job.manifest, job))
 
     def put(
-        self, place: S3Place, body: bytes, content_type: str, *, job: JobStorage | None = None
+        self, place: S3Uri, body: bytes, content_type: str, *, job: JobStorage | None = None
     ) -> None:
         _check(self._allowed.refuse_write(place, job))
         self._put(place, body, content_type, create=False)
 
     def create(
-        self, place: S3Place, body: bytes, content_type: str, *, job: JobStorage | None = None
+        self, place: S3Uri, body: bytes, content_type: str, *, job: JobStorage | None = None
     ) -> None:
         """Write an object where there is none. Raises AlreadyThere, NotConditional.
 
@@ -170,7 +168,7 @@ class ObjectStore:
             except AlreadyThere:
                 return
 
-    def delete(self, place: S3Place, *, job: JobStorage | None = None) -> None:
+    def delete(self, place: S3Uri, *, job: JobStorage | None = None) -> None:
         _check(self._allowed.refuse_write(place, job))
 
         def work(client: Any, _: Use) -> None:
@@ -179,12 +177,12 @@ class ObjectStore:
 
         self._run(place, work)
 
-    def list_of(self, place: S3Place, job: JobStorage) -> list[S3Place]:
+    def list_of(self, place: S3Uri, job: JobStorage) -> list[S3Uri]:
         """The objects in a folder, and in the folders below it, that maskq wrote for the job."""
         # A folder is nobody's: what is in it is.
         _check(self._allowed.refuse_write(place / MANIFEST, job))
 
-        def work(client: Any, _: Use) -> list[S3Place]:
+        def work(client: Any, _: Use) -> list[S3Uri]:
             with s3.typed_errors(place):
                 return [found for found in s3.list_under(client, place) if job.has(found)]
 
@@ -204,7 +202,7 @@ class ObjectStore:
 
     # --- every request goes this way ------------------------------------------------------------------
 
-    def _run(self, place: S3Place, work: Callable[[Any, Use], T], *, size: int = 0) -> T:
+    def _run(self, place: S3Uri, work: Callable[[Any, Use], T], *, size: int = 0) -> T:
         """Raises PermanentError, TransientError, StoreAway, AlreadyThere."""
         try:
             with self.breaker.using(place.bucket, size=size) as use:
@@ -216,7 +214,7 @@ class ObjectStore:
         except StoreError as error:
             raise self._job_error(place, error) from error
 
-    def _job_error(self, place: S3Place, error: StoreError) -> JobError:
+    def _job_error(self, place: S3Uri, error: StoreError) -> JobError:
         match error.meaning:
             case Meaning.OUTAGE:
                 # Not the job's fault: it waits inside its own time limit, uncharged.
@@ -227,7 +225,7 @@ class ObjectStore:
                 return self._credentials_refused(place, error)
         return PermanentError(error.code, str(error))
 
-    def _credentials_refused(self, place: S3Place, error: StoreError) -> JobError:
+    def _credentials_refused(self, place: S3Uri, error: StoreError) -> JobError:
         """By this bucket alone, which ends its job, or by home as well, which ends none."""
         own: StoreError | None = error
         if self._is_odd(place.bucket):
@@ -284,7 +282,7 @@ class ObjectStore:
             fast = self._fast = FastStore(client)
         return fast
 
-    def _put(self, place: S3Place, body: bytes, content_type: str, *, create: bool) -> None:
+    def _put(self, place: S3Uri, body: bytes, content_type: str, *, create: bool) -> None:
         condition = {"IfNoneMatch": "*"} if create else {}
 
         def work(client: Any, use: Use) -> None:
@@ -309,7 +307,7 @@ class ObjectStore:
 
         self._run(place, work, size=len(body))
 
-    def _create(self, place: S3Place, body: bytes, content_type: str) -> None:
+    def _create(self, place: S3Uri, body: bytes, content_type: str) -> None:
         """Raises AlreadyThere, which proves that the bucket knows conditional writes."""
         for tries_left in reversed(range(_CONFLICTS)):
             try:
@@ -341,7 +339,7 @@ def _check(refusal: str) -> None:
 def _get(
     client: Any,
     use: Use,
-    place: S3Place,
+    place: S3Uri,
     max_bytes: int,
     version_id: str | None,
     etag: str | None,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.s3.errors import REDIRECTS, Meaning, StoreError, error_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class FastStore:
 
     def get(
         self,
-        place: S3Place,
+        place: S3Uri,
         *,
         max_bytes: int,
         version_id: str | None,
@@ -126,7 +126,7 @@ class FastStore:
 
     def put(
         self,
-        place: S3Place,
+        place: S3Uri,
         body: bytes,
         content_type: str,
         *,
@@ -156,7 +156,7 @@ class FastStore:
 
     def _run(
         self,
-        place: S3Place,
+        place: S3Uri,
         fast: Callable[[obstore.store.S3Store], T],
         otherwise: Callable[[], T],
         timeouts: Timeouts,
@@ -179,7 +179,7 @@ class FastStore:
         self._reached.add(place.bucket)
         return result
 
-    def _final(self, place: S3Place, error: Exception) -> StoreError | None:
+    def _final(self, place: S3Uri, error: Exception) -> StoreError | None:
         """What boto3 would say as well; None: let it try."""
         text = str(error)
         if place.bucket in self._reached and _TIMED_OUT in text:
@@ -211,7 +211,7 @@ class FastStore:
             bucket,
         )
 
-    def _store_for(self, place: S3Place, timeouts: Timeouts) -> obstore.store.S3Store | None:
+    def _store_for(self, place: S3Uri, timeouts: Timeouts) -> obstore.store.S3Store | None:
         if not _PLAIN_KEY.fullmatch(place.key):
             return None
         with self._lock:

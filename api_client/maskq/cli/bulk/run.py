@@ -23,7 +23,7 @@ from maskq.client.operations.flow import Flow
 from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
 from maskq.client.waiting.completion_cursor import Endings, records_of
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Place
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchPlace
@@ -88,12 +88,12 @@ def _shown(source: str) -> str:
     return name_of(source) if "://" in source else str(Path(source))
 
 
-def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Place]:
+def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Uri]:
     """Where images must not be looked for."""
-    places = [S3Place(client.settings.s3_bucket, client.settings.output_prefix)]
+    places = [S3Uri(client.settings.s3_bucket, client.settings.output_prefix)]
     if chosen := options.get("output_prefix"):
-        place = S3Place.parse(chosen, key_required=False)
-        places.append(S3Place(place.bucket, place.key.rstrip("/")))
+        place = S3Uri.parse(chosen, key_required=False)
+        places.append(S3Uri(place.bucket, place.key.rstrip("/")))
     return places
 
 

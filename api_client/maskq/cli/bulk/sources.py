@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from maskq import s3
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Place, is_url
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, is_url
 from maskq.errors import InvalidRequest
 
 STDIN = "-"
@@ -31,7 +31,7 @@ Connect = Callable[[], Any]  # makes a client of the store, where one is needed
 
 
 def images_in(
-    sources: Sequence[str], connect: Connect, outputs: Sequence[S3Place]
+    sources: Sequence[str], connect: Connect, outputs: Sequence[S3Uri]
 ) -> Iterator[Found]:
     """Paths, s3:// places and URLs, as they are needed; those of a place page by page.
 
@@ -41,7 +41,7 @@ def images_in(
     return chain.from_iterable([_images_of(one, connect, outputs) for one in sources])
 
 
-def _images_of(source: str, connect: Connect, outputs: Sequence[S3Place]) -> Iterable[Found]:
+def _images_of(source: str, connect: Connect, outputs: Sequence[S3Uri]) -> Iterable[Found]:
     if source == STDIN:
         return _listed(sys.stdin.buffer, "the standard input")
     if source.startswith("s3://"):
@@ -69,15 +69,15 @@ def _images_of(source: str, connect: Connect, outputs: Sequence[S3Place]) -> Ite
 # --- in S3 ------------------------------------------------------------------------------------------
 
 
-def _folder_in_s3(uri: str) -> S3Place:
+def _folder_in_s3(uri: str) -> S3Uri:
     try:
-        place = S3Place.parse(uri, key_required=False)
+        place = S3Uri.parse(uri, key_required=False)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
-    return S3Place(place.bucket, place.key.rstrip("/"))
+    return S3Uri(place.bucket, place.key.rstrip("/"))
 
 
-def _refuse_outputs(place: S3Place, outputs: Sequence[S3Place]) -> None:
+def _refuse_outputs(place: S3Uri, outputs: Sequence[S3Uri]) -> None:
     for output in outputs:
         if _lies_in(place, output):
             raise InvalidRequest(
@@ -86,19 +86,19 @@ def _refuse_outputs(place: S3Place, outputs: Sequence[S3Place]) -> None:
             )
 
 
-def _lies_in(place: S3Place, other: S3Place) -> bool:
+def _lies_in(place: S3Uri, other: S3Uri) -> bool:
     below = f"{other.key}/" if other.key else ""
     return place.bucket == other.bucket and f"{place.key}/".startswith(below)
 
 
-def _below(place: S3Place, connect: Connect, outputs: Sequence[S3Place]) -> Iterator[Found]:
+def _below(place: S3Uri, connect: Connect, outputs: Sequence[S3Uri]) -> Iterator[Found]:
     for key in _keys_below(place, connect):
-        found = S3Place(place.bucket, key)
+        found = S3Uri(place.bucket, key)
         if _is_image(key) and not any(_lies_in(found, output) for output in outputs):
             yield str(found)
 
 
-def _keys_below(place: S3Place, connect: Connect) -> Iterator[str]:
+def _keys_below(place: S3Uri, connect: Connect) -> Iterator[str]:
     """A thousand are in memory."""
     try:
         with s3.typed_errors(place):

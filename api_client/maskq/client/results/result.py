@@ -18,7 +18,7 @@ from maskq.client.operations.flow import (
 from maskq.client.results.files import open_image, open_scores
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
-from maskq.contract.locations import S3Place, is_url
+from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.storage_layout import BINARY, binary_name
 from maskq.errors import InvalidRequest, MaskqError
 
@@ -113,7 +113,7 @@ class ResultCore:
         Raises InvalidRequest for one that is not in this result, and for a label of several classes.
         """
         uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
-        place = S3Place.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
+        place = S3Uri.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return open_image(body, Output.BINARY, self.size)
 
@@ -132,7 +132,7 @@ class ResultCore:
             raise InvalidRequest(
                 f"it was put to the URL that the caller gave; read it there: {uri}"
             )
-        place = S3Place.parse(self._own(Output(output), uri))
+        place = S3Uri.parse(self._own(Output(output), uri))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
 

@@ -21,12 +21,12 @@ MAX_KEY_BYTES: Final = 1024  # S3's own limit
 
 
 @dataclass(frozen=True, slots=True)
-class S3Place:
+class S3Uri:
     bucket: str
     key: str
 
     @classmethod
-    def parse(cls, uri: str, *, key_required: bool = True) -> S3Place:
+    def parse(cls, uri: str, *, key_required: bool = True) -> S3Uri:
         """Read `s3://bucket/key`. Raises ValueError with a sentence for the caller."""
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
@@ -40,9 +40,9 @@ class S3Place:
             raise ValueError(f"the key in {uri[:80]!r}… is longer than {MAX_KEY_BYTES} bytes")
         return cls(bucket, key)
 
-    def __truediv__(self, name: str) -> S3Place:
+    def __truediv__(self, name: str) -> S3Uri:
         """The place `name` below this one."""
-        return S3Place(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
+        return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"

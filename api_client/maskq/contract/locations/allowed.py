@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from maskq.contract.locations import S3Place
+from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage, Owner, StorageLayout
 
 CONDITIONAL_MARK: Final = ".maskq-conditional-write"  # below home; a worker's own, at its start
@@ -34,7 +34,7 @@ class Location:
     def parse(cls, text: str) -> Location:
         """Read `s3://bucket/prefix`. Raises ValueError with a sentence."""
         try:
-            S3Place.parse(text.replace(_TENANT, "tenant"), key_required=False)
+            S3Uri.parse(text.replace(_TENANT, "tenant"), key_required=False)
         except ValueError as error:
             raise ValueError(f"{error}; a location is s3://bucket or s3://bucket/prefix") from None
         if set("{}") & set(text.replace(_TENANT, "")):
@@ -75,11 +75,11 @@ class AllowedLocations:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs) or self._inputs
 
-    def refuse_read(self, place: S3Place, job: JobStorage | None) -> str:
+    def refuse_read(self, place: S3Uri, job: JobStorage | None) -> str:
         """Why the job may not read an object; '' if it may. None: no job, and so no tenant."""
         return self._refused(place, job, self._inputs, "read", _INPUT_SETTINGS)
 
-    def refuse_write(self, place: S3Place, job: JobStorage | None) -> str:
+    def refuse_write(self, place: S3Uri, job: JobStorage | None) -> str:
         """Why the job may not write, list or delete there; '' if it may."""
         if job is None and self._layout and place == self._layout.home / CONDITIONAL_MARK:
             return ""
@@ -87,7 +87,7 @@ class AllowedLocations:
 
     def _refused(
         self,
-        place: S3Place,
+        place: S3Uri,
         job: JobStorage | None,
         locations: Collection[Location],
         what: str,
@@ -105,7 +105,7 @@ class AllowedLocations:
         return ""
 
     def _owner(self, bucket: str, key: str) -> Owner | None:
-        return self._layout.owner(S3Place(bucket, key)) if self._layout else None
+        return self._layout.owner(S3Uri(bucket, key)) if self._layout else None
 
 
 def _was_without_tenant(owner: Owner, job: JobStorage | None) -> bool:
