@@ -57,7 +57,7 @@ class Desk:
         *,
         limits: Limits | None = None,
         idempotency: calls.Idempotency | None = None,
-        batch: calls.BatchPlace | None = None,
+        batch: calls.BatchMembership | None = None,
         celery_head: str = "",
         retry_of: str = "",
         in_ms: int = 0,

@@ -11,7 +11,7 @@ from maskq.contract import Event, JobResult, Output
 from maskq.contract.asyncapi import document
 from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA
 from maskq.contract.jobs import ClassStats
-from maskq.ledger.calls import BatchPlace
+from maskq.ledger.calls import BatchMembership
 
 from . import ledger_desk
 from .ledger_desk import Desk
@@ -35,8 +35,8 @@ FULL = JobResult(
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "metadata": {"metadata": METADATA},
-    "batch": {"batch": BatchPlace(batch_id="b-1", total=1)},
-    "both": {"metadata": METADATA, "batch": BatchPlace(batch_id="b-1", total=1)},
+    "batch": {"batch": BatchMembership(batch_id="b-1", total=1)},
+    "both": {"metadata": METADATA, "batch": BatchMembership(batch_id="b-1", total=1)},
 }
 
 
@@ -157,7 +157,7 @@ def test_every_body_on_the_stream_is_of_its_type(
 
 
 def test_each_type_of_event_is_written(desk: Desk) -> None:
-    place = BatchPlace(batch_id="b-1", total=len(WAYS))
+    place = BatchMembership(batch_id="b-1", total=len(WAYS))
     for way in WAYS:
         way(desk, batch=place)
     events = [checked(body) for body in desk.events()]
@@ -179,7 +179,7 @@ def test_a_field_that_the_contract_lacks_does_not_pass(desk: Desk) -> None:
 @pytest.mark.parametrize("kind", EVENT_DATA)
 def test_an_example_of_the_document_has_what_the_ledger_writes(desk: Desk, kind: str) -> None:
     for way in (succeed, fail, cancel_queued, expire):
-        way(desk, **{**OPTIONS["both"], "batch": BatchPlace(batch_id="b-1", total=4)})
+        way(desk, **{**OPTIONS["both"], "batch": BatchMembership(batch_id="b-1", total=4)})
     written = next(body for body in desk.events() if body["type"] == kind)
     (example,) = document()["components"]["messages"][kind]["examples"]
     shown = example["payload"]

@@ -10,7 +10,7 @@ import pytest
 
 from maskq.contract import TERMINAL, Event
 from maskq.ledger import calls
-from maskq.ledger.calls import BatchPlace, StreamEnds
+from maskq.ledger.calls import BatchMembership, StreamEnds
 
 from . import ledger_desk
 from .ledger_desk import BROKEN, RESULT, Desk
@@ -85,7 +85,7 @@ def test_a_result_travels_in_its_event_as_the_worker_wrote_it(desk: Desk) -> Non
 
 
 def test_a_reason_travels_in_its_event(desk: Desk) -> None:
-    job_id = finish_somehow(desk, "failed", batch=BatchPlace(batch_id="b-1", total=9))
+    job_id = finish_somehow(desk, "failed", batch=BatchMembership(batch_id="b-1", total=9))
     data = desk.events(job_id)[-1]["data"]
     assert data["error"] == BROKEN.model_dump(mode="json")
     assert data["batch_id"] == "b-1"
@@ -106,7 +106,7 @@ def test_an_ended_job_has_one_terminal_event_the_last_one(desk: Desk, how: str) 
 
 
 def test_ids_of_events_are_unique_through_every_retry(desk: Desk) -> None:
-    job_id = desk.submit(max_attempts=3, batch=BatchPlace(batch_id="b-1", total=1))
+    job_id = desk.submit(max_attempts=3, batch=BatchMembership(batch_id="b-1", total=1))
     for _ in range(2):
         desk.release(job_id, desk.claim(job_id))
     desk.claim(job_id)
@@ -122,7 +122,7 @@ def test_ids_of_events_are_unique_through_every_retry(desk: Desk) -> None:
 
 def test_a_batch_s_event_comes_once_with_its_counts(desk: Desk) -> None:
     # Given
-    place = BatchPlace(batch_id="b-1", total=5)
+    place = BatchMembership(batch_id="b-1", total=5)
     hows = ["succeeded", "failed", "canceled", "expired"]
     jobs = [finish_somehow(desk, how, batch=place) for how in hows]
     assert desk.events("b-1") == []

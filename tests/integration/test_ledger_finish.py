@@ -48,7 +48,7 @@ def test_a_record_is_kept_for_its_retention_after_it_ended(desk: Desk) -> None:
 def test_who_waits_for_the_job_or_its_batch_is_woken_by_the_transaction(
     desk: Desk, redis_url: str
 ) -> None:
-    job_id = desk.submit(batch=calls.BatchPlace(batch_id="b", total=2))
+    job_id = desk.submit(batch=calls.BatchMembership(batch_id="b", total=2))
     other = Ledger(redis_url)
     with other.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe(keys.wake(desk.prefix, job_id), keys.wake(desk.prefix, "b"))

@@ -9,7 +9,7 @@ import pytest
 
 from maskq.contract import FailureCode, JobStatus
 from maskq.ledger import calls
-from maskq.ledger.calls import BatchPlace, Idempotency
+from maskq.ledger.calls import BatchMembership, Idempotency
 
 from . import ledger_desk
 from .ledger_desk import BROKEN, NOTHING_SWEPT, Desk
@@ -121,7 +121,7 @@ def test_a_page_of_a_rare_kind_ends_and_its_cursor_goes_on(desk: Desk) -> None:
 def test_each_filter_shows_its_own_and_all_together_what_meets_all(desk: Desk) -> None:
     # Given jobs that differ from the one looked for in one respect each
     desk.serve("another")
-    batch = {"batch": BatchPlace(batch_id="b", total=9)}
+    batch = {"batch": BatchMembership(batch_id="b", total=9)}
     wanted = {"model": "demo", "tenant": "ada", **batch}
     failed = desk.submit(**wanted)
     queued = desk.submit(**wanted)
@@ -261,7 +261,7 @@ def test_a_deleted_job_s_idempotency_key_is_free(desk: Desk) -> None:
 
 
 def test_a_batch_still_counts_the_deleted(desk: Desk) -> None:
-    place = BatchPlace(batch_id="b", total=2)
+    place = BatchMembership(batch_id="b", total=2)
     first, second = (desk.submit(batch=place) for _ in range(2))
     desk.cancel(first)
     desk.delete(first)

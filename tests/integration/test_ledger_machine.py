@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from maskq.contract import TERMINAL, JobStatus
 from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls
-from maskq.ledger.calls import BatchPlace, Claimed, ClaimOutcome, SubmitOutcome
+from maskq.ledger.calls import BatchMembership, Claimed, ClaimOutcome, SubmitOutcome
 
 from .ledger_desk import MODEL, Desk
 from .ledger_model import QUEUED, RUNNING, WEIGHTS, ModelJob, ModelQueue
@@ -108,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if deferred:
             options["in_ms"] = 3_600_000
         if in_batch:
-            options["batch"] = BatchPlace(batch_id=BATCH, total=BATCH_TOTAL)
+            options["batch"] = BatchMembership(batch_id=BATCH, total=BATCH_TOTAL)
         outcomes = [
             self.desk.try_submit(job_id, priority=level, **options).outcome
             for _ in range(1 + again)

@@ -9,7 +9,7 @@ import pytest
 from maskq.contract import JobStatus, Priority
 from maskq.contract.ids import new_id
 from maskq.ledger import Ledger, calls
-from maskq.ledger.calls import BatchPlace, Idempotency, Limits, SubmitOutcome
+from maskq.ledger.calls import BatchMembership, Idempotency, Limits, SubmitOutcome
 
 from . import ledger_desk
 from .ledger_desk import MODEL, RESULT, Desk
@@ -176,7 +176,7 @@ def test_where_no_model_was_ever_served_nothing_is_known(redis_url: str, key_pre
 
 def test_a_batch_counts_its_jobs_as_they_end(desk: Desk) -> None:
     # Given
-    place = BatchPlace(batch_id="b-1", total=3)
+    place = BatchMembership(batch_id="b-1", total=3)
     first, second, third = (desk.submit(batch=place) for _ in range(3))
     assert desk.record(first).batch_id == "b-1"
     # When
@@ -203,7 +203,7 @@ def test_an_unknown_batch_has_no_progress(desk: Desk) -> None:
 
 def test_nothing_of_a_batch_stays_in_redis_for_ever(desk: Desk) -> None:
     # Given a batch whose jobs have all ended
-    place = BatchPlace(batch_id="b-1", total=1)
+    place = BatchMembership(batch_id="b-1", total=1)
     job_id = desk.submit(batch=place, limits=Limits(retention_s=100))
     desk.succeed(job_id, desk.claim(job_id))
     # Then whatever names it has an end
@@ -213,7 +213,7 @@ def test_nothing_of_a_batch_stays_in_redis_for_ever(desk: Desk) -> None:
 
 
 def test_a_batch_that_is_past_its_retention_is_not_brought_back_by_a_late_job(desk: Desk) -> None:
-    job_id = desk.submit(batch=BatchPlace(batch_id="b-1", total=1))
+    job_id = desk.submit(batch=BatchMembership(batch_id="b-1", total=1))
     desk.redis.delete(desk.key("batch", "b-1"))
     assert desk.succeed(job_id, desk.claim(job_id))
     assert desk.ledger.run(calls.batch_progress(desk.prefix, "b-1")) is None
@@ -238,7 +238,7 @@ def test_a_job_id_with_quotes_makes_no_broken_event(desk: Desk) -> None:
 def test_durations_beyond_reason_do_not_break_a_job(desk: Desk, seconds: float) -> None:
     """A script that stops half-way would leave a record that nobody ever runs or removes."""
     limits = Limits(queue_ttl_s=seconds, run_timeout_s=seconds, retention_s=seconds)
-    place = BatchPlace(batch_id="b-1", total=1)
+    place = BatchMembership(batch_id="b-1", total=1)
     job_id = desk.submit(limits=limits, idempotency=KEY, batch=place)
     assert desk.places(job_id) == {"ready", "deadlines"}
     assert desk.succeed(job_id, desk.claim(job_id), RESULT)

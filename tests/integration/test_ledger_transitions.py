@@ -14,7 +14,7 @@ import pytest
 from maskq.contract import JobStatus
 from maskq.contract.ids import new_id, new_token
 from maskq.ledger.calls import (
-    BatchPlace,
+    BatchMembership,
     Claimed,
     ClaimOutcome,
     Idempotency,
@@ -258,7 +258,7 @@ def without(everything: dict[str, Any], times: str) -> dict[str, Any]:
         {},
         {"tenant": "ada"},
         {"idempotency": Idempotency(key="k", fingerprint="f")},
-        {"batch": BatchPlace(batch_id="b", total=1)},
+        {"batch": BatchMembership(batch_id="b", total=1)},
         {"celery_head": "{"},
     ],
     ids=["plain", "tenant", "idempotency", "batch", "celery"],
@@ -325,7 +325,7 @@ def test_renew_sent_twice_answers_the_same(desk: Desk) -> None:
 
 @pytest.mark.parametrize("call", ["succeed", "fail", "cancel"])
 def test_an_end_sent_twice_is_one_event(desk: Desk, call: str) -> None:
-    case = Case(*desk.claimed_job(batch=BatchPlace(batch_id="b", total=1), celery_head="{"))
+    case = Case(*desk.claimed_job(batch=BatchMembership(batch_id="b", total=1), celery_head="{"))
     first = CALLS[call](desk, case)
     before = desk.everything()
     assert CALLS[call](desk, case) == first

@@ -27,7 +27,7 @@ from maskq.errors import (
 )
 from maskq.inert import without_secrets
 from maskq.ledger import calls
-from maskq.ledger.calls import BatchPlace, Call, Idempotency, SubmitOutcome, Submitted
+from maskq.ledger.calls import BatchMembership, Call, Idempotency, SubmitOutcome, Submitted
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -107,7 +107,7 @@ class SubmitOptions:
     nevertheless, or ''. `outage_s`: how long a store may be away that answered before.
     """
 
-    batch: BatchPlace
+    batch: BatchMembership
     run_id: str | None = None
     retry_of: Callable[[ImageSource], str] = lambda image: ""
     durable: bool = False

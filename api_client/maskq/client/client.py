@@ -43,7 +43,7 @@ from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls
-from maskq.ledger.calls import BatchPlace, Call, Submitted
+from maskq.ledger.calls import BatchMembership, Call, Submitted
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -161,7 +161,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         sources = list(images)
         if not sources:
             raise InvalidRequest("submit_many got no images")
-        place = BatchPlace(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
+        place = BatchMembership(batch_id=new_id(), total=len(sources), webhook=batch_webhook)
         manner = SubmitOptions(
             batch=place, durable=durable, room_timeout=room_timeout, outage_s=0.0
         )
@@ -203,7 +203,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             raise InvalidRequest("run_id is empty; leave it out, or give the run a name")
         manner = SubmitOptions(
             # How many there will be is not known: counted, with an end for each, and none for all.
-            batch=BatchPlace(batch_id=run_id or new_id(), total=0),
+            batch=BatchMembership(batch_id=run_id or new_id(), total=0),
             run_id=run_id,
             durable=durable,
             room_timeout=room_timeout,

@@ -26,7 +26,7 @@ from maskq.client.waiting.completion_cursor import Endings, records_of
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
-from maskq.ledger.calls import BatchPlace
+from maskq.ledger.calls import BatchMembership
 
 if TYPE_CHECKING:
     from maskq.client.bulk import ImageSource
@@ -178,7 +178,7 @@ class _Run:
 
     def _manner(self) -> SubmitOptions:
         return SubmitOptions(
-            batch=BatchPlace(batch_id=self._manifest.run_id, total=0),
+            batch=BatchMembership(batch_id=self._manifest.run_id, total=0),
             run_id=self._manifest.run_id,
             retry_of=self._failed_job,
             durable=self._asked.durable,

@@ -124,7 +124,7 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPlace:
+class BatchMembership:
     batch_id: str
     total: int  # jobs in the batch; its event comes when as many have ended
     webhook: str | None = None  # who is told of its completion
@@ -137,7 +137,7 @@ def submit(
     limits: Limits,
     *,
     idempotency: Idempotency | None = None,
-    batch: BatchPlace | None = None,
+    batch: BatchMembership | None = None,
     celery_head: str = "",
     alias: str = "",
     retry_of: str = "",
