@@ -14,7 +14,7 @@ from maskq.client.admin.api_keys import ApiKeyOperations
 from maskq.client.admin.models import ModelOperations
 from maskq.client.admin.removal import Erased, delete_job, delete_tenant
 from maskq.client.bulk import CHUNK, Bulk, Submission, SubmitOptions, is_reference
-from maskq.client.events import TAKE_OVER_S, Wanted, left_s_of, reader
+from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of, reader
 from maskq.client.job import (
     DEFAULT_WAIT_S,
     AsyncBatch,
@@ -471,7 +471,7 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         a group begins that is new. Ends when nothing came for `idle` seconds (None: never). Raises
         EventsLost: list() with `ended_since` what was missed, and go on from now.
         """
-        wanted = Wanted.of(types, job_ids)
+        wanted = EventFilter.of(types, job_ids)
         source = reader(self.key_prefix, since, group, take_over)
         wanted = self._driver.drive(wanted.resolved(self.key_prefix))
         self._driver.drive(source.open())
@@ -552,7 +552,7 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         take_over: float = TAKE_OVER_S,
     ) -> AsyncIterator[Event]:
         """Events as they come; see Client.events."""
-        wanted = Wanted.of(types, job_ids)
+        wanted = EventFilter.of(types, job_ids)
         source = reader(self.key_prefix, since, group, take_over)
         wanted = await self._driver.drive(wanted.resolved(self.key_prefix))
         await self._driver.drive(source.open())

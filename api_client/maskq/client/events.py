@@ -21,18 +21,18 @@ TAKE_OVER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Which events a reader asked for; None: any."""
 
     types: frozenset[str] | None
     job_ids: frozenset[str] | None
 
     @classmethod
-    def of(cls, types: Iterable[str] | None, job_ids: Iterable[str] | None) -> Wanted:
+    def of(cls, types: Iterable[str] | None, job_ids: Iterable[str] | None) -> EventFilter:
         """From what a caller gives. Raises InvalidRequest for a bare string or a type that is none."""
         return cls(_full_names(_set_of(types)), _set_of(job_ids))
 
-    def resolved(self, prefix: str) -> Flow[Wanted]:
+    def resolved(self, prefix: str) -> Flow[EventFilter]:
         """The same, with the ids of jobs in place of their aliases."""
         aliases = [name for name in self.job_ids or () if not is_own_id(name)]
         if not aliases:
