@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-from maskq_worker.jobs.read_write_lock import Gate
+from maskq_worker.jobs.read_write_lock import ReadWriteLock
 
 
 def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:
     # Given two jobs inside
-    gate, order, release = Gate(), [], threading.Event()
+    gate, order, release = ReadWriteLock(), [], threading.Event()
     inside = threading.Barrier(3)
 
     def job(name: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
+class ReadWriteLock:
     """Shared by any number, or held by one. Who wants it alone goes before new sharers."""
 
     def __init__(self) -> None:

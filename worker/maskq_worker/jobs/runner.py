@@ -18,7 +18,7 @@ from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batching.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.jobs.leases import Held, Leases, Lost
-from maskq_worker.jobs.read_write_lock import Gate
+from maskq_worker.jobs.read_write_lock import ReadWriteLock
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.storage.object_store import ObjectStore
 
@@ -64,7 +64,7 @@ class Pipeline:
         )
         self._leases = leases
         self._owner = owner
-        self._gate = Gate()
+        self._gate = ReadWriteLock()
         self._breaker = store.breaker
 
     def stop_claiming(self) -> None:
