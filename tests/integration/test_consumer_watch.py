@@ -12,7 +12,7 @@ from maskq.errors import StoreUnavailable
 from maskq_worker.broker import consumer_watch, slots
 from maskq_worker.broker.consumer_watch import ConsumerWatch
 from maskq_worker.broker.slots import Slots
-from maskq_worker.jobs.leases import Held
+from maskq_worker.jobs.leases import HeldJob
 
 from . import ledger_desk
 from .ledger_desk import MODEL, Desk
@@ -29,7 +29,7 @@ class Scene:
         monkeypatch.setattr(consumer_watch, "time", clock)
         monkeypatch.setattr(slots, "time", clock)
         self.slots = Slots(2)
-        self.held: list[Held] = []
+        self.held: list[HeldJob] = []
         self.may_claim = True
         leases: Any = SimpleNamespace(holding=lambda: self.held)
         self.watch = ConsumerWatch(
@@ -103,7 +103,7 @@ def test_a_worker_that_is_busy_with_long_jobs_is_well(desk: Desk, scene: Scene) 
     desk.submit_many(5)
     for name in ("a", "b"):
         scene.slots.take()
-        scene.held.append(Held(name, "token"))
+        scene.held.append(HeldJob(name, "token"))
     assert not scene.pass_time(600)
 
 
@@ -111,7 +111,7 @@ def test_threads_that_hang_on_jobs_they_have_lost_are_found(desk: Desk, scene: S
     desk.submit_many(5)
     for name in ("a", "b"):
         scene.slots.take()
-        scene.held.append(Held(name, "token"))
+        scene.held.append(HeldJob(name, "token"))
         scene.held[-1].lost = True
     assert scene.pass_time(70)
 

@@ -155,14 +155,14 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
 def test_what_failed_holds_nothing_while_it_runs_again() -> None:
     """What a launch holds may be most of a device's memory."""
 
-    class Held:
+    class Item:
         pass
 
-    gate, refs = threading.Event(), list[weakref.ref[Held]]()
+    gate, refs = threading.Event(), list[weakref.ref[Item]]()
 
     def launch(batch: Sequence[int]) -> Ending:
         assert gate.wait(WAIT_S)
-        held, alive = Held(), sum(ref() is not None for ref in refs)
+        held, alive = Item(), sum(ref() is not None for ref in refs)
         refs.append(weakref.ref(held))
         if len(batch) > 1:
             try:

@@ -17,24 +17,24 @@ _SWEEP_EVERY_S = 1.0
 _AWAY_PAUSE_S = 0.5
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """This process does not hold the job any more: canceled, timed out, or swept."""
 
 
-class Held:
+class HeldJob:
     """One job in this process's hands; `check()` before anything that costs or shows."""
 
     def __init__(self, job_id: str, token: str) -> None:
         self.job_id = job_id
         self.token = token
         self.written: list[S3Uri] = []  # objects of this attempt that no manifest names
-        self.in_doubt = False  # whether a manifest names them after all
+        self.may_be_committed = False  # whether a manifest names them after all
         self.lost = False
 
     def check(self) -> None:
         """Raise Lost if the job was taken away."""
         if self.lost:
-            raise Lost(self.job_id)
+            raise LeaseLost(self.job_id)
 
 
 class Leases:
@@ -44,7 +44,7 @@ class Leases:
         self._ledger = ledger
         self._prefix = prefix
         self._lease_s = lease_s
-        self._held: dict[str, Held] = {}  # token → job
+        self._held: dict[str, HeldJob] = {}  # token → job
         self._lock = threading.Lock()
         self._thread = Repeating("maskq-leases", lease_s / 3, self._renew)
 
@@ -54,13 +54,13 @@ class Leases:
     def stop(self) -> None:
         self._thread.stop()
 
-    def begin(self, job_id: str, token: str) -> Held:
+    def begin(self, job_id: str, token: str) -> HeldJob:
         """From now on its lease is renewed; `hold` goes on with it, and ends it."""
         with self._lock:
-            return self._held.setdefault(token, Held(job_id, token))
+            return self._held.setdefault(token, HeldJob(job_id, token))
 
     @contextmanager
-    def hold(self, job_id: str, token: str) -> Iterator[Held]:
+    def hold(self, job_id: str, token: str) -> Iterator[HeldJob]:
         held = self.begin(job_id, token)
         try:
             yield held
@@ -68,7 +68,7 @@ class Leases:
             with self._lock:
                 del self._held[token]
 
-    def holding(self) -> list[Held]:
+    def holding(self) -> list[HeldJob]:
         with self._lock:
             return list(self._held.values())
 

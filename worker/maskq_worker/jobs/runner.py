@@ -17,7 +17,7 @@ from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batching.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
-from maskq_worker.jobs.leases import Held, Leases, Lost
+from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
 from maskq_worker.jobs.read_write_lock import ReadWriteLock
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.storage.object_store import ObjectStore
@@ -158,11 +158,11 @@ class Pipeline:
             lambda _: logger.warning("job %s asks for %s: left to a newer worker", job_id, newer),
         )
 
-    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: Held) -> Ending[Any] | None:
+    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> Ending[Any] | None:
         """The job's end, or its way back into the queue; None: it is not ours any more."""
         try:
             return self._succeeded(record, held, self._stages.run(record, urls, held))
-        except Lost:
+        except LeaseLost:
             self._discard(record, held)
             return None
         except JobError as error:
@@ -177,7 +177,7 @@ class Pipeline:
             message = f"an unexpected {type(error).__name__}; the worker's log has the traceback"
             return self._given_up(record, held, PermanentError(FailureCode.INTERNAL, message))
 
-    def _succeeded(self, record: JobRecord, held: Held, result: JobResult) -> Ending[bool]:
+    def _succeeded(self, record: JobRecord, held: HeldJob, result: JobResult) -> Ending[bool]:
         self._clear(record, held)
 
         def after(done: bool) -> None:
@@ -188,20 +188,20 @@ class Pipeline:
 
         return Ending(calls.succeed(self._prefix, record.id, held.token, result), after)
 
-    def _discard(self, record: JobRecord, held: Held, result: JobResult | None = None) -> None:
+    def _discard(self, record: JobRecord, held: HeldJob, result: JobResult | None = None) -> None:
         """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
         current = self.persist(calls.get(self._prefix, record.id))
         # Whoever claims it next adopts the manifest, if this attempt got that far.
         kept = current and (not current.ended or current.result)
         if result and not kept and not self._stages.remove_result(record, result):
-            held.in_doubt = True
+            held.may_be_committed = True
         self._clear(record, held)
         logger.info("job %s: attempt %d was called off", record.id, record.attempt)
 
-    def _clear(self, record: JobRecord, held: Held, *, later: bool = False) -> None:
+    def _clear(self, record: JobRecord, held: HeldJob, *, later: bool = False) -> None:
         """What this attempt wrote and no manifest names goes: now or, if that cannot be, later."""
         later = later and bool(held.written)
-        if later or held.in_doubt or not self._stages.remove(record, held.written):
+        if later or held.may_be_committed or not self._stages.remove(record, held.written):
             call = calls.leave_orphans(
                 self._prefix,
                 record.id,
@@ -211,7 +211,7 @@ class Pipeline:
             self.persist(call)
         held.written = []
 
-    def _given_up(self, record: JobRecord, held: Held, error: JobError) -> Ending[Any]:
+    def _given_up(self, record: JobRecord, held: HeldJob, error: JobError) -> Ending[Any]:
         failure = error.failure()
         # Before the job is given back: should we die first, its lease runs out and others do it.
         self._clear(record, held, later=isinstance(error, StoreAway))

@@ -18,7 +18,7 @@ from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
 from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
-from maskq_worker.jobs.leases import Held
+from maskq_worker.jobs.leases import HeldJob
 from maskq_worker.jobs.memory_budget import Room, Taken
 from maskq_worker.outputs import Artifact
 from maskq_worker.storage.object_store import (
@@ -60,7 +60,7 @@ class Stages:
         self._batcher = batcher
         self._room = Room(settings.max_decoded_bytes)
 
-    def run(self, record: JobRecord, urls: PrivateUrls, held: Held) -> JobResult:
+    def run(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> JobResult:
         """All stages, or the result of an earlier attempt that got as far as its manifest.
 
         Raises JobError, Lost, and what the batcher raises.
@@ -80,7 +80,7 @@ class Stages:
         job: JobStorage,
         record: JobRecord,
         urls: PrivateUrls,
-        held: Held,
+        held: HeldJob,
         classes: frozenset[int] | None,
         memory: Taken,
     ) -> JobResult:
@@ -187,7 +187,7 @@ class Stages:
         job: JobStorage,
         request: SegmentRequest,
         urls: PrivateUrls,
-        held: Held,
+        held: HeldJob,
         artifacts: Sequence[Artifact],
     ) -> dict[Output, str]:
         """Where each output is now, as it may be shown."""
@@ -258,7 +258,7 @@ class Stages:
         record: JobRecord,
         result: JobResult,
         manifest: Manifest,
-        held: Held,
+        held: HeldJob,
     ) -> JobResult:
         """The manifest decides which attempt's outputs are the job's: it is created once.
 
@@ -271,7 +271,7 @@ class Stages:
                 f"its manifest would have {len(body)} bytes, and at most {MAX_MANIFEST_BYTES} are "
                 f"read; ask for fewer classes (classes=)",
             )
-        held.in_doubt = True  # from here on: an error may hide that it was written
+        held.may_be_committed = True  # from here on: an error may hide that it was written
         committed = result
         try:
             self._store.create(job.manifest, body, "application/json", job=job)
@@ -283,27 +283,27 @@ class Stages:
                 ) from None
             committed = earlier
         except NotConditional:  # somebody else's manifest is lost, if there was one
-            held.in_doubt = not self._remove(job, [job.manifest])
+            held.may_be_committed = not self._remove(job, [job.manifest])
             raise
         except JobError as error:
             earlier = self._earlier(job, record, held)
             if earlier is None:
                 # A refusal is final. What was only not answered may still be carried out.
-                held.in_doubt = not isinstance(error, PermanentError)
+                held.may_be_committed = not isinstance(error, PermanentError)
                 raise
             committed = earlier
-        held.in_doubt = False
+        held.may_be_committed = False
         if committed.outputs == result.outputs:
             held.written = []
             return result
         return committed
 
-    def _earlier(self, job: JobStorage, record: JobRecord, held: Held) -> JobResult | None:
+    def _earlier(self, job: JobStorage, record: JobRecord, held: HeldJob) -> JobResult | None:
         """What was committed before. A foreign object in the way proves that this attempt's was not."""
         try:
             return self._committed(job, record)
         except ForeignManifest:
-            held.in_doubt = False
+            held.may_be_committed = False
             raise
 
     def _committed(self, job: JobStorage, record: JobRecord) -> JobResult | None:
