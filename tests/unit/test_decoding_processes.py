@@ -30,7 +30,7 @@ from maskq_worker.decoding.memory import KEPT_PIXEL_BYTES, MOST_PIXEL_BYTES, PIX
 from maskq_worker.decoding.pool import ProcessDecoder
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.imaging import Decoded
-from maskq_worker.jobs.memory_budget import Room
+from maskq_worker.jobs.memory_budget import MemoryBudget
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")
@@ -203,7 +203,7 @@ def test_those_with_memory_and_those_with_a_process_do_not_wait_for_each_other(
     decoder: ProcessDecoder,
 ) -> None:
     """Given room for one image, When images of known and unknown size come, Then all are decoded."""
-    room = Room(1)
+    room = MemoryBudget(1)
     files = [saved(noise(40, 40), kind) for kind in ("PNG", "TIFF")] * 30
 
     def job(data: bytes) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 _PASSED = 32  # at most so many may pass one that waits
 
 
-class Room:
+class MemoryBudget:
     """limit: bytes. What alone is larger than that gets the room to itself."""
 
     def __init__(self, limit: int) -> None:
@@ -24,9 +24,9 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, wanted: int = 0) -> Iterator[Taken]:
+    def taken(self, wanted: int = 0) -> Iterator[Reservation]:
         """Wait until there is room for `wanted` bytes, and keep it."""
-        taken = Taken(self)
+        taken = Reservation(self)
         try:
             if wanted:
                 taken.take(wanted)
@@ -60,10 +60,10 @@ class Room:
         return fits and all(other.passed < _PASSED for other in before)
 
 
-class Taken:
+class Reservation:
     """What one image has of the room; used by one thread."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: MemoryBudget) -> None:
         self._room = room
         self.bytes = 0
 

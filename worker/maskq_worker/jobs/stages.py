@@ -19,7 +19,7 @@ from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.jobs.leases import HeldJob
-from maskq_worker.jobs.memory_budget import Room, Taken
+from maskq_worker.jobs.memory_budget import MemoryBudget, Reservation
 from maskq_worker.outputs import Artifact
 from maskq_worker.storage.object_store import (
     AlreadyThere,
@@ -58,7 +58,7 @@ class Stages:
         self._presigned = Presigned(settings.presigned_allowed_hosts, store.breaker)
         self._segmenter = segmenter
         self._batcher = batcher
-        self._room = Room(settings.max_decoded_bytes)
+        self._room = MemoryBudget(settings.max_decoded_bytes)
 
     def run(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> JobResult:
         """All stages, or the result of an earlier attempt that got as far as its manifest.
@@ -82,7 +82,7 @@ class Stages:
         urls: PrivateUrls,
         held: HeldJob,
         classes: frozenset[int] | None,
-        memory: Taken,
+        memory: Reservation,
     ) -> JobResult:
         """memory: of the image, kept until the end."""
         times = Stopwatch()

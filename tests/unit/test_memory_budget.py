@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from maskq_worker.jobs.memory_budget import _PASSED, Room
+from maskq_worker.jobs.memory_budget import _PASSED, MemoryBudget
 
 LONG_S = 20.0
 
@@ -14,13 +14,13 @@ LONG_S = 20.0
 class Guest:
     """A thread in the room, until it is sent away."""
 
-    def __init__(self, room: Room, wanted: int) -> None:
+    def __init__(self, room: MemoryBudget, wanted: int) -> None:
         self.inside = threading.Event()
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._stay, args=(room, wanted), daemon=True)
         self._thread.start()
 
-    def _stay(self, room: Room, wanted: int) -> None:
+    def _stay(self, room: MemoryBudget, wanted: int) -> None:
         with room.taken(wanted):
             self.inside.set()
             self._leave.wait(LONG_S)
@@ -38,12 +38,12 @@ def eventually(true: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def waiting(room: Room, number: int) -> None:
+def waiting(room: MemoryBudget, number: int) -> None:
     eventually(lambda: len(room._waiting) == number)
 
 
 def test_who_fits_comes_in_and_who_does_not_waits_for_room() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     first, second = Guest(room, 6), Guest(room, 4)
     assert first.inside.wait(LONG_S)
     assert second.inside.wait(LONG_S)
@@ -56,7 +56,7 @@ def test_who_fits_comes_in_and_who_does_not_waits_for_room() -> None:
 
 
 def test_what_is_larger_than_the_room_has_it_alone() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     small = Guest(room, 1)
     assert small.inside.wait(LONG_S)
     giant = Guest(room, 99)
@@ -71,7 +71,7 @@ def test_what_is_larger_than_the_room_has_it_alone() -> None:
 
 
 def test_small_ones_pass_a_large_one_that_waits_but_not_for_ever() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     holder = Guest(room, 5)
     assert holder.inside.wait(LONG_S)
     large = Guest(room, 8)
@@ -88,7 +88,7 @@ def test_small_ones_pass_a_large_one_that_waits_but_not_for_ever() -> None:
 
 
 def test_room_is_given_back_by_who_fails() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     try:
         with room.taken(10):
             raise ValueError
@@ -100,7 +100,7 @@ def test_room_is_given_back_by_who_fails() -> None:
 
 
 def test_what_is_given_back_early_lets_others_in() -> None:
-    room = Room(10)
+    room = MemoryBudget(10)
     with room.taken(10) as mine:
         other = Guest(room, 6)
         waiting(room, 1)
@@ -115,7 +115,7 @@ def test_what_is_given_back_early_lets_others_in() -> None:
 
 def test_two_that_want_more_do_not_wait_for_each_other() -> None:
     """Given two that share the room, When both need all of it, Then one after the other has it."""
-    room, had = Room(10), []
+    room, had = MemoryBudget(10), []
 
     def want_all() -> None:
         with room.taken(5) as mine:
