@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from maskq.client.objects import read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.requests import Options, Requests, refuse
-from maskq.client.sending import NO_ROOM, OUTAGE_S, Patience, Room, sent
+from maskq.client.sending import NO_ROOM, OUTAGE_S, OutageTolerance, QueueFullBackoff, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri, is_url, shown
@@ -135,8 +135,8 @@ class Bulk(Generic[JobT]):
         self._prefix = session.key_prefix
         self._manner = manner
         self._requests = Requests(options)
-        self._room = Room(manner.room_timeout)
-        self._patience = Patience(manner.outage_s)
+        self._room = QueueFullBackoff(manner.room_timeout)
+        self._patience = OutageTolerance(manner.outage_s)
         self._taken: list[_Taken] = []
         self._ready: list[_Ready] = []
         self._settled: Settled[JobT] = []

@@ -35,7 +35,7 @@ from maskq.client.operations.flow import (
 )
 from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
 from maskq.client.results.result import AsyncResult, Result
-from maskq.client.sending import NO_ROOM, Room, sent
+from maskq.client.sending import NO_ROOM, QueueFullBackoff, sent
 from maskq.client.session import AsyncSession, BlockingSession, Session
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
@@ -353,7 +353,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         self, submission: Call[Submitted], *, durable: bool, room_timeout: float | None
     ) -> Flow[Submitted]:
         """The answer; what found no room is sent again until there is, or the time is up."""
-        room = Room(room_timeout)
+        room = QueueFullBackoff(room_timeout)
         while True:
             answer: Submitted
             (answer,) = yield from sent(self.key_prefix, [submission], durable)

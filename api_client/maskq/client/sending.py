@@ -36,7 +36,7 @@ def sent(
     return answers
 
 
-class Room:
+class QueueFullBackoff:
     """Waiting for room in a full queue: longer each time, `timeout_s` in all (None: without end)."""
 
     def __init__(self, timeout_s: float | None) -> None:
@@ -61,7 +61,7 @@ class Room:
             self._pause_s = _ROOM_PAUSE_S[0]
 
 
-class Patience:
+class OutageTolerance:
     """With a store that is away for a moment. One that never answered is not waited for."""
 
     def __init__(self, outage_s: float = OUTAGE_S) -> None:
