@@ -22,7 +22,7 @@ from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Options, Requests
 from maskq.client.sending import Patience
-from maskq.client.waiting.completion_cursor import Endings, records_of
+from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
@@ -106,7 +106,7 @@ class _Run:
         self._progress = progress
         self._asked = asked
         self._goes_on = bool(manifest.jobs)
-        self._endings = Endings(client.key_prefix, manifest.run_id)
+        self._endings = CompletionCursor(client.key_prefix, manifest.run_id)
         self._patience = Patience()
         self._looked = time.monotonic()
         self._images = 0

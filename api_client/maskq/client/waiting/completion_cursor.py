@@ -9,7 +9,7 @@ from maskq.contract import JobRecord
 from maskq.ledger import calls
 
 
-class Endings:
+class CompletionCursor:
     """Jobs of a batch that ended, each once, in the order in which they did."""
 
     def __init__(self, prefix: str, batch_id: str) -> None:
