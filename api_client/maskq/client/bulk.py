@@ -53,7 +53,7 @@ class Submission(NamedTuple, Generic[JobT]):
     error: MaskqError | None
 
 
-Settled = list[tuple[int, Submission[JobT]]]  # with their numbers in the order they were taken
+Outcomes = list[tuple[int, Submission[JobT]]]  # with their numbers in the order they were taken
 
 
 def is_reference(image: ImageSource) -> bool:
@@ -139,11 +139,11 @@ class Bulk(Generic[JobT]):
         self._patience = OutageTolerance(manner.outage_s)
         self._taken: list[_Taken] = []
         self._ready: list[_Ready] = []
-        self._settled: Settled[JobT] = []
+        self._outcomes: Outcomes[JobT] = []
         self._fatal: MaskqError | None = None  # raised once what was settled before it is told
         self.held_up = ""  # by what the last step was, if it was
 
-    def steps(self, images: Iterable[ImageSource]) -> Iterator[Flow[Settled[JobT]]]:
+    def steps(self, images: Iterable[ImageSource]) -> Iterator[Flow[Outcomes[JobT]]]:
         """Each step: the images it settled, with their numbers; perhaps none while there is no room.
 
         A step raises UnknownModel and StoreUnavailable, which concern all and not one image.
@@ -152,7 +152,7 @@ class Bulk(Generic[JobT]):
             self._take(number, image)
             while self._full:
                 yield self._step()
-        while self._taken or self._ready or self._settled or self._fatal:
+        while self._taken or self._ready or self._outcomes or self._fatal:
             yield self._step()
 
     def _take(self, number: int, image: ImageSource) -> None:
@@ -178,7 +178,7 @@ class Bulk(Generic[JobT]):
             and sum(not is_reference(one.image) for one in self._taken) >= _UPLOADS_A_STEP
         )
 
-    def _step(self) -> Flow[Settled[JobT]]:
+    def _step(self) -> Flow[Outcomes[JobT]]:
         if self._fatal:
             raise self._fatal
         self.held_up = ""
@@ -194,8 +194,8 @@ class Bulk(Generic[JobT]):
             else:
                 self.held_up = "Redis or S3 is away"
                 yield Sleep(_OUTAGE_PAUSE_S)
-        settled, self._settled = self._settled, []
-        return settled
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def _settle(self, number: int, image: ImageSource, outcome: str | MaskqError) -> None:
         """With the id of its job, or why it has none."""
@@ -203,7 +203,7 @@ class Bulk(Generic[JobT]):
             submission = Submission(image, self._job_type(self._session, None, outcome), None)
         else:
             submission = Submission(image, None, outcome)
-        self._settled.append((number, submission))
+        self._outcomes.append((number, submission))
 
     # --- an image to where it will be read ----------------------------------------------------------
 
@@ -340,6 +340,6 @@ class Bulk(Generic[JobT]):
                 self._session.objects.delete(place)
 
     @property
-    def in_doubt(self) -> list[str]:
+    def unconfirmed_job_ids(self) -> list[str]:
         """Ids of jobs that may have been accepted, though the answer did not come."""
         return [one.job_id for one in self._ready]

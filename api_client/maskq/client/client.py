@@ -169,13 +169,13 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         jobs: dict[int, JobT] = {}
         try:
             for step in bulk.steps(sources):
-                settled = yield from step
-                jobs |= {number: job for number, (_, job, _) in settled if job}
-                if errors := [error for _, (_, _, error) in settled if error]:
+                outcomes = yield from step
+                jobs |= {number: job for number, (_, job, _) in outcomes if job}
+                if errors := [error for _, (_, _, error) in outcomes if error]:
                     raise errors[0]
         except Exception:
             # Half a batch would never complete: take back what was accepted, then say why.
-            accepted = [*(job.id for job in jobs.values()), *bulk.in_doubt]
+            accepted = [*(job.id for job in jobs.values()), *bulk.unconfirmed_job_ids]
             with suppress(StoreUnavailable):
                 yield Pipeline([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
             raise
