@@ -10,7 +10,7 @@ from bench.gpu.subject import Subject
 from bench.gpu.timing import release
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
-from maskq_worker.process.capacity import Sizes, sizes
+from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.settings import WorkerSettings
 
 SECONDS = 6.0
@@ -19,7 +19,7 @@ SECONDS = 6.0
 def run(subject: Subject) -> dict[str, Any]:
     """As workers run it, and with one batch less on the device, to see what queueing ahead is worth."""
     settings = WorkerSettings(model=str(subject.directory), device=subject.device.type)
-    size = sizes(settings, cuda=subject.device.type == "cuda")
+    size = capacity_of(settings, cuda=subject.device.type == "cuda")
     segmenter = load_segmenter(settings)
     try:
         return {
@@ -31,7 +31,9 @@ def run(subject: Subject) -> dict[str, Any]:
         release(subject.device)
 
 
-def _measured(subject: Subject, segmenter: Segmenter, size: Sizes, at_once: int) -> dict[str, Any]:
+def _measured(
+    subject: Subject, segmenter: Segmenter, size: Capacity, at_once: int
+) -> dict[str, Any]:
     launched: list[int] = []
     batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
         segmenter.launch,

@@ -29,7 +29,7 @@ import numpy as np
 
 from bench.scenarios.pictures import PLAIN, scene
 from bench.scenarios.service import ROOT, Service
-from maskq_worker.process.capacity import sizes
+from maskq_worker.process.capacity import capacity_of
 from maskq_worker.process.cpu import cpu_environment
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
     }
     places = ["main", "own"]
-    batches = _powers_up_to(sizes(settings, cuda=info.device.startswith("cuda")).max_batch_size)
+    batches = _powers_up_to(
+        capacity_of(settings, cuda=info.device.startswith("cuda")).max_batch_size
+    )
     with ThreadPoolExecutor(1) as thread:
         for line in sys.stdin:
             found = {

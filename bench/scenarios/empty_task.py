@@ -20,7 +20,7 @@ from celery.platforms import SecurityWarning
 from maskq.ledger import Ledger, RedisUrl, calls, keys
 from maskq_worker.broker.app import make_app
 from maskq_worker.broker.bootstep import ModelStep
-from maskq_worker.process.capacity import sizes
+from maskq_worker.process.capacity import capacity_of
 from maskq_worker.settings import WorkerSettings
 
 _MODEL = "empty"
@@ -55,7 +55,7 @@ def main() -> None:
     jobs = options.parse_args().jobs
     warnings.filterwarnings("ignore", category=SecurityWarning)
     settings = WorkerSettings.load()
-    app: Any = make_app(settings, _MODEL, concurrency=sizes(settings, cuda=False).concurrency)
+    app: Any = make_app(settings, _MODEL, concurrency=capacity_of(settings, cuda=False).concurrency)
     app.steps["worker"].discard(ModelStep)
     app.conf.worker_redirect_stdouts = False  # the figures go there
     progress = Progress(jobs)

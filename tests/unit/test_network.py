@@ -30,7 +30,7 @@ from maskq_worker.model.network.supported import check
 from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_small_map
 from maskq_worker.model.preprocess import Preprocessor
 from maskq_worker.model.segmenter import golden_image
-from maskq_worker.process.capacity import sizes
+from maskq_worker.process.capacity import capacity_of
 from maskq_worker.settings import WorkerSettings
 
 # Of the largest score. What rounds is summed in another order; nothing else differs.
@@ -405,4 +405,6 @@ def test_sizes_follow_the_device_that_auto_finds(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = WorkerSettings(model="demo", device=device, backend=backend, dtype=dtype)
     assert goes_to_gpu(settings) is expected
-    assert sizes(settings, cuda=goes_to_gpu(settings)).max_batch_size == (16 if expected else 1)
+    assert capacity_of(settings, cuda=goes_to_gpu(settings)).max_batch_size == (
+        16 if expected else 1
+    )

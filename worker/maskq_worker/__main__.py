@@ -12,7 +12,7 @@ from maskq.errors import MaskqError
 from maskq.extras import require
 from maskq.inert import log_to_stderr, print_error
 from maskq.process import EX_CONFIG
-from maskq_worker.process.capacity import sizes
+from maskq_worker.process.capacity import capacity_of
 from maskq_worker.process.cpu import run_as_batch
 from maskq_worker.process.parent_death import end_with
 from maskq_worker.settings import WorkerSettings
@@ -48,7 +48,7 @@ def main() -> int:
 
     try:
         cuda = goes_to_gpu(settings)
-        wanted = sizes(settings, cuda=cuda)
+        wanted = capacity_of(settings, cuda=cuda)
         name = served_name(settings.model or "", settings.model_name)
         app = make_app(settings, name, concurrency=wanted.concurrency)
     except MaskqError as error:
@@ -56,7 +56,7 @@ def main() -> int:
         return EX_CONFIG
     if not cuda:
         run_as_batch()
-    app.settings, app.sizes = settings, wanted
+    app.settings, app.capacity = settings, wanted
     worker = app.Worker(
         hostname=node_name(),
         loglevel=settings.log_level,

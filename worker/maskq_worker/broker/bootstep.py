@@ -86,15 +86,15 @@ class ModelStep(bootsteps.StartStopStep):
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
             loaded = loading.submit(load_segmenter, settings)
-            decoder = loading.submit(_make_decoder, settings, worker.app.sizes.concurrency)
+            decoder = loading.submit(_make_decoder, settings, worker.app.capacity.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
             self._decoder = decoder.result()
         self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
             self._segmenter.launch,
-            max_batch_size=worker.app.sizes.max_batch_size,
+            max_batch_size=worker.app.capacity.max_batch_size,
             name="maskq-model",
-            at_once=worker.app.sizes.batches,
+            at_once=worker.app.capacity.batches,
             # Tiles of one image are forwards of their own.
             weight=lambda item: len(item.views.each),
             initialise=self._make_ready,
@@ -139,7 +139,7 @@ class ModelStep(bootsteps.StartStopStep):
         )  # fmt: skip
 
     def _connect_store(self, worker: Any) -> ObjectStore:
-        settings, concurrency = self._settings, worker.app.sizes.concurrency
+        settings, concurrency = self._settings, worker.app.capacity.concurrency
         return ObjectStore(
             settings.s3_endpoint_url,
             allowed=settings.locations(),

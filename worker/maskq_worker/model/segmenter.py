@@ -20,7 +20,7 @@ from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import Family, family_of
 from maskq_worker.model.output import ModelOutput, void
-from maskq_worker.process.capacity import sizes
+from maskq_worker.process.capacity import capacity_of
 
 if TYPE_CHECKING:
     import torch
@@ -418,7 +418,7 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
     family = family_of(config, checkpoint.directory)
     preprocessor = family.preprocessor(checkpoint.directory)
     backend = _backend(settings, checkpoint, preprocessor, family)
-    batch = sizes(settings, cuda=backend.device.type == "cuda").max_batch_size
+    batch = capacity_of(settings, cuda=backend.device.type == "cuda").max_batch_size
     return Segmenter(
         checkpoint,
         backend,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskq_worker.process.capacity import Sizes, sizes
+from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.process.cpu import cpu_environment
 from maskq_worker.settings import WorkerSettings
 
@@ -22,10 +22,10 @@ def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_the_settings_leave_open_is_chosen_here() -> None:
-    assert sizes(WorkerSettings(), cuda=False) == Sizes(1, concurrency=5, batches=1)
-    assert sizes(WorkerSettings(), cuda=True) == Sizes(16, concurrency=64, batches=2)
+    assert capacity_of(WorkerSettings(), cuda=False) == Capacity(1, concurrency=5, batches=1)
+    assert capacity_of(WorkerSettings(), cuda=True) == Capacity(16, concurrency=64, batches=2)
     chosen = WorkerSettings(max_batch_size=3, concurrency=7)
-    assert sizes(chosen, cuda=True) == Sizes(3, concurrency=7, batches=2)
+    assert capacity_of(chosen, cuda=True) == Capacity(3, concurrency=7, batches=2)
 
 
 # Prints the kernel's flags of the memory that a large tensor lies in.
