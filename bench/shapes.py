@@ -27,7 +27,7 @@ from maskq.contract import Output
 from maskq.contract.jobs import Mode
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.outputs import encode
-from maskq_worker.process.malloc import give_back
+from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
 
 # Those of `encode`, each alone: one pass over all of them would hide which one costs.
@@ -72,7 +72,7 @@ def _cost(
 ) -> Cost:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    give_back()
+    trim_malloc()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew from here on
     before, began = _kib("VmRSS"), time.perf_counter()
     [output] = segmenter.run([segmenter.prepare(image, outputs=outputs, mode=mode)])

@@ -123,7 +123,7 @@ def test_nothing_is_read_while_no_thread_is_free(
         inbox.slots.take()
         drain(reader, 2)
         assert taken == []
-        inbox.slots.give_back()
+        inbox.slots.release()
         drain(reader, 1)
         assert len(taken) == 1
     assert desk.tickets() == 1

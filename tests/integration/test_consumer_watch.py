@@ -84,7 +84,7 @@ def test_a_worker_that_takes_now_and_then_is_well(desk: Desk, scene: Scene) -> N
     for _ in range(5):
         assert not scene.pass_time(50)
         scene.slots.take()
-        scene.slots.give_back()
+        scene.slots.release()
 
 
 def test_others_that_take_everything_raise_no_alarm(desk: Desk, scene: Scene) -> None:

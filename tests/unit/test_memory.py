@@ -7,7 +7,7 @@ import sys
 
 # Blocks too small to be mapped each on its own, and one above them that stays.
 _PROGRAM = """
-from maskq_worker.process.malloc import give_back
+from maskq_worker.process.malloc import trim_malloc
 def resident_mib():
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * 4096 / 2**20
@@ -15,7 +15,7 @@ blocks = [b"x" * 100_000 for _ in range(1000)]
 last = blocks.pop()
 del blocks
 kept = resident_mib()
-give_back()
+trim_malloc()
 print(kept - resident_mib())
 """
 

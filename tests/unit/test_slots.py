@@ -11,7 +11,7 @@ def test_slots_that_are_taken_are_not_free() -> None:
     assert slots.free == 1
     slots.take()
     assert slots.free == 0
-    slots.give_back()
+    slots.release()
     assert slots.free == 1
 
 

@@ -34,7 +34,7 @@ from maskq_worker.jobs.runner import Pipeline
 from maskq_worker.jobs.watchdog import Watchdog, end_process
 from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
 from maskq_worker.model.checkpoint.folder import served_name
-from maskq_worker.process.malloc import give_back
+from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _DRAIN_S = 30.0
 _CUT_OFF_S = 2.0  # for threads whose connections were shut down
-_GIVE_BACK_EVERY_S = 5.0
+_TRIM_MALLOC_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
 
 
@@ -107,7 +107,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._watchdog.start()
         self._retention = Retention(self._ledger, store, prefix, settings.layout)
         self._retention.start()
-        self._memory = Repeating("maskq-memory", _GIVE_BACK_EVERY_S, give_back)
+        self._memory = Repeating("maskq-memory", _TRIM_MALLOC_EVERY_S, trim_malloc)
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)

@@ -40,14 +40,14 @@ class TaskPool(thread.TaskPool):
         try:
             result = super().on_apply(*args, callback=callback, **kwargs)
         except BaseException:
-            self.slots.give_back()
+            self.slots.release()
             raise
         # `callback` is a method of Celery's request.
         result.f.add_done_callback(partial(self._over, getattr(callback, "__self__", None)))
         return result
 
     def _over(self, request: Any, future: Future[Any]) -> None:
-        self.slots.give_back()
+        self.slots.release()
         if error := future.exception():
             # Celery would never hear of it: it keeps the request for ever, and nobody sees the error.
             logger.error("Celery could not run %s: %r", request, error, exc_info=error)

@@ -50,7 +50,7 @@ class Slots:
             self._taken += 1
             self._moved_at = time.monotonic()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._taken -= 1
             self._moved_at = time.monotonic()
