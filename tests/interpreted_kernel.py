@@ -14,7 +14,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import numpy as np
 import torch
 
-from maskq_worker.model.cuda.masks import Fused, Tile
+from maskq_worker.model.cuda.masks import Tile, TritonMaskKernel
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         scores = torch.from_numpy(np.load(asked["scores"]))
         if asked["by_place"]:
             scores = scores.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        fused = Fused(Tile(*asked["tile"]))
+        fused = TritonMaskKernel(Tile(*asked["tile"]))
         drawn = fused(scores, tuple(asked["size"]), confidence=asked["confidence"])
         sure = torch.zeros(0) if drawn.confidence is None else drawn.confidence
         arrays = {"mask": drawn.mask, "unsound": drawn.unsound, "confidence": sure}

@@ -9,7 +9,7 @@ from typing import Any
 from bench.gpu.subject import Subject
 from bench.gpu.timing import release
 from maskq_worker.batching.batcher import MicroBatcher
-from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.settings import WorkerSettings
 
@@ -35,7 +35,7 @@ def _measured(
     subject: Subject, segmenter: Segmenter, size: Capacity, at_once: int
 ) -> dict[str, Any]:
     launched: list[int] = []
-    batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
+    batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
         segmenter.launch,
         max_batch_size=size.max_batch_size,
         name="bench-model",

@@ -11,7 +11,7 @@ import torch
 from bench.gpu.subject import Subject, demo
 from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
 from maskq_worker.model.backends import reference_mask
-from maskq_worker.model.cuda.masks import Fused, Tile, _taps, load
+from maskq_worker.model.cuda.masks import Tile, TritonMaskKernel, _taps, load
 from maskq_worker.model.cuda.transfer import Download
 from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
 
@@ -80,7 +80,7 @@ def tiles(subject: Subject, given: dict[str, torch.Tensor]) -> list[dict[str, An
         return []
     rows: list[dict[str, Any]] = []
     for tile in TILES:
-        fused = Fused(tile)
+        fused = TritonMaskKernel(tile)
         rows.append({"tile": str(tile)})
         for name, one in given.items():
             draw = partial(fused, one, (1080, 1920))

@@ -25,7 +25,7 @@ from bench.null_model import without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
 from maskq_worker.broker import bootstep
-from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.storage.object_store import ObjectStore
 
 REQUESTS_EVERY_S = 0.2
@@ -71,13 +71,13 @@ def note_batches(segmenter: Segmenter, file: int) -> None:
 
     def noted_launch(
         batch: Sequence[ModelInput],
-    ) -> Callable[[], list[Scored | Exception]]:
+    ) -> Callable[[], list[PendingOutput | Exception]]:
         spent.clear()
         began_at, began = time.time(), time.perf_counter()
         ending = launch(batch)
         forward_s, forward_cpu_s = time.perf_counter() - began, sum(spent)
 
-        def noted_ending() -> list[Scored | Exception]:
+        def noted_ending() -> list[PendingOutput | Exception]:
             scored = ending()
             took = time.perf_counter() - began
             line = f"{began_at:.6f} {len(batch)} {took:.6f} {forward_s:.6f} {forward_cpu_s:.6f}\n"

@@ -23,7 +23,7 @@ from maskq_worker.broker import celery_callers
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder
 from maskq_worker.jobs.leases import Leases
 from maskq_worker.jobs.runner import Pipeline
-from maskq_worker.model import ModelInput, Scored, Segmenter
+from maskq_worker.model import ModelInput, PendingOutput, Segmenter
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
 
@@ -46,7 +46,7 @@ class Bench:
             allowed=self.settings.locations(),
             home=self.settings.layout.home,
         )
-        self.batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
+        self.batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
             segmenter.launch, max_batch_size=2, name="model"
         )
         self.batcher.start()

@@ -19,7 +19,7 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelError, Segmenter
-from maskq_worker.model.backends import Rewritten
+from maskq_worker.model.backends import NativeBackend
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
 from maskq_worker.model.cuda import backend as backend_module
@@ -27,7 +27,7 @@ from maskq_worker.model.cuda import coarse as coarse_module
 from maskq_worker.model.cuda.coarse import coarse
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
-from maskq_worker.model.cuda.masks import Drawn, Masks
+from maskq_worker.model.cuda.masks import DeviceMask, Masks
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network
@@ -188,7 +188,7 @@ def test_its_answers_are_the_rewritten_network_s(
     ours = cuda(preprocessor)
     if captured:
         ours.capture(4, capture, seconds)
-    plain = Rewritten(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
+    plain = NativeBackend(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
     pixels = photos(count, *size)
     scores, expected = ours.forward(list(pixels)), plain.forward(pixels)
     assert scores.dtype == FP32
@@ -292,7 +292,7 @@ def test_a_segmenter_gives_every_image_of_a_batch_its_own(
     ours = cuda(preprocessor)
     if captured:
         ours.capture(2, capture, seconds)
-    plain = Rewritten(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
+    plain = NativeBackend(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
     sound, expected = (segmenter_of(one, preprocessor, tmp_path) for one in (ours, plain))
     sound.self_test()
     modes = [Mode.WHOLE, Mode.TILED, Mode.WHOLE, Mode.MULTISCALE, Mode.ASPECT, Mode.WHOLE]
@@ -470,7 +470,7 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self.error, self.asked = error, 0
 
-    def __call__(self, *_: Any, **__: Any) -> Drawn:
+    def __call__(self, *_: Any, **__: Any) -> DeviceMask:
         self.asked += 1
         raise self.error
 
@@ -549,7 +549,7 @@ def test_without_triton_masks_are_drawn_in_bands(
     def missing(tile: object = None) -> None:
         raise ModuleNotFoundError("No module named 'triton'")
 
-    monkeypatch.setattr(masks, "Fused", missing)
+    monkeypatch.setattr(masks, "TritonMaskKernel", missing)
     with caplog.at_level(logging.WARNING, logger=masks.__name__):
         draw = masks.load(torch.device("cuda", 0))
     assert not draw.fused

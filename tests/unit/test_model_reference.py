@@ -435,7 +435,7 @@ def test_a_warm_up_is_for_gpus(
         device=torch.device(device),
         forward=count,
         answer=segmenter._backend.answer,
-        masks_beside=False,
+        thread_safe_masks=False,
         warm_up=lambda batch: seen.append(f"graphs up to {batch}"),
     )
     monkeypatch.setattr(segmenter, "_backend", backend)

@@ -20,7 +20,12 @@ from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter
-from maskq_worker.model.backends import Reference, Rewritten, choose_device, load_backend
+from maskq_worker.model.backends import (
+    NativeBackend,
+    TransformersBackend,
+    choose_device,
+    load_backend,
+)
 from maskq_worker.model.families import dpt as dpt_family
 from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
@@ -308,7 +313,7 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return save
 
 
-def load(directory: Path, **options: str) -> Reference:
+def load(directory: Path, **options: str) -> TransformersBackend:
     chosen = {"backend": "cpu", "device": "auto", "dtype": "auto", **options}
     return load_backend(directory, Preprocessor.from_checkpoint(directory), **chosen)
 
@@ -319,7 +324,7 @@ def test_the_cpu_backend_s_answers_are_transformers_own(
 ) -> None:
     directory = save(**VARIANTS[variant])
     ours, expected = (load(directory, backend=name) for name in ("cpu", "transformers"))
-    assert isinstance(ours, Rewritten)
+    assert isinstance(ours, NativeBackend)
     assert (ours.name, str(ours.device), ours.dtype) == ("cpu", "cpu", torch.float32)
     values = photos(64, 64)
     scores = ours.forward(values), expected.forward(values)
@@ -348,7 +353,7 @@ def test_in_half_precision_the_classifier_stays_in_float32(
 ) -> None:
     directory = save(**VARIANTS["as Intel's"])
     backend = load(directory, dtype=str(dtype).removeprefix("torch."))
-    assert isinstance(backend, Rewritten)
+    assert isinstance(backend, NativeBackend)
     types = {name: parameter.dtype for name, parameter in backend._network.named_parameters()}
     assert types.pop("head.classifier.weight") == types.pop("head.classifier.bias") == torch.float32
     assert set(types.values()) == {dtype}
@@ -374,7 +379,7 @@ def test_an_unknown_network_is_left_to_transformers_and_that_is_said(
 
 def test_auto_takes_our_own(save: Callable[..., Path]) -> None:
     backend = load(save(), backend="auto", device="cpu")
-    assert type(backend) is Rewritten
+    assert type(backend) is NativeBackend
     assert backend.name == "cpu"
 
 

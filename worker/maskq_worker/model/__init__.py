@@ -8,7 +8,7 @@ from maskq_worker.model.output import ModelOutput
 from maskq_worker.model.segmenter import (
     ModelInfo,
     ModelInput,
-    Scored,
+    PendingOutput,
     Segmenter,
     goes_to_gpu,
     load_segmenter,
@@ -19,7 +19,7 @@ __all__ = [
     "ModelInfo",
     "ModelInput",
     "ModelOutput",
-    "Scored",
+    "PendingOutput",
     "Segmenter",
     "goes_to_gpu",
     "load_segmenter",

@@ -33,12 +33,12 @@ REFERENCE: Final = "transformers"
 _CLASSES = 32  # at once in `plain_mask`
 
 
-class Reference:
+class TransformersBackend:
     """transformers as it comes: its network, its post-processing."""
 
     rectangles = False  # whether the network takes what is not a square; DPT's head scrambles it
     # Whether what `answer` returns may be called in several threads at once, beside a forward.
-    masks_beside = False  # a large one takes gigabytes
+    thread_safe_masks = False  # a large one takes gigabytes
 
     def __init__(
         self,
@@ -108,11 +108,11 @@ class Reference:
         return scores
 
 
-class Rewritten(Reference):
+class NativeBackend(TransformersBackend):
     """Another network over the same weights, mostly our own; masks in bounded memory."""
 
     rectangles = True
-    masks_beside = True
+    thread_safe_masks = True
 
     @torch.inference_mode()
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
@@ -128,7 +128,7 @@ def load_backend(
     device: str,
     dtype: str,
     family: Family = DPT,
-) -> Reference:
+) -> TransformersBackend:
     """backend: auto | transformers | cpu | cuda; device: auto | cpu | cuda; dtype: auto or torch's.
 
     `auto` dtype is float32, and for our own network on CUDA half precision. Raises ModelError.
@@ -142,10 +142,12 @@ def load_backend(
     rectangles = not family.squares  # of transformers' network
     if backend == REFERENCE:
         network = ScoresOf(family.reference(directory, plain)).to(place)
-        return Reference(network, preprocessor, device=place, dtype=plain, rectangles=rectangles)
+        return TransformersBackend(
+            network, preprocessor, device=place, dtype=plain, rectangles=rectangles
+        )
     ours = family.network(directory, place)
     if not isinstance(ours, Network):
-        return Rewritten(
+        return NativeBackend(
             ours.to(place, plain),
             preprocessor,
             name=REFERENCE,
@@ -167,7 +169,7 @@ def load_backend(
                 "install one that was built for this card, or set MASKQ_DEVICE=cpu"
             ) from error
     ours.to(plain).head.classifier.float()
-    return Rewritten(ours, preprocessor, name=place.type, device=place, dtype=plain)
+    return NativeBackend(ours, preprocessor, name=place.type, device=place, dtype=plain)
 
 
 def choose_device(device: str, backend: str = "auto") -> torch.device:

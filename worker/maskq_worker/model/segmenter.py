@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from maskq_worker.model.backends import Reference
+    from maskq_worker.model.backends import TransformersBackend
     from maskq_worker.model.preprocess import Place, Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
@@ -62,7 +62,7 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class PendingOutput:
     """One image after its forward.
 
     output: for any thread, once. Raises PermanentError `out_of_memory` for a mask that does not fit
@@ -79,7 +79,7 @@ class Segmenter:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        backend: Reference,
+        backend: TransformersBackend,
         preprocessor: Preprocessor,
         *,
         max_batch_size: int,
@@ -172,7 +172,7 @@ class Segmenter:
                 f"{info.backend}, which takes squares: choose whole, tiled or multiscale",
             )
 
-    def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[Scored | Exception]]:
+    def launch(self, batch: Sequence[ModelInput]) -> Callable[[], list[PendingOutput | Exception]]:
         """One forward for all; what is returned waits, in any thread, until the device is done.
 
         On a GPU all work is queued when this returns, and what is queued next follows without a pause.
@@ -192,18 +192,20 @@ class Segmenter:
         with self._device_watched():
             return [_output_or_error(one) for one in launched]
 
-    def _launched(self, batch: Sequence[ModelInput]) -> list[Scored]:
+    def _launched(self, batch: Sequence[ModelInput]) -> list[PendingOutput]:
         with self._device_watched():
             merged = self._merged(batch)
             answers = [self._begun(item, one) for item, one in zip(batch, merged, strict=True)]
         return [
-            Scored(partial(self._output, item, answer))
+            PendingOutput(partial(self._output, item, answer))
             for item, answer in zip(batch, answers, strict=True)
         ]
 
-    def _ended(self, batch: Sequence[Scored], small: bool) -> list[Scored | Exception]:
-        if self._backend.masks_beside and (small or self.crowded()):
-            return [Scored(partial(_in_one_thread, one.output)) for one in batch]
+    def _ended(
+        self, batch: Sequence[PendingOutput], small: bool
+    ) -> list[PendingOutput | Exception]:
+        if self._backend.thread_safe_masks and (small or self.crowded()):
+            return [PendingOutput(partial(_in_one_thread, one.output)) for one in batch]
         with self._device_watched():
             return [_computed(one) for one in batch]
 
@@ -372,7 +374,7 @@ class Segmenter:
         )
 
 
-def _output_or_error(scored: Scored) -> ModelOutput | Exception:
+def _output_or_error(scored: PendingOutput) -> ModelOutput | Exception:
     """Raises only what concerns the whole device."""
     from maskq_worker.model.cuda.faults import is_fault
 
@@ -384,9 +386,9 @@ def _output_or_error(scored: Scored) -> ModelOutput | Exception:
         return error
 
 
-def _computed(scored: Scored) -> Scored | Exception:
+def _computed(scored: PendingOutput) -> PendingOutput | Exception:
     output = _output_or_error(scored)
-    return output if isinstance(output, Exception) else Scored(lambda: output)
+    return output if isinstance(output, Exception) else PendingOutput(lambda: output)
 
 
 def _in_one_thread(work: Callable[[], ModelOutput]) -> ModelOutput:
@@ -432,7 +434,7 @@ def load_segmenter(settings: WorkerSettings) -> Segmenter:
 
 def _backend(
     settings: WorkerSettings, checkpoint: Checkpoint, preprocessor: Preprocessor, family: Family
-) -> Reference:
+) -> TransformersBackend:
     # Here, not above: the labels, and this module's types, must be there without torch.
     from maskq_worker.model.backends import load_backend
 

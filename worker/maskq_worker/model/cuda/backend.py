@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maskq_worker.model.backends import Reference
+from maskq_worker.model.backends import TransformersBackend
 from maskq_worker.model.cuda import masks
 from maskq_worker.model.cuda.buckets import bucket_sizes
 from maskq_worker.model.cuda.coarse import upsampled
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Cuda(Reference):
+class Cuda(TransformersBackend):
     """Our own network with CUDA graphs, copies beside the computing, and masks drawn on the device.
 
     `forward` and `answer` queue work and return; only what `answer` returns waits. All but that belong

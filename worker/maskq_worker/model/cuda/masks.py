@@ -35,7 +35,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DeviceMask:
     """What was drawn, perhaps not yet: it is queued on the current stream."""
 
     mask: torch.Tensor  # (H, W) uint8 up to 256 classes, else uint16
@@ -43,7 +43,7 @@ class Drawn:
     confidence: torch.Tensor | None  # (H, W) uint8
 
 
-class Fused:
+class TritonMaskKernel:
     """The kernel, for one device."""
 
     def __init__(self, tile: Tile | None = None) -> None:
@@ -57,7 +57,7 @@ class Fused:
 
     def __call__(
         self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
-    ) -> Drawn:
+    ) -> DeviceMask:
         """scores: (C, h, w) float32, best by place in memory (`channels_last`); size: (H, W) px.
 
         Queued on the current stream. The mask as of `upsampled_argmax`, the confidence as of
@@ -82,13 +82,13 @@ class Fused:
             HEIGHT=tile.height, WIDTH=tile.width, LANES=tile.lanes, CONFIDENCE=confidence,
             num_warps=tile.warps, enable_fp_fusion=True,
         )  # fmt: skip
-        return Drawn(mask, unsound, sure if confidence else None)
+        return DeviceMask(mask, unsound, sure if confidence else None)
 
 
 class Masks:
     """What the backend asks for a mask; a kernel that fails is not tried again."""
 
-    def __init__(self, fused: Fused | None) -> None:
+    def __init__(self, fused: TritonMaskKernel | None) -> None:
         self._fused = fused
 
     @property
@@ -98,8 +98,8 @@ class Masks:
 
     def __call__(
         self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
-    ) -> Drawn:
-        """As `Fused`. What torch draws in bands is there when this returns, in the machine's memory."""
+    ) -> DeviceMask:
+        """As `TritonMaskKernel`. What torch draws in bands is there when this returns, in the machine's memory."""
         if self._fused is not None and max(scores.numel(), size[0] * size[1]) < _INDEXED:
             try:
                 return self._fused(scores, size, confidence=confidence)
@@ -120,7 +120,7 @@ def load(device: torch.device) -> Masks:
     if device.type != "cuda":
         return Masks(None)
     try:
-        return Masks(Fused())
+        return Masks(TritonMaskKernel())
     except Exception as error:  # noqa: BLE001 - not installed, or not for this Python
         _say(error)
         return Masks(None)
@@ -136,12 +136,12 @@ def _say(error: Exception) -> None:
     )
 
 
-def _in_bands(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> Drawn:
+def _in_bands(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> DeviceMask:
     unsound = torch.tensor([not finite(scores)], dtype=torch.int32)
     if not confidence:
-        return Drawn(torch.from_numpy(upsampled_argmax(scores, size)), unsound, None)
+        return DeviceMask(torch.from_numpy(upsampled_argmax(scores, size)), unsound, None)
     mask, sure = mask_with_confidence(scores, size)
-    return Drawn(torch.from_numpy(mask), unsound, torch.from_numpy(sure))
+    return DeviceMask(torch.from_numpy(mask), unsound, torch.from_numpy(sure))
 
 
 def _taps(source: int, target: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

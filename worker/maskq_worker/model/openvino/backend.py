@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from maskq_worker.model.backends import Rewritten
+from maskq_worker.model.backends import NativeBackend
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.openvino import runtime
 
@@ -21,7 +21,7 @@ OPENVINO: Final = "openvino"
 _ANY: Final = (-1, -1)  # height and width, to OpenVINO
 
 
-class OpenVINO(Rewritten):
+class OpenVINO(NativeBackend):
     """Scores by OpenVINO; masks in bounded memory.
 
     Compiled twice: for the network's square, which is faster by a fifth, when it is made; and for any

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from maskq_worker.model.backends import Rewritten
+from maskq_worker.model.backends import NativeBackend
 from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json
 from maskq_worker.model.checkpoint.loading import load_source
 from maskq_worker.model.errors import ModelError
@@ -82,6 +82,6 @@ def _network(checkpoint: Checkpoint) -> Network:
         ) from error
 
 
-def _torch(network: Network, preprocessor: Preprocessor) -> Rewritten:
+def _torch(network: Network, preprocessor: Preprocessor) -> NativeBackend:
     device = torch.device("cpu")
-    return Rewritten(network, preprocessor, name="cpu", device=device, dtype=torch.float32)
+    return NativeBackend(network, preprocessor, name="cpu", device=device, dtype=torch.float32)
