@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskq.contract import Output
 from maskq_worker.model import ModelOutput
-from maskq_worker.outputs import Look, encode, fonts
+from maskq_worker.outputs import OverlayStyle, encode, fonts
 from maskq_worker.outputs.fonts import Lettering
 
 INSTALLED = Path("/usr/share/fonts")
@@ -56,7 +56,7 @@ def test_every_label_is_drawn(label: str) -> None:
         image=Image.new("RGB", (1200, 300)),
         output=ModelOutput(mask, None, None),
         labels=[label, "other"],
-        look=Look(legend=True),
+        look=OverlayStyle(legend=True),
     )
     assert artifact.body.startswith(b"\xff\xd8")
     assert Lettering(20).width(label) >= 0

@@ -22,7 +22,7 @@ from maskq.contract.storage_layout import is_output
 from maskq_gateway.rules.loop_guard import Written
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint.labels import palette
-from maskq_worker.outputs import Look, bands, chosen, encode, only, shares, stats
+from maskq_worker.outputs import OverlayStyle, bands, chosen, encode, only, shares, stats
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -342,14 +342,14 @@ class TestOverlay:
     )
     def test_alpha_is_how_much_of_it_is_colour(self, alpha: float, colour: list[int]) -> None:
         sky = Segmented(np.full((32, 32), 2, np.uint8))
-        overlay = opened(made(Output.OVERLAY, sky, look=Look(alpha)))
+        overlay = opened(made(Output.OVERLAY, sky, look=OverlayStyle(alpha)))
         assert np.abs(np.asarray(overlay).astype(int) - colour).max() <= 4
 
     def test_the_legend_stands_below_largest_first(self) -> None:
         mask = np.full((300, 640), 2, np.uint8)
         mask[:90] = 4
         mask[:2, :2] = 12
-        overlay = opened(made(Output.OVERLAY, Segmented(mask), look=Look(legend=True)))
+        overlay = opened(made(Output.OVERLAY, Segmented(mask), look=OverlayStyle(legend=True)))
         assert overlay.width == 640
         strip = np.asarray(overlay).astype(int)[300:]
         assert 20 < len(strip) < 100
@@ -366,7 +366,7 @@ class TestOverlay:
     def test_the_legend_breaks_no_size(self, size: tuple[int, int]) -> None:
         mask = np.arange(size[0] * size[1]).reshape(size[1], size[0]) % 150
         segmented = Segmented(mask.astype(np.uint8))
-        overlay = opened(made(Output.OVERLAY, segmented, look=Look(legend=True)))
+        overlay = opened(made(Output.OVERLAY, segmented, look=OverlayStyle(legend=True)))
         assert overlay.width == size[0]
         assert size[1] <= overlay.height <= 65_500
 

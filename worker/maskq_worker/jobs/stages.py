@@ -177,7 +177,7 @@ class Stages:
             output=output,
             labels=labels,
             classes=classes,
-            look=outputs.Look(alpha, request.overlay_legend),
+            look=outputs.OverlayStyle(alpha, request.overlay_legend),
             source=source,
         )
         return Encoded(artifacts, classes)

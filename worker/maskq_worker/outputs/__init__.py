@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
-    "Look",
+    "OverlayStyle",
     "Segmented",
     "Source",
     "chosen",
@@ -70,14 +70,14 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class OverlayStyle:
     """How an overlay is drawn."""
 
     alpha: float = OVERLAY_ALPHA  # of the colours over the image, 0..1
     legend: bool = False  # whether colours, labels and shares stand below
 
 
-_PLAIN: Final = Look()
+_PLAIN: Final = OverlayStyle()
 _UNNAMED: Final = Source()
 
 
@@ -88,7 +88,7 @@ def encode(
     output: Segmented,
     labels: Sequence[str],
     classes: Sequence[ClassStats] | None = None,
-    look: Look = _PLAIN,
+    look: OverlayStyle = _PLAIN,
     source: Source = _UNNAMED,
 ) -> list[Artifact]:
     """The files that were asked for, in the order of `Output`; of BINARY one for each class.
@@ -113,7 +113,7 @@ def _files(
     output: Segmented,
     labels: Sequence[str],
     classes: Sequence[ClassStats],
-    look: Look,
+    look: OverlayStyle,
     source: Source,
 ) -> Iterator[Artifact]:
     mask = output.mask
