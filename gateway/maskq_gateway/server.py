@@ -20,7 +20,7 @@ from maskq.process import starting
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
-from maskq_gateway.beat import Beat
+from maskq_gateway.heartbeat import Heartbeat
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
 from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
@@ -31,7 +31,7 @@ _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
 class _Server(uvicorn.Server):
     """Says where it listens once it does; uvicorn's own line goes to a log."""
 
-    def __init__(self, config: uvicorn.Config, beat: Beat) -> None:
+    def __init__(self, config: uvicorn.Config, beat: Heartbeat) -> None:
         super().__init__(config)
         self._beat = beat
 
@@ -59,7 +59,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = application(settings, client, rules)
-        with _bound(host, port) as bound, Beat(settings.health_file) as beat:
+        with _bound(host, port) as bound, Heartbeat(settings.health_file) as beat:
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             _Server(config_of(app, settings.gateway_max_upload_bytes), beat).run(sockets=[bound])

@@ -17,7 +17,7 @@ from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG, starting
-from maskq_gateway.beat import Beat
+from maskq_gateway.heartbeat import Heartbeat
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.rules.triggers import Refused, Triggers
 from maskq_gateway.settings import GatewaySettings
@@ -43,12 +43,12 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
     source = connect(settings.trigger_queue_url, settings.sqs_endpoint_url)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
-    with connected as client, Beat(settings.health_file) as beat:
+    with connected as client, Heartbeat(settings.health_file) as beat:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         _read(source, Triggers(client, rules), beat, stop)
 
 
-def _read(source: Queue, triggers: Triggers, beat: Beat, stop: threading.Event) -> None:
+def _read(source: Queue, triggers: Triggers, beat: Heartbeat, stop: threading.Event) -> None:
     pause_s = _PAUSE_S[0]
     while not stop.is_set():
         if _round(source, triggers, beat):
@@ -59,7 +59,7 @@ def _read(source: Queue, triggers: Triggers, beat: Beat, stop: threading.Event) 
         pause_s = min(2 * pause_s, _PAUSE_S[1])
 
 
-def _round(source: Queue, triggers: Triggers, beat: Beat) -> bool:
+def _round(source: Queue, triggers: Triggers, beat: Heartbeat) -> bool:
     """Receive once and handle what came. False: something is away, or full; go slowly."""
     try:
         messages = source.receive()

@@ -11,7 +11,7 @@ _EVERY_S = 1.0
 _STUCK_S = 60.0  # longer than any step takes that says it is alive
 
 
-class Beat:
+class Heartbeat:
     """Touches a file from the first sign of life on, until none came for a minute."""
 
     def __init__(self, file: Path | None) -> None:
