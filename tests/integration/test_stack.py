@@ -29,7 +29,7 @@ from maskq_standalone.children.child import Child, ChildError
 from maskq_standalone.commands import up
 from maskq_standalone.servers.redis import RedisBinary, RedisServer, find
 from maskq_standalone.servers.s3 import S3Server
-from maskq_standalone.servers.s3_process import Door
+from maskq_standalone.servers.s3_process import Authorizer
 from maskq_standalone.stack import Stack
 
 WORKER = """
@@ -228,7 +228,7 @@ class TestS3:
         form = [(b"content-type", b"multipart/form-data; boundary=x")]
         scope = {"type": "http", "method": "POST", "path": "/maskq", "query_string": b""}
         scope["headers"] = form
-        door = Door(None, "key", "secret", str(tmp_path))
+        door = Authorizer(None, "key", "secret", str(tmp_path))
         asyncio.run(door(scope, None, send))
         assert sent[0]["status"] == 503
         assert b"No space left on the disk" in sent[1]["body"]

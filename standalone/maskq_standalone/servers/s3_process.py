@@ -37,7 +37,7 @@ ONLY_V4 = ("AccessDenied", f"Only {ALGORITHM} signatures are accepted")
 SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"  # needs the body to be checked: not offered
 
 
-class Door:
+class Authorizer:
     """An ASGI application that refuses with S3's own words before the emulator sees a request."""
 
     def __init__(
@@ -204,7 +204,7 @@ def main() -> None:
     sys.argv = ["ministack"]
     key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
     # ministack's main serves whatever its module calls `app`.
-    ministack.app.app = Door(ministack.app.app, key, secret, os.environ["S3_DATA_DIR"])
+    ministack.app.app = Authorizer(ministack.app.app, key, secret, os.environ["S3_DATA_DIR"])
     ministack.app.main()
 
 
