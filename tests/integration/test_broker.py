@@ -21,15 +21,15 @@ from maskq_worker.broker.envelope import is_ticket
 from maskq_worker.broker.slots import Slots
 from maskq_worker.broker.transport import Inbox, Transport
 
-from . import ledger_desk
-from .ledger_desk import MODEL, Desk
+from . import ledger_harness
+from .ledger_harness import MODEL, LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
 @pytest.fixture
-def inbox(desk: Desk) -> Inbox:
-    return Inbox(desk.prefix, desk.queue, MODEL, Slots(1))
+def inbox(harness: LedgerHarness) -> Inbox:
+    return Inbox(harness.prefix, harness.queue, MODEL, Slots(1))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ SENDERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("how", SENDERS)
 def test_a_message_of_any_priority_is_read_the_most_urgent_first(
-    how: str, desk: Desk, reader: Connection, inbox: Inbox, redis_url: str
+    how: str, harness: LedgerHarness, reader: Connection, inbox: Inbox, redis_url: str
 ) -> None:
     # Given a caller that sends with every priority there is, the least urgent first
     app = Celery("shop", broker=redis_url, set_as_current=False)
@@ -103,11 +103,13 @@ def test_a_message_of_any_priority_is_read_the_most_urgent_first(
     assert levels == sorted(levels)
 
 
-def test_tickets_and_callers_take_turns(desk: Desk, reader: Connection, inbox: Inbox) -> None:
-    desk.submit_many(5)
+def test_tickets_and_callers_take_turns(
+    harness: LedgerHarness, reader: Connection, inbox: Inbox
+) -> None:
+    harness.submit_many(5)
     for _ in range(3):
-        desk.redis.lpush(inbox.intake, json.dumps(envelope()))
-        desk.redis.lpush(f"{inbox.intake}\x06\x163", json.dumps(envelope()))
+        harness.redis.lpush(inbox.intake, json.dumps(envelope()))
+        harness.redis.lpush(f"{inbox.intake}\x06\x163", json.dumps(envelope()))
     with consuming(reader, inbox) as taken:
         drain(reader, 10)
     kinds = [message.headers["task"] == keys.TASK_RUN for message in taken]
@@ -116,9 +118,9 @@ def test_tickets_and_callers_take_turns(desk: Desk, reader: Connection, inbox: I
 
 
 def test_nothing_is_read_while_no_thread_is_free(
-    desk: Desk, reader: Connection, inbox: Inbox
+    harness: LedgerHarness, reader: Connection, inbox: Inbox
 ) -> None:
-    desk.submit_many(2)
+    harness.submit_many(2)
     with consuming(reader, inbox) as taken:
         inbox.slots.take()
         drain(reader, 2)
@@ -126,20 +128,20 @@ def test_nothing_is_read_while_no_thread_is_free(
         inbox.slots.release()
         drain(reader, 1)
         assert len(taken) == 1
-    assert desk.tickets() == 1
+    assert harness.tickets() == 1
 
 
-def test_every_ticket_of_the_scripts_is_taken_for_one(desk: Desk) -> None:
-    desk.serve("Intel/dpt-large-ade")
-    desk.submit(model=MODEL)
-    desk.submit(model="Intel/dpt-large-ade")
-    for name in (desk.queue, desk.list_of("Intel/dpt-large-ade")):
-        assert is_ticket(desk.redis.lindex(name, 0).encode())
+def test_every_ticket_of_the_scripts_is_taken_for_one(harness: LedgerHarness) -> None:
+    harness.serve("Intel/dpt-large-ade")
+    harness.submit(model=MODEL)
+    harness.submit(model="Intel/dpt-large-ade")
+    for name in (harness.queue, harness.list_of("Intel/dpt-large-ade")):
+        assert is_ticket(harness.redis.lindex(name, 0).encode())
 
 
 @pytest.mark.parametrize("suffix", ["", "\x06\x166"])
 def test_what_redis_gave_to_a_reader_that_closes_is_put_back(
-    suffix: str, desk: Desk, reader: Connection, inbox: Inbox
+    suffix: str, harness: LedgerHarness, reader: Connection, inbox: Inbox
 ) -> None:
     """A worker that is told to stop has a read under way: a message may be on its way to it."""
     with consuming(reader, inbox) as taken:
@@ -147,32 +149,32 @@ def test_what_redis_gave_to_a_reader_that_closes_is_put_back(
         channel = reader.default_channel
         reader.transport.cycle.on_poll_start()
         name = f"{inbox.intake}{suffix}"
-        desk.redis.lpush(name, "first")
-        desk.redis.lpush(name, "second")
-        assert desk.redis.lrange(name, 0, -1) == ["second"]  # the first has been given away
+        harness.redis.lpush(name, "first")
+        harness.redis.lpush(name, "second")
+        assert harness.redis.lrange(name, 0, -1) == ["second"]  # the first has been given away
         channel.connection.close_connection(reader.connection)
-    assert desk.redis.lrange(name, 0, -1) == ["second", "first"]
+    assert harness.redis.lrange(name, 0, -1) == ["second", "first"]
     assert taken == []
 
 
 def test_what_is_read_after_the_consumer_has_gone_is_put_back(
-    desk: Desk, reader: Connection, inbox: Inbox
+    harness: LedgerHarness, reader: Connection, inbox: Inbox
 ) -> None:
     text = json.dumps(envelope())
     with consuming(reader, inbox):
         drain(reader, 1)
         reader.transport.cycle.on_poll_start()
-        desk.redis.lpush(inbox.intake, text)
+        harness.redis.lpush(inbox.intake, text)
         (channel,) = [one for one in reader.transport.channels if one.active_queues]
     with suppress(Empty):
         channel.handlers["BRPOP"]()
-    assert desk.redis.lrange(inbox.intake, 0, -1) == [text]
+    assert harness.redis.lrange(inbox.intake, 0, -1) == [text]
 
 
 @pytest.mark.parametrize("break_it", ["full", "celery"])
 def test_a_fault_on_the_way_concerns_one_message(
     break_it: str,
-    desk: Desk,
+    harness: LedgerHarness,
     reader: Connection,
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,7 +185,7 @@ def test_a_fault_on_the_way_concerns_one_message(
         raise redis.OutOfMemoryError("full") if break_it == "full" else RuntimeError("oh")
 
     rubbish = "no JSON" if break_it == "full" else json.dumps(envelope())
-    desk.redis.lpush(inbox.intake, rubbish)
+    harness.redis.lpush(inbox.intake, rubbish)
     with consuming(reader, inbox) as taken:
         if break_it == "full":
             monkeypatch.setattr(redis.client.Pipeline, "execute", fail)
@@ -193,8 +195,8 @@ def test_a_fault_on_the_way_concerns_one_message(
         monkeypatch.undo()
 
         # Then the next one is read as if nothing had been
-        desk.submit()
+        harness.submit()
         drain(reader, 1)
         assert [message.headers["task"] for message in taken] == [keys.TASK_RUN]
     assert "refused a message" in caplog.text
-    assert desk.redis.llen(f"{inbox.intake}:refused") == (break_it == "celery")
+    assert harness.redis.llen(f"{inbox.intake}:refused") == (break_it == "celery")

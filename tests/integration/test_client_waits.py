@@ -14,16 +14,16 @@ from maskq import AsyncClient, Client, JobFailed, JobNotFound, StoreUnavailable,
 from maskq.ledger import Ledger, keys
 from maskq.ledger.connections import slots
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from . import ledger_harness
+from .ledger_harness import LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 IMAGE = "s3://photos/a.png"
 AT_ONCE_S = 1.5  # on a busy machine; who is not woken is found after up to five
 
 
 @pytest.fixture
-def client(environment: dict[str, str], desk: Desk) -> Iterator[Client]:
+def client(environment: dict[str, str], harness: LedgerHarness) -> Iterator[Client]:
     with Client.from_env() as made:
         yield made
 
@@ -45,10 +45,10 @@ def until(true: Callable[[], object], within_s: float = 20.0) -> None:
 
 
 def test_threads_share_one_subscribed_connection_and_each_is_woken_at_once(
-    client: Client, desk: Desk
+    client: Client, harness: LedgerHarness
 ) -> None:
     # Given
-    before = len(connections(desk.ledger))
+    before = len(connections(harness.ledger))
     jobs = client.submit_many([IMAGE] * 300).jobs
     woken: dict[str, float] = {}
 
@@ -60,26 +60,26 @@ def test_threads_share_one_subscribed_connection_and_each_is_woken_at_once(
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(300)]
     for thread in threads:
         thread.start()
-    until(lambda: subscribed(desk.ledger) and int(subscribed(desk.ledger)[0]["sub"]) == 300)
+    until(lambda: subscribed(harness.ledger) and int(subscribed(harness.ledger)[0]["sub"]) == 300)
     # Then
-    assert len(subscribed(desk.ledger)) == 1
-    assert len(connections(desk.ledger)) - before <= slots.CALLS + 1
+    assert len(subscribed(harness.ledger)) == 1
+    assert len(connections(harness.ledger)) - before <= slots.CALLS + 1
     # When
     ended = {}
     for job in jobs:
         ended[job.id] = time.monotonic()
-        desk.cancel(job.id)
+        harness.cancel(job.id)
     for thread in threads:
         thread.join(30)
     # Then
     late = sorted(woken[one] - at for one, at in ended.items())
     assert late[len(late) // 2] < 0.2
     assert late[-1] < AT_ONCE_S
-    until(lambda: not subscribed(desk.ledger))
+    until(lambda: not subscribed(harness.ledger))
 
 
 def test_tasks_share_one_subscribed_connection_and_each_is_woken_at_once(
-    environment: dict[str, str], desk: Desk
+    environment: dict[str, str], harness: LedgerHarness
 ) -> None:
     async def main() -> None:
         async with AsyncClient.from_env() as client:
@@ -92,13 +92,13 @@ def test_tasks_share_one_subscribed_connection_and_each_is_woken_at_once(
                 woken[jobs[number].id] = time.monotonic()
 
             waiting = [asyncio.create_task(wait(number)) for number in range(1000)]
-            while sum(int(one["sub"]) for one in subscribed(desk.ledger)) < 1000:
+            while sum(int(one["sub"]) for one in subscribed(harness.ledger)) < 1000:
                 await asyncio.sleep(0.05)
-            assert len(subscribed(desk.ledger)) == 1
+            assert len(subscribed(harness.ledger)) == 1
             ended = {}
             for job in jobs:
                 ended[job.id] = time.monotonic()
-                await asyncio.to_thread(desk.cancel, job.id)
+                await asyncio.to_thread(harness.cancel, job.id)
             await asyncio.gather(*waiting)
             late = sorted(woken[one] - at for one, at in ended.items())
             assert late[len(late) // 2] < 0.2
@@ -107,14 +107,16 @@ def test_tasks_share_one_subscribed_connection_and_each_is_woken_at_once(
     asyncio.run(main())
 
 
-def test_a_batch_and_a_job_are_waited_for_side_by_side(client: Client, desk: Desk) -> None:
+def test_a_batch_and_a_job_are_waited_for_side_by_side(
+    client: Client, harness: LedgerHarness
+) -> None:
     batch = client.submit_many([IMAGE] * 5)
     with ThreadPoolExecutor(7) as pool:
         rounds = [pool.submit(lambda: len(list(batch.as_completed(timeout=20)))) for _ in range(3)]
         same = [pool.submit(batch.jobs[0].wait, timeout=20) for _ in range(3)]
-        until(lambda: subscribed(desk.ledger))
+        until(lambda: subscribed(harness.ledger))
         for job in batch.jobs:
-            desk.cancel(job.id)
+            harness.cancel(job.id)
         assert [one.result(20) for one in rounds] == [5, 5, 5]
         for one in same:
             with pytest.raises(JobFailed):
@@ -123,7 +125,7 @@ def test_a_batch_and_a_job_are_waited_for_side_by_side(client: Client, desk: Des
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_lost_connection_is_made_again_and_wakes(
-    client: Client, desk: Desk, *, awaited: bool
+    client: Client, harness: LedgerHarness, *, awaited: bool
 ) -> None:
     """A job that ends while nothing is subscribed is found by the confirmation that follows."""
     jobs = client.submit_many([IMAGE] * 3).jobs
@@ -137,17 +139,17 @@ def test_a_lost_connection_is_made_again_and_wakes(
 
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(begin, job.id) for job in jobs]
-        until(lambda: sum(int(one["sub"]) for one in subscribed(desk.ledger)) == 3)
-        desk.redis.client_kill_filter(_type="pubsub")
-        desk.cancel(jobs[0].id)
+        until(lambda: sum(int(one["sub"]) for one in subscribed(harness.ledger)) == 3)
+        harness.redis.client_kill_filter(_type="pubsub")
+        harness.cancel(jobs[0].id)
         began = time.monotonic()
         with pytest.raises(JobFailed):
             waiting[0].result(10)
         assert time.monotonic() - began < AT_ONCE_S
-        until(lambda: sum(int(one["sub"]) for one in subscribed(desk.ledger)) >= 2)
+        until(lambda: sum(int(one["sub"]) for one in subscribed(harness.ledger)) >= 2)
         for job, one in zip(jobs[1:], waiting[1:], strict=True):
             began = time.monotonic()
-            desk.cancel(job.id)
+            harness.cancel(job.id)
             with pytest.raises(JobFailed):
                 one.result(10)
             assert time.monotonic() - began < AT_ONCE_S
@@ -155,7 +157,7 @@ def test_a_lost_connection_is_made_again_and_wakes(
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_wake_up_that_never_came_costs_five_seconds(
-    client: Client, desk: Desk, *, awaited: bool
+    client: Client, harness: LedgerHarness, *, awaited: bool
 ) -> None:
     job = client.submit(IMAGE)
 
@@ -165,16 +167,16 @@ def test_a_wake_up_that_never_came_costs_five_seconds(
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: asyncio.run(wait()) if awaited else job.wait(timeout=20))
-        until(lambda: subscribed(desk.ledger))
+        until(lambda: subscribed(harness.ledger))
         # The record is gone, and nobody published it.
-        desk.redis.delete(keys.record(desk.prefix, job.id))
+        harness.redis.delete(keys.record(harness.prefix, job.id))
         began = time.monotonic()
         with pytest.raises(JobNotFound):
             waiting.result(10)
         assert time.monotonic() - began < 6.5
 
 
-def test_the_time_of_a_wait_is_its_own(client: Client, desk: Desk) -> None:
+def test_the_time_of_a_wait_is_its_own(client: Client, harness: LedgerHarness) -> None:
     jobs = client.submit_many([IMAGE] * 8).jobs
 
     def wait(number: int) -> float:
@@ -191,8 +193,8 @@ def test_the_time_of_a_wait_is_its_own(client: Client, desk: Desk) -> None:
 # --- ordinary calls -----------------------------------------------------------------------------------
 
 
-def test_five_hundred_threads_submit_at_once(client: Client, desk: Desk) -> None:
-    before = len(connections(desk.ledger))
+def test_five_hundred_threads_submit_at_once(client: Client, harness: LedgerHarness) -> None:
+    before = len(connections(harness.ledger))
     start = threading.Barrier(500)
 
     def submit(number: int) -> str:
@@ -202,10 +204,10 @@ def test_five_hundred_threads_submit_at_once(client: Client, desk: Desk) -> None
     with ThreadPoolExecutor(500) as pool:
         ids = list(pool.map(submit, range(500)))
     assert len(set(ids)) == 500
-    assert len(connections(desk.ledger)) - before <= slots.CALLS
+    assert len(connections(harness.ledger)) - before <= slots.CALLS
 
 
-def test_readers_of_events_keep_no_call_waiting(client: Client, desk: Desk) -> None:
+def test_readers_of_events_keep_no_call_waiting(client: Client, harness: LedgerHarness) -> None:
     """More than there are places for readers: the others look without blocking, in their turn."""
     readers = slots.READERS + 40
     heard = []
@@ -216,7 +218,9 @@ def test_readers_of_events_keep_no_call_waiting(client: Client, desk: Desk) -> N
     threads = [threading.Thread(target=read) for _ in range(readers)]
     for thread in threads:
         thread.start()
-    until(lambda: sum(one["cmd"] == "xread" for one in connections(desk.ledger)) >= slots.READERS)
+    until(
+        lambda: sum(one["cmd"] == "xread" for one in connections(harness.ledger)) >= slots.READERS
+    )
     began = time.monotonic()
     job = client.submit(IMAGE)
     assert time.monotonic() - began < AT_ONCE_S
@@ -229,7 +233,7 @@ def test_readers_of_events_keep_no_call_waiting(client: Client, desk: Desk) -> N
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_when_no_connection_comes_free_the_error_says_so(
-    client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch, *, awaited: bool
+    client: Client, harness: LedgerHarness, monkeypatch: pytest.MonkeyPatch, *, awaited: bool
 ) -> None:
     monkeypatch.setattr(slots, "_PATIENCE_S", 0.3)
     client.close()
@@ -243,7 +247,7 @@ def test_when_no_connection_comes_free_the_error_says_so(
             list(pool.map(lambda _: client.list(), range(number)))
 
     # A server that stands still for two seconds, and more callers than places.
-    desk.redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+    harness.redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
     with pytest.raises(
         StoreUnavailable, match=r"64 calls to Redis in progress.*call again"
     ) as told:
@@ -252,17 +256,20 @@ def test_when_no_connection_comes_free_the_error_says_so(
 
 
 def test_a_limit_in_the_url_is_kept(
-    environment: dict[str, str], desk: Desk, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    harness: LedgerHarness,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MASKQ_REDIS_URL", f"{redis_url}?max_connections=6")
-    before = len(connections(desk.ledger))
+    before = len(connections(harness.ledger))
     with Client.from_env() as client, ThreadPoolExecutor(60) as pool:
         jobs = list(pool.map(lambda _: client.submit(IMAGE), range(60)))
         waiting = [pool.submit(job.wait, timeout=20) for job in jobs]
-        until(lambda: subscribed(desk.ledger))
-        assert len(connections(desk.ledger)) - before <= 6
+        until(lambda: subscribed(harness.ledger))
+        assert len(connections(harness.ledger)) - before <= 6
         for job in jobs:
-            desk.cancel(job.id)
+            harness.cancel(job.id)
         for one in waiting:
             with pytest.raises(JobFailed):
                 one.result(20)

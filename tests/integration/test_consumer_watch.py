@@ -14,16 +14,16 @@ from maskq_worker.broker.consumer_watch import ConsumerWatch
 from maskq_worker.broker.slots import Slots
 from maskq_worker.jobs.leases import HeldJob
 
-from . import ledger_desk
-from .ledger_desk import MODEL, Desk
+from . import ledger_harness
+from .ledger_harness import MODEL, LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
 class Scene:
     """A worker with two threads, a clock, and what it holds."""
 
-    def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, harness: LedgerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(consumer_watch, "time", clock)
@@ -33,8 +33,8 @@ class Scene:
         self.may_claim = True
         leases: Any = SimpleNamespace(holding=lambda: self.held)
         self.watch = ConsumerWatch(
-            desk.ledger,
-            desk.prefix,
+            harness.ledger,
+            harness.prefix,
             MODEL,
             slots=self.slots,
             leases=leases,
@@ -54,21 +54,21 @@ class Scene:
 
 
 @pytest.fixture
-def scene(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    return Scene(desk, monkeypatch)
+def scene(harness: LedgerHarness, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(harness, monkeypatch)
 
 
 @pytest.mark.parametrize("where", ["tickets", "intake"])
 def test_who_takes_nothing_although_there_is_work_is_deaf(
-    desk: Desk, scene: Scene, where: str
+    harness: LedgerHarness, scene: Scene, where: str
 ) -> None:
-    desk.redis.lpush(desk.queue if where == "tickets" else desk.prefix, "a message")
+    harness.redis.lpush(harness.queue if where == "tickets" else harness.prefix, "a message")
     assert not scene.pass_time(60)
     assert scene.pass_time(10)
 
 
-def test_who_takes_something_again_is_well_again(desk: Desk, scene: Scene) -> None:
-    desk.submit()
+def test_who_takes_something_again_is_well_again(harness: LedgerHarness, scene: Scene) -> None:
+    harness.submit()
     assert scene.pass_time(70)
     scene.slots.take()
     scene.watch.look()
@@ -79,36 +79,38 @@ def test_an_idle_worker_is_well(scene: Scene) -> None:
     assert not scene.pass_time(300)
 
 
-def test_a_worker_that_takes_now_and_then_is_well(desk: Desk, scene: Scene) -> None:
-    desk.submit_many(5)
+def test_a_worker_that_takes_now_and_then_is_well(harness: LedgerHarness, scene: Scene) -> None:
+    harness.submit_many(5)
     for _ in range(5):
         assert not scene.pass_time(50)
         scene.slots.take()
         scene.slots.release()
 
 
-def test_others_that_take_everything_raise_no_alarm(desk: Desk, scene: Scene) -> None:
+def test_others_that_take_everything_raise_no_alarm(harness: LedgerHarness, scene: Scene) -> None:
     """Work is there at nearly every look, and never stays."""
     looks = iter(range(1000))
 
     def meanwhile() -> None:
-        desk.redis.delete(desk.queue)
+        harness.redis.delete(harness.queue)
         if next(looks) % 8:
-            desk.redis.lpush(desk.queue, "a ticket")
+            harness.redis.lpush(harness.queue, "a ticket")
 
     assert not scene.pass_time(600, meanwhile)
 
 
-def test_a_worker_that_is_busy_with_long_jobs_is_well(desk: Desk, scene: Scene) -> None:
-    desk.submit_many(5)
+def test_a_worker_that_is_busy_with_long_jobs_is_well(harness: LedgerHarness, scene: Scene) -> None:
+    harness.submit_many(5)
     for name in ("a", "b"):
         scene.slots.take()
         scene.held.append(HeldJob(name, "token"))
     assert not scene.pass_time(600)
 
 
-def test_threads_that_hang_on_jobs_they_have_lost_are_found(desk: Desk, scene: Scene) -> None:
-    desk.submit_many(5)
+def test_threads_that_hang_on_jobs_they_have_lost_are_found(
+    harness: LedgerHarness, scene: Scene
+) -> None:
+    harness.submit_many(5)
     for name in ("a", "b"):
         scene.slots.take()
         scene.held.append(HeldJob(name, "token"))
@@ -116,8 +118,10 @@ def test_threads_that_hang_on_jobs_they_have_lost_are_found(desk: Desk, scene: S
     assert scene.pass_time(70)
 
 
-def test_while_the_object_store_is_away_nothing_need_be_taken(desk: Desk, scene: Scene) -> None:
-    desk.submit_many(5)
+def test_while_the_object_store_is_away_nothing_need_be_taken(
+    harness: LedgerHarness, scene: Scene
+) -> None:
+    harness.submit_many(5)
     scene.may_claim = False
     assert not scene.pass_time(600)
     scene.may_claim = True
@@ -125,15 +129,15 @@ def test_while_the_object_store_is_away_nothing_need_be_taken(desk: Desk, scene:
 
 
 def test_a_redis_that_is_away_is_no_alarm(
-    desk: Desk, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    harness: LedgerHarness, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.submit_many(5)
+    harness.submit_many(5)
 
     def away(*_: Any) -> None:
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk.ledger, "run_many", away)
+        patch.setattr(harness.ledger, "run_many", away)
         assert not scene.pass_time(300)
     assert not scene.pass_time(55)
     assert scene.pass_time(15)

@@ -13,10 +13,10 @@ from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA
 from maskq.contract.jobs import ClassStats
 from maskq.ledger.calls import BatchMembership
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from . import ledger_harness
+from .ledger_harness import LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 METADATA = {"order": "7", "1": "ü", "null": "", "quoted": '"\\'}
 FULL = JobResult(
@@ -54,68 +54,68 @@ def checked(body: dict[str, Any]) -> Event:
     return event
 
 
-def succeed(desk: Desk, **options: Any) -> str:
-    job_id, token = desk.claimed_job(**options)
-    assert desk.succeed(job_id, token)
+def succeed(harness: LedgerHarness, **options: Any) -> str:
+    job_id, token = harness.claimed_job(**options)
+    assert harness.succeed(job_id, token)
     return job_id
 
 
-def succeed_fully(desk: Desk, **options: Any) -> str:
-    job_id, token = desk.claimed_job(**options)
-    assert desk.succeed(job_id, token, FULL)
+def succeed_fully(harness: LedgerHarness, **options: Any) -> str:
+    job_id, token = harness.claimed_job(**options)
+    assert harness.succeed(job_id, token, FULL)
     return job_id
 
 
-def fail(desk: Desk, **options: Any) -> str:
-    job_id, token = desk.claimed_job(**options)
-    assert desk.fail(job_id, token)
+def fail(harness: LedgerHarness, **options: Any) -> str:
+    job_id, token = harness.claimed_job(**options)
+    assert harness.fail(job_id, token)
     return job_id
 
 
-def use_up_attempts(desk: Desk, **options: Any) -> str:
-    job_id, token = desk.claimed_job(max_attempts=2, **options)
-    desk.release(job_id, token)
-    desk.release(job_id, desk.claim(job_id))
+def use_up_attempts(harness: LedgerHarness, **options: Any) -> str:
+    job_id, token = harness.claimed_job(max_attempts=2, **options)
+    harness.release(job_id, token)
+    harness.release(job_id, harness.claim(job_id))
     return job_id
 
 
-def lose_the_worker(desk: Desk, **options: Any) -> str:
-    job_id, _ = desk.claimed_job(max_attempts=1, exclusive=True, **options)
-    desk.lease_runs_out(job_id)
-    desk.sweep()
+def lose_the_worker(harness: LedgerHarness, **options: Any) -> str:
+    job_id, _ = harness.claimed_job(max_attempts=1, exclusive=True, **options)
+    harness.lease_runs_out(job_id)
+    harness.sweep()
     return job_id
 
 
-def time_out(desk: Desk, **options: Any) -> str:
-    job_id, _ = desk.claimed_job(**options)
-    desk.time_is_up(job_id)
-    desk.sweep()
+def time_out(harness: LedgerHarness, **options: Any) -> str:
+    job_id, _ = harness.claimed_job(**options)
+    harness.time_is_up(job_id)
+    harness.sweep()
     return job_id
 
 
-def cancel_queued(desk: Desk, **options: Any) -> str:
-    job_id = desk.submit(**options)
-    desk.cancel(job_id)
+def cancel_queued(harness: LedgerHarness, **options: Any) -> str:
+    job_id = harness.submit(**options)
+    harness.cancel(job_id)
     return job_id
 
 
-def cancel_running(desk: Desk, **options: Any) -> str:
-    job_id, _ = desk.claimed_job(**options)
-    desk.cancel(job_id)
+def cancel_running(harness: LedgerHarness, **options: Any) -> str:
+    job_id, _ = harness.claimed_job(**options)
+    harness.cancel(job_id)
     return job_id
 
 
-def expire(desk: Desk, **options: Any) -> str:
-    job_id = desk.submit(**options)
-    desk.time_is_up(job_id)
-    desk.sweep()
+def expire(harness: LedgerHarness, **options: Any) -> str:
+    job_id = harness.submit(**options)
+    harness.time_is_up(job_id)
+    harness.sweep()
     return job_id
 
 
-def expire_at_a_claim(desk: Desk, **options: Any) -> str:
-    job_id = desk.submit(**options)
-    desk.time_is_up(job_id)
-    desk.try_claim()
+def expire_at_a_claim(harness: LedgerHarness, **options: Any) -> str:
+    job_id = harness.submit(**options)
+    harness.time_is_up(job_id)
+    harness.try_claim()
     return job_id
 
 
@@ -136,13 +136,13 @@ WAYS: dict[Callable[..., str], str] = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_every_body_on_the_stream_is_of_its_type(
-    desk: Desk, way: Callable[..., str], options: dict[str, Any]
+    harness: LedgerHarness, way: Callable[..., str], options: dict[str, Any]
 ) -> None:
-    job_id = way(desk, **options)
-    events = [checked(body) for body in desk.events()]
+    job_id = way(harness, **options)
+    events = [checked(body) for body in harness.events()]
     # And its end says all there is to say
     (end,) = [event.job() for event in events if event.type == f"maskq.job.{WAYS[way]}"]
-    record = desk.record(job_id)
+    record = harness.record(job_id)
     assert (end.job_id, end.status, end.attempt) == (job_id, record.status, record.attempt)
     assert end.batch_id == record.batch_id
     assert end.metadata == record.request.metadata == options.get("metadata", {})
@@ -156,20 +156,20 @@ def test_every_body_on_the_stream_is_of_its_type(
         assert (batch.total, getattr(batch, WAYS[way])) == (1, 1)
 
 
-def test_each_type_of_event_is_written(desk: Desk) -> None:
+def test_each_type_of_event_is_written(harness: LedgerHarness) -> None:
     place = BatchMembership(batch_id="b-1", total=len(WAYS))
     for way in WAYS:
-        way(desk, batch=place)
-    events = [checked(body) for body in desk.events()]
+        way(harness, batch=place)
+    events = [checked(body) for body in harness.events()]
     assert {event.type for event in events} == set(EVENT_DATA)
     batch = events[-1].batch()
     assert (batch.succeeded, batch.failed, batch.canceled, batch.expired) == (2, 4, 2, 2)
 
 
-def test_a_field_that_the_contract_lacks_does_not_pass(desk: Desk) -> None:
+def test_a_field_that_the_contract_lacks_does_not_pass(harness: LedgerHarness) -> None:
     """What the checks above rely on."""
-    fail(desk)
-    queued, _, failed = desk.events()
+    fail(harness)
+    queued, _, failed = harness.events()
     failed["data"]["error"]["hint"] = "new"
     for body in (queued | {"traceparent": "00-1"}, failed):
         with pytest.raises(AssertionError):
@@ -177,10 +177,12 @@ def test_a_field_that_the_contract_lacks_does_not_pass(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("kind", EVENT_DATA)
-def test_an_example_of_the_document_has_what_the_ledger_writes(desk: Desk, kind: str) -> None:
+def test_an_example_of_the_document_has_what_the_ledger_writes(
+    harness: LedgerHarness, kind: str
+) -> None:
     for way in (succeed, fail, cancel_queued, expire):
-        way(desk, **{**OPTIONS["both"], "batch": BatchMembership(batch_id="b-1", total=4)})
-    written = next(body for body in desk.events() if body["type"] == kind)
+        way(harness, **{**OPTIONS["both"], "batch": BatchMembership(batch_id="b-1", total=4)})
+    written = next(body for body in harness.events() if body["type"] == kind)
     (example,) = document()["components"]["messages"][kind]["examples"]
     shown = example["payload"]
     assert list(shown) == list(written)

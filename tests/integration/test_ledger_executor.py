@@ -13,10 +13,10 @@ from maskq.contract.ids import new_id
 from maskq.errors import StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, calls
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from . import ledger_harness
+from .ledger_harness import LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
 def in_a_loop(url: str, work: Callable[[AsyncLedger], Awaitable[Any]]) -> Any:
@@ -30,41 +30,45 @@ def in_a_loop(url: str, work: Callable[[AsyncLedger], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
-def test_a_server_that_forgot_its_scripts_is_taught_again(desk: Desk, redis_url: str) -> None:
+def test_a_server_that_forgot_its_scripts_is_taught_again(
+    harness: LedgerHarness, redis_url: str
+) -> None:
     """As after a restart or a failover."""
-    first, second = desk.submit(), desk.submit()
-    both = [calls.cancel(desk.prefix, first), calls.cancel(desk.prefix, second)]
+    first, second = harness.submit(), harness.submit()
+    both = [calls.cancel(harness.prefix, first), calls.cancel(harness.prefix, second)]
     for ask in (
-        lambda: [desk.ledger.run(call) for call in both],
-        lambda: desk.ledger.run_many(both),
+        lambda: [harness.ledger.run(call) for call in both],
+        lambda: harness.ledger.run_many(both),
         lambda: in_a_loop(redis_url, lambda ledger: ledger.run_many(both)),
     ):
-        desk.redis.script_flush()
+        harness.redis.script_flush()
         assert ask() == [JobStatus.CANCELED] * 2
-    desk.redis.script_flush()
+    harness.redis.script_flush()
     assert in_a_loop(redis_url, lambda ledger: ledger.run(both[0])) is JobStatus.CANCELED
 
 
-def test_answers_of_many_calls_come_in_order(desk: Desk, redis_url: str) -> None:
-    known, unknown = desk.submit(), new_id()
-    asked = [calls.get(desk.prefix, one) for one in (known, unknown, known)]
-    records = desk.ledger.run_many(asked)
+def test_answers_of_many_calls_come_in_order(harness: LedgerHarness, redis_url: str) -> None:
+    known, unknown = harness.submit(), new_id()
+    asked = [calls.get(harness.prefix, one) for one in (known, unknown, known)]
+    records = harness.ledger.run_many(asked)
     assert [record and record.id for record in records] == [known, None, known]
     assert in_a_loop(redis_url, lambda ledger: ledger.run_many(asked)) == records
-    assert desk.ledger.run_many([]) == []
+    assert harness.ledger.run_many([]) == []
 
 
-def test_a_call_that_is_refused_leaves_the_answers_of_others(desk: Desk, redis_url: str) -> None:
-    known = desk.submit()
-    desk.redis.set(desk.key("job", "odd"), "not a hash")
+def test_a_call_that_is_refused_leaves_the_answers_of_others(
+    harness: LedgerHarness, redis_url: str
+) -> None:
+    known = harness.submit()
+    harness.redis.set(harness.key("job", "odd"), "not a hash")
     for names in ([known, "odd", "none"], ["odd"], [known]):
-        asked = [calls.get(desk.prefix, name) for name in names]
+        asked = [calls.get(harness.prefix, name) for name in names]
         for answers in (
-            desk.ledger.run_each(asked),
+            harness.ledger.run_each(asked),
             in_a_loop(redis_url, lambda ledger, asked=asked: ledger.run_each(asked)),
         ):
             told = dict(zip(names, answers, strict=True))
-            assert told.get(known) == (desk.record(known) if known in names else None)
+            assert told.get(known) == (harness.record(known) if known in names else None)
             assert isinstance(told.get("odd"), StoreUnavailable) is ("odd" in names)
             assert told.get("none") is None
 
@@ -90,9 +94,9 @@ def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: st
         assert secret not in str(raised.value)
 
 
-def test_a_key_of_another_kind_is_an_error_with_redis_own_words(desk: Desk) -> None:
-    desk.redis.set(desk.key("job", "odd"), "not a hash")
+def test_a_key_of_another_kind_is_an_error_with_redis_own_words(harness: LedgerHarness) -> None:
+    harness.redis.set(harness.key("job", "odd"), "not a hash")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        desk.ledger.run(calls.get(desk.prefix, "odd"))
+        harness.ledger.run(calls.get(harness.prefix, "odd"))
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        desk.try_claim(job_id="odd")
+        harness.try_claim(job_id="odd")

@@ -11,40 +11,42 @@ from maskq.contract import FailureCode, JobStatus
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, Idempotency
 
-from . import ledger_desk
-from .ledger_desk import BROKEN, NOTHING_SWEPT, Desk
+from . import ledger_harness
+from .ledger_harness import BROKEN, NOTHING_SWEPT, LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
 def ids(page: calls.Page) -> list[str]:
     return [record.id for record in page.records]
 
 
-def pages(desk: Desk, *, limit: int, **wanted: Any) -> list[list[str]]:
+def pages(harness: LedgerHarness, *, limit: int, **wanted: Any) -> list[list[str]]:
     """What somebody is shown who turns all the pages."""
-    page = desk.jobs(limit=limit, **wanted)
+    page = harness.jobs(limit=limit, **wanted)
     found = [ids(page)]
     while page.cursor:
-        page = desk.jobs(limit=limit, cursor=page.cursor, **wanted)
+        page = harness.jobs(limit=limit, cursor=page.cursor, **wanted)
         found.append(ids(page))
         assert len(found) < 50, "the pages go round in circles"
     return found
 
 
-def ended_jobs(desk: Desk, count: int, **options: Any) -> list[str]:
+def ended_jobs(harness: LedgerHarness, count: int, **options: Any) -> list[str]:
     """Jobs that ended, in this order, each in a millisecond of its own."""
-    names = [desk.submit(**options) for _ in range(count)]
+    names = [harness.submit(**options) for _ in range(count)]
     for job_id in names:
-        desk.cancel(job_id)
-    at_times(desk, "ended", names)
+        harness.cancel(job_id)
+    at_times(harness, "ended", names)
     return names
 
 
-def at_times(desk: Desk, name: str, job_ids: Iterable[str], *, apart_ms: int = 1) -> None:
+def at_times(
+    harness: LedgerHarness, name: str, job_ids: Iterable[str], *, apart_ms: int = 1
+) -> None:
     """As if they had been submitted, or had ended, so far apart; 0: all in one millisecond."""
     for place, job_id in enumerate(job_ids):
-        desk.redis.zadd(desk.key(name), {job_id: 1000 + place * apart_ms}, xx=True)
+        harness.redis.zadd(harness.key(name), {job_id: 1000 + place * apart_ms}, xx=True)
 
 
 # --- newest first -------------------------------------------------------------------------------------
@@ -53,91 +55,91 @@ def at_times(desk: Desk, name: str, job_ids: Iterable[str], *, apart_ms: int = 1
 @pytest.mark.parametrize("apart_ms", [1, 0])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
 def test_records_are_listed_newest_first_page_by_page(
-    desk: Desk, limit: int, apart_ms: int
+    harness: LedgerHarness, limit: int, apart_ms: int
 ) -> None:
-    names = desk.submit_many(6)
-    at_times(desk, "created", names, apart_ms=apart_ms)
-    listed = pages(desk, limit=limit)
+    names = harness.submit_many(6)
+    at_times(harness, "created", names, apart_ms=apart_ms)
+    listed = pages(harness, limit=limit)
     assert [job_id for page in listed for job_id in page] == names[::-1]
     assert {len(page) for page in listed[:-1]} <= {limit}
 
 
-def test_the_last_page_has_no_cursor(desk: Desk) -> None:
-    names = desk.submit_many(3)
-    page = desk.jobs(limit=4)
+def test_the_last_page_has_no_cursor(harness: LedgerHarness) -> None:
+    names = harness.submit_many(3)
+    page = harness.jobs(limit=4)
     assert (ids(page), page.cursor) == (names[::-1], "")
-    assert desk.jobs(status=JobStatus.FAILED) == calls.Page((), "")
+    assert harness.jobs(status=JobStatus.FAILED) == calls.Page((), "")
 
 
 @pytest.mark.parametrize("apart_ms", [1, 0])
 @pytest.mark.parametrize("trimmed", [False, True])
-def test_a_cursor_survives_its_record(desk: Desk, apart_ms: int, trimmed: bool) -> None:
+def test_a_cursor_survives_its_record(harness: LedgerHarness, apart_ms: int, trimmed: bool) -> None:
     """Deleted, or past its retention and trimmed, while somebody was reading."""
-    names = desk.submit_many(6)
-    at_times(desk, "created", names, apart_ms=apart_ms)
-    page = desk.jobs(limit=3)
+    names = harness.submit_many(6)
+    at_times(harness, "created", names, apart_ms=apart_ms)
+    page = harness.jobs(limit=3)
     last = ids(page)[-1]
-    desk.cancel(last)
+    harness.cancel(last)
     if trimmed:
-        assert desk.delete(last) == "deleted"
+        assert harness.delete(last) == "deleted"
     else:
-        desk.redis.delete(desk.key("job", last))
-    rest = desk.jobs(limit=3, cursor=page.cursor)
+        harness.redis.delete(harness.key("job", last))
+    rest = harness.jobs(limit=3, cursor=page.cursor)
     assert ids(rest) == names[2::-1]
 
 
-def test_jobs_submitted_meanwhile_do_not_shift_the_pages(desk: Desk) -> None:
-    names = desk.submit_many(4)
-    at_times(desk, "created", names)
-    page = desk.jobs(limit=2)
-    desk.submit()
-    assert ids(desk.jobs(limit=2, cursor=page.cursor)) == names[1::-1]
+def test_jobs_submitted_meanwhile_do_not_shift_the_pages(harness: LedgerHarness) -> None:
+    names = harness.submit_many(4)
+    at_times(harness, "created", names)
+    page = harness.jobs(limit=2)
+    harness.submit()
+    assert ids(harness.jobs(limit=2, cursor=page.cursor)) == names[1::-1]
 
 
-def test_records_past_their_retention_are_left_out(desk: Desk) -> None:
-    names = desk.submit_many(3)
-    desk.redis.delete(desk.key("job", names[1]))
-    assert ids(desk.jobs()) == [names[2], names[0]]
+def test_records_past_their_retention_are_left_out(harness: LedgerHarness) -> None:
+    names = harness.submit_many(3)
+    harness.redis.delete(harness.key("job", names[1]))
+    assert ids(harness.jobs()) == [names[2], names[0]]
 
 
-def test_a_page_of_a_rare_kind_ends_and_its_cursor_goes_on(desk: Desk) -> None:
+def test_a_page_of_a_rare_kind_ends_and_its_cursor_goes_on(harness: LedgerHarness) -> None:
     """One call looks at a thousand records at most, so that Redis is never held long."""
     # Given two failed jobs, more than a thousand others apart
-    first, token = desk.claimed_job()
-    desk.fail(first, token)
-    desk.submit_many(1100)
-    second, token = desk.claimed_job()
-    desk.fail(second, token)
+    first, token = harness.claimed_job()
+    harness.fail(first, token)
+    harness.submit_many(1100)
+    second, token = harness.claimed_job()
+    harness.fail(second, token)
     # When / Then
-    page = desk.jobs(limit=10, status=JobStatus.FAILED)
+    page = harness.jobs(limit=10, status=JobStatus.FAILED)
     assert ids(page) == [second]
-    rest = desk.jobs(limit=10, status=JobStatus.FAILED, cursor=page.cursor)
+    rest = harness.jobs(limit=10, status=JobStatus.FAILED, cursor=page.cursor)
     assert (ids(rest), rest.cursor) == ([first], "")
 
 
 # --- filters ------------------------------------------------------------------------------------------
 
 
-def test_each_filter_shows_its_own_and_all_together_what_meets_all(desk: Desk) -> None:
+def test_each_filter_shows_its_own_and_all_together_what_meets_all(harness: LedgerHarness) -> None:
     # Given jobs that differ from the one looked for in one respect each
-    desk.serve("another")
+    harness.serve("another")
     batch = {"batch": BatchMembership(batch_id="b", total=9)}
     wanted = {"model": "demo", "tenant": "ada", **batch}
-    failed = desk.submit(**wanted)
-    queued = desk.submit(**wanted)
-    other_code = desk.submit(**wanted)
-    other_model = desk.submit(**{**wanted, "model": "another"})
-    other_tenant = desk.submit(**{**wanted, "tenant": "bob"})
-    no_tenant = desk.submit(model="demo", **batch)
-    no_batch = desk.submit(model="demo", tenant="ada")
+    failed = harness.submit(**wanted)
+    queued = harness.submit(**wanted)
+    other_code = harness.submit(**wanted)
+    other_model = harness.submit(**{**wanted, "model": "another"})
+    other_tenant = harness.submit(**{**wanted, "tenant": "bob"})
+    no_tenant = harness.submit(model="demo", **batch)
+    no_batch = harness.submit(model="demo", tenant="ada")
     everything = {failed, queued, other_code, other_model, other_tenant, no_tenant, no_batch}
     for job_id in everything - {queued, other_code}:
-        desk.fail(job_id, desk.claim(job_id), BROKEN)
+        harness.fail(job_id, harness.claim(job_id), BROKEN)
     timeout = BROKEN.model_copy(update={"code": FailureCode.TIMEOUT})
-    desk.fail(other_code, desk.claim(other_code), timeout)
+    harness.fail(other_code, harness.claim(other_code), timeout)
 
     def shown(**filters: Any) -> set[str]:
-        return set(ids(desk.jobs(**filters)))
+        return set(ids(harness.jobs(**filters)))
 
     # When / Then
     assert shown() == everything
@@ -152,10 +154,10 @@ def test_each_filter_shows_its_own_and_all_together_what_meets_all(desk: Desk) -
     assert shown(tenant="nobody") == shown(status=JobStatus.EXPIRED) == set()
 
 
-def test_a_code_is_also_why_the_last_attempt_was_given_back(desk: Desk) -> None:
-    job_id, token = desk.claimed_job()
-    desk.release(job_id, token, BROKEN)
-    assert ids(desk.jobs(code=BROKEN.code, status=JobStatus.QUEUED)) == [job_id]
+def test_a_code_is_also_why_the_last_attempt_was_given_back(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
+    harness.release(job_id, token, BROKEN)
+    assert ids(harness.jobs(code=BROKEN.code, status=JobStatus.QUEUED)) == [job_id]
 
 
 # --- by the time they ended ---------------------------------------------------------------------------
@@ -164,42 +166,42 @@ def test_a_code_is_also_why_the_last_attempt_was_given_back(desk: Desk) -> None:
 @pytest.mark.parametrize("apart_ms", [1, 0])
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_what_ended_is_listed_in_the_order_of_its_end(
-    desk: Desk, limit: int, apart_ms: int
+    harness: LedgerHarness, limit: int, apart_ms: int
 ) -> None:
-    names = ended_jobs(desk, 5)
-    at_times(desk, "created", names[::-1])
-    at_times(desk, "ended", names, apart_ms=apart_ms)
-    desk.submit()
-    listed = pages(desk, limit=limit, ended_since_ms=0)
+    names = ended_jobs(harness, 5)
+    at_times(harness, "created", names[::-1])
+    at_times(harness, "ended", names, apart_ms=apart_ms)
+    harness.submit()
+    listed = pages(harness, limit=limit, ended_since_ms=0)
     assert [job_id for page in listed for job_id in page] == names
 
 
-def test_ended_since_begins_with_that_very_millisecond(desk: Desk) -> None:
-    names = ended_jobs(desk, 5)
-    assert ids(desk.jobs(ended_since_ms=1002)) == names[2:]
-    assert ids(desk.jobs(ended_since_ms=1005)) == []
+def test_ended_since_begins_with_that_very_millisecond(harness: LedgerHarness) -> None:
+    names = ended_jobs(harness, 5)
+    assert ids(harness.jobs(ended_since_ms=1002)) == names[2:]
+    assert ids(harness.jobs(ended_since_ms=1005)) == []
 
 
-def test_the_time_of_an_end_is_its_record_s(desk: Desk) -> None:
-    job_id = desk.submit()
-    desk.cancel(job_id)
-    ended_ms = desk.record(job_id).ended_ms
+def test_the_time_of_an_end_is_its_record_s(harness: LedgerHarness) -> None:
+    job_id = harness.submit()
+    harness.cancel(job_id)
+    ended_ms = harness.record(job_id).ended_ms
     assert ended_ms is not None
-    assert ids(desk.jobs(ended_since_ms=ended_ms)) == [job_id]
-    assert ids(desk.jobs(ended_since_ms=ended_ms + 1)) == []
+    assert ids(harness.jobs(ended_since_ms=ended_ms)) == [job_id]
+    assert ids(harness.jobs(ended_since_ms=ended_ms + 1)) == []
 
 
 def test_a_cursor_among_the_ended_survives_its_record_and_goes_on_with_later_ends(
-    desk: Desk,
+    harness: LedgerHarness,
 ) -> None:
     """Somebody who follows what ends misses nothing and has nothing twice."""
-    names = ended_jobs(desk, 4)
-    page = desk.jobs(limit=2, ended_since_ms=0)
+    names = ended_jobs(harness, 4)
+    page = harness.jobs(limit=2, ended_since_ms=0)
     assert ids(page) == names[:2]
-    desk.delete(names[1])
-    later = desk.submit()
-    desk.cancel(later)
-    rest = desk.jobs(limit=9, ended_since_ms=0, cursor=page.cursor)
+    harness.delete(names[1])
+    later = harness.submit()
+    harness.cancel(later)
+    rest = harness.jobs(limit=9, ended_since_ms=0, cursor=page.cursor)
     assert ids(rest) == [*names[2:], later]
 
 
@@ -207,65 +209,65 @@ def test_a_cursor_among_the_ended_survives_its_record_and_goes_on_with_later_end
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "canceled"])
-def test_an_ended_job_is_forgotten_at_once(desk: Desk, end: str) -> None:
+def test_an_ended_job_is_forgotten_at_once(harness: LedgerHarness, end: str) -> None:
     # Given
-    job_id, token = desk.claimed_job(tenant="ada", celery_head='{"properties":{"delivery_tag":')
+    job_id, token = harness.claimed_job(tenant="ada", celery_head='{"properties":{"delivery_tag":')
     match end:
         case "succeeded":
-            desk.succeed(job_id, token)
+            harness.succeed(job_id, token)
         case "failed":
-            desk.fail(job_id, token)
+            harness.fail(job_id, token)
         case "canceled":
-            desk.cancel(job_id)
+            harness.cancel(job_id)
     # When
-    assert desk.delete(job_id) == "deleted"
+    assert harness.delete(job_id) == "deleted"
     # Then no listing names it, and no sweep misses it
-    assert desk.raw(job_id) == {}
+    assert harness.raw(job_id) == {}
     for name in ("created", "ended", "answers", "leases", "deadlines"):
-        assert desk.score(job_id, name) is None
-    assert ids(desk.jobs()) == ids(desk.jobs(ended_since_ms=0)) == []
-    assert desk.sweep() == NOTHING_SWEPT
+        assert harness.score(job_id, name) is None
+    assert ids(harness.jobs()) == ids(harness.jobs(ended_since_ms=0)) == []
+    assert harness.sweep() == NOTHING_SWEPT
     # And what was told of it stays told
-    assert desk.kinds(job_id)[-1] == f"maskq.job.{end}"
+    assert harness.kinds(job_id)[-1] == f"maskq.job.{end}"
 
 
-def test_delete_sent_twice_finds_nothing_more_and_writes_nothing(desk: Desk) -> None:
-    job_id = desk.submit()
-    desk.cancel(job_id)
-    assert desk.delete(job_id) == "deleted"
-    before = desk.everything()
-    assert desk.delete(job_id) == desk.delete("never") == "unknown"
-    assert desk.everything() == before
+def test_delete_sent_twice_finds_nothing_more_and_writes_nothing(harness: LedgerHarness) -> None:
+    job_id = harness.submit()
+    harness.cancel(job_id)
+    assert harness.delete(job_id) == "deleted"
+    before = harness.everything()
+    assert harness.delete(job_id) == harness.delete("never") == "unknown"
+    assert harness.everything() == before
 
 
-def test_a_job_that_has_not_ended_is_not_deleted(desk: Desk) -> None:
-    queued, (running, _) = desk.submit(), desk.claimed_job()
-    delayed, token = desk.claimed_job()
-    desk.release(delayed, token, delay_s=60)
-    before = desk.everything()
-    assert [desk.delete(one) for one in (queued, running, delayed)] == [
+def test_a_job_that_has_not_ended_is_not_deleted(harness: LedgerHarness) -> None:
+    queued, (running, _) = harness.submit(), harness.claimed_job()
+    delayed, token = harness.claimed_job()
+    harness.release(delayed, token, delay_s=60)
+    before = harness.everything()
+    assert [harness.delete(one) for one in (queued, running, delayed)] == [
         "queued",
         "running",
         "queued",
     ]
-    assert desk.everything() == before
+    assert harness.everything() == before
 
 
-def test_a_deleted_job_s_idempotency_key_is_free(desk: Desk) -> None:
+def test_a_deleted_job_s_idempotency_key_is_free(harness: LedgerHarness) -> None:
     key = Idempotency(key="k", fingerprint="f")
-    job_id = desk.submit(idempotency=key)
-    desk.cancel(job_id)
-    desk.delete(job_id)
+    job_id = harness.submit(idempotency=key)
+    harness.cancel(job_id)
+    harness.delete(job_id)
     other = Idempotency(key="k", fingerprint="another request's")
-    assert desk.submit(idempotency=other) != job_id
+    assert harness.submit(idempotency=other) != job_id
 
 
-def test_a_batch_still_counts_the_deleted(desk: Desk) -> None:
+def test_a_batch_still_counts_the_deleted(harness: LedgerHarness) -> None:
     place = BatchMembership(batch_id="b", total=2)
-    first, second = (desk.submit(batch=place) for _ in range(2))
-    desk.cancel(first)
-    desk.delete(first)
-    desk.cancel(second)
-    assert desk.kinds("b") == ["maskq.batch.completed"]
-    progress = desk.ledger.run(calls.batch_progress(desk.prefix, "b"))
+    first, second = (harness.submit(batch=place) for _ in range(2))
+    harness.cancel(first)
+    harness.delete(first)
+    harness.cancel(second)
+    assert harness.kinds("b") == ["maskq.batch.completed"]
+    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b"))
     assert progress == calls.BatchProgress(2, {JobStatus.CANCELED: 2}, (first, second))

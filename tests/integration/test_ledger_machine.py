@@ -29,7 +29,7 @@ from maskq.contract.ids import new_token
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import BatchMembership, Claimed, ClaimOutcome, SubmitOutcome
 
-from .ledger_desk import MODEL, Desk
+from .ledger_harness import MODEL, LedgerHarness
 from .ledger_model import QUEUED, RUNNING, WEIGHTS, ModelJob, ModelQueue
 
 EXAMPLES = int(os.environ.get("LEDGER_EXAMPLES", "0"))
@@ -64,7 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.desk = Desk(self.ledger, f"machine-{uuid.uuid4().hex[:12]}")
+        self.harness = LedgerHarness(self.ledger, f"machine-{uuid.uuid4().hex[:12]}")
         self.queue = ModelQueue()
         self.jobs = self.queue.jobs
         self.workers = [Worker() for _ in range(3)]
@@ -79,7 +79,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(places=st.lists(st.tuples(levels, tenants), min_size=4, max_size=9))
     def a_deployment_at_work(self, places: list[tuple[str, str | None]]) -> None:
-        self.desk.sweep()
+        self.harness.sweep()
         for level, tenant in places:
             self.submit(level, tenant, 2, True, False)
 
@@ -110,11 +110,11 @@ class LedgerMachine(RuleBasedStateMachine):
         if in_batch:
             options["batch"] = BatchMembership(batch_id=BATCH, total=BATCH_TOTAL)
         outcomes = [
-            self.desk.try_submit(job_id, priority=level, **options).outcome
+            self.harness.try_submit(job_id, priority=level, **options).outcome
             for _ in range(1 + again)
         ]
         assert outcomes == [SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS][: 1 + again]
-        created_ms = self.desk.record(job_id).created_ms
+        created_ms = self.harness.record(job_id).created_ms
         place = (level, tenant or "", created_ms, max_attempts)
         job = ModelJob(job_id, *place, BATCH if in_batch else None)
         if deferred:  # it waits without a ticket, as after a back-off
@@ -128,13 +128,13 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = job.cancel()
         self.queue.settle()
         for _ in range(1 + again):
-            assert self.desk.cancel(job_id) is expected
+            assert self.harness.cancel(job_id) is expected
 
     @rule(which=pick, again=twice)
     def delete(self, which: int, again: bool) -> None:
         job_id, job = self._one_of(list(self.jobs.items()), which)
         for _ in range(1 + again):
-            assert self.desk.delete(job_id) == job.delete()
+            assert self.harness.delete(job_id) == job.delete()
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=workers)
     def take(self, worker: int) -> None:
         """A ticket is taken off the list; the worker may be slow to ask, or die."""
-        text = self.desk.redis.rpop(self.desk.queue)
+        text = self.harness.redis.rpop(self.harness.queue)
         assert text is not None
         self.used.append(text)
         self.workers[worker].tickets += 1
@@ -164,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
         token = new_token()
         for _ in range(1 + again):
             outcome, job = self.queue.claim(token, exclusive=exclusive)
-            answer = self.desk.try_claim(token, exclusive=exclusive)
+            answer = self.harness.try_claim(token, exclusive=exclusive)
             assert answer.outcome is outcome
             if job:
                 self._had(worker, job, token, answer)
@@ -174,15 +174,15 @@ class LedgerMachine(RuleBasedStateMachine):
         """Who is done with a job takes a ticket and the next job in one step; or finds no ticket."""
         token = new_token()
         for _ in range(1 + again):
-            before = self.desk.redis.lrange(self.desk.queue, 0, -1)
+            before = self.harness.redis.lrange(self.harness.queue, 0, -1)
             answered = token in self.queue.answered  # then no other ticket goes
             outcome, job = ClaimOutcome.NONE, None
             if before or answered:
                 outcome, job = self.queue.claim(token, exclusive=exclusive)
-            answer = self.desk.try_claim(token, exclusive=exclusive, with_ticket=True)
+            answer = self.harness.try_claim(token, exclusive=exclusive, with_ticket=True)
             assert answer.outcome is outcome
             taken = [] if answered else before[-1:]
-            assert self.desk.redis.lrange(self.desk.queue, 0, -1) + taken == before
+            assert self.harness.redis.lrange(self.harness.queue, 0, -1) + taken == before
             self.used += taken
             if job:
                 self._had(self.workers[worker], job, token, answer)
@@ -214,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job, token = self.jobs[job_id], new_token()
         for _ in range(1 + again):
             outcome = self.queue.claim_by_name(job, token, exclusive=exclusive)
-            answer = self.desk.try_claim(token, job_id=job_id, exclusive=exclusive)
+            answer = self.harness.try_claim(token, job_id=job_id, exclusive=exclusive)
             assert answer.outcome is outcome
             if outcome is not ClaimOutcome.NONE:
                 self._had(worker, job, token, answer)
@@ -227,7 +227,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _renew(self, worker: Worker) -> None:
         held = worker.held
-        lost = self.desk.renew(held)
+        lost = self.harness.renew(held)
         assert lost == {t for job_id, t in held.items() if not self.jobs[job_id].renew(t)}
         worker.held = {j: t for j, t in held.items() if t not in lost}
 
@@ -253,7 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not swept:
             return
         self.sweep(False, 1000)
-        if self.desk.tickets():
+        if self.harness.tickets():
             self.take_and_claim(which % len(self.workers), False, again)
 
     def _work(self) -> bool:
@@ -278,17 +278,19 @@ class LedgerMachine(RuleBasedStateMachine):
             case "release":
                 self._release(job_id, token, True, False, False)
             case "renew":
-                assert self.desk.renew({job_id: token}) == (set() if job.renew(token) else {token})
+                assert self.harness.renew({job_id: token}) == (
+                    set() if job.renew(token) else {token}
+                )
             case "claim":
                 outcome, _ = self.queue.claim(token, exclusive=False)
-                assert self.desk.try_claim(token).outcome is outcome
+                assert self.harness.try_claim(token).outcome is outcome
             case "succeed" | "fail":
                 self._finish(job_id, token, says == "succeed", False)
 
     def _finish(self, job_id: str, token: str, succeeds: bool, again: bool) -> None:
         state = JobStatus.SUCCEEDED if succeeds else JobStatus.FAILED
         expected = self.jobs[job_id].finish(token, state)
-        send = self.desk.succeed if succeeds else self.desk.fail
+        send = self.harness.succeed if succeeds else self.harness.fail
         for _ in range(1 + again):
             assert send(job_id, token) is expected
         if expected:
@@ -299,7 +301,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.queue.settle()
         for _ in range(1 + again):
             delay_s = 600.0 if delayed else 0.0
-            answer = self.desk.release(job_id, token, charged=charged, delay_s=delay_s)
+            answer = self.harness.release(job_id, token, charged=charged, delay_s=delay_s)
             assert answer is expected
 
     @precondition(lambda self: any(one.held or one.tickets or one.offered for one in self.workers))
@@ -317,27 +319,27 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.on_the_list)
     @rule(count=st.integers(1, 3), noticed=st.booleans())
     def lose_tickets(self, count: int, noticed: bool) -> None:
-        self.lost += len(self.desk.redis.rpop(self.desk.queue, count))
+        self.lost += len(self.harness.redis.rpop(self.harness.queue, count))
         for _ in range(2 * noticed):
             self.sweep(True, 1000)
 
     @precondition(lambda self: self.on_the_list)
     @rule(which=pick)
     def double_a_ticket(self, which: int) -> None:
-        text = self.desk.redis.lindex(self.desk.queue, which % self.on_the_list)
+        text = self.harness.redis.lindex(self.harness.queue, which % self.on_the_list)
         assert text is not None
-        self.desk.redis.lpush(self.desk.queue, text)
+        self.harness.redis.lpush(self.harness.queue, text)
 
     @precondition(lambda self: self.used)
     @rule(which=pick)
     def restore_a_ticket(self, which: int) -> None:
         """As kombu does with what a lost connection had not acknowledged: it is the next one."""
-        self.desk.redis.rpush(self.desk.queue, self._one_of(self.used, which))
+        self.harness.redis.rpush(self.harness.queue, self._one_of(self.used, which))
 
     # --- time -----------------------------------------------------------------------------------------
 
     def _lease_runs_out(self, job_id: str) -> None:
-        self.desk.lease_runs_out(job_id)
+        self.harness.lease_runs_out(job_id)
         self.jobs[job_id].lease_over = True
 
     @precondition(lambda self: len(self._open()) > FEW)
@@ -345,7 +347,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def a_deadline_passes(self, which: int) -> None:
         """The job's queue_ttl_s, or its run_timeout_s while it runs."""
         job_id, job = self._one_of(self._open(), which)
-        self.desk.time_is_up(job_id)
+        self.harness.time_is_up(job_id)
         if job.status is RUNNING:
             job.run_over = True
         else:
@@ -355,7 +357,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def all_waits_pass(self) -> None:
         for job in self._waiting():
-            self.desk.backoff_passes(job.job_id)
+            self.harness.backoff_passes(job.job_id)
             job.too_early, job.wait_over = False, True
 
     # --- the sweeper ----------------------------------------------------------------------------------
@@ -363,10 +365,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(aged=st.booleans(), gap_ms=st.sampled_from([1000, 1000, 60_000]))
     def sweep(self, aged: bool, gap_ms: int) -> None:
         """`aged`: the last look for lost tickets is a grace time ago."""
-        marked_ms = self.desk.now_ms() - (5000 if aged else 0)
-        self.desk.redis.hset(self.desk.key("queue", MODEL), "marked_ms", marked_ms)
-        tickets, sent = self.desk.tickets(), self.queue.tickets
-        swept = self.desk.sweep(after_ms=gap_ms)
+        marked_ms = self.harness.now_ms() - (5000 if aged else 0)
+        self.harness.redis.hset(self.harness.key("queue", MODEL), "marked_ms", marked_ms)
+        tickets, sent = self.harness.tickets(), self.queue.tickets
+        swept = self.harness.sweep(after_ms=gap_ms)
         if gap_ms > 1000:  # Redis was away: who could not renew has a lease of grace
             for job in self.jobs.values():
                 job.lease_over = False
@@ -375,7 +377,7 @@ class LedgerMachine(RuleBasedStateMachine):
         tickets += self.queue.tickets - sent
         again = self.queue.lost_tickets(tickets, aged=aged)
         assert swept.sent_again == again
-        assert self.desk.tickets() == tickets + again
+        assert self.harness.tickets() == tickets + again
         # Whatever was lost or only late: the sweeper makes no list longer than there are jobs for it.
         assert not again or tickets + again <= len(self.queue.to_be_had)
 
@@ -384,7 +386,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def look_at_the_list(self) -> None:
         """A job that is to be had has a ticket: on the list, in a hand, or lost."""
-        self.on_the_list = self.desk.tickets()
+        self.on_the_list = self.harness.tickets()
         in_hands = sum(worker.tickets for worker in self.workers)
         assert len(self.queue.to_be_had) <= self.on_the_list + in_hands + self.lost
 
@@ -414,22 +416,22 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_queue_is_what_the_model_says(self) -> None:
         """Counts, turns and tickets: what decides about the next job and the next refusal."""
-        kept = self.desk.redis.hgetall(self.desk.key("queue", MODEL))
-        assert self.desk.queued() == self.queue.queued
+        kept = self.harness.redis.hgetall(self.harness.key("queue", MODEL))
+        assert self.harness.queued() == self.queue.queued
         assert int(kept["sequence"]) == self.queue.tickets
         assert int(kept.get("turn", 0)) == self.queue.turn
         assert int(kept.get("time", 0)) == self.queue.time
         due = {level: int(kept[f"due:{level}"]) for level in LEVELS if f"due:{level}" in kept}
         assert due == self.queue.due
         for level in LEVELS:
-            turns = self.desk.redis.zrange(
-                self.desk.key("turns", MODEL, level), 0, -1, withscores=True
+            turns = self.harness.redis.zrange(
+                self.harness.key("turns", MODEL, level), 0, -1, withscores=True
             )
             assert {tenant: int(turn) for tenant, turn in turns} == self.queue.turns[level]
 
     @invariant()
     def events_tell_the_history_once(self) -> None:
-        events = self.desk.events()
+        events = self.harness.events()
         ids = [event["id"] for event in events]
         assert len(set(ids)) == len(ids)
         told: dict[str, list[str]] = {}
@@ -441,7 +443,7 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = [job for job in self.jobs.values() if job.batch]
         ended = [job.status for job in batch if job.ended]
         assert completed == ["completed"] * (len(ended) == BATCH_TOTAL)
-        progress = self.desk.ledger.run(calls.batch_progress(self.desk.prefix, BATCH))
+        progress = self.harness.ledger.run(calls.batch_progress(self.harness.prefix, BATCH))
         assert (progress is None) == (not batch)
         if progress:
             assert progress.total == BATCH_TOTAL
@@ -449,18 +451,18 @@ class LedgerMachine(RuleBasedStateMachine):
             assert len(progress.ended) == len(set(progress.ended)) == len(ended)
 
     def _records(self) -> dict[str, dict[str, str]]:
-        with self.desk.redis.pipeline(transaction=False) as pipe:
+        with self.harness.redis.pipeline(transaction=False) as pipe:
             for job_id in self.jobs:
-                pipe.hgetall(self.desk.key("job", job_id))
+                pipe.hgetall(self.harness.key("job", job_id))
             return dict(zip(self.jobs, pipe.execute(), strict=True))
 
     def _places(self) -> dict[str, Counter[str]]:
         """How often each set names each job; a ready one in its own level's and tenant's only."""
         plain = ("waiting", "leases", "deadlines", "ended", "created")
-        sets = [(name, self.desk.key(name), None) for name in plain]
+        sets = [(name, self.harness.key(name), None) for name in plain]
         for place in itertools.product(LEVELS, [tenant or "" for tenant in TENANTS]):
-            sets.append(("ready", self.desk.key("ready", MODEL, *place), place))
-        with self.desk.redis.pipeline(transaction=False) as pipe:
+            sets.append(("ready", self.harness.key("ready", MODEL, *place), place))
+        with self.harness.redis.pipeline(transaction=False) as pipe:
             for _, key, _ in sets:
                 pipe.zrange(key, 0, -1)
             members = pipe.execute()
@@ -493,7 +495,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.the_queue_is_what_the_model_says()
             self.events_tell_the_history_once()
         finally:
-            self.desk.redis.delete(*self.desk.key_names())
+            self.harness.redis.delete(*self.harness.key_names())
 
     def _work_off(self) -> None:
         worker = self.workers[0]

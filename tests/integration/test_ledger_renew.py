@@ -4,83 +4,83 @@ from __future__ import annotations
 
 from maskq.contract import JobStatus
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from . import ledger_harness
+from .ledger_harness import LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
-def test_a_renewed_lease_ends_later(desk: Desk) -> None:
-    job_id, token = desk.claimed_job()
-    before = desk.now_ms()
-    assert desk.renew({job_id: token}, lease_s=99) == frozenset()
-    ends = desk.score(job_id, "leases")
+def test_a_renewed_lease_ends_later(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
+    before = harness.now_ms()
+    assert harness.renew({job_id: token}, lease_s=99) == frozenset()
+    ends = harness.score(job_id, "leases")
     assert ends is not None
-    assert before + 99_000 <= ends <= desk.now_ms() + 99_000
+    assert before + 99_000 <= ends <= harness.now_ms() + 99_000
 
 
-def test_a_renewal_changes_nothing_but_the_lease(desk: Desk) -> None:
-    job_id, token = desk.claimed_job()
-    record, events = desk.raw(job_id), desk.events()
-    deadline = desk.score(job_id, "deadlines")
-    desk.renew({job_id: token})
-    assert (desk.raw(job_id), desk.events()) == (record, events)
-    assert desk.score(job_id, "deadlines") == deadline
+def test_a_renewal_changes_nothing_but_the_lease(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
+    record, events = harness.raw(job_id), harness.events()
+    deadline = harness.score(job_id, "deadlines")
+    harness.renew({job_id: token})
+    assert (harness.raw(job_id), harness.events()) == (record, events)
+    assert harness.score(job_id, "deadlines") == deadline
 
 
-def test_a_late_renewal_of_a_lease_nobody_swept_succeeds(desk: Desk) -> None:
+def test_a_late_renewal_of_a_lease_nobody_swept_succeeds(harness: LedgerHarness) -> None:
     # Given
-    job_id, token = desk.claimed_job()
-    desk.lease_runs_out(job_id)
+    job_id, token = harness.claimed_job()
+    harness.lease_runs_out(job_id)
     # When / Then
-    assert desk.renew({job_id: token}) == frozenset()
-    assert desk.sweep().reaped == 0
-    assert desk.record(job_id).status is JobStatus.RUNNING
-    assert desk.succeed(job_id, token)
+    assert harness.renew({job_id: token}) == frozenset()
+    assert harness.sweep().reaped == 0
+    assert harness.record(job_id).status is JobStatus.RUNNING
+    assert harness.succeed(job_id, token)
 
 
-def test_the_tokens_no_longer_held_come_back(desk: Desk) -> None:
+def test_the_tokens_no_longer_held_come_back(harness: LedgerHarness) -> None:
     # Given one job each: held, swept, canceled, finished, released, timed out, deleted, never claimed
-    held = {name: desk.claimed_job() for name in ("kept", "swept", "canceled", "finished")}
-    held |= {name: desk.claimed_job() for name in ("released", "timed out", "deleted")}
-    desk.lease_runs_out(held["swept"][0])
-    desk.time_is_up(held["timed out"][0])
-    swept = desk.sweep()
+    held = {name: harness.claimed_job() for name in ("kept", "swept", "canceled", "finished")}
+    held |= {name: harness.claimed_job() for name in ("released", "timed out", "deleted")}
+    harness.lease_runs_out(held["swept"][0])
+    harness.time_is_up(held["timed out"][0])
+    swept = harness.sweep()
     assert (swept.reaped, swept.due) == (1, 1)
-    desk.cancel(held["canceled"][0])
-    desk.succeed(*held["finished"])
-    desk.release(*held["released"])
-    desk.redis.delete(desk.key("job", held["deleted"][0]))
-    tokens = dict(held.values()) | {desk.submit(): "never"}
+    harness.cancel(held["canceled"][0])
+    harness.succeed(*held["finished"])
+    harness.release(*held["released"])
+    harness.redis.delete(harness.key("job", held["deleted"][0]))
+    tokens = dict(held.values()) | {harness.submit(): "never"}
     kept_id, kept = held["kept"]
-    before = desk.everything()
+    before = harness.everything()
     # When
-    lost = desk.renew(tokens)
+    lost = harness.renew(tokens)
     # Then
     assert lost == frozenset(tokens.values()) - {kept}
-    after = desk.everything()
-    leases = desk.key("leases")
+    after = harness.everything()
+    leases = harness.key("leases")
     assert dict(after.pop(leases)).keys() == dict(before.pop(leases)).keys()
     assert after == before
-    assert desk.record(kept_id).status is JobStatus.RUNNING
+    assert harness.record(kept_id).status is JobStatus.RUNNING
 
 
-def test_another_worker_s_claim_takes_the_lease_for_good(desk: Desk) -> None:
-    job_id, late = desk.claimed_job()
-    desk.lease_runs_out(job_id)
-    desk.sweep()
-    now = desk.claim(job_id, exclusive=True)
-    ends = desk.score(job_id, "leases")
-    assert desk.renew({job_id: late}, lease_s=99) == {late}
-    assert desk.score(job_id, "leases") == ends
-    assert desk.renew({job_id: now}) == frozenset()
+def test_another_worker_s_claim_takes_the_lease_for_good(harness: LedgerHarness) -> None:
+    job_id, late = harness.claimed_job()
+    harness.lease_runs_out(job_id)
+    harness.sweep()
+    now = harness.claim(job_id, exclusive=True)
+    ends = harness.score(job_id, "leases")
+    assert harness.renew({job_id: late}, lease_s=99) == {late}
+    assert harness.score(job_id, "leases") == ends
+    assert harness.renew({job_id: now}) == frozenset()
 
 
-def test_nothing_held_is_nothing_lost(desk: Desk) -> None:
-    assert desk.renew({}) == frozenset()
+def test_nothing_held_is_nothing_lost(harness: LedgerHarness) -> None:
+    assert harness.renew({}) == frozenset()
 
 
-def test_two_thousand_leases_are_renewed_in_one_call(desk: Desk) -> None:
-    job_id, token = desk.claimed_job()
+def test_two_thousand_leases_are_renewed_in_one_call(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
     many = {f"never-{n}": f"token-{n}" for n in range(2000)}
-    assert desk.renew({**many, job_id: token}) == frozenset(many.values())
+    assert harness.renew({**many, job_id: token}) == frozenset(many.values())

@@ -22,10 +22,10 @@ from maskq.ledger.calls import (
     SubmitOutcome,
 )
 
-from . import ledger_desk
-from .ledger_desk import Desk
+from . import ledger_harness
+from .ledger_harness import LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 
 @dataclass(frozen=True)
@@ -36,91 +36,91 @@ class Case:
     token: str
 
 
-def _never_submitted(desk: Desk) -> Case:
+def _never_submitted(harness: LedgerHarness) -> Case:
     return Case(new_id(), new_token())
 
 
-def _queued(desk: Desk) -> Case:
-    return Case(desk.submit(), new_token())
+def _queued(harness: LedgerHarness) -> Case:
+    return Case(harness.submit(), new_token())
 
 
-def _queued_again(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.lease_runs_out(case.job_id)
-    assert desk.sweep().reaped == 1
+def _queued_again(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.lease_runs_out(case.job_id)
+    assert harness.sweep().reaped == 1
     return case
 
 
-def _backing_off(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.release(case.job_id, case.token, delay_s=60)
+def _backing_off(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.release(case.job_id, case.token, delay_s=60)
     return case
 
 
-def _held_elsewhere(desk: Desk) -> Case:
-    case = _queued_again(desk)
-    desk.claim(case.job_id, exclusive=True)
+def _held_elsewhere(harness: LedgerHarness) -> Case:
+    case = _queued_again(harness)
+    harness.claim(case.job_id, exclusive=True)
     return case
 
 
-def _succeeded(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.succeed(case.job_id, case.token)
+def _succeeded(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.succeed(case.job_id, case.token)
     return case
 
 
-def _succeeded_elsewhere(desk: Desk) -> Case:
-    case = _queued_again(desk)
-    desk.succeed(case.job_id, desk.claim(case.job_id, exclusive=True))
+def _succeeded_elsewhere(harness: LedgerHarness) -> Case:
+    case = _queued_again(harness)
+    harness.succeed(case.job_id, harness.claim(case.job_id, exclusive=True))
     return case
 
 
-def _failed(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.fail(case.job_id, case.token)
+def _failed(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.fail(case.job_id, case.token)
     return case
 
 
-def _failed_elsewhere(desk: Desk) -> Case:
-    case = _queued_again(desk)
-    desk.fail(case.job_id, desk.claim(case.job_id, exclusive=True))
+def _failed_elsewhere(harness: LedgerHarness) -> Case:
+    case = _queued_again(harness)
+    harness.fail(case.job_id, harness.claim(case.job_id, exclusive=True))
     return case
 
 
-def _failed_at_release(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job(max_attempts=1))
-    assert desk.release(case.job_id, case.token) is ReleaseOutcome.FAILED
+def _failed_at_release(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job(max_attempts=1))
+    assert harness.release(case.job_id, case.token) is ReleaseOutcome.FAILED
     return case
 
 
-def _timed_out(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.time_is_up(case.job_id)
-    assert desk.sweep().due == 1
+def _timed_out(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.time_is_up(case.job_id)
+    assert harness.sweep().due == 1
     return case
 
 
-def _worker_lost(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job(exclusive=True, max_attempts=1))
-    desk.lease_runs_out(case.job_id)
-    assert desk.sweep().reaped == 1
+def _worker_lost(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job(exclusive=True, max_attempts=1))
+    harness.lease_runs_out(case.job_id)
+    assert harness.sweep().reaped == 1
     return case
 
 
-def _canceled(desk: Desk) -> Case:
-    case = Case(*desk.claimed_job())
-    desk.cancel(case.job_id)
+def _canceled(harness: LedgerHarness) -> Case:
+    case = Case(*harness.claimed_job())
+    harness.cancel(case.job_id)
     return case
 
 
-def _expired(desk: Desk) -> Case:
-    case = _queued_again(desk)
-    desk.time_is_up(case.job_id)
-    assert desk.sweep().due == 1
+def _expired(harness: LedgerHarness) -> Case:
+    case = _queued_again(harness)
+    harness.time_is_up(case.job_id)
+    assert harness.sweep().due == 1
     return case
 
 
-STATES: dict[str, Callable[[Desk], Case]] = {
+STATES: dict[str, Callable[[LedgerHarness], Case]] = {
     make.__name__.removeprefix("_"): make
     for make in (
         _never_submitted,
@@ -154,22 +154,24 @@ ENDED = {
     }.items()
 }
 
-Ask = Callable[[Desk, Case], Any]
+Ask = Callable[[LedgerHarness, Case], Any]
 TO_BE_HAD = {"queued", "queued_again"}
 CLAIMS = ("take", "take_alone", "claim", "claim_alone")  # the next job, or this one
 CALLS: dict[str, Ask] = {
-    "submit": lambda desk, case: desk.try_submit(case.job_id, priority="low").outcome,
-    "take": lambda desk, case: desk.try_claim().outcome,
-    "take_alone": lambda desk, case: desk.try_claim(exclusive=True).outcome,
-    "claim": lambda desk, case: desk.try_claim(job_id=case.job_id).outcome,
-    "claim_alone": lambda desk, case: desk.try_claim(job_id=case.job_id, exclusive=True).outcome,
-    "renew": lambda desk, case: desk.renew({case.job_id: case.token}) == {case.token},
-    "succeed": lambda desk, case: desk.succeed(case.job_id, case.token),
-    "fail": lambda desk, case: desk.fail(case.job_id, case.token),
-    "release": lambda desk, case: desk.release(case.job_id, case.token),
-    "cancel": lambda desk, case: desk.cancel(case.job_id),
-    "delete": lambda desk, case: desk.delete(case.job_id),
-    "sweep": lambda desk, case: desk.sweep(after_ms=None),
+    "submit": lambda harness, case: harness.try_submit(case.job_id, priority="low").outcome,
+    "take": lambda harness, case: harness.try_claim().outcome,
+    "take_alone": lambda harness, case: harness.try_claim(exclusive=True).outcome,
+    "claim": lambda harness, case: harness.try_claim(job_id=case.job_id).outcome,
+    "claim_alone": lambda harness, case: (
+        harness.try_claim(job_id=case.job_id, exclusive=True).outcome
+    ),
+    "renew": lambda harness, case: harness.renew({case.job_id: case.token}) == {case.token},
+    "succeed": lambda harness, case: harness.succeed(case.job_id, case.token),
+    "fail": lambda harness, case: harness.fail(case.job_id, case.token),
+    "release": lambda harness, case: harness.release(case.job_id, case.token),
+    "cancel": lambda harness, case: harness.cancel(case.job_id),
+    "delete": lambda harness, case: harness.delete(case.job_id),
+    "sweep": lambda harness, case: harness.sweep(after_ms=None),
 }
 
 
@@ -218,30 +220,30 @@ def test_the_tables_name_every_pair_of_state_and_call() -> None:
 
 @pytest.mark.parametrize(("state", "call"), REFUSALS, ids="-".join)
 def test_what_is_not_drawn_is_refused_and_nothing_is_written(
-    desk: Desk, state: str, call: str
+    harness: LedgerHarness, state: str, call: str
 ) -> None:
     # Given
-    case = STATES[state](desk)
-    before = desk.everything()
+    case = STATES[state](harness)
+    before = harness.everything()
     # When
-    answer = CALLS[call](desk, case)
+    answer = CALLS[call](harness, case)
     # Then
     assert answer == REFUSALS[state, call]
-    assert desk.everything() == before
+    assert harness.everything() == before
 
 
 @pytest.mark.parametrize("state", ENDED)
-def test_no_sweep_changes_what_has_ended(desk: Desk, state: str) -> None:
+def test_no_sweep_changes_what_has_ended(harness: LedgerHarness, state: str) -> None:
     # Given an ended job that every set of the ledger still names, as if a script had forgotten to
-    case = STATES[state](desk)
-    record, events = desk.raw(case.job_id), desk.events()
+    case = STATES[state](harness)
+    record, events = harness.raw(case.job_id), harness.events()
     for name in ("leases", "deadlines", "waiting"):
-        desk.redis.zadd(desk.key(name), {case.job_id: 1})
+        harness.redis.zadd(harness.key(name), {case.job_id: 1})
     # When
-    desk.settle()
+    harness.settle()
     # Then
-    assert (desk.raw(case.job_id), desk.events()) == (record, events)
-    assert desk.places(case.job_id) == {"ended"}
+    assert (harness.raw(case.job_id), harness.events()) == (record, events)
+    assert harness.places(case.job_id) == {"ended"}
 
 
 # --- sent twice ---------------------------------------------------------------------------------------
@@ -263,93 +265,97 @@ def without(everything: dict[str, Any], times: str) -> dict[str, Any]:
     ],
     ids=["plain", "tenant", "idempotency", "batch", "celery"],
 )
-def test_submit_sent_twice_stands_once(desk: Desk, options: dict[str, Any]) -> None:
+def test_submit_sent_twice_stands_once(harness: LedgerHarness, options: dict[str, Any]) -> None:
     """The caller takes `exists` of its own fresh id for the acceptance that it is."""
     job_id = new_id()
-    first = desk.try_submit(job_id, **options)
-    before = desk.everything()
-    again = desk.try_submit(job_id, **options)
+    first = harness.try_submit(job_id, **options)
+    before = harness.everything()
+    again = harness.try_submit(job_id, **options)
     assert (first.outcome, again.outcome) == (SubmitOutcome.ACCEPTED, SubmitOutcome.EXISTS)
     assert first.job_id == again.job_id
-    assert desk.everything() == before
+    assert harness.everything() == before
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("by_name", [False, True])
 def test_claim_sent_twice_is_one_attempt_of_one_job(
-    desk: Desk, by_name: bool, exclusive: bool
+    harness: LedgerHarness, by_name: bool, exclusive: bool
 ) -> None:
     """Though another one would be next by then."""
-    job_id, _ = desk.submit(), desk.submit()
+    job_id, _ = harness.submit(), harness.submit()
     wanted = job_id if by_name else ""
-    first = desk.try_claim("t", job_id=wanted, exclusive=exclusive)
-    before = desk.everything()
-    assert desk.try_claim("t", job_id=wanted, exclusive=exclusive) == first
-    assert desk.everything() == before
+    first = harness.try_claim("t", job_id=wanted, exclusive=exclusive)
+    before = harness.everything()
+    assert harness.try_claim("t", job_id=wanted, exclusive=exclusive) == first
+    assert harness.everything() == before
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_claim_of_an_expired_job_sent_twice_ends_it_once(desk: Desk, by_name: bool) -> None:
-    job_id = desk.submit()
-    desk.time_is_up(job_id)
+def test_claim_of_an_expired_job_sent_twice_ends_it_once(
+    harness: LedgerHarness, by_name: bool
+) -> None:
+    job_id = harness.submit()
+    harness.time_is_up(job_id)
     wanted = job_id if by_name else ""
-    first = desk.try_claim("t", job_id=wanted)
-    ended = desk.raw(job_id), desk.events()
-    assert desk.try_claim("t", job_id=wanted) == first
-    assert (desk.raw(job_id), desk.events()) == ended
-    assert desk.record(job_id).status is JobStatus.EXPIRED
+    first = harness.try_claim("t", job_id=wanted)
+    ended = harness.raw(job_id), harness.events()
+    assert harness.try_claim("t", job_id=wanted) == first
+    assert (harness.raw(job_id), harness.events()) == ended
+    assert harness.record(job_id).status is JobStatus.EXPIRED
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_claim_answered_alone_sent_twice_names_the_same_job(desk: Desk, by_name: bool) -> None:
+def test_claim_answered_alone_sent_twice_names_the_same_job(
+    harness: LedgerHarness, by_name: bool
+) -> None:
     """Another one is not taken instead: the first would wait for a worker that knows nothing of it."""
-    case, _ = _queued_again(desk), desk.submit()
+    case, _ = _queued_again(harness), harness.submit()
     wanted = case.job_id if by_name else ""
-    first = desk.try_claim("t", job_id=wanted)
+    first = harness.try_claim("t", job_id=wanted)
     assert first == Claimed(ClaimOutcome.ALONE, job_id=case.job_id)
-    before = desk.everything()
-    assert desk.try_claim("t", job_id=wanted) == first
-    assert desk.everything() == before
-    assert desk.places(case.job_id) == {"waiting", "deadlines"}
+    before = harness.everything()
+    assert harness.try_claim("t", job_id=wanted) == first
+    assert harness.everything() == before
+    assert harness.places(case.job_id) == {"waiting", "deadlines"}
 
 
-def test_renew_sent_twice_answers_the_same(desk: Desk) -> None:
-    job_id, token = desk.claimed_job()
+def test_renew_sent_twice_answers_the_same(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
     held = {job_id: token, "never": "lost"}
-    leases = desk.key("leases")
-    first = desk.renew(held)
-    before = without(desk.everything(), leases)
-    assert desk.renew(held) == first == {"lost"}
-    assert without(desk.everything(), leases) == before
+    leases = harness.key("leases")
+    first = harness.renew(held)
+    before = without(harness.everything(), leases)
+    assert harness.renew(held) == first == {"lost"}
+    assert without(harness.everything(), leases) == before
 
 
 @pytest.mark.parametrize("call", ["succeed", "fail", "cancel"])
-def test_an_end_sent_twice_is_one_event(desk: Desk, call: str) -> None:
-    case = Case(*desk.claimed_job(batch=BatchMembership(batch_id="b", total=1), celery_head="{"))
-    first = CALLS[call](desk, case)
-    before = desk.everything()
-    assert CALLS[call](desk, case) == first
-    assert desk.everything() == before
-    assert desk.kinds("b") == ["maskq.batch.completed"]
+def test_an_end_sent_twice_is_one_event(harness: LedgerHarness, call: str) -> None:
+    case = Case(*harness.claimed_job(batch=BatchMembership(batch_id="b", total=1), celery_head="{"))
+    first = CALLS[call](harness, case)
+    before = harness.everything()
+    assert CALLS[call](harness, case) == first
+    assert harness.everything() == before
+    assert harness.kinds("b") == ["maskq.batch.completed"]
 
 
 @pytest.mark.parametrize("charged", [True, False])
 @pytest.mark.parametrize("delay_s", [0.0, 60.0])
 @pytest.mark.parametrize("max_attempts", [1, 2])
 def test_release_sent_twice_is_one_charge_and_one_ticket(
-    desk: Desk, charged: bool, delay_s: float, max_attempts: int
+    harness: LedgerHarness, charged: bool, delay_s: float, max_attempts: int
 ) -> None:
-    job_id, token = desk.claimed_job(max_attempts=max_attempts)
-    first = desk.release(job_id, token, charged=charged, delay_s=delay_s)
-    before = desk.everything()
-    assert desk.release(job_id, token, charged=charged, delay_s=delay_s) is first
-    assert desk.everything() == before
+    job_id, token = harness.claimed_job(max_attempts=max_attempts)
+    first = harness.release(job_id, token, charged=charged, delay_s=delay_s)
+    before = harness.everything()
+    assert harness.release(job_id, token, charged=charged, delay_s=delay_s) is first
+    assert harness.everything() == before
 
 
-def test_sweep_sent_twice_works_once(desk: Desk) -> None:
-    job_id, _ = desk.claimed_job()
-    desk.lease_runs_out(job_id)
-    assert desk.sweep().reaped == 1
-    before = desk.everything()
-    assert desk.sweep(after_ms=None).swept == 0
-    assert desk.everything() == before
+def test_sweep_sent_twice_works_once(harness: LedgerHarness) -> None:
+    job_id, _ = harness.claimed_job()
+    harness.lease_runs_out(job_id)
+    assert harness.sweep().reaped == 1
+    before = harness.everything()
+    assert harness.sweep(after_ms=None).swept == 0
+    assert harness.everything() == before

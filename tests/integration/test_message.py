@@ -18,10 +18,10 @@ from kombu.simple import SimpleQueue
 from maskq.ledger import calls, keys
 from maskq.ledger.message import celery_head
 
-from . import ledger_desk
-from .ledger_desk import MODEL, Desk
+from . import ledger_harness
+from .ledger_harness import MODEL, LedgerHarness
 
-desk = ledger_desk.desk
+harness = ledger_harness.harness
 
 # What this machine and this process put into a message of their own, and names that are new each time.
 OWN = {"id", "root_id", "origin", "argsrepr", "kwargsrepr"}
@@ -48,14 +48,14 @@ def app(redis_url: str, key_prefix: str) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def simple(app: Celery, desk: Desk) -> Iterator[SimpleQueue]:
+def simple(app: Celery, harness: LedgerHarness) -> Iterator[SimpleQueue]:
     """Kombu's consumer on the list of tickets."""
-    with app.connection_for_read() as connection, SimpleQueue(connection, desk.queue) as queue:
+    with app.connection_for_read() as connection, SimpleQueue(connection, harness.queue) as queue:
         yield queue
 
 
-def raw(desk: Desk, queue: str) -> dict[str, Any]:
-    return json.loads(desk.redis.lindex(queue, 0))
+def raw(harness: LedgerHarness, queue: str) -> dict[str, Any]:
+    return json.loads(harness.redis.lindex(queue, 0))
 
 
 def without(mapping: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -82,19 +82,19 @@ def says_nothing(value: object) -> bool:
     return value in (None, 0, {}, [None, None])
 
 
-def test_the_scripts_ticket_is_laid_out_like_celery_s(desk: Desk, app: Celery) -> None:
+def test_the_scripts_ticket_is_laid_out_like_celery_s(harness: LedgerHarness, app: Celery) -> None:
     # Given
-    desk.submit()
+    harness.submit()
     app.send_task(keys.TASK_RUN, args=[MODEL], queue=f"{desk.queue}.other", ignore_result=True)
     # When
-    ours, theirs = raw(desk, desk.queue), raw(desk, f"{desk.queue}.other")
+    ours, theirs = raw(harness, harness.queue), raw(harness, f"{desk.queue}.other")
     # Then
     assert set(ours) == set(theirs)
     inner = {"body", "headers", "properties"}
     assert without(ours, inner) == without(theirs, inner)
     assert set(theirs["properties"]) - set(ours["properties"]) == LEFT_OUT_PROPERTIES
     our_info, their_info = (m["properties"].pop("delivery_info") for m in (ours, theirs))
-    assert our_info == {"exchange": "", "routing_key": desk.queue}
+    assert our_info == {"exchange": "", "routing_key": harness.queue}
     assert set(our_info) == set(their_info)
     assert ours["properties"].keys() <= theirs["properties"].keys()
     # And each header has Celery's value; those left out say nothing
@@ -106,11 +106,11 @@ def test_the_scripts_ticket_is_laid_out_like_celery_s(desk: Desk, app: Celery) -
     assert ours["headers"]["id"] == ours["properties"]["delivery_tag"]
 
 
-def test_kombu_decodes_both_to_the_same(desk: Desk, app: Celery) -> None:
-    desk.submit()
+def test_kombu_decodes_both_to_the_same(harness: LedgerHarness, app: Celery) -> None:
+    harness.submit()
     other = f"{desk.queue}.other"
     app.send_task(keys.TASK_RUN, args=[MODEL], queue=other, ignore_result=True)
-    ours, theirs = receive(app, desk.queue), receive(app, other)
+    ours, theirs = receive(app, harness.queue), receive(app, other)
     *call, follows = ours.decode()
     *their_call, nothing_follows = theirs.decode()
     assert call == their_call == [[MODEL], {}]
@@ -123,19 +123,21 @@ def test_kombu_decodes_both_to_the_same(desk: Desk, app: Celery) -> None:
     assert type(ours.body) is type(theirs.body)
 
 
-def test_a_celery_worker_makes_the_same_request_of_both(desk: Desk, app: Celery) -> None:
+def test_a_celery_worker_makes_the_same_request_of_both(
+    harness: LedgerHarness, app: Celery
+) -> None:
     # Given
     @app.task(name=keys.TASK_RUN, bind=True, shared=False, ignore_result=True)
     def run(self: Any, model: str) -> Any:
         return without(dict(self.request.__dict__), OWN | OWN_PROPERTIES | ELSEWHERE)
 
-    desk.submit()
+    harness.submit()
     other = f"{desk.queue}.other"
     app.send_task(keys.TASK_RUN, args=[MODEL], queue=other, ignore_result=True)
     # When each is run as a worker runs it
     trace = build_tracer(run.name, run, app=app)
     seen = []
-    for queue in (desk.queue, other):
+    for queue in (harness.queue, other):
         request = Request(receive(app, queue), app=app, task=run)
         outcome = trace(request.id, request.args, request.kwargs, unpacked(request))
         assert outcome.info is None, outcome
@@ -149,15 +151,15 @@ def test_a_celery_worker_makes_the_same_request_of_both(desk: Desk, app: Celery)
     assert ours == without(theirs, set(defaults))
 
 
-def test_every_ticket_is_like_the_first_but_for_its_number(desk: Desk) -> None:
+def test_every_ticket_is_like_the_first_but_for_its_number(harness: LedgerHarness) -> None:
     """The sweeper's, a retry's, one given back by a worker that stops, one behind expired jobs."""
-    desk.submit()
-    desk.redis.rename(desk.queue, desk.key("first"))
-    assert desk.settle().sent_again == 1
-    desk.release(*desk.claimed_job())
-    desk.ledger.run(calls.send_ticket(desk.prefix, MODEL))
-    first = desk.redis.lindex(desk.key("first"), 0)
-    texts = desk.redis.lrange(desk.queue, 0, -1)
+    harness.submit()
+    harness.redis.rename(harness.queue, harness.key("first"))
+    assert harness.settle().sent_again == 1
+    harness.release(*harness.claimed_job())
+    harness.ledger.run(calls.send_ticket(harness.prefix, MODEL))
+    first = harness.redis.lindex(harness.key("first"), 0)
+    texts = harness.redis.lrange(harness.queue, 0, -1)
     numbers = [tag_of(text).rpartition(":")[2] for text in (first, *texts)]
     assert len(set(numbers)) == len(numbers) == 4
     for text in texts:
@@ -168,35 +170,37 @@ def tag_of(text: str) -> str:
     return json.loads(text)["properties"]["delivery_tag"]
 
 
-def test_tags_of_a_list_never_repeat(desk: Desk) -> None:
+def test_tags_of_a_list_never_repeat(harness: LedgerHarness) -> None:
     """Kombu keeps what is unacknowledged by tag: two of the same would be acknowledged as one."""
-    desk.submit_many(5, priority="high")
-    jobs = desk.submit_many(5, tenant="ada")
+    harness.submit_many(5, priority="high")
+    jobs = harness.submit_many(5, tenant="ada")
     for job_id in jobs:
-        desk.release(job_id, desk.claim(job_id))
-    tags = [message["properties"]["delivery_tag"] for message in desk.messages()]
+        harness.release(job_id, harness.claim(job_id))
+    tags = [message["properties"]["delivery_tag"] for message in harness.messages()]
     assert len(set(tags)) == len(tags) == 15
 
 
-def test_a_rejected_ticket_comes_back_and_gets_a_job(desk: Desk, simple: SimpleQueue) -> None:
+def test_a_rejected_ticket_comes_back_and_gets_a_job(
+    harness: LedgerHarness, simple: SimpleQueue
+) -> None:
     # Given
-    jobs = desk.submit_many(2)
-    behind = tag_of(desk.redis.lindex(desk.queue, 0))
+    jobs = harness.submit_many(2)
+    behind = tag_of(harness.redis.lindex(harness.queue, 0))
     message = simple.get(timeout=2)
-    assert desk.tickets() == 1
-    assert desk.redis.hlen(desk.key("unacked")) == 1
+    assert harness.tickets() == 1
+    assert harness.redis.hlen(harness.key("unacked")) == 1
     # When
     message.reject(requeue=True)
     # Then it is there again behind the other one, and marked
-    tags = [one["properties"]["delivery_tag"] for one in desk.messages()]
+    tags = [one["properties"]["delivery_tag"] for one in harness.messages()]
     assert tags == [behind, message.delivery_tag]
-    assert desk.take() == jobs[0]
+    assert harness.take() == jobs[0]
     again = simple.get(timeout=2)
     assert again.decode() == message.decode()
     assert again.delivery_info["redelivered"] is True
-    assert desk.take_many(1) == [jobs[1]]
+    assert harness.take_many(1) == [jobs[1]]
     again.ack()
-    assert desk.redis.hlen(desk.key("unacked")) == 0
+    assert harness.redis.hlen(harness.key("unacked")) == 0
 
 
 # --- the answer to a Celery caller --------------------------------------------------------------------
@@ -220,16 +224,16 @@ CALLERS: dict[str, Callable[[Celery, Signature], Any]] = {
 
 
 @pytest.fixture(params=CALLERS)
-def received(request: pytest.FixtureRequest, app: Celery, desk: Desk) -> Request:
+def received(request: pytest.FixtureRequest, app: Celery, harness: LedgerHarness) -> Request:
     """A caller's message as the worker has it: by Celery's producer, through Redis, by kombu."""
     app.conf.result_backend = "cache+memory://"
-    first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=desk.prefix)
+    first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=harness.prefix)
     CALLERS[request.param](app, first)
 
     @app.task(name=keys.TASK_SEGMENT, bind=True, shared=False)
     def segment(self: Any, *args: Any) -> Any: ...
 
-    return Request(receive(app, desk.prefix), app=app, task=segment)
+    return Request(receive(app, harness.prefix), app=app, task=segment)
 
 
 def unpacked(request: Request) -> dict[str, Any]:
@@ -243,21 +247,25 @@ def context(request: Request) -> dict[str, Any]:
     return dict(Context(unpacked(request), called_directly=False).__dict__)
 
 
-def test_a_head_and_a_tag_are_a_message(received: Request, desk: Desk) -> None:
-    head = celery_head(context(received), received.args, desk.prefix)
+def test_a_head_and_a_tag_are_a_message(received: Request, harness: LedgerHarness) -> None:
+    head = celery_head(context(received), received.args, harness.prefix)
     message = json.loads(head + '"tag"}}')
     assert message["properties"]["delivery_tag"] == "tag"
 
 
-def test_a_caller_s_message_survives_the_record(received: Request, desk: Desk, app: Celery) -> None:
+def test_a_caller_s_message_survives_the_record(
+    received: Request, harness: LedgerHarness, app: Celery
+) -> None:
     """What Celery needs to answer: who asked, and what is to follow."""
     # Given
     caller = context(received)
-    job_id = desk.submit(received.id, celery_head=celery_head(caller, received.args, desk.prefix))
+    job_id = harness.submit(
+        received.id, celery_head=celery_head(caller, received.args, harness.prefix)
+    )
     # When the job ends
-    desk.succeed(job_id, desk.claim(job_id))
+    harness.succeed(job_id, harness.claim(job_id))
     # Then the same request comes again
-    again = Request(receive(app, desk.prefix), app=app, task=received.task)
+    again = Request(receive(app, harness.prefix), app=app, task=received.task)
     assert (again.args, again.kwargs) == (received.args, {}) == ([REQUEST], {})
     assert again.message.decode()[2] == received.message.decode()[2]
     kept = ("id", "root_id", "parent_id", "group", "group_index", "ignore_result", "task")
@@ -269,11 +277,11 @@ def test_a_caller_s_message_survives_the_record(received: Request, desk: Desk, a
     }
 
 
-def test_what_follows_is_sent_when_the_answer_is_given(desk: Desk, app: Celery) -> None:
+def test_what_follows_is_sent_when_the_answer_is_given(harness: LedgerHarness, app: Celery) -> None:
     """The whole way, with Celery's own tracer in the worker's place."""
     # Given
     app.conf.result_backend = "cache+memory://"
-    first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=desk.prefix)
+    first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=harness.prefix)
     then = app.signature("then", args=[1], queue=f"{desk.prefix}.then")
     also = app.signature("also", queue=f"{desk.prefix}.also")
     chain(first.set(link=also), then).apply_async()
@@ -282,12 +290,12 @@ def test_what_follows_is_sent_when_the_answer_is_given(desk: Desk, app: Celery) 
     def segment(self: Any, *args: Any) -> Any:
         return {"job_id": self.request.id}
 
-    asked = Request(receive(app, desk.prefix), app=app, task=segment)
-    head = celery_head(context(asked), asked.args, desk.prefix)
-    job_id = desk.submit(asked.id, celery_head=head)
+    asked = Request(receive(app, harness.prefix), app=app, task=segment)
+    head = celery_head(context(asked), asked.args, harness.prefix)
+    job_id = harness.submit(asked.id, celery_head=head)
     # When
-    desk.fail(job_id, desk.claim(job_id))
-    answer = Request(receive(app, desk.prefix), app=app, task=segment)
+    harness.fail(job_id, harness.claim(job_id))
+    answer = Request(receive(app, harness.prefix), app=app, task=segment)
     trace = build_tracer(segment.name, segment, app=app)
     trace(answer.id, answer.args, answer.kwargs, unpacked(answer))
     # Then
@@ -295,14 +303,14 @@ def test_what_follows_is_sent_when_the_answer_is_given(desk: Desk, app: Celery) 
     assert receive(app, f"{desk.prefix}.also").decode()[0] == [{"job_id": job_id}]
 
 
-def test_a_caller_s_answer_has_a_fresh_tag_each_time(desk: Desk) -> None:
-    head = celery_head({"id": TASK_ID}, [REQUEST], desk.prefix)
-    desk.submit(TASK_ID, celery_head=head)
-    desk.cancel(TASK_ID)
-    first = desk.redis.rpop(desk.prefix)
-    desk.redis.zadd(desk.key("answers"), {TASK_ID: 1})
-    assert desk.sweep().answered_again == 1
-    second = desk.redis.rpop(desk.prefix)
+def test_a_caller_s_answer_has_a_fresh_tag_each_time(harness: LedgerHarness) -> None:
+    head = celery_head({"id": TASK_ID}, [REQUEST], harness.prefix)
+    harness.submit(TASK_ID, celery_head=head)
+    harness.cancel(TASK_ID)
+    first = harness.redis.rpop(harness.prefix)
+    harness.redis.zadd(harness.key("answers"), {TASK_ID: 1})
+    assert harness.sweep().answered_again == 1
+    second = harness.redis.rpop(harness.prefix)
     tags = [json.loads(text)["properties"]["delivery_tag"] for text in (first, second)]
     assert len(set(tags)) == 2
     assert first.replace(tags[0], tags[1]) == second

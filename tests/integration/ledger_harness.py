@@ -33,7 +33,7 @@ AWAY = JobFailure(code=FailureCode.STORE_UNAVAILABLE, message="S3 is away")
 NOTHING_SWEPT = Swept(1, 0, 0, 0, 0, 0)
 
 
-class Desk:
+class LedgerHarness:
     """Calls with defaults; every name in Redis spelled here once more, as the documentation has it."""
 
     def __init__(self, ledger: Ledger, prefix: str, *, model: str | None = MODEL) -> None:
@@ -337,17 +337,17 @@ def asked(**request: Any) -> SegmentRequest:
 
 
 @pytest.fixture
-def desk(redis_url: str, key_prefix: str) -> Iterator[Desk]:
+def harness(redis_url: str, key_prefix: str) -> Iterator[LedgerHarness]:
     """A deployment of its own on the shared server, where one model is served."""
     ledger = Ledger(redis_url)
     try:
-        yield Desk(ledger, key_prefix)
+        yield LedgerHarness(ledger, key_prefix)
     finally:
         ledger.close()
 
 
 @pytest.fixture
-def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[Desk]:
+def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[LedgerHarness]:
     """On a server of its own, whose configuration a test may change."""
     server = RedisServer(
         tmp_path_factory.mktemp("own"), password=secrets.token_urlsafe(), binary=find(pinned=True)
@@ -355,7 +355,7 @@ def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Itera
     try:
         server.start()
         ledger = Ledger(server.url)
-        yield Desk(ledger, key_prefix)
+        yield LedgerHarness(ledger, key_prefix)
         ledger.close()
     finally:
         server.stop()
