@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from maskq_worker.model import masks
-from maskq_worker.model.interpolation import Taps
+from maskq_worker.model.interpolation import Interpolation
 from maskq_worker.model.masks import (
     TIE,
     mask_with_confidence,
@@ -83,11 +83,14 @@ def test_the_mask_is_the_references(
 )
 def test_the_weights_are_interpolates_own(source: int, target: int) -> None:
     signal = noise(1, 1, source)[0]
-    taps = Taps.of(source, target, torch.device("cpu"))
-    ours = taps.first_weight * signal[0, taps.first] + taps.second_weight * signal[0, taps.second]
+    interpolation = Interpolation.of(source, target, torch.device("cpu"))
+    ours = (
+        interpolation.first_weight * signal[0, interpolation.first]
+        + interpolation.second_weight * signal[0, interpolation.second]
+    )
     expected = interpolate(signal[None], size=target, mode="linear", align_corners=False)[0, 0]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-    whole = taps.first_weight + taps.second_weight
+    whole = interpolation.first_weight + interpolation.second_weight
     torch.testing.assert_close(whole, torch.ones(target), rtol=0, atol=1e-7)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
+class Interpolation:
     """Two source positions for each of N output positions."""
 
     first: torch.Tensor  # (N,) int64
@@ -24,7 +24,7 @@ class Taps:
     second_weight: torch.Tensor  # (N,) float32, 0..1
 
     @classmethod
-    def of(cls, source: int, target: int, device: torch.device) -> Taps:
+    def of(cls, source: int, target: int, device: torch.device) -> Interpolation:
         """The taps of `interpolate` from `source` to `target` positions (`align_corners=False`).
 
         The weights are read off `interpolate` itself: at 4000 px the float32 coordinate is off by
@@ -48,23 +48,26 @@ class Taps:
         return cls(first, second, first_weight, second_weight)
 
     @classmethod
-    def identity(cls, size: int, device: torch.device) -> Taps:
+    def identity(cls, size: int, device: torch.device) -> Interpolation:
         """The taps of as many output positions as there are source positions."""
         first = torch.arange(size, device=device)
         ones = torch.ones(size, device=device)
         return cls(first, (first + 1).clamp_(max=size - 1), ones, torch.zeros_like(ones))
 
-    def window(self, some: slice) -> tuple[slice, Taps]:
+    def window(self, some: slice) -> tuple[slice, Interpolation]:
         """The source positions that some output positions need, and the taps among these."""
-        taps = self.at(some)
-        low, high = int(taps.first[0]), int(taps.second[-1]) + 1
-        return slice(low, high), Taps(
-            taps.first - low, taps.second - low, taps.first_weight, taps.second_weight
+        interpolation = self.at(some)
+        low, high = int(interpolation.first[0]), int(interpolation.second[-1]) + 1
+        return slice(low, high), Interpolation(
+            interpolation.first - low,
+            interpolation.second - low,
+            interpolation.first_weight,
+            interpolation.second_weight,
         )
 
-    def at(self, index: torch.Tensor | slice) -> Taps:
+    def at(self, index: torch.Tensor | slice) -> Interpolation:
         """Those of some output positions."""
-        return Taps(
+        return Interpolation(
             self.first[index],
             self.second[index],
             self.first_weight[index],
@@ -99,12 +102,12 @@ class PlainTaps:
 
 
 @lru_cache(maxsize=32)
-def plain_taps(source: int, target: int) -> PlainTaps:
-    """Kept: images of one size follow one another, and `Taps.of` takes longer than a small mask."""
-    taps = Taps.of(source, target, torch.device("cpu"))
+def plain_interpolation(source: int, target: int) -> PlainTaps:
+    """Kept: images of one size follow one another, and `Interpolation.of` takes longer than a small mask."""
+    interpolation = Interpolation.of(source, target, torch.device("cpu"))
     return PlainTaps(
-        taps.first.numpy(),
-        taps.second.numpy(),
-        taps.first_weight.numpy(),
-        taps.second_weight.numpy(),
+        interpolation.first.numpy(),
+        interpolation.second.numpy(),
+        interpolation.first_weight.numpy(),
+        interpolation.second_weight.numpy(),
     )

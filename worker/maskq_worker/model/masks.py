@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from maskq_worker.model.interpolation import Taps, plain_taps
+from maskq_worker.model.interpolation import Interpolation, plain_interpolation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def _between_all(
     an argmax across them takes three times as long.
     """
     classes, height, width = scores.shape
-    rows, columns = plain_taps(height, size[0]), plain_taps(width, size[1])
+    rows, columns = plain_interpolation(height, size[0]), plain_interpolation(width, size[1])
     wide = columns.interpolated(scores, 2)
     mask = np.zeros(size, mask_dtype(classes))
     at_once = max(1, _BAND // (classes * size[1]))
@@ -120,19 +120,28 @@ def _parts(
     that no later step takes more time or memory than the mask has pixels.
     """
     scores = logits.float().permute(1, 2, 0).contiguous()  # (h, w, C): a pixel's scores together
-    taps = [
-        Taps.of(source, target, logits.device)
+    interpolation = [
+        Interpolation.of(source, target, logits.device)
         for source, target in zip(scores.shape[:2], size, strict=True)
     ]
     for dim, target in enumerate(size):
         if narrow and target < scores.shape[dim]:
-            scores = _interpolated(scores, taps[dim], dim, budget_bytes)
-            taps[dim] = Taps.identity(target, logits.device)
+            scores = _interpolated(scores, interpolation[dim], dim, budget_bytes)
+            interpolation[dim] = Interpolation.identity(target, logits.device)
     # Whether pixels lie between rows, and between columns, of the scores.
     between = scores.shape[0] != size[0], scores.shape[1] != size[1]
     for rows, columns in _blocks(size, budget_bytes // 64):
-        (y, row_taps), (x, column_taps) = taps[0].window(rows), taps[1].window(columns)
-        part = _Part(scores[y, x].contiguous(), row_taps, column_taps, between, budget_bytes)
+        (y, row_interpolation), (x, column_interpolation) = (
+            interpolation[0].window(rows),
+            interpolation[1].window(columns),
+        )
+        part = _Part(
+            scores[y, x].contiguous(),
+            row_interpolation,
+            column_interpolation,
+            between,
+            budget_bytes,
+        )
         yield rows, columns, part
 
 
@@ -152,8 +161,8 @@ class _Part:
     def __init__(
         self,
         scores: torch.Tensor,
-        rows: Taps,
-        columns: Taps,
+        rows: Interpolation,
+        columns: Interpolation,
         between: tuple[bool, bool],
         budget_bytes: int,
     ) -> None:
@@ -213,8 +222,13 @@ class _Part:
     ) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
         """The mask from all scores, in blocks: rows, columns, the best, the confidence (or best)."""
         for rows, columns in _blocks(self.size, self.budget_bytes // (12 * self.classes)):
-            (y, row_taps), (x, column_taps) = self.rows.window(rows), self.columns.window(columns)
-            means = _between(column_taps, _between(row_taps, self.scores[y, x], 0), 1)
+            (y, row_interpolation), (x, column_interpolation) = (
+                self.rows.window(rows),
+                self.columns.window(columns),
+            )
+            means = _between(
+                column_interpolation, _between(row_interpolation, self.scores[y, x], 0), 1
+            )
             highest, best = means.max(dim=2)
             share = best
             if confidence:
@@ -230,22 +244,26 @@ def _argmax(values: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(values.numpy().argmax(axis=-1))
 
 
-def _between(taps: Taps, values: torch.Tensor, dim: int) -> torch.Tensor:
+def _between(interpolation: Interpolation, values: torch.Tensor, dim: int) -> torch.Tensor:
     """Linear interpolation of `values` along one of its first two dimensions."""
     shape = (-1, 1, 1) if dim == 0 else (1, -1, 1)
-    first = values.index_select(dim, taps.first).mul_(taps.first_weight.view(shape))
-    second = values.index_select(dim, taps.second)
-    return first.addcmul_(second, taps.second_weight.view(shape))
+    first = values.index_select(dim, interpolation.first).mul_(
+        interpolation.first_weight.view(shape)
+    )
+    second = values.index_select(dim, interpolation.second)
+    return first.addcmul_(second, interpolation.second_weight.view(shape))
 
 
-def _interpolated(values: torch.Tensor, taps: Taps, dim: int, budget_bytes: int) -> torch.Tensor:
+def _interpolated(
+    values: torch.Tensor, interpolation: Interpolation, dim: int, budget_bytes: int
+) -> torch.Tensor:
     """`_between` with temporary memory within the budget. values: (h, w, C)."""
     size = [*values.shape]
-    size[dim] = len(taps.first)
+    size[dim] = len(interpolation.first)
     answer = values.new_empty(size)
     for rows, columns in _blocks((size[0], size[1]), budget_bytes // (12 * size[2])):
         along = (rows, columns)[dim]
-        source, some = taps.window(along)
+        source, some = interpolation.window(along)
         window = (source, columns) if dim == 0 else (rows, source)
         answer[rows, columns] = _between(some, values[window], dim)
     return answer

@@ -11,7 +11,7 @@ import torch
 
 from maskq_worker.model.backends import finite
 from maskq_worker.model.cuda.faults import is_fault
-from maskq_worker.model.interpolation import Taps
+from maskq_worker.model.interpolation import Interpolation
 from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
@@ -146,9 +146,9 @@ def _in_bands(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) 
 
 def _taps(source: int, target: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Of every output position two source positions, (2, target) int32, and weights, float32."""
-    taps = Taps.of(source, target, device)
-    positions = torch.stack([taps.first, taps.second]).int()
-    return positions, torch.stack([taps.first_weight, taps.second_weight])
+    interpolation = Interpolation.of(source, target, device)
+    positions = torch.stack([interpolation.first, interpolation.second]).int()
+    return positions, torch.stack([interpolation.first_weight, interpolation.second_weight])
 
 
 def _parts(length: int, part: int) -> int:

@@ -75,8 +75,8 @@ class Backbone(nn.Module):
             nn.MaxPool2d(3, 2),  # after the ReLU, so that zeros around it change nothing
         )
         names = config.stage_names  # stem, stage1, …
-        self.taps = [names.index(name) for name in names if name in config.out_features]
-        stages = list(source.bit.encoder.stages)[: self.taps[-1]]
+        self.hidden_layers = [names.index(name) for name in names if name in config.out_features]
+        stages = list(source.bit.encoder.stages)[: self.hidden_layers[-1]]
         self.stages = nn.ModuleList(
             nn.Sequential(*(Bottleneck(layer) for layer in stage.layers)) for stage in stages
         )
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         maps = [self.stem(pixels)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        return [maps[index] for index in self.taps]
+        return [maps[index] for index in self.hidden_layers]
 
 
 def _standardised(source: Any) -> nn.Sequential:

@@ -86,10 +86,10 @@ class Transformer(nn.Module):
     def __init__(self, source: Any, config: Any) -> None:
         """source: transformers' encoder."""
         super().__init__()
-        self.taps = tapped_layers(config)
+        self.hidden_layers = tapped_layers(config)
         # What comes after the last tap is read by nobody.
         self.blocks = nn.ModuleList(
-            Block(layer, config) for layer in source.layer[: self.taps[-1] + 1]
+            Block(layer, config) for layer in source.layer[: self.hidden_layers[-1] + 1]
         )
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
@@ -97,6 +97,6 @@ class Transformer(nn.Module):
         kept = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)
-            if index in self.taps:
+            if index in self.hidden_layers:
                 kept.append(tokens)
         return kept
