@@ -36,7 +36,9 @@ _CLASSES = 32  # at once in `plain_mask`
 class TransformersBackend:
     """transformers as it comes: its network, its post-processing."""
 
-    rectangles = False  # whether the network takes what is not a square; DPT's head scrambles it
+    supports_rectangles = (
+        False  # whether the network takes what is not a square; DPT's head scrambles it
+    )
     # Whether what `answer` returns may be called in several threads at once, beside a forward.
     thread_safe_masks = False  # a large one takes gigabytes
 
@@ -48,11 +50,11 @@ class TransformersBackend:
         name: str = REFERENCE,
         device: torch.device,
         dtype: torch.dtype,
-        rectangles: bool | None = None,
+        supports_rectangles: bool | None = None,
     ) -> None:
         """rectangles: whether the network takes them; default: the class' own."""
-        if rectangles is not None:
-            self.rectangles = rectangles
+        if supports_rectangles is not None:
+            self.supports_rectangles = supports_rectangles
         self.name = name
         self.device = device
         self.dtype = dtype
@@ -111,7 +113,7 @@ class TransformersBackend:
 class NativeBackend(TransformersBackend):
     """Another network over the same weights, mostly our own; masks in bounded memory."""
 
-    rectangles = True
+    supports_rectangles = True
     thread_safe_masks = True
 
     @torch.inference_mode()
@@ -139,11 +141,15 @@ def load_backend(
 
         exact_float32()
     plain = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    rectangles = not family.squares  # of transformers' network
+    supports_rectangles = not family.squares  # of transformers' network
     if backend == REFERENCE:
         network = ScoresOf(family.reference(directory, plain)).to(place)
         return TransformersBackend(
-            network, preprocessor, device=place, dtype=plain, rectangles=rectangles
+            network,
+            preprocessor,
+            device=place,
+            dtype=plain,
+            supports_rectangles=supports_rectangles,
         )
     ours = family.network(directory, place)
     if not isinstance(ours, Network):
@@ -153,7 +159,7 @@ def load_backend(
             name=REFERENCE,
             device=place,
             dtype=plain,
-            rectangles=rectangles,
+            supports_rectangles=supports_rectangles,
         )
     if place.type == "cuda":
         from maskq_worker.model.cuda import load_cuda

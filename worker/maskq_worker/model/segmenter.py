@@ -165,7 +165,7 @@ class Segmenter:
                 f"mode {mode} needs a network that takes other sizes than its own; {info.name} takes "
                 f"{trained} only: choose whole or tiled",
             )
-        if mode is Mode.ASPECT and not self._backend.rectangles:
+        if mode is Mode.ASPECT and not self._backend.supports_rectangles:
             raise PermanentError(
                 FailureCode.INVALID_REQUEST,
                 f"mode aspect needs a network that takes rectangles; {info.name} runs on backend "

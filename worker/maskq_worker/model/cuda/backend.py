@@ -35,7 +35,7 @@ class Cuda(TransformersBackend):
     to the model's own thread.
     """
 
-    rectangles = True
+    supports_rectangles = True
 
     def __init__(
         self,
