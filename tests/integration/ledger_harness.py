@@ -246,7 +246,7 @@ class LedgerHarness:
         counts = {name: int(count) for name, count in fields if name.startswith("queued")}
         return {name.removeprefix("queued").removeprefix(":"): n for name, n in counts.items()}
 
-    def places(self, job_id: str) -> set[str]:
+    def indexes(self, job_id: str) -> set[str]:
         """Names of the sorted sets that list the job, `created` aside."""
         raw = self.raw(job_id)
         ready = [raw.get(name, "") for name in ("model", "priority", "tenant")]

@@ -52,7 +52,7 @@ class ModelJob:
         return self.status is QUEUED and self.ready
 
     @property
-    def places(self) -> set[str]:
+    def indexes(self) -> set[str]:
         """The sorted sets that must list the job."""
         if self.deleted:
             return set()

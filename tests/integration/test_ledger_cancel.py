@@ -20,7 +20,7 @@ def test_a_queued_job_is_canceled_and_its_ticket_finds_nothing(harness: LedgerHa
     assert record.status is JobStatus.CANCELED
     assert record.error is not None
     assert record.error.code is FailureCode.CANCELED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.kinds(job_id) == ["maskq.job.queued", "maskq.job.canceled"]
     assert (harness.ready(), harness.queued()) == ([], {"": 0})
     assert (harness.take(), harness.tickets()) == (None, 0)
@@ -31,7 +31,7 @@ def test_a_job_that_backs_off_is_canceled_and_never_sent(harness: LedgerHarness)
     job_id, token = harness.claimed_job()
     harness.release(job_id, token, delay_s=60)
     assert harness.cancel(job_id) is JobStatus.CANCELED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.record(job_id).not_before_ms is None
     assert harness.sweep() == NOTHING_SWEPT
 
@@ -48,7 +48,7 @@ def test_a_running_job_is_fenced_off_before_its_commit(harness: LedgerHarness) -
     assert harness.release(job_id, token) is ReleaseOutcome.LOST
     assert harness.renew({job_id: token}) == {token}
     assert harness.everything() == before
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.sweep() == NOTHING_SWEPT
 
 

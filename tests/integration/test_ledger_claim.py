@@ -43,7 +43,7 @@ def test_the_next_job_is_claimed_with_its_record(harness: LedgerHarness) -> None
     assert record.request.metadata == {"k": "v"}
     assert record.started_ms is not None
     assert before <= record.started_ms <= harness.now_ms()
-    assert harness.places(job_id) == {"leases", "deadlines"}
+    assert harness.indexes(job_id) == {"leases", "deadlines"}
     assert harness.score(job_id, "leases") == record.started_ms + LEASE_S * 1000
     assert harness.score(job_id, "deadlines") == record.started_ms + 50_000
     assert harness.kinds(job_id) == ["maskq.job.queued", "maskq.job.running"]
@@ -116,7 +116,7 @@ def test_a_job_that_backs_off_is_not_to_be_had_by_its_name_either(
     # When its time has come
     harness.backoff_passes(job_id)
     assert harness.claim(job_id)
-    assert harness.places(job_id) == {"leases", "deadlines"}
+    assert harness.indexes(job_id) == {"leases", "deadlines"}
     assert harness.record(job_id).not_before_ms is None
 
 
@@ -148,7 +148,7 @@ def test_a_job_past_its_queue_ttl_expires_at_the_claim_which_gets_the_next(
     assert record.status is JobStatus.EXPIRED
     assert record.error is not None
     assert record.error.code is FailureCode.EXPIRED
-    assert (record.attempt, harness.places(late)) == (0, {"ended"})
+    assert (record.attempt, harness.indexes(late)) == (0, {"ended"})
     assert harness.kinds(late) == ["maskq.job.queued", "maskq.job.expired"]
     assert harness.take() is None
 
@@ -231,14 +231,14 @@ def test_a_job_that_lost_a_worker_runs_only_alone(harness: LedgerHarness) -> Non
     # Then nothing was started, and the job waits for it, or for another should it die
     record = harness.record(job_id)
     assert (record.status, record.attempt) == (JobStatus.QUEUED, 1)
-    assert harness.places(job_id) == {"waiting", "deadlines"}
+    assert harness.indexes(job_id) == {"waiting", "deadlines"}
     waits = (harness.score(job_id, "waiting") or 0) - harness.now_ms()
     assert LEASE_S * 1000 < waits <= 2 * LEASE_S * 1000
     # When it asks for this one, alone
     assert harness.claim(job_id, exclusive=True)
     # Then
     assert harness.record(job_id).attempt == 2
-    assert harness.places(job_id) == {"leases", "deadlines"}
+    assert harness.indexes(job_id) == {"leases", "deadlines"}
     assert harness.queued() == {"": 0}
 
 
@@ -270,7 +270,7 @@ def test_a_worker_that_dies_before_it_is_alone_leaves_the_job_to_the_sweeper(
     # Then
     assert harness.sweep().sent == 1
     assert (harness.ready(), harness.tickets()) == ([job_id], 1)
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
 
 
 def test_a_job_made_room_for_may_be_canceled_or_taken_meanwhile(harness: LedgerHarness) -> None:

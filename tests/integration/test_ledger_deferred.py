@@ -26,7 +26,7 @@ def test_a_deferred_job_waits_without_a_ticket_and_then_runs(harness: LedgerHarn
     job_id = defer(harness)
     record = harness.record(job_id)
     assert (record.status, harness.tickets()) == (JobStatus.QUEUED, 0)
-    assert harness.places(job_id) == {"waiting", "deadlines"}
+    assert harness.indexes(job_id) == {"waiting", "deadlines"}
     assert harness.kinds(job_id) == ["maskq.job.queued"]
     # When sweeps come by too early, or a worker asks for it by name
     assert harness.settle().sent == 0
@@ -49,7 +49,7 @@ def test_the_time_in_the_queue_counts_from_when_it_may_run(harness: LedgerHarnes
     assert record.status is JobStatus.EXPIRED
     assert record.error
     assert record.error.code is FailureCode.EXPIRED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.queued() == {"": 0}
 
 
@@ -78,7 +78,7 @@ def test_what_has_expired_already_is_never_begun_and_its_caller_told(
 def test_a_deferred_job_is_canceled_like_any_other(harness: LedgerHarness) -> None:
     job_id = defer(harness)
     assert harness.cancel(job_id) is JobStatus.CANCELED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.queued() == {"": 0}
     assert harness.redis.llen(harness.prefix) == 1
 

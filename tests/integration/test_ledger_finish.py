@@ -17,7 +17,7 @@ def test_a_result_ends_the_job(harness: LedgerHarness) -> None:
     record = harness.record(job_id)
     assert (record.status, record.result, record.error) == (JobStatus.SUCCEEDED, RESULT, None)
     assert record.ended_ms is not None
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.kinds(job_id)[-1] == "maskq.job.succeeded"
 
 
@@ -26,7 +26,7 @@ def test_a_reason_ends_the_job(harness: LedgerHarness) -> None:
     assert harness.fail(job_id, token)
     record = harness.record(job_id)
     assert (record.status, record.result, record.error) == (JobStatus.FAILED, None, BROKEN)
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.kinds(job_id)[-1] == "maskq.job.failed"
 
 

@@ -396,7 +396,7 @@ class LedgerMachine(RuleBasedStateMachine):
         places = self._places()
         for job_id, job in self.jobs.items():
             raw, earlier = records[job_id], self.before.get(job_id)
-            assert places[job_id] == Counter(job.places)
+            assert places[job_id] == Counter(job.indexes)
             if job.deleted:
                 assert raw == {}
                 continue

@@ -29,7 +29,7 @@ def test_a_released_job_is_queued_with_a_fresh_ticket(
     assert (record.status, record.attempt) == (JobStatus.QUEUED, 1)
     assert record.charges == int(charged)
     assert (record.error, record.not_before_ms) == (AWAY, None)
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert harness.score(job_id, "deadlines") == float(deadline)
     assert harness.tickets() == 1
     assert harness.kinds(job_id)[-1] == "maskq.job.queued"
@@ -60,14 +60,14 @@ def test_a_delayed_job_waits_without_a_ticket_until_the_sweeper_sends_one(
     assert not_before is not None
     assert before + 60_000 <= not_before <= harness.now_ms() + 60_000
     assert harness.score(job_id, "waiting") == not_before
-    assert harness.places(job_id) == {"waiting", "deadlines"}
+    assert harness.indexes(job_id) == {"waiting", "deadlines"}
     assert (harness.take(), harness.try_claim().record) == (None, None)
     assert harness.sweep() == NOTHING_SWEPT
     # When
     harness.backoff_passes(job_id)
     # Then
     assert harness.sweep().sent == 1
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert harness.record(job_id).not_before_ms is None
     assert harness.tickets() == 1
     assert harness.sweep() == NOTHING_SWEPT
@@ -94,7 +94,7 @@ def test_the_last_charge_fails_the_job_with_its_reason(harness: LedgerHarness) -
     # Then
     record = harness.record(job_id)
     assert (record.status, record.charges, record.error) == (JobStatus.FAILED, 2, BROKEN)
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.tickets() == tickets
     assert harness.kinds(job_id)[-1] == "maskq.job.failed"
     assert harness.redis.pttl(harness.key("job", job_id)) > 0

@@ -37,7 +37,7 @@ def test_an_accepted_job_has_record_place_ticket_and_event(harness: LedgerHarnes
     assert record.request.metadata == {"k": "ü"}
     unset = (record.started_ms, record.ended_ms, record.batch_id, record.result, record.error)
     assert (*unset, record.tenant, record.retry_of) == (None,) * 7
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert harness.score(job_id, "deadlines") == record.created_ms + 100_000
     assert harness.score(job_id, "created") == record.created_ms
     assert harness.score(job_id, "ready", MODEL, "normal", "") == record.created_ms
@@ -248,10 +248,10 @@ def test_durations_beyond_reason_do_not_break_a_job(harness: LedgerHarness, seco
     limits = Limits(queue_ttl_s=seconds, run_timeout_s=seconds, retention_s=seconds)
     place = BatchMembership(batch_id="b-1", total=1)
     job_id = harness.submit(limits=limits, idempotency=KEY, batch=place)
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert harness.succeed(job_id, harness.claim(job_id), RESULT)
     assert harness.record(job_id).status is JobStatus.SUCCEEDED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
 
 
 def test_a_celery_caller_s_message_is_kept_for_the_answer(harness: LedgerHarness) -> None:

@@ -70,7 +70,7 @@ def test_a_job_that_died_in_company_is_queued_uncharged_to_run_alone(
     assert (record.status, record.attempt, record.charges) == (JobStatus.QUEUED, 1, 0)
     assert record.error is not None
     assert record.error.code is FailureCode.WORKER_LOST
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert harness.tickets() == 1
     assert harness.kinds(job_id)[-1] == "maskq.job.queued"
     assert harness.renew({job_id: token}) == {token}
@@ -105,7 +105,7 @@ def test_a_job_that_kills_every_worker_fails_after_max_attempts_alone(
     assert record.error is not None
     assert record.error.code is FailureCode.WORKER_LOST
     assert "attempt 3" in record.error.message
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.kinds(job_id).count("maskq.job.failed") == 1
 
 
@@ -131,7 +131,7 @@ def test_a_lease_of_a_job_without_record_is_dropped(harness: LedgerHarness) -> N
     harness.time_is_up(job_id)
     harness.redis.delete(harness.key("job", job_id))
     harness.sweep()
-    assert harness.places(job_id) == set()
+    assert harness.indexes(job_id) == set()
     assert harness.sweep() == NOTHING_SWEPT
 
 
@@ -200,7 +200,7 @@ def test_a_queued_job_past_its_ttl_expires(harness: LedgerHarness, backs_off: bo
     assert record.status is JobStatus.EXPIRED
     assert record.error is not None
     assert record.error.code is FailureCode.EXPIRED
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.kinds(job_id)[-1] == "maskq.job.expired"
     assert harness.redis.pttl(harness.key("job", job_id)) > 0
 
@@ -218,7 +218,7 @@ def test_a_running_job_past_its_timeout_fails_and_its_holder_is_fenced_off(
     assert record.status is JobStatus.FAILED
     assert record.error is not None
     assert record.error.code is FailureCode.TIMEOUT
-    assert harness.places(job_id) == {"ended"}
+    assert harness.indexes(job_id) == {"ended"}
     assert harness.renew({job_id: token}) == {token}
     assert not harness.succeed(job_id, token)
     assert not harness.fail(job_id, token)
@@ -294,7 +294,7 @@ def test_a_ticket_lost_from_an_empty_list_is_sent_again_after_the_grace_time(
     assert harness.sweep() == NOTHING_SWEPT
     harness.marks_age(1000)
     assert harness.sweep() == swept(sent_again=1)
-    assert harness.places(job_id) == {"ready", "deadlines"}
+    assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert (harness.tickets(), harness.take()) == (1, job_id)
 
 

@@ -243,7 +243,7 @@ def test_no_sweep_changes_what_has_ended(harness: LedgerHarness, state: str) -> 
     harness.settle()
     # Then
     assert (harness.raw(case.job_id), harness.events()) == (record, events)
-    assert harness.places(case.job_id) == {"ended"}
+    assert harness.indexes(case.job_id) == {"ended"}
 
 
 # --- sent twice ---------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_claim_answered_alone_sent_twice_names_the_same_job(
     before = harness.everything()
     assert harness.try_claim("t", job_id=wanted) == first
     assert harness.everything() == before
-    assert harness.places(case.job_id) == {"waiting", "deadlines"}
+    assert harness.indexes(case.job_id) == {"waiting", "deadlines"}
 
 
 def test_renew_sent_twice_answers_the_same(harness: LedgerHarness) -> None:

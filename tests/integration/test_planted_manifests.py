@@ -252,13 +252,13 @@ def test_what_maskq_did_not_write_stays(
         record = job.refresh()
         assert record.status is JobStatus.SUCCEEDED, record.error
         storage = client.session.layout.of(record)
-        for place in storage.places:
+        for place in storage.folders:
             for name in STRANGE:
                 client.objects.put(place / name, b"theirs", "text/plain")
         left_over = storage.file("a-dead-attempt-s", "mask.png")
         client.objects.put(left_over, b"left", "image/png")
         written = {
-            key for place in storage.places for key in keys_under(s3_server, place)
+            key for place in storage.folders for key in keys_under(s3_server, place)
             if storage.has(S3Uri(place.bucket, key))
         }  # fmt: skip
         assert len(written) >= 6
@@ -272,8 +272,8 @@ def test_what_maskq_did_not_write_stays(
             Retention(bench.ledger, bench.store, bench.prefix, layout).remove_due()
             assert bench.ledger.redis.zcard(f"{bench.prefix}:{way}") == 0
         # Then theirs stay
-        found = {key for place in storage.places for key in keys_under(s3_server, place)}
-        theirs = {(place / name).key for place in storage.places for name in STRANGE}
+        found = {key for place in storage.folders for key in keys_under(s3_server, place)}
+        theirs = {(place / name).key for place in storage.folders for name in STRANGE}
         assert found - theirs == (written - {left_over.key} if way == "orphans" else set())
         assert theirs <= found
 

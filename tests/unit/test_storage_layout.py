@@ -51,7 +51,7 @@ def test_whatever_maskq_writes_for_a_job_is_known_again(job: JobStorage) -> None
     ],
 )  # fmt: skip
 def test_other_names_in_its_folder_are_not_its_own(job: JobStorage, name: str) -> None:
-    assert not any(job.has(S3Uri(at.bucket, f"{at.key}/{name}")) for at in job.places)
+    assert not any(job.has(S3Uri(at.bucket, f"{at.key}/{name}")) for at in job.folders)
 
 
 def test_nor_are_objects_of_other_jobs_and_places() -> None:
@@ -69,7 +69,7 @@ def test_nor_are_objects_of_other_jobs_and_places() -> None:
 def test_an_id_from_outside_is_no_part_of_a_path(task_id: str) -> None:
     assert not is_own_id(task_id)
     job = LAYOUT.job(task_id, output_prefix="s3://photos/out")
-    for place in (job.upload, job.manifest, *job.places):
+    for place in (job.upload, job.manifest, *job.folders):
         below = place.key.removeprefix("maskq/").removeprefix("out/").split("/")
         assert is_own_id(below[0])
 

@@ -62,7 +62,7 @@ class Objects:
 
     def delete_of(self, job: JobStorage) -> None:
         """Delete what maskq wrote for a job: objects of other names in its folders stay."""
-        for place in job.places:
+        for place in job.folders:
             try:
                 listed = self.list_under(place)
             except StoreRefused as error:

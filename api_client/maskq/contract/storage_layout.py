@@ -152,13 +152,13 @@ class JobStorage:
         return self.outputs / token / name
 
     @cached_property
-    def places(self) -> tuple[S3Uri, ...]:
+    def folders(self) -> tuple[S3Uri, ...]:
         """The folders that may hold objects of the job."""
         return tuple(dict.fromkeys((self._at_home, self._without_tenant, self.outputs)))
 
     def has(self, found: S3Uri) -> bool:
         """Whether an object has a name that maskq writes for this job."""
-        for place in self.places:
+        for place in self.folders:
             names = _WORKERS_NAME if place not in self._upload_folders else _ANY_NAME
             below = _below(place, found)
             if below is not None and names.fullmatch(below):

@@ -55,7 +55,7 @@ class Retention:
         for due in self._all(calls.due_outputs):
             job = self._storage(due)
             with self._noting(calls.outputs_removed(self._prefix, due)):
-                for place in job.places:
+                for place in job.folders:
                     for found in self._store.list_of(place, job):
                         self._store.delete(found, job=job)
         for due in self._all(calls.due_orphans):
@@ -100,7 +100,7 @@ class Retention:
         kept = [S3Uri.parse(uri) for output, uri in named.items() if job.is_output(output, uri)]
         # Of the job as a whole: the upload and, with a result, the commit.
         names = {INPUT} if record and not result else {INPUT, MANIFEST}
-        for place in job.places:
+        for place in job.folders:
             outside = {place / name for name in names}
             for found in self._store.list_of(place, job):
                 if found not in outside and not any(_is_of(found, one) for one in kept):
