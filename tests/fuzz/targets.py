@@ -48,7 +48,7 @@ def request(data: bytes) -> None:
     if not asked.incomplete and not asked.private().image_uri:
         again = SegmentRequest.model_validate_json(stored)
         assert again.wire() == stored
-    assert "?" not in asked.shown().image_uri.partition("?…")[0] or asked.image_uri.startswith(
+    assert "?" not in asked.redacted().image_uri.partition("?…")[0] or asked.image_uri.startswith(
         "s3:"
     )
 

@@ -106,7 +106,7 @@ def test_a_result_that_the_job_can_have_made_is_believed(job: JobStorage) -> Non
     )
     places = {output.value: str(job.output(TOKEN, output)) for output in Output}
     assert job.refusal(result(**places | {"mask": f"{MASK_URL}?…"}), request) == ""
-    assert job.refusal(result(**places | {"mask": f"{MASK_URL}?…"}), request.shown()) == ""
+    assert job.refusal(result(**places | {"mask": f"{MASK_URL}?…"}), request.redacted()) == ""
 
 
 GOOD = str(JOBS["tenant"].output(TOKEN, Output.MASK))

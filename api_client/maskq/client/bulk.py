@@ -16,7 +16,7 @@ from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, OutageTolerance, QueueFullBackoff, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Uri, is_url, shown
+from maskq.contract.locations import S3Uri, is_url, redact
 from maskq.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -66,8 +66,8 @@ def name_of(image: ImageSource) -> str:
 
     Of a URL that holds a secret (a query, a password) the part without it, and a digest of the whole.
     """
-    if isinstance(image, str) and is_url(image) and without_secrets(shown(image)) != image:
-        return without_secrets(shown(image)) + _digest(image.encode(errors="surrogateescape"))[:16]
+    if isinstance(image, str) and is_url(image) and without_secrets(redact(image)) != image:
+        return without_secrets(redact(image)) + _digest(image.encode(errors="surrogateescape"))[:16]
     if isinstance(image, str | Path):
         return str(image)
     return f"sha256:{_digest(read_image(image)[0])}"

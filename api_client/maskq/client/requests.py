@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.locations import S3Uri, shown
+from maskq.contract.locations import S3Uri, redact
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
@@ -89,7 +89,7 @@ class Requests:
 
     def options(self) -> dict[str, Any]:
         """What was asked for beside the image, as plain JSON values, without defaults."""
-        return self._any.shown().model_dump(
+        return self._any.redacted().model_dump(
             mode="json", exclude={"image_uri"}, exclude_defaults=True
         )
 
@@ -104,7 +104,7 @@ def _checked(fields: Mapping[str, object]) -> SegmentRequest:
 
 def shown_place(image_uri: str) -> str:
     """Without the secret of a presigned URL."""
-    return image_uri if image_uri.startswith("s3://") else shown(image_uri)
+    return image_uri if image_uri.startswith("s3://") else redact(image_uri)
 
 
 def check_webhook(url: str) -> None:
@@ -123,7 +123,7 @@ def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> st
 def _rest(request: SegmentRequest) -> str:
     # Without the secrets of presigned URLs: signed anew, they name the same object. Without defaults:
     # a field that a later version adds does not make an old key a conflict.
-    return request.shown().model_dump_json(exclude={"image_uri"}, exclude_defaults=True)
+    return request.redacted().model_dump_json(exclude={"image_uri"}, exclude_defaults=True)
 
 
 def _digest(upload: tuple[bytes, str] | None, place: str, rest: str) -> str:

@@ -35,7 +35,7 @@ from maskq.contract.locations import (
     S3Uri,
     http_url,
     is_url,
-    shown,
+    redact,
 )
 from maskq.contract.models import ModelName
 from maskq.contract.webhooks import ENDS, WebhookEvents, WebhookUrl
@@ -193,15 +193,15 @@ class SegmentRequest(BaseModel):
             )
         return self
 
-    def shown(self) -> SegmentRequest:
+    def redacted(self) -> SegmentRequest:
         """As it may stand in a record: presigned URLs without what makes them work."""
-        urls = {output: shown(url) for output, url in self.output_urls.items()}
-        image_uri = shown(self.image_uri) if is_url(self.image_uri) else self.image_uri
+        urls = {output: redact(url) for output, url in self.output_urls.items()}
+        image_uri = redact(self.image_uri) if is_url(self.image_uri) else self.image_uri
         return self.model_copy(update={"image_uri": image_uri, "output_urls": urls})
 
     def wire(self) -> str:
         """What the record keeps, as JSON, without what was left at its default."""
-        return self.shown().model_dump_json(exclude_defaults=True)
+        return self.redacted().model_dump_json(exclude_defaults=True)
 
     @property
     def incomplete(self) -> bool:
@@ -210,7 +210,7 @@ class SegmentRequest(BaseModel):
 
     def private(self) -> PrivateUrls:
         """What `wire` leaves out."""
-        plain = self.shown()
+        plain = self.redacted()
         whole = self.image_uri if self.image_uri != plain.image_uri else ""
         urls = {o.value: u for o, u in self.output_urls.items() if u != plain.output_urls[o]}
         return PrivateUrls(image_uri=whole, output_urls=urls)
@@ -241,7 +241,7 @@ class JobResult(BaseModel):
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
     dtype: str | None = None  # that the model computed in: float32, float16, bfloat16 or int8
-    # s3:// places, or URLs as `shown`; that of `binary` is a prefix and ends in '/'
+    # s3:// URIs, or redacted URLs; that of `binary` is a prefix and ends in '/'
     outputs: dict[Output, str] = Field(default_factory=dict)
     labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
     stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first

@@ -26,7 +26,7 @@ from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
-from maskq.contract.locations import S3Uri, shown
+from maskq.contract.locations import S3Uri, redact
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
@@ -184,7 +184,7 @@ class JobStorage:
         tokens = set()
         for output, uri in result.outputs.items():
             if url := request.output_urls.get(output):
-                if uri != shown(url):
+                if uri != redact(url):
                     return f"its {output.value} is not at the URL that the job's caller gave"
                 continue
             token = self._token_of(output, uri)

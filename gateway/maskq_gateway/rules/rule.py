@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from maskq.contract import Output, Priority, SegmentRequest
 from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, shown
+from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, redact
 from maskq.contract.storage_layout import is_output
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import ENDS, WebhookEvents
@@ -83,7 +83,7 @@ class Rule(BaseModel):
     def public(self) -> dict[str, Any]:
         """As plain JSON values, without what is not set; a webhook's query may hold a secret."""
         told = self.model_dump(mode="json", exclude_none=True)
-        return told | ({"webhook": shown(self.webhook)} if self.webhook else {})
+        return told | ({"webhook": redact(self.webhook)} if self.webhook else {})
 
     def watched(self) -> loop_guard.Watched:
         return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)

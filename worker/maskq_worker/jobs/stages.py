@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats, Manifest
-from maskq.contract.locations import PrivateUrls, S3Uri, is_url, shown
+from maskq.contract.locations import PrivateUrls, S3Uri, is_url, redact
 from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, JobStorage
 from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
@@ -196,7 +196,7 @@ class Stages:
             plain = request.output_urls.get(artifact.output, "")
             if url := urls.output_urls.get(artifact.output, plain):
                 self._presigned.put(url, artifact.body, artifact.content_type)
-                places[artifact.output] = shown(url)
+                places[artifact.output] = redact(url)
                 continue
             at = job.file(held.token, artifact.filename)
             held.written.append(at)
@@ -344,7 +344,7 @@ class ForeignManifest(PermanentError):
 
 def _source(record: JobRecord, stored: StoredObject) -> outputs.Source:
     """The image's file name is the last part of its place; the job's id where that says nothing."""
-    uri = record.request.shown().image_uri
+    uri = record.request.redacted().image_uri
     path = unquote(urlsplit(uri).path) if is_url(uri) else uri
     folder, _, name = path.rpartition("/")
     uploaded = folder.endswith(f"/{record.id}")  # by a client, which calls every image the same

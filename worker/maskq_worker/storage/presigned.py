@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from maskq import safe_http
 from maskq.contract import FailureCode
-from maskq.contract.locations import shown
+from maskq.contract.locations import redact
 from maskq.s3.errors import StoreError
 from maskq.safe_http import Answer, Refused, Target, TooLong, Unreachable
 from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, host_of

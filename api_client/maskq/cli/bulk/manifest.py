@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from maskq.contract import FailureCode, JobRecord
 from maskq.contract.ids import new_id
-from maskq.contract.locations import shown
+from maskq.contract.locations import redact
 from maskq.errors import InvalidRequest, MaskqError
 
 _FORMAT = 1
@@ -37,7 +37,7 @@ def default_path(sources: Sequence[str]) -> Path:
     if first == "-":
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     elif "://" in first:
-        name = shown(first.partition("://")[2])
+        name = redact(first.partition("://")[2])
     else:
         name = Path(first).resolve().name
     words = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:100]

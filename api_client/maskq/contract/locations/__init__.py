@@ -73,7 +73,7 @@ def http_url(url: str) -> str:
 HIDDEN: Final = "?…"
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """A URL as it may stand in records, events and logs: a presigned one's query is its secret."""
     plain, question, _ = url.partition("?")
     return plain + HIDDEN if question else url
