@@ -60,7 +60,7 @@ class Presigned:
                 size = f"{error.size} bytes" if error.size else "more"
                 raise PermanentError(
                     FailureCode.IMAGE_TOO_LARGE,
-                    f"{shown(url)} has {size}; this worker takes {max_bytes} "
+                    f"{redact(url)} has {size}; this worker takes {max_bytes} "
                     f"(MASKQ_MAX_IMAGE_BYTES)",
                 ) from None
         if answer.status != 200:
@@ -99,19 +99,19 @@ class Presigned:
                     yield use, call
                 except Unreachable as error:
                     reason = str(error).replace(url.partition("?")[2] or url, "…")
-                    raise outage(f"{shown(url)} could not be reached: {reason}") from None
+                    raise outage(f"{redact(url)} could not be reached: {reason}") from None
         except Refused as error:
-            message = f"{shown(url)} is not called: {error}"
+            message = f"{redact(url)} is not called: {error}"
             raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
         except StoreError as error:
             raise TransientError(error.code, str(error)) from None
         except (CircuitOpen, Busy) as error:  # nobody was asked, so the job is not charged
-            message = f"{shown(url)} is not called now: {error}"
+            message = f"{redact(url)} is not called now: {error}"
             raise StoreAway(FailureCode.STORE_UNAVAILABLE, message, retry_s=error.retry_s) from None
 
 
 def _failure(url: str, answer: Answer) -> PermanentError | TransientError:
-    said = f"{shown(url)} answered {answer.status}"
+    said = f"{redact(url)} answered {answer.status}"
     if answer.status in _GONE:
         return PermanentError(FailureCode.NOT_FOUND, f"{said}: there is nothing")
     if answer.status in _DENIED:
