@@ -74,7 +74,7 @@ def _url_without_secrets(found: re.Match[str]) -> str:
     return f"://{place}"
 
 
-def shown(value: object) -> str:
+def one_line(value: object) -> str:
     """One line that may be printed or logged, whatever the value's text holds."""
     return printable(without_secrets(str(value)))
 
@@ -85,7 +85,7 @@ def shown(value: object) -> str:
 def print_lines(*values: object) -> None:
     """Print each value on a line of its own, on stdout."""
     for value in values:
-        print(shown(value), flush=True)  # noqa: T201
+        print(one_line(value), flush=True)  # noqa: T201
 
 
 def print_json(document: object) -> None:
@@ -95,12 +95,12 @@ def print_json(document: object) -> None:
 
 def print_error(value: object, *, to: TextIO | None = None) -> None:
     """Print one line on stderr (`to`: elsewhere)."""
-    print(shown(value), file=to or sys.stderr, flush=True)
+    print(one_line(value), file=to or sys.stderr, flush=True)
 
 
 def overwrite_line(value: object = "", *, to: TextIO | None = None) -> None:
     """Replace the line that the terminal's cursor stands on."""
-    print(f"\r\x1b[K{shown(value)}", end="", file=to or sys.stderr, flush=True)
+    print(f"\r\x1b[K{one_line(value)}", end="", file=to or sys.stderr, flush=True)
 
 
 # --- logs and tracebacks ------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class LogFormatter(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return shown(super().formatMessage(record))
+        return one_line(super().formatMessage(record))
 
     def formatException(self, ei: _SysExcInfoType) -> str:
         return indented(super().formatException(ei))
@@ -128,7 +128,7 @@ class LogFormatter(logging.Formatter):
 
 def indented(text: str) -> str:
     """Several lines as they may be printed or logged, each indented."""
-    return "\n".join(_INDENT + shown(line) for line in text.splitlines())
+    return "\n".join(_INDENT + one_line(line) for line in text.splitlines())
 
 
 def log_to_stderr(level: str) -> None:

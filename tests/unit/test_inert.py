@@ -17,12 +17,12 @@ from maskq.contract import FailureCode, JobFailure
 from maskq.errors import InvalidRequest, StoreUnavailable
 from maskq.inert import (
     LogFormatter,
+    one_line,
     overwrite_line,
     print_error,
     print_json,
     print_lines,
     printable,
-    shown,
     without_secrets,
 )
 from maskq.s3.errors import StoreError
@@ -33,7 +33,7 @@ from maskq_worker.errors import PermanentError
 
 def test_what_can_be_read_stays_as_it_is() -> None:
     for text in ("ünï/💥.jpg", "s3://photos/a b@2x.png", "工程/写真.jpg", r"C:\x1b", ""):
-        assert shown(text) == text
+        assert one_line(text) == text
 
 
 def test_what_cannot_be_seen_is_escaped() -> None:
@@ -45,8 +45,8 @@ def test_what_cannot_be_seen_is_escaped() -> None:
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_any_text_is_one_printable_line(text: str) -> None:
-    assert shown(text).isprintable()
-    assert shown(shown(text)) == shown(text)
+    assert one_line(text).isprintable()
+    assert one_line(one_line(text)) == one_line(text)
 
 
 # --- secrets ------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_secrets_of_urls_are_hidden(text: str, expected: str) -> None:
 def test_a_password_is_hidden_whatever_it_holds(
     scheme: str, user: str, before: str, after: str, around: str
 ) -> None:
-    said = shown(around.format(f"{scheme}://{user}:{before}{SECRET}{after}@host:1/a"))
+    said = one_line(around.format(f"{scheme}://{user}:{before}{SECRET}{after}@host:1/a"))
     assert SECRET not in said
 
 
