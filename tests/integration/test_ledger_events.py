@@ -59,7 +59,7 @@ def test_an_event_has_the_fields_of_cloudevents(harness: LedgerHarness) -> None:
     assert event == {
         "specversion": "1.0",
         "id": f"{job_id}:queued:0",
-        "source": f"maskq/{desk.prefix}",
+        "source": f"maskq/{harness.prefix}",
         "type": "maskq.job.queued",
         "subject": job_id,
         "datacontenttype": "application/json",

@@ -85,9 +85,9 @@ def says_nothing(value: object) -> bool:
 def test_the_scripts_ticket_is_laid_out_like_celery_s(harness: LedgerHarness, app: Celery) -> None:
     # Given
     harness.submit()
-    app.send_task(keys.TASK_RUN, args=[MODEL], queue=f"{desk.queue}.other", ignore_result=True)
+    app.send_task(keys.TASK_RUN, args=[MODEL], queue=f"{harness.queue}.other", ignore_result=True)
     # When
-    ours, theirs = raw(harness, harness.queue), raw(harness, f"{desk.queue}.other")
+    ours, theirs = raw(harness, harness.queue), raw(harness, f"{harness.queue}.other")
     # Then
     assert set(ours) == set(theirs)
     inner = {"body", "headers", "properties"}
@@ -108,7 +108,7 @@ def test_the_scripts_ticket_is_laid_out_like_celery_s(harness: LedgerHarness, ap
 
 def test_kombu_decodes_both_to_the_same(harness: LedgerHarness, app: Celery) -> None:
     harness.submit()
-    other = f"{desk.queue}.other"
+    other = f"{harness.queue}.other"
     app.send_task(keys.TASK_RUN, args=[MODEL], queue=other, ignore_result=True)
     ours, theirs = receive(app, harness.queue), receive(app, other)
     *call, follows = ours.decode()
@@ -132,7 +132,7 @@ def test_a_celery_worker_makes_the_same_request_of_both(
         return without(dict(self.request.__dict__), OWN | OWN_PROPERTIES | ELSEWHERE)
 
     harness.submit()
-    other = f"{desk.queue}.other"
+    other = f"{harness.queue}.other"
     app.send_task(keys.TASK_RUN, args=[MODEL], queue=other, ignore_result=True)
     # When each is run as a worker runs it
     trace = build_tracer(run.name, run, app=app)
@@ -282,8 +282,8 @@ def test_what_follows_is_sent_when_the_answer_is_given(harness: LedgerHarness, a
     # Given
     app.conf.result_backend = "cache+memory://"
     first = app.signature(keys.TASK_SEGMENT, args=[REQUEST], queue=harness.prefix)
-    then = app.signature("then", args=[1], queue=f"{desk.prefix}.then")
-    also = app.signature("also", queue=f"{desk.prefix}.also")
+    then = app.signature("then", args=[1], queue=f"{harness.prefix}.then")
+    also = app.signature("also", queue=f"{harness.prefix}.also")
     chain(first.set(link=also), then).apply_async()
 
     @app.task(name=keys.TASK_SEGMENT, bind=True, shared=False)
@@ -299,8 +299,8 @@ def test_what_follows_is_sent_when_the_answer_is_given(harness: LedgerHarness, a
     trace = build_tracer(segment.name, segment, app=app)
     trace(answer.id, answer.args, answer.kwargs, unpacked(answer))
     # Then
-    assert receive(app, f"{desk.prefix}.then").decode()[0] == [{"job_id": job_id}, 1]
-    assert receive(app, f"{desk.prefix}.also").decode()[0] == [{"job_id": job_id}]
+    assert receive(app, f"{harness.prefix}.then").decode()[0] == [{"job_id": job_id}, 1]
+    assert receive(app, f"{harness.prefix}.also").decode()[0] == [{"job_id": job_id}]
 
 
 def test_a_caller_s_answer_has_a_fresh_tag_each_time(harness: LedgerHarness) -> None:

@@ -32,7 +32,7 @@ from maskq_worker.jobs.presence import Presence
 from maskq_worker.jobs.retention import Retention
 from maskq_worker.jobs.runner import Pipeline
 from maskq_worker.jobs.watchdog import Watchdog, end_process
-from maskq_worker.model import ModelInput, Scored, Segmenter, load_segmenter
+from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.model.checkpoint.folder import served_name
 from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
@@ -90,7 +90,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
             self._decoder = decoder.result()
-        self._batcher: MicroBatcher[ModelInput, Scored] = MicroBatcher(
+        self._batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
             self._segmenter.launch,
             max_batch_size=worker.app.capacity.max_batch_size,
             name="maskq-model",

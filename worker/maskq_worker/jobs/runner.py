@@ -25,7 +25,7 @@ from maskq_worker.storage.object_store import ObjectStore
 if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
     from maskq_worker.decoding import Decoder
-    from maskq_worker.model import ModelInput, Scored, Segmenter
+    from maskq_worker.model import ModelInput, PendingOutput, Segmenter
     from maskq_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Pipeline:
         store: ObjectStore,
         decoder: Decoder,
         segmenter: Segmenter,
-        batcher: MicroBatcher[ModelInput, Scored],
+        batcher: MicroBatcher[ModelInput, PendingOutput],
         leases: Leases,
         owner: str,
     ) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
     from maskq_worker.decoding import Decoder
     from maskq_worker.imaging import Decoded
-    from maskq_worker.model import ModelInput, ModelOutput, Scored, Segmenter
+    from maskq_worker.model import ModelInput, ModelOutput, PendingOutput, Segmenter
     from maskq_worker.model.views import Views
     from maskq_worker.settings import WorkerSettings
 
@@ -49,7 +49,7 @@ class Stages:
         store: ObjectStore,
         decoder: Decoder,
         segmenter: Segmenter,
-        batcher: MicroBatcher[ModelInput, Scored],
+        batcher: MicroBatcher[ModelInput, PendingOutput],
     ) -> None:
         self._settings = settings
         self._layout = settings.layout

@@ -76,7 +76,7 @@ class Interpolation:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainTaps:
+class PlainInterpolation:
     """The same in numpy's arrays, in the memory of the CPU."""
 
     first: NDArray[np.int64]
@@ -84,9 +84,9 @@ class PlainTaps:
     first_weight: NDArray[np.float32]
     second_weight: NDArray[np.float32]
 
-    def at(self, some: slice) -> PlainTaps:
+    def at(self, some: slice) -> PlainInterpolation:
         """Those of some output positions."""
-        return PlainTaps(
+        return PlainInterpolation(
             self.first[some], self.second[some], self.first_weight[some], self.second_weight[some]
         )
 
@@ -102,10 +102,10 @@ class PlainTaps:
 
 
 @lru_cache(maxsize=32)
-def plain_interpolation(source: int, target: int) -> PlainTaps:
-    """Kept: images of one size follow one another, and `Interpolation.of` takes longer than a small mask."""
+def plain_interpolation(source: int, target: int) -> PlainInterpolation:
+    """Cached: many images share a size, and `Interpolation.of` takes longer than a small mask."""
     interpolation = Interpolation.of(source, target, torch.device("cpu"))
-    return PlainTaps(
+    return PlainInterpolation(
         interpolation.first.numpy(),
         interpolation.second.numpy(),
         interpolation.first_weight.numpy(),

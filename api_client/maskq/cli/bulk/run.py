@@ -21,7 +21,7 @@ from maskq.client.client import Client
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Options, Requests
-from maskq.client.sending import Patience
+from maskq.client.sending import OutageTolerance
 from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
@@ -107,7 +107,7 @@ class _Run:
         self._asked = asked
         self._goes_on = bool(manifest.jobs)
         self._endings = CompletionCursor(client.key_prefix, manifest.run_id)
-        self._patience = Patience()
+        self._outage_tolerance = OutageTolerance()
         self._looked = time.monotonic()
         self._images = 0
         self._had_a_job = 0
@@ -220,11 +220,11 @@ class _Run:
         try:
             answer: T = self._client.session.drive(flow())
         except StoreUnavailable as error:
-            if self._patience.ends_with(error):
+            if self._outage_tolerance.ends_with(error):
                 raise
             time.sleep(_OUTAGE_PAUSE_S)
             return None
-        self._patience.answered()
+        self._outage_tolerance.answered()
         return answer
 
     def _note(self, ended: Mapping[str, Any]) -> None:

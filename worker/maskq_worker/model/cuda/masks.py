@@ -99,7 +99,7 @@ class Masks:
     def __call__(
         self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
     ) -> DeviceMask:
-        """As `TritonMaskKernel`. What torch draws in bands is there when this returns, in the machine's memory."""
+        """As `TritonMaskKernel`. A mask that torch computes in bands is in host memory on return."""
         if self._fused is not None and max(scores.numel(), size[0] * size[1]) < _INDEXED:
             try:
                 return self._fused(scores, size, confidence=confidence)
