@@ -1,6 +1,6 @@
 """Prints the public surface, a fact a line: names, commands, settings, exit codes, events, JSON keys.
 
-.venv/bin/python tests/public_surface.py > tests/unit/public_surface.txt
+.venv/bin/python tests/public_surface.py > tests/unit/client/public_surface.txt
 """
 
 from __future__ import annotations

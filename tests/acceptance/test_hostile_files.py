@@ -8,7 +8,7 @@ import random
 import pytest
 from images.hostile import SIZE, canvases, good_files, mutated
 from support.process_tree import command_of, descendants
-from unit.test_odd_files import NO_IMAGES
+from unit.imaging.test_odd_files import NO_IMAGES
 
 from maskq import Client, FailureCode, JobStatus
 from maskq_standalone.stack import Stack

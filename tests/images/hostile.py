@@ -12,7 +12,7 @@ import pillow_heif
 from images.drawn import chunk, page, png, tiff
 from images.variants import ALL, GRAY, RGB, saved
 from PIL import Image
-from unit.test_odd_files import NO_IMAGES, bombs
+from unit.imaging.test_odd_files import NO_IMAGES, bombs
 
 pillow_heif.register_heif_opener()  # here also for writing
 

@@ -3,8 +3,8 @@
 A ticket says 'run the next job of this model'; it names no job. The scripts LPUSH it in the same
 transaction that queues a job, so a crash cannot separate the two, and a client needs neither Celery
 nor kombu. The messages have the layout that kombu's Redis transport writes: message protocol 2, a
-JSON body, `body_encoding: utf-8` instead of base64. tests/integration/test_message.py compares them
-with what Celery's own producer writes.
+JSON body, `body_encoding: utf-8` instead of base64. tests/integration/ledger/test_message.py compares
+them with what Celery's own producer writes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The transitions as Lua scripts: `common.lua` in front of each, loaded from beside this file."""
+"""The transitions as Lua scripts: `common.lua` in front of each, loaded from the folder lua."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-_HERE = Path(__file__).parent
+_SCRIPTS = Path(__file__).parent / "lua"
 # At its memory limit Redis refuses scripts unless they say otherwise. Only a new job may be refused:
 # what runs must be able to end, and what ended to be seen.
 _ALLOWED_WHEN_FULL = "#!lua flags=allow-oom\n"
@@ -26,5 +26,5 @@ def script(name: str) -> Script:
     head = _REFUSED_WHEN_FULL if name == "submit" else _ALLOWED_WHEN_FULL
     # One line each between the parts would shift line numbers in Redis' error messages: none is added.
     parts = ("common.lua", f"{name}.lua")
-    text = head + "".join((_HERE / part).read_text(encoding="utf-8") for part in parts)
+    text = head + "".join((_SCRIPTS / part).read_text(encoding="utf-8") for part in parts)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
