@@ -148,7 +148,7 @@ KNOWN = set(Settings.model_fields) | {
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
     "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url",
-    "cors_origins",
+    "cors_origins", "gateway_tls_certificate", "gateway_tls_key", "gateway_root_path", "trusted_proxies",
     "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
     "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
     "env_role",

@@ -12,17 +12,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from maskq import AsyncClient, Client
+from maskq import Client
 from maskq.errors import InvalidRequest
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
-from maskq_gateway import problems
-from maskq_gateway.api import add_api
-from maskq_gateway.app import add_triggers
+from maskq_gateway.asgi import application
 from maskq_gateway.heartbeat import Heartbeat
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
-from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
 
 _LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
@@ -46,7 +43,8 @@ class _Server(uvicorn.Server):
         for bound in sockets or ():
             host, port = bound.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print_error(f"listening on http://{shown}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            print_error(f"listening on {scheme}://{shown}:{port}")
         if self.started:
             self._beat.alive()
 
@@ -59,28 +57,43 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = application(settings, client, rules)
+        with starting():  # a certificate that cannot be used
+            config = _config(app, settings)
         with _bound(host, port) as bound, Heartbeat(settings.health_file) as beat:
             # uvicorn raises again the signal that ended it, for whom it was before.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config_of(app, settings.gateway_max_upload_bytes), beat).run(sockets=[bound])
+            _Server(config, beat).run(sockets=[bound])
 
 
-def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:
-    """The API, the page, and the route for notifications where there are rules for them.
+def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
+    """How the settings say that the application is served. Raises InvalidRequest."""
+    settings.refuse_half_of_tls()
+    config = config_of(
+        app,
+        settings.gateway_max_upload_bytes,
+        root_path=settings.gateway_root_path,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=sorted(settings.trusted_proxies),
+        ssl_certfile=settings.gateway_tls_certificate,
+        ssl_keyfile=settings.gateway_tls_key,
+    )
+    try:
+        config.load()
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise InvalidRequest(
+            f"the certificate {settings.gateway_tls_certificate} with the key"
+            f" {settings.gateway_tls_key} cannot be used: {error}"
+        ) from None
+    return config
 
-    client: of the notifications; the API connects by itself. Raises InvalidRequest.
+
+def config_of(app: Any, max_upload_bytes: int = 0, **more: Any) -> uvicorn.Config:
+    """How an application is served.
+
+    Args:
+        max_upload_bytes: of an image within a request.
+        more: further arguments of uvicorn.Config.
     """
-    app = FastAPI(title="maskq", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    problems.handle(app)
-    add_api(app, settings, AsyncClient(settings))
-    add_page(app)
-    if rules or settings.trigger_rules:
-        add_triggers(app, settings, client, settings.rules(rules))
-    return app
-
-
-def config_of(app: Any, max_upload_bytes: int = 0) -> uvicorn.Config:
-    """How an application is served. max_upload_bytes: of an image within a request."""
     message_bytes = max_upload_bytes + MESSAGE_BYTES
     return uvicorn.Config(
         app,
@@ -92,6 +105,7 @@ def config_of(app: Any, max_upload_bytes: int = 0) -> uvicorn.Config:
         lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        **more,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,13 +34,28 @@ class GatewaySettings(Settings):
     s3_public_endpoint_url: str | None = None  # how callers reach the store; None: as we do
     # Web pages that may call the API, as browsers name them: https://example.com, comma-separated.
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
+    # HTTPS by the gateway itself: PEM files of the certificate chain and of its private key.
+    gateway_tls_certificate: Path | None = None
+    gateway_tls_key: Path | None = None
+    # Reverse proxies whose X-Forwarded-For and -Proto headers are trusted: comma-separated addresses
+    # and networks (10.0.0.0/8).
+    trusted_proxies: Annotated[frozenset[str], NoDecode] = frozenset()
+    # The path below which a reverse proxy serves the gateway, and which it strips: /masks.
+    gateway_root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     health_file: Path | None = None  # touched every second while the process is well
 
-    @field_validator("trigger_sns_topics", "cors_origins", mode="before")
+    @field_validator("trigger_sns_topics", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: frozenset[str]) -> frozenset[str]:
+        for one in value:
+            ipaddress.ip_network(one)  # its ValueError names what is wrong
+        return value
 
     @field_validator("trigger_tokens")
     @classmethod
@@ -54,6 +70,13 @@ class GatewaySettings(Settings):
     @property
     def tokens(self) -> tuple[str, ...]:
         return tuple(_parts(self.trigger_tokens.get_secret_value()))
+
+    def refuse_half_of_tls(self) -> None:
+        """Raise InvalidRequest for a certificate without its key, or a key without its certificate."""
+        if (self.gateway_tls_certificate is None) != (self.gateway_tls_key is None):
+            raise InvalidRequest(
+                "set both MASKQ_GATEWAY_TLS_CERTIFICATE and MASKQ_GATEWAY_TLS_KEY, or neither"
+            )
 
     def rules(self, path: Path | None = None) -> Rules:
         """The rules of `path`, or of MASKQ_TRIGGER_RULES. Raises InvalidRequest."""

@@ -15,7 +15,7 @@ from PIL import Image
 from support.http_api import Api, serving
 
 from maskq import Client
-from maskq_gateway.server import application
+from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
 from maskq_worker.model import Segmenter
 
