@@ -1,0 +1,73 @@
+"""Every page: its links lead somewhere, and its code is run by a test or marked as shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.pages import ROOT, SHOWN, blocks
+
+PAGES = [
+    "README.md", "CONTRIBUTING.md", "SECURITY.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
+]  # fmt: skip
+# Pages whose blocks run, and the test that runs them.
+RUN = {
+    "README.md": "test_readme.py",
+    "docs/http.md": "test_http_docs.py",
+    "docs/masks.md": "test_masks_page.py",
+    **dict.fromkeys(
+        [
+            f"docs/{name}.md"
+            for name in ("python", "bulk", "webhooks-and-events", "checkpoints", "celery")
+        ],
+        "test_guides.py",
+    ),
+}
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def links(page: str) -> Iterator[str]:
+    text = _CODE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    yield from (one for one in _LINK.findall(text) if not one.startswith("http"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_page_lead_to_files_and_headings(page: str) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_of_page_is_run_or_marked_as_shown(page: str) -> None:
+    code = [one for one in blocks(page) if one.language in ("python", "sh")]
+    left = [one.text for one in code if one.kind != SHOWN]
+    assert not left or page in RUN
+
+
+@pytest.mark.parametrize(("page", "test"), RUN.items())
+def test_page_is_run_by_the_test_that_names_it(page: str, test: str) -> None:
+    (path,) = (ROOT / "tests").rglob(test)
+    assert Path(page).name in path.read_text(encoding="utf-8")
+
+
+def test_index_names_every_page() -> None:
+    index = {link.partition("#")[0] for link in links("docs/README.md")}
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
+    of_folders = {page for page in pages if page.startswith("decisions/")}
+    assert pages - of_folders - index == {"README.md"}
