@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from support.pages import ROOT, SHOWN, blocks
 
+from maskq import environment
+from maskq.settings import KNOWN, PREFIX
+
 PAGES = [
     "README.md", "CONTRIBUTING.md", "SECURITY.md",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
@@ -32,7 +35,7 @@ _CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 def links(page: str) -> Iterator[str]:
     text = _CODE.sub("", (ROOT / page).read_text(encoding="utf-8"))
-    yield from (one for one in _LINK.findall(text) if not one.startswith("http"))
+    yield from (one for one in _LINK.findall(text) if not re.match(r"https?:", one))
 
 
 def anchors(page: Path) -> set[str]:
@@ -71,3 +74,11 @@ def test_index_names_every_page() -> None:
     pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
     of_folders = {page for page in pages if page.startswith("decisions/")}
     assert pages - of_folders - index == {"README.md"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.endswith("upgrading.md")])
+def test_settings_that_page_names_exist(page: str) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]\b", (ROOT / page).read_text("utf-8")))
+    placeholders = {"MASKQ_X", "MASKQ_X_FILE"}
+    unknown = {name for name in named if environment.setting_of(name, KNOWN) is None}
+    assert unknown <= placeholders
