@@ -9,10 +9,10 @@ from pathlib import Path
 
 import redis
 from acceptance.deaf_worker import NOTICED_S
+from demo_scenes.scenes import draw
 from envelopes import MALFORMED, envelope
 
 from maskq import Client, JobStatus
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import HEALTHY_S
 
