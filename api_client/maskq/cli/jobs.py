@@ -161,7 +161,7 @@ def list_jobs(
 
 def events(
     since: Annotated[
-        str | None, typer.Option(help="a cursor; 0: all that are kept; left out: from now")
+        str | None, typer.Option(help="a cursor; 0: all that are kept; default: from now")
     ] = None,
     types: Annotated[
         list[str] | None, typer.Option("--type", help="job.succeeded, …; may be repeated")

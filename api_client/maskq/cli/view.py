@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def view(
     job_id: Annotated[str, typer.Argument(help="as `submit` printed it")],
-    out: Annotated[Path | None, typer.Option(help="the file; left out: maskq-JOB.html")] = None,
+    out: Annotated[Path | None, typer.Option(help="the file; default: maskq-JOB.html")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="in the browser")] = False,
 ) -> None:
     """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
