@@ -82,3 +82,20 @@ def test_settings_that_page_names_exist(page: str) -> None:
     placeholders = {"MASKQ_X", "MASKQ_X_FILE"}
     unknown = {name for name in named if environment.setting_of(name, KNOWN) is None}
     assert unknown <= placeholders
+
+
+def test_places_of_changes_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(maskq\w*/[\w/.]+)`", text)
+    packages = [path.parent for path in ROOT.glob("*/maskq*/__init__.py")]
+    assert len(places) > 10
+    assert [one for one in places if not any((it.parent / one).exists() for it in packages)] == []
+
+
+@pytest.mark.parametrize("package", ["api_client/maskq/", "worker/maskq_worker/"])
+def test_map_names_the_rooms_of_package(package: str) -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| `{package}` \|(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([\w]+)/`", "".join(row.split("|")[1] for row in table.splitlines())))
+    rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert named == rooms
