@@ -26,10 +26,10 @@ def register(parent: typer.Typer) -> None:
 def list_deliveries(
     subject: Annotated[str, typer.Argument(help="a job or batch; default: all")] = "",
     state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="number of deliveries")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
-    """Deliveries with what their attempts came to, newest first."""
+    """List deliveries with the outcome of each attempt, newest first."""
     with Client.from_env() as client:
         found = client.deliveries(subject, state=state, limit=limit)
     if as_json:
@@ -44,8 +44,8 @@ def list_deliveries(
 
 
 @app.command()
-def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows them")]) -> None:
-    """Post once more, whatever became of it."""
+def redeliver(ids: Annotated[list[str], typer.Argument(help="ids that `list` shows")]) -> None:
+    """Post deliveries again, whatever their state."""
     with Client.from_env() as client:
         for delivery_id in ids:
             client.redeliver(delivery_id)
@@ -54,18 +54,18 @@ def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows the
 
 @app.command()
 def secret() -> None:
-    """A new secret for MASKQ_WEBHOOK_SECRET."""
+    """Print a new secret for MASKQ_WEBHOOK_SECRET."""
     print_lines(webhooks.new_secret())
 
 
 @app.command()
 def listen(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0: any that is free")
+        int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0: any free port")
     ] = 8099,
-    count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
+    count: Annotated[int | None, typer.Option(help="end after this many valid deliveries")] = None,
 ) -> None:
-    """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
+    """Run a test receiver: verify each delivery and print its event as one JSON line."""
     secret = environment.value(webhooks.SETTING)
     if not secret:
         raise WebhookRefused(f"set {webhooks.SETTING} to the secret that the deliverer signs with")
