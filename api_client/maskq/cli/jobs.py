@@ -29,7 +29,7 @@ from maskq.inert import overwrite_line, print_error, print_json, print_lines
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
-JobId = Annotated[str, typer.Argument(help="id that `submit` printed")]
+JobId = Annotated[str, typer.Argument(help="as `submit` printed it")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,13 +38,13 @@ def register(app: typer.Typer) -> None:
 
 
 def status(job_id: JobId, as_json: Json = False) -> None:
-    """Show a job's record."""
+    """What is known of a job."""
     with Client.from_env() as client:
         _show([client.get(job_id).refresh()], as_json)
 
 
 def wait(
-    job_ids: Annotated[list[str], typer.Argument(help="ids that `submit` printed")],
+    job_ids: Annotated[list[str], typer.Argument(help="as `submit` printed them")],
     timeout: Timeout = DEFAULT_WAIT_S,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +54,7 @@ def wait(
 
 
 def cancel(job_id: JobId) -> None:
-    """Cancel a queued or running job; exit 1 if it had ended already."""
+    """Take a job back, queued or running; exit 1 if it had ended before."""
     with Client.from_env() as client:
         job = client.get(job_id)
         if not job.cancel():
@@ -63,14 +63,12 @@ def cancel(job_id: JobId) -> None:
 
 
 def retry(
-    job_ids: Annotated[list[str] | None, typer.Argument(help="ids that `list` shows")] = None,
-    code: Annotated[
-        str | None, typer.Option(help="all jobs that failed with this error code")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all failed jobs")] = False,
+    job_ids: Annotated[list[str] | None, typer.Argument(help="as `list` shows them")] = None,
+    code: Annotated[str | None, typer.Option(help="all that failed for this reason")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all that failed")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit failed, expired or canceled jobs again; print the ids of the new jobs.
+    """Submit again what failed, expired or was canceled; prints the ids of the new jobs.
 
     A job is retried once: asked again, the same new job is printed. To retry that one, name it.
     """
@@ -93,16 +91,16 @@ def retry(
 
 
 def delete(
-    job_ids: Annotated[list[str] | None, typer.Argument(help="ids that `submit` printed")] = None,
+    job_ids: Annotated[list[str] | None, typer.Argument(help="as `submit` printed them")] = None,
     tenant: Annotated[str | None, typer.Option(help="all jobs of this tenant")] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="with --tenant: jobs older than 30d, 12h, 0s")
+        str | None, typer.Option(help="with --tenant: submitted so long ago, as 30d, 12h or 0s")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="with --tenant: one JSON document")
     ] = False,
 ) -> None:
-    """Delete jobs: records, outputs and uploaded images. Jobs that have not ended are canceled.
+    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled.
 
     With --tenant also objects in the tenant's folder whose records are gone. It says what is left.
     """
@@ -134,15 +132,15 @@ def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bo
 
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="queued, running, succeeded, …")] = None,
-    code: Annotated[str | None, typer.Option(help="jobs with this error code")] = None,
-    model: Annotated[str | None, typer.Option(help="jobs of this model")] = None,
-    tenant: Annotated[str | None, typer.Option(help="jobs of this tenant")] = None,
-    batch: Annotated[str | None, typer.Option(help="jobs of this batch")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="number of jobs")] = 20,
-    cursor: Annotated[str, typer.Option(help="the cursor that ended the last page")] = "",
+    code: Annotated[str | None, typer.Option(help="failed for this reason")] = None,
+    model: Annotated[str | None, typer.Option(help="served name")] = None,
+    tenant: Annotated[str | None, typer.Option(help="whose")] = None,
+    batch: Annotated[str | None, typer.Option(help="of this batch")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
+    cursor: Annotated[str, typer.Option(help="where the last page ended")] = "",
     as_json: Json = False,
 ) -> None:
-    """List jobs, newest first."""
+    """Jobs, newest first."""
     with Client.from_env() as client:
         page = client.list(
             status=status,
@@ -163,24 +161,21 @@ def list_jobs(
 
 def events(
     since: Annotated[
-        str | None,
-        typer.Option(help="cursor to start after; 0: all kept events; default: new events"),
+        str | None, typer.Option(help="a cursor; 0: all that are kept; left out: from now")
     ] = None,
     types: Annotated[
         list[str] | None, typer.Option("--type", help="job.succeeded, …; may be repeated")
     ] = None,
-    jobs: Annotated[
-        list[str] | None, typer.Option("--job", help="only of this job; may be repeated")
-    ] = None,
+    jobs: Annotated[list[str] | None, typer.Option("--job", help="of this job; repeatable")] = None,
     group: Annotated[
-        str | None, typer.Option(help="share events with all readers of this group")
+        str | None, typer.Option(help="share them with the readers of this name")
     ] = None,
     idle: Annotated[
-        float | None, typer.Option(help="end after this many seconds without an event")
+        float | None, typer.Option(help="end after so many seconds without one")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one CloudEvent per line")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one CloudEvent a line")] = False,
 ) -> None:
-    """Print events as they arrive."""
+    """Events as they come."""
     with Client.from_env() as client:
         for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:

@@ -37,7 +37,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List name, revision, live workers and queued jobs of each model; * marks the default."""
+    """Name, revision, live workers and queued jobs of each; * marks the default."""
     with Client.from_env() as client:
         found = client.models()
     if as_json:
@@ -49,9 +49,9 @@ def list_models(as_json: Json = False) -> None:
 @app.command()
 def default(
     name: Annotated[
-        str | None, typer.Argument(help="served name; default: show the current default")
+        str | None, typer.Argument(help="its served name; default: show the current one")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="remove the stored default")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="store no default any more")] = False,
     as_json: Json = False,
 ) -> None:
     """Show or choose the model of requests that name none, for the whole deployment."""
@@ -69,13 +69,13 @@ def default(
 
 @app.command()
 def retire(
-    name: Annotated[str, typer.Argument(help="name that `list` shows")],
+    name: Annotated[str, typer.Argument(help="as `list` shows it")],
     force: Annotated[
         bool,
-        typer.Option("--force", help="also if it is in use; cancels its queued jobs"),
+        typer.Option("--force", help="though it is in use: cancels its queued jobs"),
     ] = False,
 ) -> None:
-    """Forget a model that no worker serves. Further jobs that name it are refused.
+    """Forget a model that nobody serves any more; jobs that name it are refused from then on.
 
     A worker that serves it, now or later, makes it known again.
     """

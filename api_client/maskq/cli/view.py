@@ -27,11 +27,11 @@ def register(app: typer.Typer) -> None:
 
 
 def view(
-    job_id: Annotated[str, typer.Argument(help="id that `submit` printed")],
-    out: Annotated[Path | None, typer.Option(help="file to write; default: maskq-JOB.html")] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
+    job_id: Annotated[str, typer.Argument(help="as `submit` printed it")],
+    out: Annotated[Path | None, typer.Option(help="the file; left out: maskq-JOB.html")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="in the browser")] = False,
 ) -> None:
-    """Write one HTML page of a result: image and mask with a slider, a legend, details."""
+    """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
     from maskq.view import page
 
     with Client.from_env() as client:

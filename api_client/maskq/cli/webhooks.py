@@ -24,12 +24,12 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_deliveries(
-    subject: Annotated[str, typer.Argument(help="a job or batch; default: all")] = "",
+    subject: Annotated[str, typer.Argument(help="a job or batch; left out: all")] = "",
     state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="number of deliveries")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
-    """List deliveries with the outcome of each attempt, newest first."""
+    """Deliveries with what their attempts came to, newest first."""
     with Client.from_env() as client:
         found = client.deliveries(subject, state=state, limit=limit)
     if as_json:
@@ -44,8 +44,8 @@ def list_deliveries(
 
 
 @app.command()
-def redeliver(ids: Annotated[list[str], typer.Argument(help="ids that `list` shows")]) -> None:
-    """Post deliveries again, whatever their state."""
+def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows them")]) -> None:
+    """Post once more, whatever became of it."""
     with Client.from_env() as client:
         for delivery_id in ids:
             client.redeliver(delivery_id)
@@ -54,18 +54,18 @@ def redeliver(ids: Annotated[list[str], typer.Argument(help="ids that `list` sho
 
 @app.command()
 def secret() -> None:
-    """Print a new secret for MASKQ_WEBHOOK_SECRET."""
+    """A new secret for MASKQ_WEBHOOK_SECRET."""
     print_lines(webhooks.new_secret())
 
 
 @app.command()
 def listen(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0: any free port")
+        int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0: any that is free")
     ] = 8099,
-    count: Annotated[int | None, typer.Option(help="end after this many valid deliveries")] = None,
+    count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
 ) -> None:
-    """Run a test receiver: verify each delivery and print its event as one JSON line."""
+    """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
     secret = environment.value(webhooks.SETTING)
     if not secret:
         raise WebhookRefused(f"set {webhooks.SETTING} to the secret that the deliverer signs with")

@@ -1,4 +1,4 @@
-"""The Celery app: settings and nothing else. docs/decisions/no-acknowledgements.md has the reasons."""
+"""The Celery app: settings and nothing else. docs/architecture.md says why each is as it is."""
 
 from __future__ import annotations
 
