@@ -44,26 +44,43 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    redis_ca_file: Path | None = None  # PEM: who signs the certificate of a rediss:// server
-    s3_endpoint_url: str | None = None  # None: AWS
-    # Where a request names its bucket: in the path, in the host name (virtual), or as botocore has it.
+    """Redis or Valkey: `redis://`, `rediss://` (TLS), `unix://` or `sentinel://` (docs/redis.md)."""
+    redis_ca_file: Path | None = None
+    """PEM file of the CA that signed the certificate of a `rediss://` server. Default: the system's
+    CAs.
+    """
+    s3_endpoint_url: str | None = None
+    """URL of the S3 server. Default: AWS."""
     s3_addressing: Literal["path", "virtual", "auto"] = "path"
-    s3_bucket: str = "maskq"  # uploads and outputs
-    output_prefix: Annotated[str, AfterValidator(_no_edge_slashes)] = "maskq"  # in s3_bucket
-    key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")  # of keys and queues
-    model: str | None = None  # a hub id, a directory in the hub's layout, or `demo`
-    model_name: ModelName | None = None  # what it is served as; None: by its id or folder
-    default_model: ModelName | None = None  # of requests that name none; as served
-    max_queued: int = Field(default=100_000, ge=0)  # per model; 0: no limit
-    max_queued_per_tenant: int = Field(default=0, ge=0)  # per model and tenant=; 0: no limit
-    max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
+    """Where a request names its bucket: in the path, in the host name, or as boto3 decides."""
+    s3_bucket: str = "maskq"
+    """Bucket for uploads and outputs."""
+    output_prefix: Annotated[str, AfterValidator(_no_edge_slashes)] = "maskq"
+    """Folder in that bucket for uploads and outputs."""
+    key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Prefix of all keys and queues in Redis."""
+    model: str | None = None
+    """Checkpoint that workers load, and the model of a client's requests that name none."""
+    model_name: ModelName | None = None
+    """Name under which a worker serves it. Default: the hub id or the directory's name."""
+    default_model: ModelName | None = None
+    """Model of requests that name none, by the name under which it is served."""
+    max_queued: int = Field(default=100_000, ge=0)
+    """Jobs of one model that may wait; further ones are refused with `queue_full`. 0: no limit."""
+    max_queued_per_tenant: int = Field(default=0, ge=0)
+    """Jobs of one model and one tenant that may wait. 0: no limit."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Charged attempts of a job. Only attempts that fail through the job itself are charged."""
     queue_ttl_s: float = Field(default=86_400.0, gt=0)
+    """Seconds in which a job must start; otherwise it expires."""
     run_timeout_s: float = Field(default=600.0, gt=0)
-    webhook_url: WebhookUrl | None = (
-        None  # is told of the end of jobs that name no webhook themselves
-    )
-    retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records, idempotency keys
-    output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: kept
+    """Seconds an attempt may run; otherwise the job fails with `timeout`."""
+    webhook_url: WebhookUrl | None = None
+    """Receiver of events of jobs that name no webhook themselves."""
+    retention_s: float = Field(default=7 * 86_400.0, gt=0)
+    """Seconds for which records and idempotency keys are kept after a job's end."""
+    output_retention_s: float = Field(default=0.0, ge=0)
+    """Seconds for which outputs and uploads are kept after a job's end. 0: forever."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -20,30 +20,36 @@ _SHORTEST_TOKEN = 16
 class GatewaySettings(Settings):
     """Who may notify, by which way, and what that starts."""
 
-    trigger_rules: Path | None = None  # a TOML file
-    # Comma-separated: several while they change; each of 16 characters or more.
+    trigger_rules: Path | None = None
+    """TOML file that says which uploads start which jobs (docs/triggers.md)."""
     trigger_tokens: SecretStr = SecretStr("")
-    # Topics whose signed messages are accepted, comma-separated ARNs.
+    """Tokens of senders of notifications, comma-separated; each has 16 characters or more."""
     trigger_sns_topics: Annotated[frozenset[str], NoDecode] = frozenset()
-    trigger_queue_url: str | None = None  # of an SQS queue
-    sqs_endpoint_url: str | None = None  # None: AWS
-    # Of an image that is sent with a request; larger ones go to S3 first.
+    """ARNs of topics whose signed messages are accepted, comma-separated."""
+    trigger_queue_url: str | None = None
+    """URL of the SQS queue that `maskq trigger sqs` reads."""
+    sqs_endpoint_url: str | None = None
+    """URL of the SQS server. Default: AWS."""
     gateway_max_upload_bytes: int = Field(default=32 * 2**20, ge=1)
-    # How outputs are answered: by a presigned URL of the store, or through the gateway.
+    """Bytes an image sent over HTTP may have."""
     gateway_outputs: Literal["redirect", "stream"] = "redirect"
-    s3_public_endpoint_url: str | None = None  # how callers reach the store; None: as we do
-    # Web pages that may call the API, as browsers name them: https://example.com, comma-separated.
+    """How the gateway answers outputs: with a presigned URL of the store, or with the bytes."""
+    s3_public_endpoint_url: str | None = None
+    """URL by which callers of the HTTP API reach the store. Default: MASKQ_S3_ENDPOINT_URL."""
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
-    # HTTPS by the gateway itself: PEM files of the certificate chain and of its private key.
+    """Origins of web pages that may call the API, comma-separated: `https://example.com`."""
     gateway_tls_certificate: Path | None = None
+    """PEM file of the certificate chain with which the gateway serves HTTPS. Default: HTTP."""
     gateway_tls_key: Path | None = None
-    # Reverse proxies whose X-Forwarded-For and -Proto headers are trusted: comma-separated addresses
-    # and networks (10.0.0.0/8).
+    """PEM file of the certificate's private key."""
     trusted_proxies: Annotated[frozenset[str], NoDecode] = frozenset()
-    # The path below which a reverse proxy serves the gateway, and which it strips: /masks.
+    """Reverse proxies whose X-Forwarded headers are used: addresses and networks, comma-separated."""
     gateway_root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """Path below which a reverse proxy serves the gateway, and which it strips: `/masks`."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    health_file: Path | None = None  # touched every second while the process is well
+    """Least severe level that is logged."""
+    health_file: Path | None = None
+    """File that the process touches every second while it is well."""
 
     @field_validator("trigger_sns_topics", "cors_origins", "trusted_proxies", mode="before")
     @classmethod

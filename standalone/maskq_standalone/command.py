@@ -26,7 +26,7 @@ def up(
     workers: Annotated[int, typer.Option(min=0, help="worker processes")] = 1,
     model: Model = None,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="keeps the data; left out: a temporary one")
+        Path | None, typer.Option("--dir", help="keeps the data; default: a temporary one")
     ] = None,
     env_file: Annotated[
         Path | None, typer.Option(help="gets the MASKQ_ settings when all is ready")

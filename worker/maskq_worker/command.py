@@ -34,7 +34,7 @@ def worker(
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="all, or indices and uuids: 0,1 or MIG-…; left out: all there are, or CPU"
+            help="all, or indices and uuids: 0,1 or MIG-…; default: all, or the CPU if there is none"
         ),
     ] = None,
     processes_per_gpu: Annotated[int, typer.Option(min=1, help="processes that share a GPU")] = 1,

@@ -19,45 +19,61 @@ class WorkerSettings(Settings):
     """One worker process: one model on one device."""
 
     model: str | None = "Intel/dpt-large-ade"
-    model_revision: str | None = (
-        None  # a commit of the hub; None: what `maskq weights pull` recorded
-    )
-    device: str = "auto"  # auto | cpu | cuda; the GPU itself is chosen by CUDA_VISIBLE_DEVICES
-    # int8: on a CPU, where `maskq weights quantize` built it
+    """Checkpoint to load: a hub id, a directory in the hub's layout, or `demo`."""
+    model_revision: str | None = None
+    """Commit of the hub. Default: the one that `maskq weights pull` recorded."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`. CUDA_VISIBLE_DEVICES chooses the GPU."""
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
-    # transformers: the reference path; cpu and cuda: our own network on that device
+    """Precision. `int8` needs a CPU and a network built by `maskq weights quantize`."""
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
-    # Left open, both follow the device: process/capacity.py.
-    max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
-    concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
-    lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
-    event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # and at most 100,000 events
-    # A forward that takes longer is taken for stuck: the process ends and is started again.
+    """What computes the scores: transformers (the reference), or maskq's own network."""
+    max_batch_size: int | None = Field(default=None, ge=1, le=256)
+    """Images in one forward. Default: by the device."""
+    concurrency: int | None = Field(default=None, ge=1, le=256)
+    """Jobs that one worker process works on at a time. Default: by the device."""
+    lease_s: float = Field(default=15.0, ge=1.0)
+    """Seconds after which the jobs of a silent worker start elsewhere."""
+    event_retention_s: float = Field(default=7 * 86_400.0, gt=0)
+    """Seconds for which events are kept; never more than 100,000 events."""
     forward_timeout_s: float = Field(default=300.0, gt=0)
-    # Of the scores that windows of one image are merged into (mode `tiled`): larger, more detail.
+    """Seconds a forward may take; otherwise the process exits with 70 and is started again."""
     max_score_bytes: int = Field(default=2**30, ge=2**24)
-    s3_client: Literal["obstore", "boto3"] = (
-        "obstore"  # of inputs and outputs: storage/obstore_client.py
-    )
+    """Memory for the merged scores of one image in mode `tiled`. More memory keeps more detail."""
+    s3_client: Literal["obstore", "boto3"] = "obstore"
+    """Library that reads inputs and writes outputs. With `obstore`, boto3 repeats what fails."""
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes an image may have; checked before it is read."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)
-    max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
-    max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
-    max_decoded_bytes: int = Field(
-        default=2**31, ge=1
-    )  # of the images in hand together: jobs/memory_budget.py
-    # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
+    """Pixels an image may have; checked before it is decoded."""
+    max_image_scans: int = Field(default=100, ge=1)
+    """Scans a progressive JPEG may have."""
+    max_decode_cpu_s: int = Field(default=20, ge=1)
+    """Seconds of processor time for decoding one image. Only decoding processes enforce it."""
+    max_decoded_bytes: int = Field(default=2**31, ge=1)
+    """Memory for all images that a worker has decoded or decodes; further images wait."""
     decode_in: Literal["process", "thread"] | None = None
-    decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least
-    # Where jobs may read: s3://bucket or s3://bucket/prefix, comma-separated; {tenant} stands for the
-    # job's tenant. Default: wherever the credentials reach.
+    """Where images are decoded: in processes of their own, or in the job's thread. Default: `process`
+    on Linux.
+    """
+    decode_processes: int | None = Field(default=None, ge=1, le=256)
+    """Decoding processes of one worker. Default: one per core, at least 2."""
     allowed_locations: Annotated[tuple[Location, ...], NoDecode] = ()
-    allowed_output_locations: Annotated[tuple[Location, ...], NoDecode] = ()  # default: the same
-    allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()  # as s3://bucket in both
-    # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.
+    """Where jobs may read: `s3://bucket/prefix`, comma-separated; `{tenant}` is the job's tenant.
+    Default: anywhere.
+    """
+    allowed_output_locations: Annotated[tuple[Location, ...], NoDecode] = ()
+    """Where jobs may write, in the same form. Default: as MASKQ_ALLOWED_LOCATIONS."""
+    allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Buckets for both, comma-separated; in place of the two settings above."""
     presigned_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Private hosts that presigned URLs may name, also with plain http: `host` or `host:port`,
+    comma-separated.
+    """
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    health_file: Path | None = None  # touched every second while the worker is well
+    """Least severe level that is logged."""
+    health_file: Path | None = None
+    """File that the process touches every second while it is well."""
 
     @property
     def wants_cpu(self) -> bool:

@@ -56,15 +56,14 @@ _LONGEST_RETRY_AFTER_S = 86_400.0
 class WebhookSettings(WorkerSettings):
     """What delivering needs beside the settings of any worker."""
 
-    webhook_secret: SecretStr = SecretStr(
-        ""
-    )  # whsec_…; several separated by spaces while they change
-    # Private receivers, and plain http: host or host:port, comma-separated.
+    webhook_secret: SecretStr = SecretStr("")
+    """Secret that signs webhooks, `whsec_…`; several, separated by spaces, during a rotation."""
     webhook_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
-    # Seconds before each retry; after the last the delivery has failed.
+    """Private receivers, also with plain http: `host` or `host:port`, comma-separated."""
     webhook_retries_s: Annotated[tuple[float, ...], NoDecode] = Field(
         default=(5, 300, 1800, 7200, 18_000, 36_000, 36_000)
     )
+    """Seconds before each retry, comma-separated. After the last one the delivery has failed."""
 
     @field_validator("webhook_allowed_hosts", mode="before")
     @classmethod

@@ -136,7 +136,7 @@ def list_jobs(
     model: Annotated[str | None, typer.Option(help="served name")] = None,
     tenant: Annotated[str | None, typer.Option(help="whose")] = None,
     batch: Annotated[str | None, typer.Option(help="of this batch")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     cursor: Annotated[str, typer.Option(help="where the last page ended")] = "",
     as_json: Json = False,
 ) -> None:

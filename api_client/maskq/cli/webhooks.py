@@ -26,7 +26,7 @@ def register(parent: typer.Typer) -> None:
 def list_deliveries(
     subject: Annotated[str, typer.Argument(help="a job or batch; left out: all")] = "",
     state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Deliveries with what their attempts came to, newest first."""

@@ -45,12 +45,18 @@ TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in ke
 
 
 class JobStatus(StrEnum):
-    QUEUED = "queued"  # waits for a worker, or for its back-off to pass
-    RUNNING = "running"  # a worker holds its lease
-    SUCCEEDED = "succeeded"  # the result is in the store and named in the record
-    FAILED = "failed"  # the record's error says why
-    CANCELED = "canceled"  # by the caller, before its commit
-    EXPIRED = "expired"  # not started within its queue_ttl_s
+    QUEUED = "queued"
+    """The job waits for a worker, or for its back-off to pass."""
+    RUNNING = "running"
+    """A worker holds the job's lease."""
+    SUCCEEDED = "succeeded"
+    """The result is in the store, and the record names it."""
+    FAILED = "failed"
+    """The job ended with an error, which the record holds."""
+    CANCELED = "canceled"
+    """The caller canceled the job before its commit."""
+    EXPIRED = "expired"
+    """The job did not start within its queue_ttl_s."""
 
 
 TERMINAL: Final = frozenset(
@@ -65,22 +71,31 @@ class Priority(StrEnum):
 
 
 class Mode(StrEnum):
-    WHOLE = "whole"  # the image resized to the network's square, as the checkpoint was trained
-    ASPECT = "aspect"  # one side the network's, the ratio kept: for networks that take rectangles
-    MULTISCALE = "multiscale"  # the mean of three scales, each also mirrored: six forwards
-    TILED = "tiled"  # overlapping windows at the image's own resolution, as far as memory allows
+    WHOLE = "whole"
+    """The image is resized to the network's square, as the checkpoint was trained."""
+    ASPECT = "aspect"
+    """The ratio of the sides is kept, for networks that take rectangles."""
+    MULTISCALE = "multiscale"
+    """The mean of three scales, each also mirrored: six forwards."""
+    TILED = "tiled"
+    """Overlapping windows at the image's own resolution, as far as memory allows."""
 
 
 class Output(StrEnum):
-    MASK = "mask"  # palette PNG, pixel = class id, at the image's own upright size
-    OVERLAY = "overlay"  # the image with the mask's colours over it, JPEG
-    STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
-    LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
-    CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
-    RLE = "rle"  # a COCO document: one annotation of compressed RLE per class, JSON
-    BINARY = (
-        "binary"  # a 1-bit PNG per class, {class id:03d}.png below the prefix that is its place
-    )
+    MASK = "mask"
+    """Palette PNG of the upright image's size; a pixel is a class id."""
+    OVERLAY = "overlay"
+    """JPEG of the image under the mask's colours."""
+    STATS = "stats"
+    """JSON: pixels, share, bounding box and regions of each class present; also in the record."""
+    LOGITS = "logits"
+    """NumPy file of float32 scores, (classes, height, width), at the network's own size."""
+    CONFIDENCE = "confidence"
+    """Gray PNG of the upright image's size; 255 times the probability of the winning class."""
+    RLE = "rle"
+    """COCO document with one annotation of compressed RLE for each class present."""
+    BINARY = "binary"
+    """One PNG of 1 bit per pixel for each class present; the output's place is their folder."""
 
 
 # What `classes` of a request applies to.
@@ -221,13 +236,18 @@ class ClassStats(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: int  # class id, 0-based, as in the mask
+    id: int
+    """Class id, counted from 0, as in the mask."""
     label: str
+    """Name of the class."""
     pixels: int
-    share: float  # of all pixels, 0..1
-    # x, y, width and height of the smallest box around it, px; None: an older result
+    """Pixels of the class."""
+    share: float
+    """Share of all pixels, 0 to 1."""
     bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
-    regions: int | None = None  # connected ones, corners count; None: an older result
+    """x, y, width and height in pixels of the smallest box around the class. None: an older result."""
+    regions: int | None = None
+    """Connected regions, where corners connect. None: an older result."""
 
 
 class JobResult(BaseModel):
@@ -235,20 +255,34 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    width: int  # px, of the upright image and so of the mask
-    height: int  # px
-    model: str  # served name
-    model_revision: str | None = None  # commit or content hash of the checkpoint
+    width: int
+    """Pixels, of the upright image and of the mask."""
+    height: int
+    """Pixels."""
+    model: str
+    """Name under which the model is served."""
+    model_revision: str | None = None
+    """Commit or content hash of the checkpoint."""
     backend: str = "transformers"
-    dtype: str | None = None  # that the model computed in: float32, float16, bfloat16 or int8
-    # s3:// URIs, or redacted URLs; that of `binary` is a prefix and ends in '/'
+    """What computed the scores, as in MASKQ_BACKEND."""
+    dtype: str | None = None
+    """Precision that the model computed in: float32, float16, bfloat16 or int8."""
     outputs: dict[Output, str] = Field(default_factory=dict)
-    labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
-    stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first
+    """Output → `s3://` URI, or a URL without its secrets. The URI of `binary` is a folder and ends in
+    '/'.
+    """
+    labels: dict[int, str] = Field(default_factory=dict)
+    """Class id → label, of the classes present."""
+    stats: list[ClassStats] = Field(default_factory=list)
+    """Statistics of each class, largest share first, if asked for."""
     source_etag: str | None = None
-    source_version_id: str | None = None  # of the object that was read, in a bucket with versions
-    notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
-    timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
+    """ETag of the object that was read."""
+    source_version_id: str | None = None
+    """Version of the object that was read, in a bucket with versions."""
+    notes: list[str] = Field(default_factory=list)
+    """What was done to the image: `rotated upright`, `first of 3 frames`."""
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+    """Stage → milliseconds."""
 
 
 class Manifest(JobResult):
@@ -257,11 +291,16 @@ class Manifest(JobResult):
     It lies in the store and not in the ledger, whose records stay small.
     """
 
-    palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
-    preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
-    output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
-    # The job's created_ms: tells it from a job that had the same id before. None: an older manifest.
+    palette: dict[int, str] = Field(default_factory=dict)
+    """Class id → `#rrggbb`, of the classes present."""
+    preprocessing: dict[str, Any] = Field(default_factory=dict)
+    """How the image was prepared for the network."""
+    output_bytes: dict[Output, int] = Field(default_factory=dict)
+    """Output → bytes; of `binary` all files together."""
     submitted_ms: int | None = None
+    """The job's `created_ms`, which tells it from an earlier job of the same id. None: an older
+    manifest.
+    """
 
 
 class JobRecord(BaseModel):

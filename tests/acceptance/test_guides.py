@@ -1,0 +1,92 @@
+"""The code of the guides is run as it stands, page by page, against one whole stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from bench.checkpoints import write_smallest
+from PIL import Image
+from support.pages import run
+
+from maskq import Client, JobStatus
+from maskq_standalone.ports import free_port
+from maskq_standalone.stack import Stack
+
+SIZE = (64, 48)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+    private = {
+        "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
+        "MASKQ_PRESIGNED_ALLOWED_HOSTS": "127.0.0.1",
+    }
+    with Stack(workers=1, pinned=True, webhooks=True, model=str(model), env=private) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def folder(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages expect where they run: images, and the settings of a running stack."""
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    photo = Image.effect_noise(SIZE, 50).convert("RGB")
+    (tmp_path / "photos").mkdir()
+    for path in ("photo.jpg", "photos/1.jpg", "photos/2.jpg"):
+        photo.save(path)
+    return tmp_path
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Client]:
+    with Client.from_env() as connected:
+        yield connected
+
+
+@pytest.fixture
+def bucket(client: Client) -> None:
+    """A customer's bucket `photos` with `1.jpg`."""
+    s3 = boto3.client("s3", endpoint_url=client.settings.s3_endpoint_url)
+    s3.create_bucket(Bucket="photos")
+    s3.upload_file("photo.jpg", "photos", "1.jpg")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_python_page_runs(client: Client) -> None:
+    names = run("docs/python.md", {})
+    names["client"].close()
+    with Image.open("mask.png") as mask, Image.open("overlay.jpg") as overlay:
+        assert mask.size == overlay.size == SIZE
+    assert client.list(status=JobStatus.FAILED).records[0].error is not None
+
+
+def test_bulk_page_submits_each_image_once(client: Client) -> None:
+    run("docs/bulk.md", {"client": client})
+    assert len(Path("maskq-photos.jsonl").read_text(encoding="utf-8").splitlines()) >= 2
+
+
+def test_webhooks_and_events_page_delivers_and_reads(client: Client) -> None:
+    run("docs/webhooks-and-events.md", {"client": client}, **{"8099": str(free_port())})
+    assert "maskq.job.succeeded" in Path("event.json").read_text(encoding="utf-8")
+
+
+def test_checkpoints_page_serves_a_checkpoint_of_a_folder(client: Client, folder: Path) -> None:
+    write_smallest(folder / "mine")
+    run("docs/checkpoints.md", {})
+    assert client.list(model="mine").records[0].status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.usefixtures("bucket")
+def test_celery_page_gets_a_mask(
+    client: Client, stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run(
+        "docs/celery.md", {"client": client, "REDIS_URL": stack.environment["MASKQ_REDIS_URL"]}
+    )
+    names["app"].close()
+    assert "/mask.png" in capsys.readouterr().out

@@ -1,0 +1,19 @@
+"""Every page, by its file name in docs/reference. options.md is written by hand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tools.reference.commands import commands, exit_codes
+from tools.reference.contract import errors, events, outputs
+from tools.reference.settings import settings
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "settings.md": settings,
+    "outputs.md": outputs,
+    "errors.md": errors,
+    "events.md": events,
+    "commands.md": commands,
+    "exit-codes.md": exit_codes,
+}
