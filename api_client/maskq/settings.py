@@ -140,7 +140,7 @@ def usable(settings: object) -> Settings:
 # is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "forward_timeout_s", "max_score_bytes", "s3_client",
+    "drain_s", "forward_timeout_s", "max_score_bytes", "s3_client",
     "max_image_bytes", "max_image_pixels", "max_image_scans", "max_decode_cpu_s",
     "max_decoded_bytes", "decode_in", "decode_processes", "allowed_buckets",
     "allowed_locations", "allowed_output_locations", "log_level",

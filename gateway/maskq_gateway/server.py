@@ -17,28 +17,27 @@ from maskq.errors import InvalidRequest
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
+from maskq.process.health import HealthFile, Heartbeat
+from maskq.process.stop_times import GATEWAY_DRAIN_S
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
-from maskq_gateway.heartbeat import Heartbeat
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
 from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
 
-_LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
-
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does; uvicorn's own line goes to a log."""
+    """Prints its address once it listens; uvicorn would only log it."""
 
-    def __init__(self, config: uvicorn.Config, beat: Heartbeat) -> None:
+    def __init__(self, config: uvicorn.Config, heartbeat: Heartbeat) -> None:
         super().__init__(config)
-        self._beat = beat
+        self._heartbeat = heartbeat
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second by the event loop that answers requests."""
         if counter % 10 == 0:
-            self._beat.still_alive()
+            self._heartbeat.still_alive()
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,27 +47,29 @@ class _Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             print_error(f"listening on http://{shown}:{port}")
         if self.started:
-            self._beat.alive()
+            self._heartbeat.alive()
 
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises InvalidRequest for what cannot be served, or not there."""
+    """Serve until SIGTERM or SIGINT. Raises InvalidRequest if a setting or the address is unusable."""
     log_to_stderr(settings.log_level)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
         app = application(settings, client, rules)
-        with _bound(host, port) as bound, Heartbeat(settings.health_file) as beat:
-            # uvicorn raises again the signal that ended it, for whom it was before.
+        with _bound(host, port) as bound, Heartbeat(HealthFile(settings.health_file)) as heartbeat:
+            # After its stop uvicorn restores this handler and raises the signal again.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config_of(app, settings.gateway_max_upload_bytes), beat).run(sockets=[bound])
+            _Server(config_of(app, settings.gateway_max_upload_bytes), heartbeat).run(
+                sockets=[bound]
+            )
 
 
 def application(settings: GatewaySettings, client: Client, rules: Path | None = None) -> FastAPI:
-    """The API, the page, and the route for notifications where there are rules for them.
+    """The API, the page and, if there are trigger rules, the route for notifications.
 
-    client: of the notifications; the API connects by itself. Raises InvalidRequest.
+    client: submits the jobs of notifications; the API has a client of its own. Raises InvalidRequest.
     """
     app = FastAPI(title="maskq", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     problems.handle(app)
@@ -80,7 +81,7 @@ def application(settings: GatewaySettings, client: Client, rules: Path | None = 
 
 
 def config_of(app: Any, max_upload_bytes: int = 0) -> uvicorn.Config:
-    """How an application is served. max_upload_bytes: of an image within a request."""
+    """uvicorn's configuration. max_upload_bytes: the largest image in a request."""
     message_bytes = max_upload_bytes + MESSAGE_BYTES
     return uvicorn.Config(
         app,
@@ -91,7 +92,7 @@ def config_of(app: Any, max_upload_bytes: int = 0) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         server_header=False,
-        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        timeout_graceful_shutdown=GATEWAY_DRAIN_S,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
+from maskq.process.stop_times import DRAIN_S
 from maskq.settings import Settings
 
 
@@ -30,6 +31,8 @@ class WorkerSettings(Settings):
     # Left open, both follow the device: process/capacity.py.
     max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
     concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
+    # Seconds that jobs in progress may take to finish when the worker is told to stop.
+    drain_s: float = Field(default=DRAIN_S, ge=0.0, allow_inf_nan=False)
     lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
     event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # and at most 100,000 events
     # A forward that takes longer is taken for stuck: the process ends and is started again.

@@ -1,4 +1,11 @@
-"""What every command shares that stays up: how it says that starting it again will not help."""
+"""What all commands that run until they are stopped share.
+
+__init__      exit codes, and the error for a command that cannot start
+parent_death  a child process ends with its parent
+stop_signal   SIGTERM and Ctrl-C: the first asks to stop, the second to stop at once
+stop_times    how long a process may take to stop
+health        the file that shows that a process is well
+"""
 
 from __future__ import annotations
 
@@ -9,18 +16,19 @@ from typing import Final
 
 from maskq.errors import InvalidRequest, MaskqError
 
-# sysexits.h, 78: a mistake in the settings, or a service that refuses what is needed. Starting again
-# will not help, so supervisors do not.
+# From sysexits.h. A supervisor does not start the process again after EX_CONFIG (78): a setting is
+# wrong, or a service refuses what the command needs. It does after EX_SOFTWARE (70).
 EX_CONFIG: Final = os.EX_CONFIG
+EX_SOFTWARE: Final = 70
 
 
 class CannotStart(MaskqError):
-    """Raised by a command that stays up, for what only somebody who changes something can help."""
+    """Raised by a command that cannot start until somebody changes its settings or a service."""
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """A mistake in the settings that is met meanwhile ends the command with EX_CONFIG."""
+    """Raise CannotStart for an InvalidRequest from the block, which ends the command with EX_CONFIG."""
     try:
         yield
     except InvalidRequest as error:

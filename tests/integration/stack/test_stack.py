@@ -52,10 +52,10 @@ with Stack(pathlib.Path(sys.argv[1]), pinned=True, worker_command=[sys.executabl
 """
 UP = """
 import pathlib, sys
-from maskq_standalone import redis_server
+from maskq_standalone.servers import redis
 from maskq_standalone.commands.up import run
 directory = pathlib.Path(sys.argv[1])
-binary = redis_server.find(pinned=True).path
+binary = redis.find(pinned=True).path
 worker = [sys.executable, "-c", sys.argv[2]]
 sys.exit(run(directory, redis_binary=binary, worker_command=worker))
 """
@@ -228,8 +228,8 @@ class TestS3:
         form = [(b"content-type", b"multipart/form-data; boundary=x")]
         scope = {"type": "http", "method": "POST", "path": "/maskq", "query_string": b""}
         scope["headers"] = form
-        door = Authorizer(None, "key", "secret", str(tmp_path))
-        asyncio.run(door(scope, None, send))
+        authorizer = Authorizer(None, "key", "secret", str(tmp_path))
+        asyncio.run(authorizer(scope, None, send))
         assert sent[0]["status"] == 503
         assert b"No space left on the disk" in sent[1]["body"]
 
@@ -335,6 +335,47 @@ class TestCrashes:
             process.wait()
             with Stack(tmp_path, workers=0, pinned=True) as stack:
                 assert stack.redis.password == put_by["redis_password"]
+
+
+DRAINING_WORKER = """
+import os, pathlib, signal, sys, time
+health = pathlib.Path(os.environ["MASKQ_HEALTH_FILE"])
+def drain(*_):
+    time.sleep(float(os.environ["MASKQ_DRAIN_S"]))
+    pathlib.Path(os.environ["DRAINED"]).touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+while True:
+    health.touch()
+    time.sleep(0.05)
+"""
+
+
+class TestStop:
+    @pytest.fixture(autouse=True)
+    def _close_fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("maskq.process.stop_times._CLOSING_S", 1.0)
+
+    def test_waits_for_a_worker_that_drains(self, tmp_path: Path) -> None:
+        # Given a worker that needs its whole drain time to stop
+        env = {"MASKQ_DRAIN_S": "1.5", "DRAINED": str(tmp_path / "drained")}
+        command = [sys.executable, "-c", DRAINING_WORKER]
+        with Stack(tmp_path, pinned=True, env=env, worker_command=command) as stack:
+            (worker,) = stack.workers
+
+        # When the stack has stopped, then the worker has ended by itself
+        assert worker.returncode == 0
+        assert (tmp_path / "drained").exists()
+
+    def test_kills_a_worker_that_takes_longer(self, tmp_path: Path) -> None:
+        deaf = WORKER.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
+        command = [sys.executable, "-c", deaf]
+        env = {"MASKQ_DRAIN_S": "0.1"}
+        with Stack(tmp_path, pinned=True, env=env, worker_command=command) as stack:
+            (worker,) = stack.workers
+            began = time.monotonic()
+        assert worker.returncode == -signal.SIGKILL
+        assert 1.1 <= time.monotonic() - began < 11
 
 
 class TestWorkers:
