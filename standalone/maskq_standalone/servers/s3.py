@@ -38,8 +38,8 @@ class S3Server(Server):
         port: int | None = None,
         keep_open: Sequence[int] = (),
     ) -> None:
-        """directory: holds the data; made if missing. watched: buckets, made if missing, whose new objects
-        are announced in a queue. The rest as in Server.
+        """directory: holds the data; made if missing. watched: buckets whose new objects
+        are announced in a queue; made if missing. The rest as in Server.
         """
         self.directory = directory.absolute()
         self.access_key_id = access_key_id

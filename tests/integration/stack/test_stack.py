@@ -539,7 +539,7 @@ class TestUp:
     def test_until_sigterm(self, tmp_path: Path) -> None:
         env_file = tmp_path / "env"
         with running(UP, tmp_path) as process:
-            assert eventually(env_file.exists), process.communicate()
+            assert eventually(env_file.exists, within_s=60)
             assert env_file.stat().st_mode & 0o777 == 0o600
             settings = dict(
                 line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True)
@@ -572,7 +572,7 @@ class TestUp:
         with running(
             f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{UP}", tmp_path
         ) as up:
-            assert eventually((tmp_path / "env").exists)
+            assert eventually((tmp_path / "env").exists, within_s=60)
             up.send_signal(signal.SIGHUP)
             time.sleep(1.0)
             assert up.poll() is None
@@ -585,7 +585,7 @@ class TestUp:
         command = [sys.executable, "-c", UP, str(tmp_path), deaf]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                assert eventually((tmp_path / "env").exists)
+                assert eventually((tmp_path / "env").exists, within_s=60)
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.7)
                 assert process.poll() is None  # it drains
