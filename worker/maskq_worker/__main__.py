@@ -32,15 +32,13 @@ def main() -> int:
 
     try:
         cuda = goes_to_gpu(settings)
-        wanted = capacity_of(settings, cuda=cuda)
         name = served_name(settings.model or "", settings.model_name)
-        app = make_app(settings, name, concurrency=wanted.concurrency)
+        app = make_app(settings, name, capacity_of(settings, cuda=cuda))
     except MaskqError as error:
         print_error(f"maskq worker: {error}")
         return EX_CONFIG
     if not cuda:
         run_as_batch()
-    app.settings, app.capacity = settings, wanted
     worker = app.Worker(
         hostname=node_name(),
         loglevel=settings.log_level,

@@ -25,7 +25,7 @@ _WEBHOOKS = (sys.executable, "-m", "maskq_worker.webhooks")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands; the client's command line calls it where we are installed."""
+    """Add this package's commands. The client's command line calls it if the package is installed."""
     app.command()(worker)
     app.add_typer(weights, name="weights")
 
@@ -39,7 +39,7 @@ def worker(
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="all, or indices and uuids: 0,1 or MIG-…; left out: all there are, or CPU"
+            help="all, or indices and uuids: 0,1 or MIG-…; default: all, or the CPU if there is none"
         ),
     ] = None,
     processes_per_gpu: Annotated[int, typer.Option(min=1, help="processes that share a GPU")] = 1,
@@ -142,8 +142,9 @@ def quantize(
 ) -> None:
     """Build the 8-bit network of a checkpoint for this CPU (MASKQ_DTYPE=int8).
 
-    Two thirds of the images calibrate it, the others show how far its masks agree with float32's. It is
-    kept with these figures; below the threshold no worker serves it, and this exits 1.
+    Two thirds of the images calibrate it; the others measure how far its masks agree with those of
+    float32. The figures are stored with it. Below the threshold no worker serves it, and the command
+    exits with 1.
     """
     require("openvino", "maskq weights quantize")
     from maskq_worker.model.checkpoint.folder import resolve
@@ -175,7 +176,7 @@ def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
         try:
             decoded = decode(path.read_bytes(), max_pixels=largest)
         except PermanentError as error:
-            print_error(f"maskq: {path} is left out: {error}")
+            print_error(f"maskq: {path} is skipped: {error}")
             continue
         found += 1
         yield decoded.image
