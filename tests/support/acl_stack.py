@@ -12,8 +12,8 @@ from typing import Any, Final
 from support import acl, iam_server
 
 from maskq_standalone.servers.s3 import REGION, S3Server
+from maskq_standalone.servers.upload_queue import QUEUE
 from maskq_standalone.stack import Stack
-from maskq_standalone.uploads import QUEUE
 from maskq_standalone.workers import Worker
 
 POLICIES: Final = Path(__file__).parents[2] / "deploy" / "s3"
