@@ -30,19 +30,20 @@ def ends_with_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Have this process sent SIGTERM when its parent dies (Linux). Exits if the parent is dead."""
+def die_with_parent(parent_pid: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal when its parent dies (Linux).
+
+    Exits if the parent is dead already.
+    """
     if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        # SIGTERM, not SIGKILL: Redis writes its file to the disk before it ends.
-        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     # A parent that died before the call above sends no signal.
     if os.getppid() != parent_pid:
         sys.exit(EXIT_ORPHAN)
 
 
 def main(parent_pid: str, *command: str) -> None:
-    die_with_parent(int(parent_pid))
+    die_with_parent(int(parent_pid))  # SIGTERM: Redis writes its file to the disk before it ends
     try:
         os.execvp(command[0], command)  # noqa: S606 -- no shell is the point
     except OSError as error:
