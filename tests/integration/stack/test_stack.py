@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from maskq.process.stop_signal import StopSignal
 from maskq_standalone import ports
 from maskq_standalone.children.child import Child, ChildError
 from maskq_standalone.commands import up
@@ -507,6 +508,23 @@ class TestServers:
             assert free.port != stack.redis.port
         finally:
             free.stop()
+
+    def test_s3_announces_new_objects_also_after_a_crash(self, tmp_path: Path) -> None:
+        server = S3Server(
+            tmp_path, access_key_id="key", secret_access_key="secret", watched={"photos"}
+        )
+        try:
+            server.start()
+            server.kill()
+            server.restart(StopSignal())
+            server.client().put_object(Bucket="photos", Key="1.jpg", Body=b"pixels")
+            queue = server.connect_uploads()
+            answer = server.client("sqs").receive_message(
+                QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=4
+            )
+            assert any("1.jpg" in message["Body"] for message in answer["Messages"])
+        finally:
+            server.stop()
 
     def test_data_directory_that_is_a_file(self, tmp_path: Path) -> None:
         taken = tmp_path / "file"
