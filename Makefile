@@ -72,7 +72,7 @@ compose-test:
 	deploy/compose-test.sh
 
 train: $(VENV)/.standalone
-	$(BIN)/python -m maskq_standalone.demo.train $(ARGS)
+	$(BIN)/python -m demo_scenes.train $(ARGS)
 
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from bench.checkpoints import write_large
 from maskq import Client
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.masks import untied_differences

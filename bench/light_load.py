@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from demo_scenes.scenes import draw
+
 from bench import report
 from bench.checkpoints import write_smallest
 from maskq import Client
 from maskq.contract import Output
 from maskq.contract.locations import S3Uri
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker import imaging, outputs
 from maskq_worker.model import load_segmenter

@@ -131,8 +131,9 @@ def _peak_mb() -> float:
 
 def demo_scores() -> torch.Tensor:
     """(150, h, w) of the demo checkpoint, for a scene it never saw."""
-    from maskq_standalone.demo.scenes import draw
-    from maskq_standalone.demo.seeds import held_out
+    from demo_scenes.scenes import draw
+    from demo_scenes.seeds import held_out
+
     from maskq_worker.model import load_segmenter
     from maskq_worker.settings import WorkerSettings
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from demo_scenes.scenes import draw
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from maskq_standalone.demo.scenes import draw
 from maskq_worker.outputs import Source, shares
 from maskq_worker.outputs.coco import rle_json
 

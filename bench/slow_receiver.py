@@ -21,10 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from demo_scenes.scenes import draw
+
 from bench.checkpoints import write_smallest
 from maskq import Client
 from maskq.contract.locations import S3Uri
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 

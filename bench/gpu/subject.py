@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from demo_scenes.scenes import draw
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskq_standalone.demo.scenes import draw
 from maskq_worker.model.checkpoint.loading import load_network, load_source
 from maskq_worker.model.cuda import Cuda, load_cuda
 from maskq_worker.model.cuda.graphs import Captured, Compute

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from demo_scenes.scenes import draw
+
 from bench.peers.contender import WAIT_S, Contender
 from maskq import Client
 from maskq.contract.locations import S3Uri
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.workers import Worker
 from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.openvino import cache, quantize

@@ -8,10 +8,10 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from bench.peers.plain import Mask, Model, decoded
-from maskq_standalone.demo.scenes import draw
 
 DRAWN = (640, 480)  # px; other sizes are resized from it
 DIFFERENT = 8  # images; further ones repeat them

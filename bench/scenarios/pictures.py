@@ -6,11 +6,11 @@ import io
 import math
 
 import numpy as np
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from bench.scenarios.service import Service
 from maskq.contract.locations import S3Uri
-from maskq_standalone.demo.scenes import draw
 
 PLAIN = (640, 480)  # px, of the images of scenarios that do not say otherwise
 _GRAIN = 4.0  # levels: about the bytes a pixel that a camera's JPEG takes

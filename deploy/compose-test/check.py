@@ -3,17 +3,17 @@
 import numpy as np
 
 from maskq import Client
-from maskq_standalone.demo.scenes import draw
+from maskq_standalone.commands.pictures import shipped_scenes
 from maskq_standalone.demo.score import mean_iou
 
 SCENES, LEAST = 6, 0.8  # far above any guess: the masks are of these images
 
-scenes = [draw(90_000 + number, size=(480, 360)) for number in range(SCENES)]
+scenes = shipped_scenes(SCENES)
 with Client.from_env() as client:
     batch = client.submit_many([scene.image for scene in scenes])
     ended = list(batch.as_completed(timeout=120))
     pairs = [
-        (scene.mask, np.asarray(job.wait(timeout=1).mask()))
+        (scene.truth, np.asarray(job.wait(timeout=1).mask()))
         for scene, job in zip(scenes, batch.jobs, strict=True)
     ]
 score = mean_iou(pairs)

@@ -52,8 +52,12 @@ def up(
 
 def demo(
     photos: Annotated[list[Path] | None, typer.Argument(help="your own photographs")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=9999, help="draws other scenes")] = 1,
-    scenes: Annotated[int, typer.Option(min=1, max=1000, help="how many scenes to draw")] = 8,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=9999, help="draw other scenes; needs a checkout")
+    ] = None,
+    scenes: Annotated[
+        int, typer.Option(min=1, max=1000, help="how many scenes; more than 8 need a checkout")
+    ] = 8,
     model: Model = None,
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
     out: Annotated[Path, typer.Option(help="where the pictures go")] = Path("demo-output"),

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 from acceptance.test_nominal import png
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel, s3
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import redis
 from acceptance.deaf_worker import NOTICED_S
+from demo_scenes.scenes import draw
 from envelopes import MALFORMED, envelope
 
 from maskq import Client, JobStatus
 from maskq.process.health import FRESH_S
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 

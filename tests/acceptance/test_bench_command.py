@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from acceptance.test_bad_input import jpeg
 from acceptance.test_cli import maskq
+from demo_scenes.scenes import draw
 
 from maskq import Client
 from maskq.cli.bench import percentile
-from maskq_standalone.demo.scenes import draw
 
 
 def test_what_it_prints_adds_up_and_nothing_is_left(client: Client, tmp_path: Path) -> None:

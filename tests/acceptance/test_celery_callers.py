@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from acceptance.test_bad_input import jpeg
+from demo_scenes.scenes import draw
 
 from maskq import Client, JobStatus, s3
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 # Runs in a process of its own, with Celery and nothing of ours.

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from acceptance.test_bad_input import jpeg
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from maskq import Client, JobFailed, webhooks
 from maskq.contract.locations import S3Uri
 from maskq_standalone.commands import pictures
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 MASKQ = Path(sys.executable).with_name("maskq")

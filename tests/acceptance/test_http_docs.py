@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from maskq import Client
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"

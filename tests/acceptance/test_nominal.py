@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_scenes.scenes import draw
 from PIL import Image
 
 from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout, s3
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 

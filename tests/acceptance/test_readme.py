@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from demo_scenes.scenes import draw
 from PIL import Image
-
-from maskq_standalone.demo.scenes import draw
 
 README = Path(__file__).parents[2] / "README.md"
 

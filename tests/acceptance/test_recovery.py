@@ -9,9 +9,9 @@ import time
 import pytest
 from acceptance.conftest import LEASE_S
 from acceptance.test_bad_input import jpeg
+from demo_scenes.scenes import draw
 
 from maskq import Client, Job, JobRecord, JobStatus, s3
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 
 

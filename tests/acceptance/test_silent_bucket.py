@@ -27,13 +27,13 @@ def test_another_tenant_s_job_runs_while_the_only_thread_waits_for_a_silent_buck
         buffer = io.BytesIO()
         IMAGE.save(buffer, "PNG")
         store = stack.s3.client()
-        store.create_bucket(Bucket="silent")
-        store.put_object(Bucket="silent", Key="photo.png", Body=buffer.getvalue())
-        front.rules = [Rule("/silent/", do="hang")]
+        store.create_bucket(Bucket="photos")
+        store.put_object(Bucket="photos", Key="photo.png", Body=buffer.getvalue())
+        front.rules = [Rule("/photos/", do="hang")]
         # Given a worker whose only job thread waits for a bucket that does not answer
         stack.start_worker({"MASKQ_S3_ENDPOINT_URL": front.url, "MASKQ_CONCURRENCY": "1"})
         with Client.from_env() as client:
-            stuck = client.submit("s3://silent/photo.png", tenant="silent")
+            stuck = client.submit("s3://photos/photo.png", tenant="silent")
             good = client.submit(IMAGE, tenant="good")
             # When another tenant's job is next, then it runs all the same
             good.wait(timeout=WAIT_S)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from demo_scenes.scenes import draw
 from PIL import Image
 from playwright.sync_api import expect
 
 from maskq import Client
-from maskq_standalone.demo.scenes import draw
 from maskq_standalone.stack import Stack
 from maskq_worker.outputs.pictures import mask_png
 

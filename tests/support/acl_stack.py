@@ -20,7 +20,12 @@ POLICIES: Final = Path(__file__).parents[2] / "deploy" / "s3"
 INPUT_BUCKET: Final = "photos"
 OUTPUT_BUCKET: Final = "maskq"
 S3_ROLES: Final = ("publisher", "reader", "worker", "webhooks", "gateway")
-_ROLES: Final = {"webhooks": "webhooks", "uploads": "gateway"}
+# Of each process: its Redis user, and its S3 role. The HTTP API uploads and reads for its callers.
+_ROLES: Final = {
+    "webhooks": ("webhooks", "webhooks"),
+    "uploads": ("gateway", "gateway"),
+    "gateway": ("gateway", "publisher"),
+}
 
 
 class IamServer(S3Server):
@@ -82,10 +87,10 @@ class AclStack(Stack):
             self._made_users = True
         return super().environment | self.as_user("publisher")
 
-    def as_user(self, user: str) -> dict[str, str]:
-        """The variables that make a process this user."""
+    def as_user(self, user: str, s3_role: str | None = None) -> dict[str, str]:
+        """The variables that make a process this Redis user, with the S3 role of its name or another."""
         url = acl.url_of(user, self.redis.url)
-        return {"MASKQ_REDIS_URL": url} | self.s3.as_role(user)
+        return {"MASKQ_REDIS_URL": url} | self.s3.as_role(s3_role or user)
 
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         return super().start_workers(count, self.as_user("worker") | dict(env or {}))
@@ -94,4 +99,4 @@ class AclStack(Stack):
         self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
     ) -> None:
         _ = self.environment  # the users must be there
-        super()._start_other(name, command, self.as_user(_ROLES[name]) | dict(env or {}))
+        super()._start_other(name, command, self.as_user(*_ROLES[name]) | dict(env or {}))

@@ -16,7 +16,15 @@ from maskq import Client, JobFailed, Result, environment
 from maskq.errors import MaskqError
 from maskq.inert import print_error, print_lines
 from maskq_standalone.children.child import ChildError
-from maskq_standalone.commands.pictures import Picture, beside, photographs, scenes
+from maskq_standalone.commands.pictures import (
+    SHIPPED,
+    SHIPPED_SEED,
+    Picture,
+    beside,
+    drawn_scenes,
+    photographs,
+    shipped_scenes,
+)
 from maskq_standalone.demo.score import mean_iou
 from maskq_standalone.stack import Stack
 
@@ -31,7 +39,9 @@ _DRAWN = "drawn scene"
 _PHOTO = "photograph: shows the pipeline, not the quality of a real checkpoint"
 
 
-def run(*, photos: list[Path], seed: int, scenes: int, model: str, workers: int, out: Path) -> int:
+def run(
+    *, photos: list[Path], seed: int | None, scenes: int, model: str, workers: int, out: Path
+) -> int:
     """Segment drawn scenes and photographs through the queue. Returns the command's exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: stop the stack, remove its data
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -54,8 +64,12 @@ def run(*, photos: list[Path], seed: int, scenes: int, model: str, workers: int,
         return 130
 
 
-def _pictures(photos: list[Path], seed: int, count: int) -> list[Picture]:
-    return [*scenes(seed, count), *photographs(photos)]
+def _pictures(photos: list[Path], seed: int | None, count: int) -> list[Picture]:
+    if seed is None and count <= SHIPPED:
+        scenes = shipped_scenes(count)
+    else:
+        scenes = drawn_scenes(SHIPPED_SEED if seed is None else seed, count)
+    return [*scenes, *photographs(photos)]
 
 
 def _at_hand(model: str) -> bool:

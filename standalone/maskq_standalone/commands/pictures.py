@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from maskq_standalone.demo.scenes import draw
-from maskq_standalone.demo.seeds import held_out
+from maskq.errors import MaskqError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Of various shapes, none square: masks must come back at the image's own size.
 _SIZES = ((640, 480), (800, 600), (480, 640), (960, 540), (720, 480))
+SHIPPED, SHIPPED_SEED = 8, 1  # the scenes that the package holds
 _PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")  # free licences, shipped by scikit-image
 
 
@@ -29,8 +31,36 @@ class Picture:
     truth: NDArray[np.uint8] | None = None  # (H, W) class ids; None for a photograph
 
 
-def scenes(seed: int, count: int) -> list[Picture]:
-    """`count` drawn scenes that training never saw; the same seed draws the same."""
+class DrawingUnavailable(MaskqError):
+    """Only a checkout of the repository can draw scenes; an installed package has the shipped ones."""
+
+
+def shipped_scenes(count: int) -> list[Picture]:
+    """The first `count` of the drawn scenes that the package holds. Training never saw them."""
+    pictures = []
+    with as_file(files("maskq_standalone.demo") / "scenes") as folder:
+        for path in sorted(folder.glob("*.webp"))[:count]:
+            with Image.open(path, formats=("WEBP",)) as image:
+                truth = np.asarray(Image.open(path.with_suffix(".png"), formats=("PNG",)))
+                pictures.append(Picture(path.stem, image.convert("RGB"), truth))
+    return pictures
+
+
+def drawn_scenes(seed: int, count: int) -> list[Picture]:
+    """Draw `count` scenes that training never saw. The same seed draws the same scenes.
+
+    Raises:
+        DrawingUnavailable: outside a checkout.
+        ValueError: `seed` is out of range.
+    """
+    if importlib.util.find_spec("demo_scenes") is None:
+        raise DrawingUnavailable(
+            "drawing other scenes needs a checkout of the maskq repository, installed by `make demo` or"
+            f" `pip install -e '.[standalone]'`; without --seed, the {SHIPPED} shipped scenes are used"
+        )
+    from demo_scenes.scenes import draw
+    from demo_scenes.seeds import held_out
+
     drawn = []
     for number in range(count):
         scene = draw(held_out(seed, number), size=_SIZES[number % len(_SIZES)])

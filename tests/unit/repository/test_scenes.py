@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demo_scenes.canvas import CLASSES
+from demo_scenes.scenes import Scene, draw
+from demo_scenes.seeds import TRAINING, held_out
 
 from maskq_standalone import demo
-from maskq_standalone.demo.canvas import CLASSES
-from maskq_standalone.demo.scenes import Scene, draw
+from maskq_standalone.commands.pictures import SHIPPED, SHIPPED_SEED, drawn_scenes, shipped_scenes
 from maskq_standalone.demo.score import class_iou, colour_baseline, confusion, mean_iou
-from maskq_standalone.demo.seeds import TRAINING, held_out
 
-CHECKPOINT = Path(demo.__file__).parent / "checkpoint"
+DEMO = Path(demo.__file__).parent
+CHECKPOINT = DEMO / "checkpoint"
 SMALL = (240, 180)
 SHAPES = ((640, 480), (320, 240), (300, 400), (480, 270), (400, 400), (480, 360))
 
@@ -85,6 +89,30 @@ def test_held_out_seeds_never_meet_the_trainers() -> None:
     for seed, number in ((10_000, 0), (-1, 0), (9_999, 1_000)):
         with pytest.raises(ValueError, match="out of range"):
             held_out(seed, number)
+
+
+def test_the_shipped_scenes_are_those_of_their_seed() -> None:
+    shipped = shipped_scenes(SHIPPED)
+    assert [picture.name for picture in shipped] == [f"scene-1-{n}" for n in range(SHIPPED)]
+    for one, drawn in zip(shipped, drawn_scenes(SHIPPED_SEED, SHIPPED), strict=True):
+        assert one.truth is not None
+        assert drawn.truth is not None
+        assert (one.truth == drawn.truth).all()
+        difference = np.asarray(one.image, dtype=int) - np.asarray(drawn.image)
+        assert np.abs(difference).mean() < 8  # of 255: stored as WebP
+
+
+def test_an_installed_package_says_where_other_scenes_come_from() -> None:
+    program = (
+        "import sys; sys.path[:] = [entry for entry in sys.path if not entry.endswith('tools')]\n"
+        "from maskq_standalone.commands import pictures\n"
+        "assert len(pictures.shipped_scenes(8)) == 8\n"
+        "try: pictures.drawn_scenes(7, 3)\n"
+        "except pictures.DrawingUnavailable as error: print(error)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=DEMO)
+    assert "needs a checkout of the maskq repository" in done.stdout
 
 
 def test_score_counts_intersection_over_union_of_the_classes_in_the_truth() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .canvas import CAR, PERSON, Canvas
-from .ground import View
-from .textures import Field, hsv
-from .trees import shadow
-from .weather import Weather
+from demo_scenes.canvas import CAR, PERSON, Canvas
+from demo_scenes.ground import View
+from demo_scenes.textures import Field, hsv
+from demo_scenes.trees import shadow
+from demo_scenes.weather import Weather
 
 OVERSAMPLE = 3
 

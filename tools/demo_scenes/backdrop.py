@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import MOUNTAIN, SKY, TREE, Canvas, grid
-from .textures import Field, hsv, noise, skyline
-from .weather import Weather
+from demo_scenes.canvas import MOUNTAIN, SKY, TREE, Canvas, grid
+from demo_scenes.textures import Field, hsv, noise, skyline
+from demo_scenes.weather import Weather
 
 
 def sky(canvas: Canvas, rng: np.random.Generator, weather: Weather, horizon: float) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import TREE, Box, Canvas, convex_cover, grid
-from .ground import View
-from .textures import Field, hsv, noise
-from .weather import Weather
+from demo_scenes.canvas import TREE, Box, Canvas, convex_cover, grid
+from demo_scenes.ground import View
+from demo_scenes.textures import Field, hsv, noise
+from demo_scenes.weather import Weather
 
 # Green, olive, yellow, orange, red, blossom, blue-green and violet foliage.
 HUES = (0.27, 0.3, 0.33, 0.36, 0.39, 0.03, 0.97, 0.3, 0.34)

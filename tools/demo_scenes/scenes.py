@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .backdrop import mountains, sky, treeline
-from .buildings import Plot, building
-from .canvas import EARTH, GRASS, ROAD, SIDEWALK, WATER, Canvas
-from .figures import car, person
-from .ground import Layout, View, draw_ground
-from .trees import HUES, tree
-from .weather import Weather, weather
+from demo_scenes.backdrop import mountains, sky, treeline
+from demo_scenes.buildings import Plot, building
+from demo_scenes.canvas import EARTH, GRASS, ROAD, SIDEWALK, WATER, Canvas
+from demo_scenes.figures import car, person
+from demo_scenes.ground import Layout, View, draw_ground
+from demo_scenes.trees import HUES, tree
+from demo_scenes.weather import Weather, weather
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .textures import Field, hsv, rgb
+from demo_scenes.textures import Field, hsv, rgb
 
 
 @dataclass(frozen=True)

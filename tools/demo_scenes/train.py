@@ -1,4 +1,4 @@
-"""`python -m maskq_standalone.demo.train`: train the demo checkpoint on drawn scenes, from scratch.
+"""`python -m demo_scenes.train`: train the demo checkpoint on drawn scenes, from scratch.
 
 A small DPT with ADE20K's 150 classes, of which the scenes show eleven. Seed, scenes and order of the
 batches are fixed; another machine's arithmetic may still differ in the last bits. What is shipped took
@@ -29,14 +29,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from maskq_standalone.demo.scenes import draw
-from maskq_standalone.demo.seeds import TRAINING
+from demo_scenes.scenes import draw
+from demo_scenes.seeds import TRAINING
 
 GRID = 192  # px: the input's side that position embeddings are kept for; transformers interpolates
 PATCH = 8
 HELD_BACK = -30.0  # the score of a class that no scene shows
 HERE = Path(__file__).parent
 LABELS = HERE / "ade20k_labels.json"
+CHECKPOINT = HERE.parents[1] / "standalone" / "maskq_standalone" / "demo" / "checkpoint"
 # Drawn at several sizes and shapes, then resized as the image processor will: the grain of a texture
 # must mean the same in training and in use.
 SIZES = ((320, 240), (240, 180), (216, 288), (448, 252), (256, 256))
@@ -44,7 +45,7 @@ SIZES = ((320, 240), (240, 180), (216, 288), (448, 252), (256, 256))
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--out", type=Path, default=HERE / "checkpoint")
+    options.add_argument("--out", type=Path, default=CHECKPOINT)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--steps", type=int, default=2500)
     options.add_argument("--scenes", type=int, default=3500)

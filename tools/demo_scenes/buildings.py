@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .canvas import BUILDING, Canvas, bounds, convex_cover, grid
-from .ground import View
-from .textures import Field, hsv, noise, sample
-from .weather import Weather
+from demo_scenes.canvas import BUILDING, Canvas, bounds, convex_cover, grid
+from demo_scenes.ground import View
+from demo_scenes.textures import Field, hsv, noise, sample
+from demo_scenes.weather import Weather
 
 
 @dataclass(frozen=True)

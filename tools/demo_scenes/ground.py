@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .canvas import EARTH, GRASS, ROAD, SIDEWALK, WATER, Box, Canvas, grid
-from .textures import Field, hsv, sample
-from .weather import Weather
+from demo_scenes.canvas import EARTH, GRASS, ROAD, SIDEWALK, WATER, Box, Canvas, grid
+from demo_scenes.textures import Field, hsv, sample
+from demo_scenes.weather import Weather
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .textures import Field
+from demo_scenes.textures import Field
 
 BUILDING: Final = 1
 SKY: Final = 2
