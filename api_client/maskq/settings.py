@@ -157,7 +157,7 @@ def usable(settings: object) -> Settings:
 # is not the same as used here.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "forward_timeout_s", "max_score_bytes", "s3_client",
+    "drain_s", "forward_timeout_s", "max_score_bytes", "s3_client",
     "max_image_bytes", "max_image_pixels", "max_image_scans", "max_decode_cpu_s",
     "max_decoded_bytes", "decode_in", "decode_processes", "allowed_buckets",
     "allowed_locations", "allowed_output_locations", "log_level",
@@ -165,7 +165,8 @@ KNOWN = set(Settings.model_fields) | {
     "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
     "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
     "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url",
-    "cors_origins", "gateway_tls_certificate", "gateway_tls_key", "gateway_root_path", "trusted_proxies",
+    "cors_origins", "gateway_tls_certificate", "gateway_tls_key", "gateway_root_path",
+    "trusted_proxies",
     "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
     "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
     "env_role",

@@ -6,7 +6,7 @@ import bentoml
 
 from bench.peers.segment import Segment
 from bench.peers.setup import Setup
-from maskq_standalone.children.parent_death import die_with_parent
+from maskq.process.parent_death import die_with_parent
 
 SETUP = Setup.from_environment()
 HOUR_S = 3600  # requests are never turned away for their age

@@ -9,7 +9,7 @@ from demo_scenes.scenes import draw
 from bench.peers.contender import WAIT_S, Contender
 from maskq import Client
 from maskq.contract.locations import S3Uri
-from maskq_standalone.workers import DRAIN_S, Worker
+from maskq_standalone.workers import Worker
 from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.openvino import cache, quantize
 
@@ -38,7 +38,7 @@ class Maskq(Contender):
 
     def stop(self) -> None:
         for worker in self.workers:
-            worker.child.stop(DRAIN_S)
+            worker.child.stop(worker.kill_after_s)
             self.stack.workers.remove(worker)
         self.workers = ()
 

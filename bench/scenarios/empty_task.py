@@ -55,7 +55,7 @@ def main() -> None:
     jobs = options.parse_args().jobs
     warnings.filterwarnings("ignore", category=SecurityWarning)
     settings = WorkerSettings.load()
-    app: Any = make_app(settings, _MODEL, concurrency=capacity_of(settings, cuda=False).concurrency)
+    app: Any = make_app(settings, _MODEL, capacity_of(settings, cuda=False))
     app.steps["worker"].discard(ModelStep)
     app.conf.worker_redirect_stdouts = False  # the figures go there
     progress = Progress(jobs)

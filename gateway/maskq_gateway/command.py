@@ -18,7 +18,7 @@ RulesFile = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands; the client's command line calls it where we are installed."""
+    """Add this package's commands. The client's command line calls it if the package is installed."""
     app.command()(gateway)
     app.add_typer(trigger, name="trigger")
 
@@ -28,7 +28,7 @@ def gateway(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
     rules: RulesFile = None,
 ) -> None:
-    """The HTTP API; with rules, also notifications of object stores, whose uploads start jobs."""
+    """Serve the HTTP API; with rules, also take object stores' notifications, which start jobs."""
     require("gateway", "maskq gateway")
     from maskq_gateway.server import serve
     from maskq_gateway.settings import GatewaySettings
@@ -55,7 +55,7 @@ def sqs(
     ] = None,
     rules: RulesFile = None,
 ) -> None:
-    """Take notifications out of an SQS queue; each upload that a rule takes starts a job."""
+    """Read notifications from an SQS queue; each upload that matches a rule starts a job."""
     from maskq_gateway.settings import GatewaySettings
     from maskq_gateway.sqs.process import serve
 
@@ -71,7 +71,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="a TOML file with [[rule]] tables")],
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
-    """Say what the rules of a file do, or what is wrong with them."""
+    """Print what the rules of a file do, or the first mistake in them."""
     from maskq_gateway.settings import GatewaySettings
 
     described = [rule.public() for rule in GatewaySettings.load().rules(file).each]

@@ -17,25 +17,24 @@ from maskq.errors import InvalidRequest
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
+from maskq.process.health import HealthFile, Heartbeat
+from maskq.process.stop_times import GATEWAY_DRAIN_S
 from maskq_gateway.asgi import application
-from maskq_gateway.heartbeat import Heartbeat
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
 from maskq_gateway.settings import GatewaySettings
 
-_LAST_ANSWERS_S = 20  # for requests in hand when it is told to stop
-
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does; uvicorn's own line goes to a log."""
+    """Prints its address once it listens; uvicorn would only log it."""
 
-    def __init__(self, config: uvicorn.Config, beat: Heartbeat) -> None:
+    def __init__(self, config: uvicorn.Config, heartbeat: Heartbeat) -> None:
         super().__init__(config)
-        self._beat = beat
+        self._heartbeat = heartbeat
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second by the event loop that answers requests."""
         if counter % 10 == 0:
-            self._beat.still_alive()
+            self._heartbeat.still_alive()
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -46,11 +45,11 @@ class _Server(uvicorn.Server):
             scheme = "https" if self.config.is_ssl else "http"
             print_error(f"listening on {scheme}://{shown}:{port}")
         if self.started:
-            self._beat.alive()
+            self._heartbeat.alive()
 
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises InvalidRequest for what cannot be served, or not there."""
+    """Serve until SIGTERM or SIGINT. Raises InvalidRequest if a setting or the address is unusable."""
     log_to_stderr(settings.log_level)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
@@ -59,10 +58,10 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         app = application(settings, client, rules)
         with starting():  # a certificate that cannot be used
             config = _config(app, settings)
-        with _bound(host, port) as bound, Heartbeat(settings.health_file) as beat:
-            # uvicorn raises again the signal that ended it, for whom it was before.
+        with _bound(host, port) as bound, Heartbeat(HealthFile(settings.health_file)) as heartbeat:
+            # After its stop uvicorn restores this handler and raises the signal again.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            _Server(config, beat).run(sockets=[bound])
+            _Server(config, heartbeat).run(sockets=[bound])
 
 
 def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
@@ -88,7 +87,7 @@ def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
 
 
 def config_of(app: Any, max_upload_bytes: int = 0, **more: Any) -> uvicorn.Config:
-    """How an application is served.
+    """uvicorn's configuration.
 
     Args:
         max_upload_bytes: of an image within a request.
@@ -104,7 +103,7 @@ def config_of(app: Any, max_upload_bytes: int = 0, **more: Any) -> uvicorn.Confi
         access_log=False,
         lifespan="on",
         server_header=False,
-        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        timeout_graceful_shutdown=GATEWAY_DRAIN_S,
         **more,
     )
 

@@ -1,4 +1,4 @@
-"""The HTTP API of the stack: a gateway process, and the admin key that its callers show."""
+"""The HTTP API of the stack: a gateway process, and the admin key for its callers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from maskq_standalone.ports import LOOPBACK
 
 
 def command(port: int) -> tuple[str, ...]:
-    """What serves the API on this port of 127.0.0.1."""
+    """The command that serves the API on this port of 127.0.0.1."""
     return (sys.executable, "-m", "maskq", "gateway", "--host", LOOPBACK, "--port", str(port))
 
 
 def settings(port: int, api_key: str) -> dict[str, str]:
-    """What callers of the API need."""
+    """The variables that callers of the API need."""
     return {"MASKQ_GATEWAY_URL": f"http://{LOOPBACK}:{port}", "MASKQ_API_KEY": api_key}
 
 
 def install_key(environment: Mapping[str, str], api_key: str) -> None:
-    """Make the stack's own key known to its Redis; again at every start. Raises ChildError."""
+    """Store the stack's own key in its Redis, at every start. Raises ChildError."""
     parts = contract.Credentials.parse(api_key)
     if parts is None:
         raise ChildError("the API key in credentials.json is not a key; remove the line api_key")

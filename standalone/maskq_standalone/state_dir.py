@@ -1,7 +1,10 @@
-"""The stack's directory: one stack at a time, and the credentials generated for it.
+"""A stack's directory: its lock, and the credentials generated for it.
 
-credentials.json   0600, kept over restarts      lock    held while anything of a stack lives
-redis/ s3/         the data                      logs/   one file per child
+credentials.json   0600, kept over restarts
+lock               held while a process of a stack lives
+redis/ s3/         data
+logs/              one file per child
+run/               health files
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
@@ -45,7 +49,7 @@ class Credentials:
 
     @classmethod
     def of(cls, directory: Path) -> Credentials:
-        """Those kept in `directory`, or new ones, kept there. Raises ChildError."""
+        """Those stored in `directory`; if there are none, new ones are stored. Raises ChildError."""
         path = directory / "credentials.json"
         try:
             if not path.exists():
@@ -54,7 +58,7 @@ class Credentials:
                 return credentials
             path.chmod(0o600)
             kept = json.loads(path.read_bytes())
-            # A directory may be older than one of these.
+            # An older version of maskq may have written the file without these.
             made = {"webhook_secret": new_secret, "api_key": new_api_key}
             if missing := made.keys() - kept.keys():
                 kept |= {name: made[name]() for name in sorted(missing)}
@@ -73,8 +77,54 @@ def new_api_key() -> str:
     return api_keys.Credentials.new()[1]
 
 
+class StateDir:
+    """The directory of one stack. A second stack cannot use it at the same time."""
+
+    def __init__(self, given: Path | None) -> None:
+        """given: None: a temporary directory, removed at `close`."""
+        self._given = given
+        self._temporary = given is None
+        self._lock: Lock | None = None
+
+    path: Path  # from `open` on
+
+    @property
+    def is_open(self) -> bool:
+        return self._lock is not None
+
+    def open(self) -> None:
+        """Make it if missing, and lock it. Raises ChildError."""
+        try:
+            if self._given is None:
+                self.path = Path(tempfile.mkdtemp(prefix="maskq-"))
+            else:
+                self.path = self._given.absolute()
+                self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ChildError(explain(error)) from None
+        self._lock = Lock(self.path)
+        self._lock.acquire()
+
+    def held(self) -> list[int]:
+        """The descriptor that holds the lock, for processes that must keep it locked."""
+        return [self._lock.fd] if self._lock is not None else []
+
+    def keep(self) -> None:
+        """Do not remove it, even if it is temporary."""
+        self._temporary = False
+
+    def close(self) -> None:
+        """Unlock it, and remove a temporary one. Idempotent."""
+        if self._lock is None:
+            return
+        self._lock.release()
+        self._lock = None
+        if self._temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
 class Lock:
-    """An flock on DIR/lock. The kernel frees it when its last holder is gone, however it went."""
+    """An flock on DIR/lock. The kernel releases it when the last process that holds it ends."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "lock"
@@ -83,8 +133,8 @@ class Lock:
     def acquire(self) -> None:
         """Raises ChildError when another stack runs on the directory.
 
-        After a stack was killed, its guards hold the lock until its children are gone: that is
-        waited for, so that two servers never share one set of files.
+        After a stack was killed, its guards hold the lock until its children have ended. This waits
+        for them, so that two servers never share one set of files.
         """
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,7 +151,7 @@ class Lock:
         self._sign()
 
     def release(self) -> None:
-        """The file stays: to remove it would let two stacks hold two files of one name."""
+        """The file stays: if it were removed, two stacks could hold two files of the same name."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -128,7 +178,7 @@ class Lock:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this id exists; 0: nobody's."""
+    """Whether a process with this id exists; 0: False."""
     if pid <= 0:
         return False
     try:
@@ -141,7 +191,7 @@ def is_running(pid: int) -> bool:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a 0600 file in one step: a reader sees all of it or none. Raises OSError."""
+    """Write a 0600 file in one step: a reader sees the old file or the new one. Raises OSError."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -13,8 +13,8 @@ from demo_scenes.scenes import draw
 from envelopes import MALFORMED, envelope
 
 from maskq import Client, JobStatus
+from maskq.process.health import FRESH_S
 from maskq_standalone.stack import Stack
-from maskq_standalone.workers import HEALTHY_S
 
 
 def test_no_malformed_message_costs_a_thread(fresh_stack: Stack, fresh_client: Client) -> None:
@@ -55,7 +55,7 @@ def test_the_health_file_of_a_deaf_worker_goes_stale(tmp_path: Path) -> None:
             raw.lpush("maskq", json.dumps(envelope()))
 
         # Then its health file is not touched any more, and it says so
-        end = time.monotonic() + HEALTHY_S + 15
+        end = time.monotonic() + FRESH_S + 15
         while worker.is_ready():
             assert time.monotonic() < end
             time.sleep(0.1)

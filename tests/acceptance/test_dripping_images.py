@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from acceptance.conftest import LEASE_S
-from acceptance.hurried_worker import DRAIN_S
 from bench.checkpoints import write_smallest
 from PIL import Image
 from support.dripping import Dripping
@@ -23,6 +21,7 @@ from maskq_standalone.stack import Stack
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n"
 HEADER = b"HTTP/1.1 200 OK\r\nX-Slow: "
 COUNT = 12
+DRAIN_S = 2.0
 
 
 @pytest.fixture
@@ -31,12 +30,10 @@ def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
     allowed = [f"127.0.{network}.{n + 1}" for network in (1, 2) for n in range(COUNT)]
     env = {
         "MASKQ_LEASE_S": str(LEASE_S),
+        "MASKQ_DRAIN_S": str(DRAIN_S),
         "MASKQ_PRESIGNED_ALLOWED_HOSTS": ",".join(allowed),
     }
-    command = (sys.executable, str(Path(__file__).with_name("hurried_worker.py")))
-    with Stack(
-        workers=1, pinned=True, model=str(model), env=env, worker_command=command
-    ) as running:
+    with Stack(workers=1, pinned=True, model=str(model), env=env) as running:
         yield running
 
 

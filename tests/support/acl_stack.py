@@ -12,8 +12,8 @@ from typing import Any, Final
 from support import acl, iam_server
 
 from maskq_standalone.servers.s3 import REGION, S3Server
+from maskq_standalone.servers.upload_queue import QUEUE
 from maskq_standalone.stack import Stack
-from maskq_standalone.uploads import QUEUE
 from maskq_standalone.workers import Worker
 
 POLICIES: Final = Path(__file__).parents[2] / "deploy" / "s3"
@@ -88,7 +88,7 @@ class AclStack(Stack):
         return super().environment | self.as_user("publisher")
 
     def as_user(self, user: str, s3_role: str | None = None) -> dict[str, str]:
-        """The variables that make a process this Redis user, with the S3 role of its name or another."""
+        """The variables that make a process this Redis user, with its S3 role or another one."""
         url = acl.url_of(user, self.redis.url)
         return {"MASKQ_REDIS_URL": url} | self.s3.as_role(s3_role or user)
 

@@ -8,7 +8,6 @@ other host can take.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from maskq.backoff import Jitter
 from maskq.safe_http import Address, embedded_ipv4
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _SLOW_S = 5.0  # a call that took longer was slow
 _SLOW_BYTES_S = 2.0**20  # bytes a second; what a call carried counts
 _SLOW_FOR_S = 300.0  # after this time without a call a slow host counts as unknown
 _RETRY_S = (0.1, 15.0)  # shortest and longest pause before another try
+_RETRY_JITTER = Jitter(1.0, 1.5)
 _KEPT = 10_000  # hosts that are remembered, of the fast and of the slow
 
 
@@ -200,7 +201,7 @@ def _busy(host: str, in_the_way: Collection[BoundCall]) -> Busy:
     """Looked at again seldom where others are slow: else the looking would cost more than the calls."""
     shortest, longest = _RETRY_S
     oldest_s = time.monotonic() - min(one.began for one in in_the_way)
-    retry_s = min(max(oldest_s, shortest), longest) * random.uniform(1.0, 1.5)
+    retry_s = _RETRY_JITTER.applied_to(min(max(oldest_s, shortest), longest))
     return Busy(f"{len(in_the_way)} other calls take the room of {host}", retry_s)
 
 

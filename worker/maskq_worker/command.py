@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -18,9 +18,14 @@ from maskq.process import starting
 if TYPE_CHECKING:
     from PIL import Image
 
+    from maskq_worker.process.slots import Slot
+
+_WORKER = (sys.executable, "-m", "maskq_worker")
+_WEBHOOKS = (sys.executable, "-m", "maskq_worker.webhooks")
+
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands; the client's command line calls it where we are installed."""
+    """Add this package's commands. The client's command line calls it if the package is installed."""
     app.command()(worker)
     app.add_typer(weights, name="weights")
 
@@ -47,27 +52,40 @@ def worker(
     """Serve one model: one process per GPU, each seeing exactly one."""
     from maskq_worker.process.cpu import cpu_environment
     from maskq_worker.process.gpus import chosen, environment
-    from maskq_worker.process.supervisor import Slot, Supervisor
+    from maskq_worker.process.slots import Slot
     from maskq_worker.settings import WorkerSettings
 
     if role is Role.WEBHOOKS:
-        command = (sys.executable, "-m", "maskq_worker.webhooks")
-        raise typer.Exit(Supervisor([Slot("webhooks", {})], command=command).run())
-    require("worker", "maskq worker")  # told here, once, not by every child
-    with starting():  # so is a mistake in the settings
+        raise typer.Exit(_supervise([Slot("webhooks", _WEBHOOKS, {})]))
+    require("worker", "maskq worker")  # reported here once, not by every child
+    with starting():  # the same for a wrong setting
         settings = WorkerSettings.load()
     extra = {"MASKQ_MODEL": model} if model else {}
-    cards = chosen(gpus, wants_cpu=settings.wants_cpu)
-    if cards:
-        slots = [
-            Slot(f"worker {number} on {gpu.uuid}", {**environment(gpu), **extra})
+    if cards := chosen(gpus, wants_cpu=settings.wants_cpu):
+        variables = {
+            f"worker {number} on {gpu.uuid}": environment(gpu) | extra
             for gpu in cards
             for number in range(processes_per_gpu)
-        ]
+        }
     else:
         extra |= cpu_environment(processes)
-        slots = [Slot(f"worker {number} on the CPU", extra) for number in range(processes)]
-    raise typer.Exit(Supervisor(slots).run())
+        variables = {f"worker {number} on the CPU": extra for number in range(processes)}
+    drain_s = settings.drain_s
+    raise typer.Exit(
+        _supervise([Slot(name, _WORKER, each, drain_s=drain_s) for name, each in variables.items()])
+    )
+
+
+def _supervise(slots: Sequence[Slot]) -> int:
+    """Keep the processes running until SIGTERM or Ctrl-C. Returns the exit code."""
+    from maskq.process.stop_signal import StopSignal
+    from maskq_worker.process.supervisor import Supervisor
+
+    return Supervisor(StopSignal(), _report).run(slots)
+
+
+def _report(line: str) -> None:
+    print_error(f"maskq worker: {line}")
 
 
 weights = typer.Typer(no_args_is_help=True, help="The checkpoints workers load.")
@@ -124,8 +142,9 @@ def quantize(
 ) -> None:
     """Build the 8-bit network of a checkpoint for this CPU (MASKQ_DTYPE=int8).
 
-    Two thirds of the images calibrate it, the others show how far its masks agree with float32's. It is
-    kept with these figures; below the threshold no worker serves it, and this exits 1.
+    Two thirds of the images calibrate it; the others measure how far its masks agree with those of
+    float32. The figures are stored with it. Below the threshold no worker serves it, and the command
+    exits with 1.
     """
     require("openvino", "maskq weights quantize")
     from maskq_worker.model.checkpoint.folder import resolve
@@ -142,7 +161,7 @@ def quantize(
 
 
 def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
-    """Upright RGB, in the order of their names; what is no image is named on stderr and left out."""
+    """Upright RGB, in the order of their names; files that are not images are reported and skipped."""
     from maskq_worker.errors import PermanentError
     from maskq_worker.imaging import decode
     from maskq_worker.settings import WorkerSettings
@@ -157,7 +176,7 @@ def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
         try:
             decoded = decode(path.read_bytes(), max_pixels=largest)
         except PermanentError as error:
-            print_error(f"maskq: {path} is left out: {error}")
+            print_error(f"maskq: {path} is skipped: {error}")
             continue
         found += 1
         yield decoded.image

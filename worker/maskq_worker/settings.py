@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
+from maskq.process.stop_times import DRAIN_S
 from maskq.settings import Settings
 
 
@@ -32,6 +33,8 @@ class WorkerSettings(Settings):
     """Images in one forward. Default: by the device."""
     concurrency: int | None = Field(default=None, ge=1, le=256)
     """Jobs that one worker process works on at a time. Default: by the device."""
+    drain_s: float = Field(default=DRAIN_S, ge=0.0, allow_inf_nan=False)
+    """Seconds that jobs in progress may take to finish when the worker is told to stop."""
     lease_s: float = Field(default=15.0, ge=1.0)
     """Seconds after which the jobs of a silent worker start elsewhere."""
     event_retention_s: float = Field(default=7 * 86_400.0, gt=0)

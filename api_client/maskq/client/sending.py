@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from maskq.backoff import ExponentialBackoff
 from maskq.client.operations.flow import Flow, Pipeline, Sleep
 from maskq.contract import FailureCode
 from maskq.errors import StoreUnavailable
@@ -12,7 +13,7 @@ from maskq.ledger import calls
 from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 
 NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
-_ROOM_PAUSE_S = (0.1, 2.0)  # first and longest pause before a full queue is asked again
+_QUEUE_FULL_BACKOFF = ExponentialBackoff(first_s=0.1, longest_s=2.0)
 _FSYNC_S = 4.0  # below the socket's timeout
 OUTAGE_S = 60.0  # that a store which answered before may stay away
 
@@ -42,23 +43,23 @@ class QueueFullBackoff:
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self._waited_s = 0.0
-        self._pause_s = _ROOM_PAUSE_S[0]
+        self._pauses = 0
 
     @property
     def time_is_up(self) -> bool:
         return self._timeout_s is not None and self._waited_s >= self._timeout_s
 
     def wait(self) -> Sleep:
-        pause = Sleep(self._pause_s)
-        self._waited_s += self._pause_s
-        self._pause_s = min(2 * self._pause_s, _ROOM_PAUSE_S[1])
-        return pause
+        self._pauses += 1
+        pause_s = _QUEUE_FULL_BACKOFF.pause_s(self._pauses)
+        self._waited_s += pause_s
+        return Sleep(pause_s)
 
     def found(self, *, for_all: bool = True) -> None:
         """There was some. A queue that is full again at once is not asked more often."""
         self._waited_s = 0.0
         if for_all:
-            self._pause_s = _ROOM_PAUSE_S[0]
+            self._pauses = 0
 
 
 class OutageTolerance:

@@ -1,23 +1,24 @@
 """Notifications out of an SQS queue: `maskq trigger sqs`, or `python -m maskq_gateway.sqs`.
 
-A message is deleted when all its jobs are safe in the ledger. One that cannot be handled now comes back
-after the queue's visibility timeout; one that never can goes where the queue's redrive policy says.
+A message is deleted once all its jobs are in the ledger. A message that cannot be handled now comes
+back after the queue's visibility timeout; the queue's redrive policy decides what happens to one that
+never can be handled.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from maskq import Client
+from maskq.backoff import ExponentialBackoff
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG, starting
-from maskq_gateway.heartbeat import Heartbeat
+from maskq.process.health import HealthFile, Heartbeat
+from maskq.process.stop_signal import StopSignal
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.rules.triggers import Refused, Triggers
 from maskq_gateway.settings import GatewaySettings
@@ -27,15 +28,15 @@ from maskq_gateway.sqs.queue import Queue, Unreachable, connect
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S = (
-    1.0,
-    30.0,
-)  # first and longest, while Redis or the queue is away or the queue of jobs full
+# While Redis or the queue does not answer, or the queue of jobs is full.
+_BACKOFF: Final = ExponentialBackoff(first_s=1.0, longest_s=30.0)
 
 
-def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
-    """Take messages until told to stop; those in hand are finished. Raises InvalidRequest when the
-    queue refuses us or is not known, at the start."""
+def run(settings: GatewaySettings, rules: Rules, stop: StopSignal) -> None:
+    """Take messages until somebody asks to stop; messages in progress are finished.
+
+    Raises InvalidRequest if the queue is unknown or refuses the credentials at the start.
+    """
     if not settings.trigger_queue_url:
         raise InvalidRequest(
             "there is no queue to read: set MASKQ_TRIGGER_QUEUE_URL, or give --queue-url"
@@ -43,40 +44,40 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
     source = connect(settings.trigger_queue_url, settings.sqs_endpoint_url)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
-    with connected as client, Heartbeat(settings.health_file) as beat:
+    with connected as client, Heartbeat(HealthFile(settings.health_file)) as heartbeat:
         refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
-        _read(source, Triggers(client, rules), beat, stop)
+        _read(source, Triggers(client, rules), heartbeat, stop)
 
 
-def _read(source: Queue, triggers: Triggers, beat: Heartbeat, stop: threading.Event) -> None:
-    pause_s = _PAUSE_S[0]
-    while not stop.is_set():
-        if _round(source, triggers, beat):
-            pause_s = _PAUSE_S[0]
+def _read(source: Queue, triggers: Triggers, heartbeat: Heartbeat, stop: StopSignal) -> None:
+    failures = 0
+    while not stop.requested():
+        if _handle_some(source, triggers, heartbeat):
+            failures = 0
             continue
-        # Every receive counts towards the redrive policy: while nothing gets through, take little.
-        stop.wait(pause_s)
-        pause_s = min(2 * pause_s, _PAUSE_S[1])
+        # Every receive counts towards the redrive policy, so receive seldom while no job can start.
+        failures += 1
+        stop.wait(_BACKOFF.pause_s(failures))
 
 
-def _round(source: Queue, triggers: Triggers, beat: Heartbeat) -> bool:
-    """Receive once and handle what came. False: something is away, or full; go slowly."""
+def _handle_some(source: Queue, triggers: Triggers, heartbeat: Heartbeat) -> bool:
+    """Receive once and handle the messages. False: Redis or the queue is away, or no job fits."""
     try:
         messages = source.receive()
-        beat.alive()
+        heartbeat.alive()
         for message in messages:
             if _handle(message, triggers):
                 source.delete(message)
-            beat.alive()
+            heartbeat.alive()
     except (Unreachable, StoreUnavailable, QueueFull) as error:
-        beat.still_alive()
+        heartbeat.still_alive()
         logger.warning("%s; trying again", error)
         return False
     return True
 
 
 def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
-    """Whether the message is done with. Raises QueueFull and StoreUnavailable."""
+    """Whether the message can be deleted. Raises QueueFull and StoreUnavailable."""
     try:
         created = notifications.read(notifications.parse(message.get("Body", "")))
         outcomes = triggers.start(created)
@@ -85,7 +86,7 @@ def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
         return False
     except MaskqError:
         raise
-    except Exception:  # one message must not end the reading of all others
+    except Exception:  # one message must not stop the others
         logger.exception("message %s met a fault of ours and stays", message.get("MessageId"))
         return False
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
@@ -95,12 +96,11 @@ def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
 
 
 def serve(settings: GatewaySettings, rules: Path | None = None) -> None:
-    """`run` as a process of its own: logs on stderr, ends by SIGTERM or SIGINT. Raises MaskqError."""
+    """`run` as a process of its own: logs to stderr, stops at SIGTERM or SIGINT. Raises MaskqError."""
     log_to_stderr(settings.log_level)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run(settings, settings.rules(rules), stop)
+    stop = StopSignal()
+    with stop.listening():
+        run(settings, settings.rules(rules), stop)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""An SQS queue by boto3: what it answers, and what its refusals mean."""
+"""An SQS queue by boto3: its messages, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from maskq.contract.failures import FailureCode
 from maskq.errors import InvalidRequest, MaskqError
 
-_WAIT_S = 5  # of a receive; as long as a stop may take
+_WAIT_S = 5  # of a receive; a stop may take as long
 _TOTAL_S = 30.0  # of any request
 _AT_ONCE = 10  # SQS' own limit
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/")
@@ -22,7 +22,7 @@ _DENIED = (
 
 
 class Unreachable(MaskqError, ConnectionError):
-    """The queue does not answer, or not as it should; it may, later."""
+    """The queue does not answer, or answers with an error that may pass."""
 
     code = FailureCode.STORE_UNAVAILABLE
 
@@ -36,10 +36,10 @@ class Queue:
         self._answered = False
 
     def receive(self) -> list[dict[str, Any]]:
-        """Up to ten messages, waiting some seconds for the first.
+        """Up to ten messages; waits some seconds for the first.
 
-        Raises Unreachable; InvalidRequest as long as the queue never answered: then it is a mistake in
-        the settings, later (keys that change, a policy) it may pass.
+        Raises Unreachable. If the queue refuses and never answered before, raises InvalidRequest: a
+        setting is wrong. A later refusal may pass (keys that are rotated, a policy that is changed).
         """
         answer = self._ask("receive_message", MaxNumberOfMessages=_AT_ONCE, WaitTimeSeconds=_WAIT_S)
         self._answered = True
@@ -47,7 +47,7 @@ class Queue:
         return messages
 
     def delete(self, message: dict[str, Any]) -> None:
-        """Raises Unreachable; the message then comes again, which starts nothing twice."""
+        """Raises Unreachable; the message then comes again, and starts no second job."""
         self._ask("delete_message", ReceiptHandle=message["ReceiptHandle"])
 
     def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Queue:
 
 
 def connect(url: str, endpoint_url: str | None) -> Queue:
-    """The queue of this URL. Raises InvalidRequest where no region is to be had."""
+    """The queue of this URL. Raises InvalidRequest if no region is known."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError

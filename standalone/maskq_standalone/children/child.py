@@ -1,11 +1,12 @@
-"""One child process: its command, its log, its ready check, its end. None outlives its parent.
+"""One child process: its command, its log, its ready check, its end. No child outlives its parent.
 
-Three things hold the last sentence, each where the others cannot:
-- the tether (parent_death.py): the kernel sends the child SIGTERM when its parent dies (on Linux, for
-  what the main thread starts: the signal is tied to the life of the thread that spawned);
-- the process group: whatever the child itself started is ended with it;
-- the guard, a shell that waits on a pipe from the parent: when the parent dies without a word
-  (SIGKILL), it ends the child's whole group, on every Unix.
+Three mechanisms ensure this, each where the others cannot:
+- the parent-death signal (maskq.process.parent_death): the kernel sends the child SIGTERM when its
+  parent dies. On Linux only, and only for children that the main thread starts: the kernel ties the
+  signal to the life of the thread that started the process.
+- the process group: the processes that the child started are ended with it.
+- the guard, a shell that reads from a pipe of the parent: when the parent is killed (SIGKILL), the
+  guard ends the child's whole process group, on every Unix.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from maskq_standalone.children import parent_death
+from maskq.process.parent_death import ends_with_parent
+from maskq_worker.process.supervised import StartFailed, Stopped
 
 POLL_S = 0.01
 LOG_BYTES = 10 * 2**20  # a log larger than this at start is moved to NAME.log.1
 FULL_BYTES = 2**20  # a disk with less than this free counts as full
 
-# The guard reads one line: a released guard goes quietly, the end of the file means that the
-# parent is gone. A tethered child has had its SIGTERM by then; to any other the guard sends it.
+# The guard reads one line. A line releases it: it exits. The end of the file means that the parent is
+# dead. A child with a parent-death signal has had its SIGTERM by then; the guard sends it to any other.
 GUARD = """
 read -r released && exit 0
-[ "$2" = tethered ] || kill -s TERM -- "-$1"
+[ "$2" = signalled ] || kill -s TERM -- "-$1"
 for tick in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     kill -s 0 -- "-$1" || exit 0
     sleep 0.2
@@ -41,15 +43,12 @@ kill -s KILL -- "-$1"
 """
 
 
-class ChildError(Exception):
+class ChildError(StartFailed):
     """Raised when a child cannot start, or ends before it is ready. The text is one line."""
 
 
-class Stopped(Exception):
-    """Raised by a wait that was asked to give up: somebody wants the stack to stop."""
-
-
 def never() -> bool:
+    """The default for `cancelled` and `hurry`."""
     return False
 
 
@@ -66,9 +65,10 @@ class Child:
         stdin: bytes = b"",
         keep_open: Sequence[int] = (),
     ) -> None:
-        """`env` is the whole environment (None: this process's own); `stdin` is written once and
-        closed, the way for secrets that `ps` must not show; `keep_open` are descriptors that the
-        guard holds as long as anything of the child may live, such as a lock."""
+        """env: the whole environment; None: this process's own.
+        stdin: written once and closed; for secrets, which a command line would show in `ps`.
+        keep_open: descriptors, such as a lock's, that the guard holds while a process of the child may
+        live."""
         self.name = name
         self.command = [str(part) for part in command]
         self.log = log
@@ -88,6 +88,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
+        """Whether it was started and has not ended."""
         return self._process is not None and self.returncode is None
 
     @property
@@ -96,8 +97,8 @@ class Child:
         if self._process is None or self._process.poll() is None:
             return None
         if self._guard is not None:
-            # It ended by itself: what it started must not stay. The group's id cannot be another's
-            # yet: its members hold it, and without members there is nothing to hit.
+            # It ended by itself; the processes that it started must end, too. The group's id belongs to
+            # no other group yet: its members hold it, and a group without members gets no signal.
             self._signal_group(signal.SIGKILL)
             self._release_guard()
         return self._process.returncode
@@ -137,12 +138,12 @@ class Child:
                 raise Stopped(self.name)
             if time.monotonic() > deadline:
                 raise ChildError(
-                    f"{self.name} was not ready after {timeout_s:g} s{self._last_words()}"
+                    f"{self.name} was not ready after {timeout_s:g} s{self._last_line()}"
                 )
             time.sleep(POLL_S)
 
     def terminate(self) -> None:
-        """SIGTERM to the child alone: how it ends what it started is its own business."""
+        """SIGTERM to the child alone, which ends the processes that it started."""
         if self.alive:
             os.kill(self.pid, signal.SIGTERM)
 
@@ -152,21 +153,21 @@ class Child:
         self.wait_ended(grace_s, hurry)
 
     def wait_ended(self, grace_s: float, hurry: Callable[[], bool] = never) -> None:
-        """`stop` without the SIGTERM, for a child that has had one: to some programs a second one
-        means 'at once'."""
+        """`stop` without the SIGTERM, for a child that has had one: some programs stop at once at a
+        second one."""
         deadline = time.monotonic() + grace_s
         while self.alive and time.monotonic() < deadline and not hurry():
             time.sleep(POLL_S)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the child and all it started, now. Idempotent."""
+        """SIGKILL to the child and its process group, now. Idempotent."""
         if self._process is None:
             return
         if self._process.poll() is None:
             self._signal_group(signal.SIGKILL)
             self._process.wait()
-        _ = self.returncode  # ends the rest of the group and the guard
+        _ = self.returncode  # ends the rest of the group, and the guard
 
     def ending(self) -> str:
         """How it ended, for a line of text: 'exited with code 1: <the last line of its log>'."""
@@ -175,7 +176,7 @@ class Child:
             return "is still running"
         if code < 0:  # its log does not know why
             return f"was ended by {signal.Signals(-code).name} (log: {self.log})"
-        return f"exited with code {code}{self._last_words()}"
+        return f"exited with code {code}{self._last_line()}"
 
     def log_tail(self) -> str:
         """What this run wrote, at most the last 4 KiB."""
@@ -188,17 +189,17 @@ class Child:
             return ""
 
     def _spawn(self, executable: str, log: IO[bytes]) -> None:
-        tethered = _can_tether()
-        prefix = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())]
+        command = [executable, *self.command[1:]]
+        signalled = _gets_parent_death_signal()
         self._process = subprocess.Popen(
-            (prefix if tethered else []) + [executable, *self.command[1:]],
+            ends_with_parent(command) if signalled else command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=self._env,
             start_new_session=True,
         )
-        self._start_guard(self._process.pid, "tethered" if tethered else "bare")
+        self._start_guard(self._process.pid, "signalled" if signalled else "bare")
         assert self._process.stdin is not None  # noqa: S101 -- for the type checker
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(self._stdin)
@@ -223,7 +224,7 @@ class Child:
         guard.wait()
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # PermissionError is macOS's word for a group of which only a zombie is left.
+        # macOS raises PermissionError for a group of which only a zombie is left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
@@ -235,7 +236,7 @@ class Child:
         self._log_start = log.tell()
         return log
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = [line.strip() for line in self.log_tail().splitlines() if line.strip()]
         if lines:
             return f": {lines[-1]} (log: {self.log})"
@@ -245,13 +246,13 @@ class Child:
         return ", without a word in its log"
 
 
-def _can_tether() -> bool:
+def _gets_parent_death_signal() -> bool:
     on_linux = sys.platform.startswith("linux")
     return on_linux and threading.current_thread() is threading.main_thread()
 
 
 def explain(error: OSError, about: Path | None = None) -> str:
-    """One line for people: which file (`about` where the system names none), and what was said."""
+    """One line: the file (`about` if the error names none), and the system's message."""
     said = error.strerror or str(error)
     path = error.filename or about
     return f"{path}: {said}" if path else said

@@ -43,10 +43,7 @@ def run(
     *, photos: list[Path], seed: int | None, scenes: int, model: str, workers: int, out: Path
 ) -> int:
     """Segment drawn scenes and photographs through the queue. Returns the command's exit code."""
-    for number in (
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # as Ctrl-C: what was started goes, with its data
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: stop the stack, remove its data
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:

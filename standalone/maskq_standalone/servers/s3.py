@@ -1,17 +1,19 @@
-"""An S3 server as a child process: ministack, for one machine and for tests, never for production."""
+"""An S3 server as a child process: the emulator ministack. For one machine and for tests, not for
+production."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from maskq_standalone.children.child import ChildError, explain, never
 from maskq_standalone.ports import LOOPBACK
+from maskq_standalone.servers import upload_queue
 from maskq_standalone.servers.server import Server
 
 REGION = "us-east-1"
@@ -31,15 +33,19 @@ class S3Server(Server):
         access_key_id: str,
         secret_access_key: str,
         bucket: str = "maskq",
+        watched: Collection[str] = (),
         log: Path | None = None,
         port: int | None = None,
         keep_open: Sequence[int] = (),
     ) -> None:
-        """`directory` holds the data (made when missing); the rest as in Server."""
+        """directory: holds the data; made if missing. watched: buckets whose new objects
+        are announced in a queue; made if missing. The rest as in Server.
+        """
         self.directory = directory.absolute()
         self.access_key_id = access_key_id
         self.secret_access_key = secret_access_key
         self.bucket = bucket
+        self._watched = sorted(watched)
         self._client: tuple[int, Any] = (0, None)  # with the port it was made for
         super().__init__(log=log or self.directory / "s3.log", port=port, keep_open=keep_open)
 
@@ -49,7 +55,7 @@ class S3Server(Server):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a boto3 client needs to come in, by the AWS chain."""
+        """The credentials, as boto3 reads them from the environment."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
@@ -63,7 +69,7 @@ class S3Server(Server):
         return [sys.executable, "-m", "maskq_standalone.servers.s3_process"]
 
     def child_environment(self) -> Mapping[str, str]:
-        """Little of our own environment: the emulator reads some hundred variables."""
+        """Few of our own variables: the emulator reads some hundred."""
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return passed_on | {
             "AUTH": "true",
@@ -98,11 +104,29 @@ class S3Server(Server):
         super().spawn()
 
     def wait_ready(self, cancelled: Callable[[], bool] = never) -> None:
+        """Wait until the bucket is there and the watched buckets send their notifications."""
         self._own_client()  # some 0.3 s of imports and parsing, while the server starts
         super().wait_ready(cancelled)
+        if self._watched:
+            self.connect_uploads()
+
+    def connect_uploads(self) -> str:
+        """Have the watched buckets tell a queue of new objects. Returns the queue's URL.
+
+        Raises ChildError."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        s3 = self.client()
+        try:
+            for bucket in self._watched:
+                if bucket != self.bucket:
+                    s3.create_bucket(Bucket=bucket)  # also if it is there: the same answer
+            return upload_queue.connect(s3, self.client("sqs"), self._watched)
+        except (BotoCoreError, ClientError) as error:
+            raise ChildError(f"uploads cannot be watched: {error}") from None
 
     def is_ready(self) -> bool:
-        """The bucket is there; made when missing. Raises ChildError when it cannot be made."""
+        """Whether the bucket is there; makes it if missing. Raises ChildError if it cannot."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self._own_client()

@@ -1,13 +1,13 @@
-"""`python -m maskq_standalone.servers.s3_process`: ministack's S3 behind a door.
+"""`python -m maskq_standalone.servers.s3_process`: ministack's S3 behind an authorizer.
 
-On its own the emulator takes any secret for its configured key, takes the key `test` as well, and
-lets everybody on the machine, a web page in a browser included, empty it by POST /_ministack/reset.
-The door lets in what is signed for S3, or for the queues that take its notifications (SQS), with the
-configured key and secret, and nothing else. Form uploads pass to the emulator, which does check the
-signature of their policy.
+By itself the emulator accepts any secret for its configured key, accepts the key `test` as well, and
+lets everybody on the machine, also a web page in a browser, empty it by POST /_ministack/reset. The
+authorizer accepts only requests that are signed with the configured key and secret, for S3 or for the
+queues that get its notifications (SQS). Form uploads pass to the emulator, which checks the signature
+of their policy itself.
 
-The emulator also answers 200 to a PUT whose bytes the disk did not take, and keeps them in memory
-until it ends: the door refuses writes before the disk is full.
+The emulator also answers 200 to a PUT that did not fit on the disk, and keeps its bytes in memory until
+it ends. So the authorizer refuses writes before the disk is full.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"  # needs the body to be che
 
 
 class Authorizer:
-    """An ASGI application that refuses with S3's own words before the emulator sees a request."""
+    """An ASGI application that answers with S3's errors before the emulator sees a request."""
 
     def __init__(
         self, app: App, access_key_id: str, secret_access_key: str, data_directory: str
@@ -60,10 +60,10 @@ class Authorizer:
                 await self._app(scope, receive if body is None else _replay(body), send)
             else:
                 await _refuse(send, *refusal)
-        # Nothing of S3 speaks WebSocket: without an answer the server closes the connection.
+        # S3 uses no WebSocket: without an answer the server closes the connection.
 
     def _refusal(self, scope: Scope, body: bytes | None) -> tuple[str, str] | None:
-        """(S3's error code, message), or None for a request that may pass."""
+        """S3's error code and the message; None: the request may pass."""
         headers = _joined(scope["headers"])
         query = parse_qs(scope["query_string"].decode("utf-8", "replace"), keep_blank_values=True)
         if "authorization" in headers:
@@ -104,7 +104,7 @@ class Authorizer:
     def _query_refusal(
         self, scope: Scope, headers: dict[str, str], query: dict[str, list[str]]
     ) -> tuple[str, str] | None:
-        """Of a presigned URL; when it expires, the emulator says."""
+        """Of a presigned URL. The emulator checks when it expires."""
         signature = sigv4.parse_query_signature(query)
         if query.get("X-Amz-Algorithm") != [ALGORITHM] or isinstance(signature, tuple):
             return ONLY_V4
@@ -125,7 +125,7 @@ class Authorizer:
         return None
 
     def _space_refusal(self, scope: Scope) -> tuple[str, str] | None:
-        """Of a write that would leave less than RESERVE_BYTES on the disk."""
+        """Of a write that would leave less than RESERVE_BYTES free on the disk."""
         if scope["method"] not in ("PUT", "POST"):
             return None
         length = _joined(scope["headers"]).get("content-length", "0")
@@ -136,13 +136,13 @@ class Authorizer:
 
 
 def _signed_service(scope: Scope) -> str:
-    """The service in the scope of the header's signature; '' where there is none."""
+    """The service in the scope of the header's signature; '' if there is none."""
     signature = sigv4.parse_header_signature(_joined(scope["headers"]))
     return "" if signature is None or isinstance(signature, tuple) else signature.service
 
 
 async def _whole_body(receive: Any) -> bytes:
-    """At most QUEUE_BODY_BYTES of it: the signature of a longer one does not fit."""
+    """At most QUEUE_BODY_BYTES of it; the signature of a longer body does not match."""
     body = b""
     while len(body) < QUEUE_BODY_BYTES:
         message = await receive()
@@ -153,7 +153,7 @@ async def _whole_body(receive: Any) -> bytes:
 
 
 def _replay(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Gives a body that was read already, once; then it waits, as for a client that is still there."""
+    """A `receive` that returns a body read before, once; then it waits, as for a connected client."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:

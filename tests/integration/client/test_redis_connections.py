@@ -20,6 +20,7 @@ from maskq.errors import StoreUnavailable
 from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
 from maskq.ledger.calls import Call
 from maskq_worker.broker.app import make_app
+from maskq_worker.process.capacity import Capacity
 from maskq_worker.settings import WorkerSettings
 
 # Celery's own: it stores by SETEX.
@@ -71,7 +72,7 @@ def everything_works(url: str, db: int, server: TunedRedis, ca: Path | None = No
             await awaited.close()
 
     assert asyncio.run(ask()) is None
-    app = make_app(settings, "demo", concurrency=1)
+    app = make_app(settings, "demo", Capacity(1, 1, 1))
     with app.connection_for_write() as connection:
         queue = connection.SimpleQueue("forms.demo")
         app.send_task("maskq.segment", args=["a request"], queue="forms.demo")

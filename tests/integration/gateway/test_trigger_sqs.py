@@ -21,6 +21,7 @@ import pytest
 from maskq import Client, InvalidRequest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
+from maskq.process.stop_signal import StopSignal
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sqs import process
@@ -114,7 +115,7 @@ def rules(uploads: Uploads) -> Rules:
 
 @contextmanager
 def reading(settings: GatewaySettings, rules: Rules) -> Iterator[None]:
-    stop, failed = threading.Event(), []
+    stop, failed = StopSignal(), []
 
     def read() -> None:
         try:
@@ -127,7 +128,7 @@ def reading(settings: GatewaySettings, rules: Rules) -> Iterator[None]:
     try:
         yield
     finally:
-        stop.set()
+        stop.request()
         thread.join(timeout=30)
     assert not thread.is_alive()
     assert failed == []
@@ -220,7 +221,7 @@ def test_a_queue_that_is_away_is_asked_again(
 def test_what_is_wrong_with_the_queue_is_told_at_the_start(
     settings: GatewaySettings, rules: Rules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = threading.Event()
+    stop = StopSignal()
     none = settings.model_copy(update={"trigger_queue_url": None})
     with pytest.raises(InvalidRequest, match="MASKQ_TRIGGER_QUEUE_URL"):
         process.run(none, rules, stop)

@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from maskq.process.stop_signal import StopSignal
 from maskq_standalone import ports
 from maskq_standalone.children.child import Child, ChildError
 from maskq_standalone.commands import up
@@ -52,10 +53,10 @@ with Stack(pathlib.Path(sys.argv[1]), pinned=True, worker_command=[sys.executabl
 """
 UP = """
 import pathlib, sys
-from maskq_standalone import redis_server
+from maskq_standalone.servers import redis
 from maskq_standalone.commands.up import run
 directory = pathlib.Path(sys.argv[1])
-binary = redis_server.find(pinned=True).path
+binary = redis.find(pinned=True).path
 worker = [sys.executable, "-c", sys.argv[2]]
 sys.exit(run(directory, redis_binary=binary, worker_command=worker))
 """
@@ -228,8 +229,8 @@ class TestS3:
         form = [(b"content-type", b"multipart/form-data; boundary=x")]
         scope = {"type": "http", "method": "POST", "path": "/maskq", "query_string": b""}
         scope["headers"] = form
-        door = Authorizer(None, "key", "secret", str(tmp_path))
-        asyncio.run(door(scope, None, send))
+        authorizer = Authorizer(None, "key", "secret", str(tmp_path))
+        asyncio.run(authorizer(scope, None, send))
         assert sent[0]["status"] == 503
         assert b"No space left on the disk" in sent[1]["body"]
 
@@ -335,6 +336,47 @@ class TestCrashes:
             process.wait()
             with Stack(tmp_path, workers=0, pinned=True) as stack:
                 assert stack.redis.password == put_by["redis_password"]
+
+
+DRAINING_WORKER = """
+import os, pathlib, signal, sys, time
+health = pathlib.Path(os.environ["MASKQ_HEALTH_FILE"])
+def drain(*_):
+    time.sleep(float(os.environ["MASKQ_DRAIN_S"]))
+    pathlib.Path(os.environ["DRAINED"]).touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+while True:
+    health.touch()
+    time.sleep(0.05)
+"""
+
+
+class TestStop:
+    @pytest.fixture(autouse=True)
+    def _close_fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("maskq.process.stop_times._CLOSING_S", 1.0)
+
+    def test_waits_for_a_worker_that_drains(self, tmp_path: Path) -> None:
+        # Given a worker that needs its whole drain time to stop
+        env = {"MASKQ_DRAIN_S": "1.5", "DRAINED": str(tmp_path / "drained")}
+        command = [sys.executable, "-c", DRAINING_WORKER]
+        with Stack(tmp_path, pinned=True, env=env, worker_command=command) as stack:
+            (worker,) = stack.workers
+
+        # When the stack has stopped, then the worker has ended by itself
+        assert worker.returncode == 0
+        assert (tmp_path / "drained").exists()
+
+    def test_kills_a_worker_that_takes_longer(self, tmp_path: Path) -> None:
+        deaf = WORKER.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
+        command = [sys.executable, "-c", deaf]
+        env = {"MASKQ_DRAIN_S": "0.1"}
+        with Stack(tmp_path, pinned=True, env=env, worker_command=command) as stack:
+            (worker,) = stack.workers
+            began = time.monotonic()
+        assert worker.returncode == -signal.SIGKILL
+        assert 1.1 <= time.monotonic() - began < 11
 
 
 class TestWorkers:
@@ -467,6 +509,23 @@ class TestServers:
         finally:
             free.stop()
 
+    def test_s3_announces_new_objects_also_after_a_crash(self, tmp_path: Path) -> None:
+        server = S3Server(
+            tmp_path, access_key_id="key", secret_access_key="secret", watched={"photos"}
+        )
+        try:
+            server.start()
+            server.kill()
+            server.restart(StopSignal())
+            server.client().put_object(Bucket="photos", Key="1.jpg", Body=b"pixels")
+            queue = server.connect_uploads()
+            answer = server.client("sqs").receive_message(
+                QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=4
+            )
+            assert any("1.jpg" in message["Body"] for message in answer["Messages"])
+        finally:
+            server.stop()
+
     def test_data_directory_that_is_a_file(self, tmp_path: Path) -> None:
         taken = tmp_path / "file"
         taken.touch()
@@ -498,7 +557,7 @@ class TestUp:
     def test_until_sigterm(self, tmp_path: Path) -> None:
         env_file = tmp_path / "env"
         with running(UP, tmp_path) as process:
-            assert eventually(env_file.exists), process.communicate()
+            assert eventually(env_file.exists, within_s=60)
             assert env_file.stat().st_mode & 0o777 == 0o600
             settings = dict(
                 line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True)
@@ -531,7 +590,7 @@ class TestUp:
         with running(
             f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{UP}", tmp_path
         ) as up:
-            assert eventually((tmp_path / "env").exists)
+            assert eventually((tmp_path / "env").exists, within_s=60)
             up.send_signal(signal.SIGHUP)
             time.sleep(1.0)
             assert up.poll() is None
@@ -544,7 +603,7 @@ class TestUp:
         command = [sys.executable, "-c", UP, str(tmp_path), deaf]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                assert eventually((tmp_path / "env").exists)
+                assert eventually((tmp_path / "env").exists, within_s=60)
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.7)
                 assert process.poll() is None  # it drains

@@ -16,6 +16,7 @@ from PIL import Image
 from support.s3_front import Rule, S3Front
 
 from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
+from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
@@ -45,7 +46,10 @@ def bench(segmenter: Segmenter, front: S3Front, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)  # one job at a time
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.05)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.05, 0.2))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(0.05, 0.2, Jitter(0.8, 1.0)),
+    )
     monkeypatch.setattr("maskq.s3._RENEW_EVERY_S", 0.2)
     made = Bench(segmenter)
     yield made
@@ -229,7 +233,10 @@ def test_a_tenant_s_store_that_fails_holds_up_its_own_jobs_only(
 def test_while_a_bucket_is_left_alone_its_jobs_cost_no_request(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
+    )
     front.rules = [Rule(f"/{tenant}", status=503, code="SlowDown")]
     run(bench, "a", f"s3://{tenant}/photo.png")
     asked = front.asked(f"/{tenant}")
@@ -246,7 +253,10 @@ def test_while_a_bucket_is_left_alone_its_jobs_cost_no_request(
 def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
+    )
     front.rules = [Rule(f"PUT /{tenant}", status=503, code="SlowDown")]
     elsewhere = f"s3://{tenant}/out"
     assert run(bench, "a", output_prefix=elsewhere).status is JobStatus.QUEUED
@@ -258,7 +268,10 @@ def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
 def test_a_host_of_urls_that_is_away_is_not_called_by_every_job(
     segmenter: Segmenter, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (60.0, 60.0))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
+    )
     here = Bench(segmenter, presigned_allowed_hosts="127.0.0.1")
     url = f"http://127.0.0.1:{free_port()}/photo.png?X-Amz-Signature=secret"
     first, second = run(here, "a", url), run(here, "b", url)

@@ -254,7 +254,7 @@ def test_any_fault_of_the_sender_counts_as_an_attempt(
     def fault(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("maskq_worker.webhooks.safe_http.post", fault)
+    monkeypatch.setattr("maskq.safe_http.post", fault)
     job = service.client.submit(IMAGE, webhook=receiver.url)
     job.cancel()
     service.settle(service.deliverer(), job.id)

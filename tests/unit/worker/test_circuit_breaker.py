@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import FailureCode
 from maskq.s3.errors import Meaning, StoreError
 from maskq_worker.storage.circuit_breaker import CircuitOpen, StoreCircuitBreaker, outage
@@ -36,7 +37,10 @@ class Stores:
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.01)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.01)
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.02, 0.1))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(0.02, 0.1, Jitter(0.8, 1.0)),
+    )
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._WAIT_S", 0.05)
 
 
@@ -198,7 +202,10 @@ def enter(stack: ExitStack, breaker: StoreCircuitBreaker, name: str) -> bool:
 def test_each_trial_that_fails_is_followed_by_a_longer_pause(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._OPEN_S", (0.05, 60.0))
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        ExponentialBackoff(0.05, 60.0, Jitter(0.8, 1.0)),
+    )
     pauses = []
     for _ in range(4):
         fail(breaker, "bad")

@@ -29,6 +29,7 @@ from maskq_worker.broker.envelope import (
     segment_message,
     ticket_message,
 )
+from maskq_worker.process.capacity import Capacity
 from maskq_worker.settings import WorkerSettings
 
 # Written by real producers of each version: their names of processes and ids replaced, bodies decoded.
@@ -199,7 +200,7 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    app = make_app(WorkerSettings(), "demo", concurrency=1)
+    app = make_app(WorkerSettings(), "demo", Capacity(1, 1, 1))
     yield Worker(app)
     app.close()
 

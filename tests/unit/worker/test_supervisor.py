@@ -11,12 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from maskq.backoff import ExponentialBackoff
+from maskq_worker.process.supervised import Restarts
+
 # The supervisor runs in a process of its own: it takes the signal handlers of its main thread.
 SUPERVISOR = """
 import sys
-from maskq_worker.process.supervisor import Slot, Supervisor
-slots = [Slot(f"worker on {name}", {"CUDA_VISIBLE_DEVICES": name}) for name in sys.argv[2:]]
-sys.exit(Supervisor(slots, command=[sys.executable, sys.argv[1]]).run())
+from maskq.process.stop_signal import StopSignal
+from maskq_worker.process.slots import Slot
+from maskq_worker.process.supervisor import Supervisor
+command = [sys.executable, sys.argv[1]]
+slots = [Slot(f"worker on {n}", command, {"CUDA_VISIBLE_DEVICES": n}) for n in sys.argv[2:]]
+report = lambda line: print(line, file=sys.stderr, flush=True)
+sys.exit(Supervisor(StopSignal(), report).run(slots))
 """
 # Says which GPU it sees and which process it is, then does as told by a file.
 WORKER = """
@@ -28,7 +35,8 @@ if (here / "hopeless").exists():
 def drain(*_):
     (here / f"drained-{gpu}").touch()
     sys.exit(0)
-signal.signal(signal.SIGTERM, drain)
+deaf = (here / "deaf").exists()
+signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else drain)
 with open(here / f"started-{gpu}", "a") as log:
     print(os.getpid(), file=log, flush=True)
 time.sleep(60)
@@ -58,7 +66,7 @@ def pids(worker: Path, gpu: str, *, count: int) -> list[int]:
     return [int(pid) for pid in log.read_text().split()]
 
 
-def test_a_dead_process_is_started_again_with_the_same_gpu(worker: Path) -> None:
+def test_dead_process_is_started_again_with_the_same_gpu(worker: Path) -> None:
     # Given one process for each of two GPUs
     supervisor = start(worker, "GPU-a", "GPU-b")
     (first,) = pids(worker, "GPU-a", count=1)
@@ -79,8 +87,54 @@ def test_a_dead_process_is_started_again_with_the_same_gpu(worker: Path) -> None
     assert (worker.parent / "drained-GPU-b").exists()
 
 
-def test_a_mistake_in_the_settings_is_not_tried_again(worker: Path) -> None:
+def test_supervisor_exits_with_78_when_a_worker_does(worker: Path) -> None:
     (worker.parent / "hopeless").touch()
     supervisor = start(worker, "GPU-a")
     supervisor.communicate(timeout=20)
     assert supervisor.returncode == 78
+
+
+def test_second_signal_kills_a_worker_that_drains(worker: Path) -> None:
+    (worker.parent / "deaf").touch()
+    supervisor = start(worker, "GPU-a")
+    (pid,) = pids(worker, "GPU-a", count=1)
+    supervisor.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        supervisor.wait(timeout=0.5)
+    supervisor.send_signal(signal.SIGINT)
+    assert supervisor.wait(timeout=10) == 0
+    supervisor.communicate()
+    assert ended(pid)
+
+
+def test_worker_ends_when_its_supervisor_is_killed(worker: Path) -> None:
+    supervisor = start(worker, "GPU-a")
+    (pid,) = pids(worker, "GPU-a", count=1)
+    supervisor.kill()
+    supervisor.communicate()
+    end = time.monotonic() + 10
+    while not ended(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert (worker.parent / "drained-GPU-a").exists()  # by SIGTERM
+
+
+def ended(pid: int) -> bool:
+    """Whether no process has this id, or only a zombie that nobody has waited for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+class TestRestarts:
+    def test_pauses_grow_while_failures_follow_each_other(self) -> None:
+        restarts = Restarts(ExponentialBackoff(first_s=1.0, longest_s=5.0, immediate=1))
+        assert [restarts.ended() for _ in range(5)] == [0.0, 1.0, 2.0, 4.0, 5.0]
+
+    def test_pause_is_short_again_after_a_long_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        restarts = Restarts(ExponentialBackoff(first_s=1.0, longest_s=5.0))
+        assert [restarts.ended() for _ in range(3)] == [1.0, 2.0, 4.0]
+        monkeypatch.setattr("maskq_worker.process.supervised._STEADY_S", -1.0)
+        assert restarts.ended() == 1.0

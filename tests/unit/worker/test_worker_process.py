@@ -7,6 +7,7 @@ import socket
 
 from maskq_worker.__main__ import node_name
 from maskq_worker.broker.app import make_app
+from maskq_worker.process.capacity import Capacity
 from maskq_worker.settings import WorkerSettings
 
 
@@ -15,6 +16,6 @@ def test_the_name_of_the_node_is_written_out() -> None:
 
 
 def test_nobody_who_reaches_the_broker_commands_a_worker() -> None:
-    app = make_app(WorkerSettings.load(), "demo", concurrency=1)
+    app = make_app(WorkerSettings.load(), "demo", Capacity(1, 1, 1))
     assert not app.conf.worker_enable_remote_control  # a broadcast could shut it down
     assert set(app.conf.accept_content) == {"json", "maskq"}

@@ -10,6 +10,7 @@ from kombu import Queue
 from maskq.ledger import RedisUrl, keys
 from maskq_worker.broker.slots import Slots
 from maskq_worker.broker.transport import Inbox
+from maskq_worker.process.capacity import Capacity
 from maskq_worker.settings import WorkerSettings
 
 _RESULT_EXPIRES_S = 3600  # only raw Celery callers have results here; the record is the truth
@@ -17,14 +18,23 @@ _VISIBILITY_S = 600
 _HEALTH_CHECK_S = 5
 
 
-def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> Celery:
+class WorkerApp(Celery):
+    """A Celery app with what the parts of one worker process share."""
+
+    def __init__(self, settings: WorkerSettings, capacity: Capacity) -> None:
+        super().__init__("maskq", set_as_current=False, include=["maskq_worker.broker.tasks"])
+        self.settings = settings
+        self.capacity = capacity
+        self.slots = Slots(capacity.concurrency)
+
+
+def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> WorkerApp:
     """An app that consumes the intake and the tickets of one model."""
     from maskq_worker.broker.bootstep import ModelStep  # it imports the tasks, which bind to an app
 
     url = RedisUrl.of(settings)
     prefix = settings.key_prefix
-    app = Celery("maskq", set_as_current=False, include=["maskq_worker.broker.tasks"])
-    slots = app.slots = Slots(concurrency)
+    app = WorkerApp(settings, capacity)
     names = [keys.intake(prefix), keys.queue(prefix, model_name)]
     app.conf.update(
         broker_url=_shown(url),
@@ -42,7 +52,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
             "unacked_index_key": f"{prefix}:unacked_index",
             "unacked_mutex_key": f"{prefix}:unacked_mutex",
             "refused_key": f"{prefix}:refused",
-            "inbox": Inbox(names[0], names[1], model_name, slots),
+            "inbox": Inbox(names[0], names[1], model_name, app.slots),
         },
         result_expires=_RESULT_EXPIRES_S,
         # Nothing is acknowledged: a message that dies with its worker is sent again by the ledger, and
@@ -54,7 +64,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
         accept_content=["json", "maskq"],  # envelope.py lets only its own through
         task_ignore_result=False,
         worker_prefetch_multiplier=1,
-        worker_concurrency=concurrency,
+        worker_concurrency=capacity.concurrency,
         worker_pool="maskq_worker.broker.pool:TaskPool",  # threads: forks cannot share a GPU's model
         worker_enable_remote_control=False,  # a broadcast could shut workers down
         worker_send_task_events=False,

@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from celery import bootsteps, signals
@@ -22,6 +21,7 @@ from maskq.ledger import Ledger, RedisUrl, calls
 from maskq.ledger.calls.models import REGISTER_EVERY_S
 from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
+from maskq.process.health import HealthFile
 from maskq.safe_http.deadline import shut_down_all
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.broker.consumer_watch import ConsumerWatch
@@ -40,7 +40,6 @@ from maskq_worker.storage.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-_DRAIN_S = 30.0
 _CUT_OFF_S = 2.0  # for threads whose connections were shut down
 _TRIM_MALLOC_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
@@ -55,6 +54,7 @@ class ModelStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         self._worker = worker
         self._settings: WorkerSettings = worker.app.settings
+        self._health = HealthFile(self._settings.health_file)
 
     def start(self, worker: Any) -> None:
         try:
@@ -195,9 +195,9 @@ class ModelStep(bootsteps.StartStopStep):
     def _on_ready(self, **_: Any) -> None:
         timer = self._worker.timer
         timer.call_repeatedly(REGISTER_EVERY_S, self._register_quietly)
-        if self._settings.health_file:
-            self._touch(self._settings.health_file)
-            timer.call_repeatedly(1.0, self._touch, (self._settings.health_file,))
+        if self._health:
+            self._touch_health_file()
+            timer.call_repeatedly(1.0, self._touch_health_file)
 
     def _register_quietly(self) -> None:
         """Again and again: so it counts as alive, and a Redis that lost its data learns the model."""
@@ -205,15 +205,15 @@ class ModelStep(bootsteps.StartStopStep):
             target=_ignoring_outages, args=(self._presence.register,), daemon=True
         ).start()
 
-    def _touch(self, health_file: Path) -> None:
+    def _touch_health_file(self) -> None:
         """From the main loop: a fresh file proves that it turns, and that messages are taken."""
         if not self._consumer_watch.deaf:
-            health_file.touch()
+            self._health.touch()
 
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
         self._pipeline.stop_claiming()
-        self._await_held(_DRAIN_S)
+        self._await_held(self._settings.drain_s)
         if self._leases.holding():
             self._release_rest()
             # Celery waits for their threads, and those perhaps for a URL that drips.
@@ -229,8 +229,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._segmenter.close()
         _ignoring_outages(self._presence.leave)
         self._ledger.close()
-        if self._settings.health_file:
-            self._settings.health_file.unlink(missing_ok=True)
+        self._health.remove()
 
     def _await_held(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -8,19 +8,18 @@ runs code of his own in it: it has its user's rights to read files and to connec
 from __future__ import annotations
 
 import argparse
-import ctypes
 import math
 import os
 import resource
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from maskq.contract import FailureCode
+from maskq.process.parent_death import die_with_parent
 from maskq_worker.decoding import messages
 from maskq_worker.decoding.memory import needed_bytes
 from maskq_worker.decoding.messages import Decode, Done, Failed, Pixels, Ready
@@ -36,7 +35,6 @@ GROWN_BYTES: Final = 128 * 2**20  # a process that holds so much between two ima
 _KILLED_FIRST: Final = (
     "800"  # of 1000: if memory runs out, the kernel ends this process, not the worker
 )
-_PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -158,7 +156,8 @@ def main() -> None:
     for name in ("socket", "buffer", "parent", "max-pixels", "most-bytes", "cpu-s"):
         options.add_argument(f"--{name}", type=int, required=True)
     chosen = options.parse_args()
-    _end_with(chosen.parent)
+    # Killed, for SIGTERM is ignored, also in the middle of an image.
+    die_with_parent(chosen.parent, signal.SIGKILL)
     for number in _IGNORED:  # those of a process group or a control group are for the worker
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -169,13 +168,6 @@ def main() -> None:
     with socket.socket(fileno=chosen.socket) as worker, suppress(EOFError, ConnectionError):
         buffer = SharedBuffer.opened(chosen.buffer)
         Service(worker, buffer, limits, chosen.max_pixels).run()
-
-
-def _end_with(parent: int) -> None:
-    """Be killed when the worker ends, also in the middle of an image."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
-        sys.exit(1)
 
 
 def _be_silent() -> None:

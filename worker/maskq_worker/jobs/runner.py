@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
+from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
 from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BACKOFF_S = (1.0, 60.0)  # first and longest pause before a retry
+# Jitter, so that jobs that failed together are not tried again together.
+_BACKOFF: Final = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.5, 1.0))
+_STORE_AWAY_JITTER: Final = Jitter(1.0, 1.5)
 _KEEP_ON_S = 1.0  # without going back to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
 _OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
@@ -222,9 +224,9 @@ class Pipeline:
                     "job %s failed (%s): %s", record.id, error.code, error.message
                 ),
             )
-        delay_s = backoff_s(record.attempt)
+        delay_s = _BACKOFF.pause_s(record.attempt)
         if isinstance(error, StoreAway):
-            delay_s = max(delay_s, error.retry_s * random.uniform(1.0, 1.5))
+            delay_s = max(delay_s, _STORE_AWAY_JITTER.applied_to(error.retry_s))
         call = calls.release(
             self._prefix,
             record.id,
@@ -267,9 +269,3 @@ class Ending(Generic[T]):
 
 def _stopping() -> TransientError:
     return TransientError(FailureCode.WORKER_LOST, "its worker was told to stop", charged=False)
-
-
-def backoff_s(attempt: int) -> float:
-    """Seconds before attempt + 1: doubles, with jitter, so that a crowd does not come back at once."""
-    first, longest = _BACKOFF_S
-    return min(longest, first * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)

@@ -11,11 +11,11 @@ import os
 import time
 from typing import Protocol
 
+from maskq.process import EX_SOFTWARE
 from maskq_worker.jobs.leases import Repeating
 
 logger = logging.getLogger(__name__)
 
-EX_SOFTWARE = 70  # sysexits.h: the supervisor starts another process
 _LOOK_EVERY_S = 1.0
 
 

@@ -1,4 +1,4 @@
-"""How a process on a CPU shares the machine: its cores, its memory, its turn."""
+"""How processes on a CPU share the machine: threads, memory, scheduling."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-# As libgomp comes (300,000) its threads wait awake, for milliseconds, on cores that others need. In
-# 0.1 ms they still meet the next task of a forward: one that is woken for each takes a sixth longer.
+# By default (300,000) libgomp's idle threads spin for milliseconds on cores that others need. With this
+# value they spin for 0.1 ms, long enough for the next task of a forward. Without spinning, a forward
+# takes a sixth longer, since its threads are woken for each task.
 SPINS: Final = "20000"
 _ENVIRONMENT: Final = {
     "GOMP_SPINCOUNT": SPINS,
-    # Masks are made in every job's thread: with an arena of malloc's for each, memory grows.
+    # Every job's thread computes masks. With a malloc arena for each thread, memory grows.
     "MALLOC_ARENA_MAX": "1",
-    # torch's large tensors in pages of 2 MiB: malloc gives their memory back, and a forward would take
-    # it again by 4 KiB at a time, which is a sixth of the demo model's.
+    # Pages of 2 MiB for torch's large tensors: malloc returns their memory, and each forward maps it
+    # again. With pages of 4 KiB that takes a sixth of the demo model's forward.
     "THP_MEM_ALLOC_ENABLE": "1",
-    "TOKIO_WORKER_THREADS": "1",  # of obstore, for HTTP: two of them mostly wake each other
+    "TOKIO_WORKER_THREADS": "1",  # of obstore, for HTTP: two would mostly wake each other
 }
 
 
 def cpu_environment(processes: int) -> dict[str, str]:
-    """What one of several processes on a machine's CPU is started with, besides what is set already.
+    """Variables for one of several processes on a machine's CPU, but for those that are set already.
 
-    Each would otherwise run as many threads as there are cores, and they would wait for one another.
-    So each gets its share of the cores, and libraries that neither wait awake nor hoard.
+    Otherwise each process would run a thread per core, and the threads would wait for one another. With
+    these each uses its share of the cores, and its libraries neither spin nor keep memory.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
     share = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
@@ -33,12 +34,12 @@ def cpu_environment(processes: int) -> dict[str, str]:
 
 
 def run_as_batch() -> None:
-    """Let the kernel run this process as one that computes: who wakes waits until a core is free.
+    """Have the kernel schedule this process as batch work (SCHED_BATCH, sched(7)).
 
-    Its threads hand one job on to each other, and each wakes the next while it still holds Python's
-    lock. As the kernel runs processes otherwise, the one that is woken takes the core at once, only to
-    wait for that lock: a tenth of a small job's processor time. Priority stays as it is.
-    For threads that are started from now on; sched(7), SCHED_BATCH.
+    The threads of a job wake each other while they hold the GIL. By default the kernel lets the thread
+    that wakes up preempt the other, only to wait for the GIL; that costs a tenth of a small job's
+    processor time. As batch work it waits until a core is free. The priority does not change. This
+    applies to threads that start from now on.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with suppress(OSError):  # a sandbox may forbid it

@@ -1,4 +1,4 @@
-"""Which GPUs there are, and which of them a worker process gets: exactly one each, by environment."""
+"""The GPUs of this machine, and the environment that lets a worker process see exactly one of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Gpu:
 
 
 def inventory() -> list[Gpu]:
-    """The GPUs and MIG slices of this machine, as `nvidia-smi -L` lists them; []: none."""
+    """The GPUs and MIG slices of this machine, as `nvidia-smi -L` lists them."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(
@@ -31,7 +31,7 @@ def inventory() -> list[Gpu]:
 
 
 def parse(listing: str) -> list[Gpu]:
-    """Read `nvidia-smi -L`. A card that is cut into slices is not there itself."""
+    """Parse `nvidia-smi -L`. Of a GPU that is divided into slices only the slices are listed."""
     found: list[Gpu] = []
     for line in listing.splitlines():
         if (match := _LINE.match(line)) is None:
@@ -44,8 +44,10 @@ def parse(listing: str) -> list[Gpu]:
 
 
 def chosen(wanted: str | None, *, wants_cpu: bool) -> list[Gpu]:
-    """As `choose`, of those here that CUDA_VISIBLE_DEVICES leaves; one that is named need not be among
-    them. wants_cpu: what the settings say, where no GPU is wanted by name."""
+    """As `choose`, of the GPUs that CUDA_VISIBLE_DEVICES leaves; `wanted` may name another.
+
+    wants_cpu: whether the settings choose the CPU; it counts only if `wanted` is None.
+    """
     if wanted is None and wants_cpu:
         return []
     present = inventory()
@@ -55,9 +57,9 @@ def chosen(wanted: str | None, *, wants_cpu: bool) -> list[Gpu]:
 
 
 def visible(present: Sequence[Gpu], named: str | None) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES names, an index or the beginning of a uuid each; None: all.
+    """The GPUs that CUDA_VISIBLE_DEVICES names, by index or the beginning of a uuid; None: all.
 
-    As CUDA reads it: what follows a name that is none does not count.
+    As in CUDA, the names after the first unknown one are ignored.
     """
     if named is None:
         return list(present)
@@ -73,9 +75,9 @@ def visible(present: Sequence[Gpu], named: str | None) -> list[Gpu]:
 
 
 def choose(wanted: str | None, present: Sequence[Gpu]) -> list[Gpu]:
-    """`all`, or indices and uuids joined by commas; None: all there are, which may be none (CPU).
+    """The chosen GPUs. wanted: `all`, or indices and uuids joined by commas; None: all present, if any.
 
-    Raises InvalidRequest for a GPU that was asked for and is absent: never a silent CPU.
+    Raises InvalidRequest for a GPU that is absent: a worker must not use the CPU instead unasked.
     """
     if wanted is None:
         return list(present)
@@ -95,7 +97,7 @@ def _find(name: str, present: Sequence[Gpu]) -> Gpu:
 
 
 def environment(gpu: Gpu) -> dict[str, str]:
-    """What makes a child process see this one GPU and nothing else."""
+    """The variables that let a child process see this GPU and no other."""
     return {
         "CUDA_VISIBLE_DEVICES": gpu.uuid,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

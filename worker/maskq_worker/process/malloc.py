@@ -1,4 +1,4 @@
-"""Memory that malloc keeps goes back to the system."""
+"""Return memory that malloc keeps to the system."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def trim_malloc() -> None:
-    """Free pages, also between blocks in use; in 3 to 11 ms of a worker of 430 MiB.
+    """Return free pages, also those between blocks in use. Takes 3 to 11 ms for a worker of 430 MiB.
 
-    By itself malloc gives back what lies at its end. Where several large images meet, what a small
-    block lies above stays, and a worker's memory rises in steps. Only glibc's; others are let be.
+    By itself malloc returns only the free memory at the end of its heap. After several large images at
+    the same time a small block may lie above them, and a worker's memory grows in steps. glibc only.
     """
     if sys.platform != "linux":
         return

@@ -1,108 +1,89 @@
-"""One worker process per GPU (or several): started, watched, started again with the same GPU."""
+"""Keeps processes running: for `maskq worker`, and for `maskq up` in maskq_standalone."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import FrameType
+from collections.abc import Callable, Sequence
 
-from maskq import environment
-from maskq.inert import print_error
 from maskq.process import EX_CONFIG
+from maskq.process.stop_signal import StopSignal
+from maskq_worker.process.supervised import StartFailed, Stopped, Supervised
 
-_BACKOFF_S = (0.5, 30.0)  # before the first and at most before a later restart
-_STEADY_S = 60.0  # who lived so long starts again without a penalty
-_GRACE_S = 75.0  # for a drain; then SIGKILL
-
-
-@dataclass(slots=True)
-class Slot:
-    """One place for a process: its name, and the environment every process in it gets."""
-
-    name: str
-    environment: Mapping[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    deaths: int = 0
-    due: float = field(default=0.0)  # when to start (again), monotonic seconds
-
-    def start(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())],
-            env=environment.laid_over(os.environ, self.environment),
-        )
-        self.started = time.monotonic()
+_CHECK_EVERY_S = 0.1
+_POLL_S = 0.02
 
 
 class Supervisor:
-    """Keeps every slot filled until told to stop; a configuration error of one stops all."""
+    """Starts processes again when they die, and stops them in time."""
 
-    def __init__(
-        self,
-        slots: Sequence[Slot],
-        *,
-        command: Sequence[str] = (sys.executable, "-m", "maskq_worker"),
-    ) -> None:
-        self._slots = slots
-        self._command = command
-        self._stop = threading.Event()
-        self._kill = False
+    def __init__(self, stop: StopSignal, report: Callable[[str], None]) -> None:
+        """report: takes one line for each process that became ready, died, or cannot start."""
+        self._stop = stop
+        self._report = report
 
-    def run(self) -> int:
-        """Until SIGTERM or Ctrl-C; a second one ends the processes at once. Returns the exit code."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        code = 0
-        while not self._stop.is_set():
-            code = self._look()
-            if code:
-                break
-            self._stop.wait(0.1)
-        self._end()
-        return code
+    def run(self, processes: Sequence[Supervised]) -> int:
+        """Start the processes and keep them running until SIGTERM or Ctrl-C; main thread only.
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._kill = self._stop.is_set()
-        self._stop.set()
-
-    def _look(self) -> int:
-        """Start what is due, note what died; the exit code of a child that cannot be helped."""
-        for slot in self._slots:
-            if slot.process is None:
-                if time.monotonic() >= slot.due:
-                    slot.start(self._command)
-            elif (code := slot.process.poll()) is not None:
-                if code == EX_CONFIG:
-                    slot.process = None
-                    return code
-                self._died(slot, code)
+        A second signal kills them. Returns the exit code: EX_CONFIG if one of them ended with it, else
+        0. Raises StartFailed if one cannot be started the first time.
+        """
+        with self._stop.listening():
+            try:
+                for process in processes:
+                    process.restart(self._stop)
+                while not self._stop.requested():
+                    if any(process.returncode == EX_CONFIG for process in processes):
+                        return EX_CONFIG
+                    self.check(processes)
+                    self._stop.wait(_CHECK_EVERY_S)
+            finally:
+                self.stop(processes)
         return 0
 
-    def _died(self, slot: Slot, code: int) -> None:
-        steady = time.monotonic() - slot.started > _STEADY_S
-        slot.deaths = 0 if steady else slot.deaths + 1
-        first, longest = _BACKOFF_S
-        pause_s = min(longest, first * 2 ** max(0, slot.deaths - 1))
-        slot.process, slot.due = None, time.monotonic() + pause_s
-        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        print_error(
-            f"maskq worker: {slot.name} ended with {reason}; starting it again in {pause_s:g} s"
-        )
+    def check(self, processes: Sequence[Supervised]) -> None:
+        """Look after each process once: report its end, start it when that is due."""
+        for process in processes:
+            if process.running:
+                self.announce(process)
+            elif not process.restarts.given_up:
+                self._look_after_ended(process)
 
-    def _end(self) -> None:
-        """Let every process drain, within limits."""
-        processes = [slot.process for slot in self._slots if slot.process]
+    def announce(self, process: Supervised) -> None:
+        """Report that it is ready, once for each run."""
+        if line := process.newly_ready():
+            self._report(line)
+
+    def stop(self, processes: Sequence[Supervised]) -> None:
+        """SIGTERM to all; SIGKILL to those that run after their time, or after a second request."""
+        began = time.monotonic()
         for process in processes:
             process.terminate()
-        end = time.monotonic() + _GRACE_S
-        while any(process.poll() is None for process in processes):
-            if self._kill or time.monotonic() > end:
-                for process in processes:
-                    process.kill()
-            time.sleep(0.05)
+        for process in processes:
+            deadline = began + process.kill_after_s
+            while process.running and time.monotonic() < deadline and not self._stop.at_once():
+                time.sleep(_POLL_S)
+            process.kill()
+
+    def _look_after_ended(self, process: Supervised) -> None:
+        if process.returncode == EX_CONFIG:
+            process.restarts.give_up()
+            self._report(f"{process.name} {process.ending()}; it stays down")
+        elif not process.restarts.scheduled:
+            self._report_end(process)
+        elif process.restarts.due:
+            self._restart(process)
+
+    def _report_end(self, process: Supervised) -> None:
+        ending, pause_s = process.ending(), process.restarts.ended()
+        when = f" in {pause_s:g} s" if pause_s else ""
+        self._report(f"{process.name} {ending}; starting it again{when}")
+
+    def _restart(self, process: Supervised) -> None:
+        try:
+            process.restart(self._stop)
+        except StartFailed as error:
+            self._report(f"{error}; again in {process.restarts.ended():g} s")
+        except Stopped:
+            pass
+        else:
+            self.announce(process)

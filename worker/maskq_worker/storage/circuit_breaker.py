@@ -8,18 +8,19 @@ deployment's own bucket every job needs something: while that does not answer no
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import FailureCode
 from maskq.s3.errors import Meaning, StoreError
 
 logger = logging.getLogger(__name__)
 
-_OPEN_S = (1.0, 60.0)  # first and longest time that a store is left alone
+# How long a store is left alone after a failure.
+_BACKOFF = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.8, 1.0))
 _PROBE_EVERY_S = 1.0
 _RENEW_EVERY_S = 5.0  # where the worker's own credentials are refused
 _SAY_EVERY_S = 60.0
@@ -192,7 +193,7 @@ class StoreCircuitBreaker:
             if len(store.uses) < (self.most if trusted else self.few):
                 return
             if slow or now >= until:
-                raise CircuitOpen(store.name, "", _OPEN_S[0])
+                raise CircuitOpen(store.name, "", _BACKOFF.first_s)
             self._changed.wait(until - now)
 
     def _check_open(self, store: _Store, now: float) -> None:
@@ -239,12 +240,10 @@ class StoreCircuitBreaker:
             self._pause(None)  # or is it all of the store? Then home knows
 
     def _leave_alone(self, store: _Store, reason: str) -> None:
-        first, longest = _OPEN_S
-        pause_s = min(longest, first * 2.0 ** min(store.failures, 10)) * random.uniform(0.8, 1.0)
         store.failures += 1
         store.reason = reason
         store.half_open = False
-        store.retry_at = time.monotonic() + pause_s
+        store.retry_at = time.monotonic() + _BACKOFF.pause_s(store.failures)
 
     # --- threads that ask -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from maskq import s3
+from maskq.backoff import ExponentialBackoff
 from maskq.contract import FailureCode
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import CONDITIONAL_MARK, AllowedLocations
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 _MARK_BODY = b"maskq asks here whether the store creates an object only once\n"
 _CONFLICTS = 5  # tries to create an object that another request creates or deletes just now
-_CONFLICT_PAUSE_S = 0.05
+_CONFLICT_BACKOFF = ExponentialBackoff(first_s=0.1, longest_s=0.8)
 _ODD_S = 60.0  # how long a bucket's refusal of good credentials is believed
 _ODD_KEPT = 1000
 _UNKNOWN_REQUEST = ("NotImplemented", "501")
@@ -328,7 +329,7 @@ class ObjectStore:
             except TransientError:  # another request for it is in progress
                 if not tries_left:
                     raise
-                time.sleep(_CONFLICT_PAUSE_S * 2 ** (_CONFLICTS - tries_left))
+                time.sleep(_CONFLICT_BACKOFF.pause_s(_CONFLICTS - tries_left))
 
 
 def _check(refusal: str) -> None:

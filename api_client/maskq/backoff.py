@@ -1,0 +1,55 @@
+"""Pauses between tries. Each user constructs a strategy here with its own numbers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """A random factor between two bounds, so that many callers do not come back at the same moment."""
+
+    lowest: float
+    highest: float
+
+    def applied_to(self, seconds: float) -> float:
+        """The pause, multiplied by a factor drawn anew."""
+        return seconds * random.uniform(self.lowest, self.highest)
+
+
+NO_JITTER: Final = Jitter(1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialBackoff:
+    """A pause that doubles with each failure in a row, up to a limit."""
+
+    first_s: float
+    longest_s: float
+    jitter: Jitter = NO_JITTER
+    immediate: int = 0  # failures that are followed by no pause
+
+    def pause_s(self, failures: int) -> float:
+        """Seconds to wait before the next try, after so many failures in a row (at least 1)."""
+        doublings = failures - 1 - self.immediate
+        if doublings < 0:
+            return 0.0
+        # A float holds no power of two above 1023.
+        pause_s = min(self.longest_s, self.first_s * 2.0 ** min(doublings, 1000))
+        return self.jitter.applied_to(pause_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """A list of pauses; after the last of them there is no further try."""
+
+    pauses_s: tuple[float, ...]
+    jitter: Jitter = NO_JITTER
+
+    def pause_s(self, failures: int) -> float | None:
+        """Seconds to wait after so many failures (at least 1); None: give up."""
+        if failures > len(self.pauses_s):
+            return None
+        return self.jitter.applied_to(self.pauses_s[failures - 1])
