@@ -29,7 +29,7 @@ import maskq_worker.webhooks  # noqa: F401 - likewise
 from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.events import EVENT_DATA
-from maskq.settings import KNOWN, PREFIX, Settings
+from maskq.settings import PREFIX, Settings, known
 from maskq_gateway.rules.rule import Rule
 from maskq_worker import outputs
 
@@ -120,7 +120,7 @@ def _settings() -> Lines:
     for kind in kinds:
         kinds += (one for one in kind.__subclasses__() if one.__module__.startswith("maskq"))
         yield from _fields(kind, f"setting {kind.__name__} {PREFIX}", upper=True)
-    for name in KNOWN.difference(*(kind.model_fields for kind in kinds)):
+    for name in known().difference(*(kind.model_fields for kind in kinds)):
         yield f"setting {PREFIX}{name.upper()}"
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,7 +33,7 @@ from maskq.contract.webhooks import WebhookUrl
 from maskq.environment import PREFIX, SUFFIX
 from maskq.errors import InvalidRequest
 
-__all__ = ["KNOWN", "PREFIX", "Settings", "refuse_unknown", "usable"]
+__all__ = ["PREFIX", "Settings", "known", "refuse_unknown", "usable"]
 
 
 def _no_edge_slashes(value: str) -> str:
@@ -153,35 +155,42 @@ def usable(settings: object) -> Settings:
     )
 
 
-# A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
-# is not the same as used here.
-KNOWN = set(Settings.model_fields) | {
-    "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
-    "drain_s", "forward_timeout_s", "max_score_bytes", "s3_client",
-    "max_image_bytes", "max_image_pixels", "max_image_scans", "max_decode_cpu_s",
-    "max_decoded_bytes", "decode_in", "decode_processes", "allowed_buckets",
-    "allowed_locations", "allowed_output_locations", "log_level",
-    "health_file", "event_retention_s", "webhook_secret", "webhook_allowed_hosts",
-    "webhook_retries_s", "stack_redis_server", "presigned_allowed_hosts", "trigger_rules",
-    "trigger_tokens", "trigger_sns_topics", "trigger_queue_url", "sqs_endpoint_url",
-    "gateway_url", "api_key", "gateway_max_upload_bytes", "gateway_outputs", "s3_public_endpoint_url",
-    "cors_origins", "gateway_tls_certificate", "gateway_tls_key", "gateway_root_path",
-    "trusted_proxies",
+# Variables that no settings class reads: of an HTTP client, of the stack, of docker-compose.yml.
+_OTHERS = {
+    "gateway_url", "api_key", "stack_redis_server",
     "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
     "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
     "env_role",
 }  # fmt: skip
+# The packages name their settings classes in this group of entry points.
+_GROUP = "maskq.settings"
+
+
+@cache
+def known() -> frozenset[str]:
+    """Every setting of the installed packages, lower case, without MASKQ_.
+
+    Processes of a deployment often share one environment, so each accepts the settings of all.
+    """
+    names = _OTHERS.union(Settings.model_fields)
+    for entry in entry_points(group=_GROUP):
+        names |= set(entry.load().model_fields)
+    return frozenset(names)
 
 
 def refuse_unknown() -> None:
-    """A misspelled variable passes silently otherwise, and the default rules in its place."""
-    for name in os.environ:
-        if name.startswith(PREFIX) and environment.setting_of(name, KNOWN) is None:
+    """Raise InvalidRequest for a MASKQ_ variable that no package reads: it is probably misspelled."""
+    own = frozenset(_OTHERS.union(Settings.model_fields))
+    names = [name for name in os.environ if name.startswith(PREFIX)]
+    is_own = all(environment.setting_of(name, own) for name in names)
+    accepted = own if is_own else known()  # which imports the other packages' settings
+    for name in names:
+        if environment.setting_of(name, accepted) is None:
             setting = name.removeprefix(PREFIX).lower()
             raise InvalidRequest(
-                f"{name} is not a setting of maskq{_near(setting, KNOWN, in_environment=True)}"
+                f"{name} is not a setting of maskq{_near(setting, accepted, in_environment=True)}"
             )
-    environment.refuse_both(KNOWN)
+    environment.refuse_both(accepted)
 
 
 def _near(name: str, known: Iterable[str], *, in_environment: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from maskq import environment
-from maskq.settings import KNOWN
+from maskq.settings import known
 from maskq_standalone.servers import redis
 
 # The stack sets these itself.
@@ -18,7 +18,7 @@ _PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 def settings() -> dict[str, str]:
     """The MASKQ_ variables of this process. Variables that name a file are replaced by its content."""
-    return environment.resolved(KNOWN, leave_out=(*_OWN, redis.SETTING))
+    return environment.resolved(known(), leave_out=(*_OWN, redis.SETTING))
 
 
 def no_proxy() -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 
 from maskq import environment, webhooks
 from maskq.errors import InvalidRequest
-from maskq.settings import KNOWN, PREFIX, Settings
+from maskq.settings import PREFIX, Settings, known
 from maskq_gateway.settings import GatewaySettings
 from maskq_standalone.commands import up
 from maskq_standalone.stack import Stack
@@ -193,7 +193,7 @@ def test_a_stack_reads_files_for_its_children(given, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MASKQ_STACK_REDIS_SERVER_FILE", "/nowhere")
     passed_on = Stack(model="demo")._env  # what the children get
     assert passed_on == {"MASKQ_MAX_QUEUED": "7", "MASKQ_MODEL": "demo"}
-    assert environment.setting_of("MASKQ_STACK_REDIS_SERVER_FILE", KNOWN) == "stack_redis_server"
+    assert environment.setting_of("MASKQ_STACK_REDIS_SERVER_FILE", known()) == "stack_redis_server"
 
 
 def test_up_allows_the_receivers_that_a_file_names(given, monkeypatch: pytest.MonkeyPatch) -> None:
