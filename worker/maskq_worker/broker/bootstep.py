@@ -30,7 +30,7 @@ from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.jobs.leases import Leases, Repeating, Sweeper
 from maskq_worker.jobs.presence import Presence
 from maskq_worker.jobs.retention import Retention
-from maskq_worker.jobs.runner import Pipeline
+from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.jobs.watchdog import Watchdog, end_process
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.model.checkpoint.folder import served_name
@@ -80,8 +80,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._sweeper.start()
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
-        store = self._connect_store(worker)
-        worker.app.slots.leave_out(store.breaker.stalled)
+        store: ObjectStore = worker.app.object_store
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
@@ -111,7 +110,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
-        self._pipeline = worker.app.pipeline = Pipeline(
+        self._job_runner = worker.app.job_runner = JobRunner(
             settings,
             ledger=self._ledger,
             store=store,
@@ -128,7 +127,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.info.name,
             slots=worker.app.slots,
             leases=self._leases,
-            may_claim=lambda: self._pipeline.may_claim,
+            may_claim=lambda: self._job_runner.may_claim,
         )
         self._consumer_watch.start()
         signals.worker_ready.connect(self._on_ready, weak=False)
@@ -137,18 +136,6 @@ class ModelStep(bootsteps.StartStopStep):
             "%s on %s (%s, %s) ready after %.1f s",
             info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
         )  # fmt: skip
-
-    def _connect_store(self, worker: Any) -> ObjectStore:
-        settings, concurrency = self._settings, worker.app.capacity.concurrency
-        return ObjectStore(
-            settings.s3_endpoint_url,
-            allowed=settings.locations(),
-            connections=worker.app.slots.threads + 2,
-            concurrency=concurrency,
-            client=settings.s3_client,
-            addressing=settings.s3_addressing,
-            home=settings.layout.home,
-        )
 
     def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
         """While the model is loaded: may it write to its own bucket, and does that create an object
@@ -207,12 +194,12 @@ class ModelStep(bootsteps.StartStopStep):
 
     def _touch(self, health_file: Path) -> None:
         """From the main loop: a fresh file proves that it turns, and that messages are taken."""
-        if not self._consumer_watch.deaf:
+        if not self._consumer_watch.is_stuck:
             health_file.touch()
 
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
-        self._pipeline.stop_claiming()
+        self._job_runner.stop_claiming()
         self._await_held(_DRAIN_S)
         if self._leases.holding():
             self._release_rest()
@@ -241,7 +228,7 @@ class ModelStep(bootsteps.StartStopStep):
         """What did not end within the drain's limit starts elsewhere at once, uncharged."""
         reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
         for held in self._leases.holding():
-            held.lost = True
+            held.mark_lost()
             # Its thread may be writing, and ends with this process.
             self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
             self._ledger.run(
