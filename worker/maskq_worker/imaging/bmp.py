@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
+from maskq_worker.imaging.checks import check_size, invalid
 from maskq_worker.imaging.colour_spaces import ColourSpace
-from maskq_worker.imaging.formats import check_size, invalid
 from maskq_worker.imaging.picture import Picture
 
 _V3: Final = 40  # bytes of the header

@@ -9,7 +9,9 @@ from typing import Final
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from maskq_worker.imaging.formats import frames_note
+from maskq_worker.imaging import isobmff
+from maskq_worker.imaging.checks import OnPixels, check_size, frames_note
+from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
 
@@ -42,10 +44,18 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=formats)
 
 
-def picture(data: bytes, formats: tuple[str, ...]) -> Picture:
-    """Open and load. Raises what Pillow raises."""
+def picture(data: bytes, formats: tuple[str, ...], max_pixels: int, on_pixels: OnPixels) -> Picture:
+    """The first frame of a file. Raises PermanentError, and what Pillow raises."""
     with opened(data, formats) as source:
-        return loaded(source, data)
+        check_size(source.size, max_pixels)
+        on_pixels(source.width * source.height, 0)
+        result = loaded(source, data)
+    check_size(result.image.size, max_pixels)  # again: HEIF may be larger than its header says
+    if result.format in ("AVIF", "HEIF") and result.icc is None:
+        space = isobmff.space_of(data)
+        result.space = space if isinstance(space, ColourSpace) else None
+        result.notes += [space] if isinstance(space, str) else []
+    return result
 
 
 def loaded(source: Image.Image, data: bytes) -> Picture:

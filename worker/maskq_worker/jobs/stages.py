@@ -83,7 +83,9 @@ class Stages:
         memory.shrink(decoded.image.width * decoded.image.height * KEPT_PIXEL_BYTES)
         times.lap("decode")
         prepared = self._segmenter.prepare(
-            decoded.image, outputs=record.request.outputs, mode=record.request.mode
+            decoded.image,
+            outputs=outputs.model_outputs(record.request.outputs),
+            mode=record.request.mode,
         )
         times.lap("prepare")
         held.check()
@@ -144,7 +146,7 @@ class Stages:
             output=output,
             labels=labels,
             classes=classes,
-            look=outputs.OverlayStyle(alpha, request.overlay_legend),
+            style=outputs.OverlayStyle(alpha, request.overlay_legend),
             source=source,
         )
         return Encoded(artifacts, classes)

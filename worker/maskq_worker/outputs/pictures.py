@@ -51,7 +51,7 @@ def overlay_jpeg(
 def confidence_png(confidence: NDArray[np.uint8] | None) -> bytes:
     """Gray, (H, W): 255 times the probability of the class that won."""
     if confidence is None:
-        raise ValueError("confidence is wanted, but the model was not asked to keep it")
+        raise ValueError("an output needs the confidence, but the model was not asked to keep it")
     return _saved(Image.fromarray(confidence), "PNG", compress_level=COMPRESS_LEVEL)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
-from maskq_worker.imaging.formats import check_size, invalid
+from maskq_worker.imaging.checks import check_size, invalid
 from maskq_worker.imaging.jpeg.layout import Layout, layout_of
 from maskq_worker.imaging.picture import Picture
 

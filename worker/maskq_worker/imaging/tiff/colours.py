@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces
+from maskq_worker.imaging.checks import invalid
 from maskq_worker.imaging.colour_spaces import ColourSpace, srgb_to_linear
-from maskq_worker.imaging.formats import invalid
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.samples import rows, to_eight_bits
 from maskq_worker.imaging.tiff.segments import Layout

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import tifffile
 
-from maskq_worker.imaging.formats import MAX_FRAMES, frames_note, invalid
+from maskq_worker.imaging.checks import MAX_FRAMES, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.tiff import colours, segments
 

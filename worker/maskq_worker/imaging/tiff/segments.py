@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from maskq_worker.imaging import jpeg
-from maskq_worker.imaging.formats import check_size, invalid, too_large
+from maskq_worker.imaging.checks import check_size, invalid, too_large
 from maskq_worker.imaging.jpeg.layout import layout_of as jpeg_layout_of
 from maskq_worker.imaging.tiff import fax, lzw
 
