@@ -237,7 +237,7 @@ def test_where_others_are_slow_a_call_is_tried_again_later(rooms: Bulkhead, cloc
 
 
 def test_a_call_waits_for_young_calls_and_not_for_old_ones() -> None:
-    rooms = Bulkhead(1, SHARES, patience_s=20.0)
+    rooms = Bulkhead(1, SHARES, max_wait_s=20.0)
     first = rooms.enter("a.example", 443)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(rooms.enter, "b.example", 443)

@@ -68,7 +68,7 @@ def decode(data: bytes, *, max_pixels: int, on_pixels: OnPixels = lambda *_: Non
 def _finished(picture: Picture) -> Decoded:
     """Upright, in sRGB, on white."""
     image, coloured = _coloured(picture)
-    image, flattened = _on_white(image, picture.drawn)
+    image, flattened = _on_white(image, picture.pixel_box)
     turn = _UPRIGHT.get(picture.orientation)
     if turn is not None:
         image = image.transpose(turn)
@@ -116,19 +116,19 @@ def _converted(image: Image.Image, space: ColourSpace) -> tuple[Image.Image, str
 
 
 def _on_white(
-    image: Image.Image, drawn: tuple[int, int, int, int] | None
+    image: Image.Image, pixel_box: tuple[int, int, int, int] | None
 ) -> tuple[Image.Image, str | None]:
-    """RGB from RGB or RGBA; around `drawn`, if given, there is nothing."""
+    """RGB from RGB or RGBA; around `pixel_box`, if given, there is nothing."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     if alpha is not None and alpha.getextrema() == (255, 255):
         alpha = None
-    if alpha is None and drawn is None:
+    if alpha is None and pixel_box is None:
         return _plain_rgb(image), None
     white = Image.new("RGB", image.size, "white")
-    if drawn is None:
+    if pixel_box is None:
         white.paste(image, mask=alpha)
     else:
-        white.paste(image.crop(drawn), drawn, alpha.crop(drawn) if alpha else None)
+        white.paste(image.crop(pixel_box), pixel_box, alpha.crop(pixel_box) if alpha else None)
     return white, "transparency laid on white"
 
 

@@ -19,5 +19,5 @@ class Picture:
     is_upright: bool = False  # its decoder has already turned it
     alpha: Image.Image | None = None  # L; where `image` has none of its own
     frames: str | None = None  # the note on other frames
-    drawn: tuple[int, int, int, int] | None = None  # the box outside which there are no pixels
+    pixel_box: tuple[int, int, int, int] | None = None  # the box outside which there are no pixels
     notes: list[str] = field(default_factory=list)  # on samples, colours and damage

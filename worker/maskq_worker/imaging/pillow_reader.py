@@ -60,14 +60,14 @@ def picture(data: bytes, formats: tuple[str, ...], max_pixels: int, on_pixels: O
 
 def loaded(source: Image.Image, data: bytes) -> Picture:
     """The first frame of an opened file."""
-    rawmode, drawn = rawmode_of(source), _drawn(source)
+    rawmode, pixel_box = rawmode_of(source), _pixel_box(source)
     source.load()
     lacks_colours = _lacks_colours(source)
     image = to_eight_bits(source, rawmode)
     if image is source:
         image = image._new(image.im)  # the same pixels without the file, where `copy` takes memory
     result = described(source, image, data)
-    result.drawn = drawn
+    result.pixel_box = pixel_box
     result.notes += [NO_COLOUR] if lacks_colours else []
     return result
 
@@ -116,7 +116,7 @@ def _lacks_colours(source: Image.Image) -> bool:
     return isinstance(highest, int) and 3 * highest >= len(source.palette.palette)
 
 
-def _drawn(source: Image.Image) -> tuple[int, int, int, int] | None:
+def _pixel_box(source: Image.Image) -> tuple[int, int, int, int] | None:
     """Where a GIF has pixels, if its first frame is smaller than its screen; before `load`."""
     tiles = getattr(source, "tile", None)
     if source.format != "GIF" or not tiles or tiles[0][1] == (0, 0, *source.size):

@@ -26,7 +26,7 @@ class RetryingLedger:
 
     def run(self, call: Call[T]) -> T:
         """Run a call. Raises StoreUnavailable after an outage of two minutes."""
-        outage = _Outage()
+        outage = _RetryDeadline()
         while True:
             try:
                 return self._ledger.run(call)
@@ -35,7 +35,7 @@ class RetryingLedger:
 
     def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
         """Run two calls in one round trip. Raises as `run` does."""
-        outage = _Outage()
+        outage = _RetryDeadline()
         while True:
             try:
                 return self._ledger.run_both(first, second)
@@ -43,7 +43,7 @@ class RetryingLedger:
                 outage.wait(error)
 
 
-class _Outage:
+class _RetryDeadline:
     """Counts the time since a call was first sent."""
 
     def __init__(self) -> None:

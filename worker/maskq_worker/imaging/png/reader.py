@@ -69,7 +69,7 @@ def _on_canvas(frame: Picture, size: tuple[int, int], place: tuple[int, int, int
         return frame
     canvas = Image.new(frame.image.mode, size)
     canvas.paste(frame.image, place[:2])
-    frame.image, frame.drawn = canvas, place
+    frame.image, frame.pixel_box = canvas, place
     return frame
 
 

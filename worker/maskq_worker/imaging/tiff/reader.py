@@ -39,7 +39,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         is_eer=False,
     )
     with file:
-        page, notes, frames = _shown_page(file)
+        page, notes, frames = _first_page(file)
         layout = segments.layout_of(page, data, max_pixels)
         on_pixels(layout.width * layout.height, layout.memory)
         samples = segments.read(page, data, layout)
@@ -49,7 +49,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
     return result
 
 
-def _shown_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
+def _first_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
     """The page that a viewer shows, notes on what is left, and the note on other pages."""
     pages = _pages(file)
     if not pages:
