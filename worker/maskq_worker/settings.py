@@ -27,12 +27,14 @@ class WorkerSettings(Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     # transformers: the reference path; cpu and cuda: our own network on that device
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
-    # Left open, both follow the device: process/capacity.py.
+    # Default of both: by the device, see process/capacity.py.
     max_batch_size: int | None = Field(default=None, ge=1, le=256)  # images a forward
     concurrency: int | None = Field(default=None, ge=1, le=256)  # jobs in flight in this process
-    lease_s: float = Field(default=15.0, ge=1.0)  # a silent worker's jobs run elsewhere after this
-    event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # and at most 100,000 events
-    # A forward that takes longer is taken for stuck: the process ends and is started again.
+    lease_s: float = Field(
+        default=15.0, ge=1.0
+    )  # a job is run elsewhere after a worker is silent for so long
+    event_retention_s: float = Field(default=7 * 86_400.0, gt=0)  # at most 100,000 events
+    # After this time a forward counts as stuck: the process ends and is restarted.
     forward_timeout_s: float = Field(default=300.0, gt=0)
     # Of the scores that windows of one image are merged into (mode `tiled`): larger, more detail.
     max_score_bytes: int = Field(default=2**30, ge=2**24)
@@ -42,26 +44,31 @@ class WorkerSettings(Settings):
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     max_image_scans: int = Field(default=100, ge=1)  # of a progressive JPEG
-    max_decode_cpu_s: int = Field(default=20, ge=1)  # an image; kept by decoding processes only
+    max_decode_cpu_s: int = Field(
+        default=20, ge=1
+    )  # per image; enforced in decoding processes only
     max_decoded_bytes: int = Field(
         default=2**31, ge=1
-    )  # of the images in hand together: jobs/memory_budget.py
-    # Where images are decoded: processes of their own, or the job's thread. None: processes on Linux.
+    )  # of all images in progress: jobs/memory_budget.py
+    # Where images are decoded: in separate processes or the job's thread. None: processes on Linux.
     decode_in: Literal["process", "thread"] | None = None
-    decode_processes: int | None = Field(default=None, ge=1, le=256)  # None: one a core, 2 at least
+    decode_processes: int | None = Field(
+        default=None, ge=1, le=256
+    )  # None: one per core, at least 2
     # Where jobs may read: s3://bucket or s3://bucket/prefix, comma-separated; {tenant} stands for the
-    # job's tenant. Default: wherever the credentials reach.
+    # job's tenant. Default: wherever the credentials allow.
     allowed_locations: Annotated[tuple[Location, ...], NoDecode] = ()
     allowed_output_locations: Annotated[tuple[Location, ...], NoDecode] = ()  # default: the same
     allowed_buckets: Annotated[frozenset[str], NoDecode] = frozenset()  # as s3://bucket in both
-    # Private places that presigned URLs may name, and plain http: host or host:port, comma-separated.
+    # Private hosts, and hosts with plain http, that presigned URLs may name: host or host:port,
+    # comma-separated.
     presigned_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    health_file: Path | None = None  # touched every second while the worker is well
+    health_file: Path | None = None  # touched every second while the worker is healthy
 
     @property
     def wants_cpu(self) -> bool:
-        """Whether it must not go to a GPU, also where there is one."""
+        """Whether the worker must not use a GPU, even if there is one."""
         return "cpu" in (self.device, self.backend) or self.dtype == "int8"
 
     @property

@@ -5,7 +5,7 @@ a new id, and the task id is its alias. When the job ends, the same transaction 
 message. It arrives here, finds the ended record and returns the result: Celery stores it, and runs
 callbacks, chain and chord.
 
-`countdown`, `eta` and `expires` become times of the job in the ledger; Celery holds no message for them.
+`countdown`, `eta` and `expires` become times of the job in the ledger; Celery holds no message.
 """
 
 from __future__ import annotations

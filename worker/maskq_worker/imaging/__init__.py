@@ -1,6 +1,6 @@
-"""From the bytes of an image file to upright sRGB pixels, or a refusal with the reason.
+"""Decodes an image file to upright sRGB pixels, or refuses it with the reason.
 
-Imports neither torch nor the queue, so that a process that only decodes stays small.
+Imports neither torch nor Celery, so that a process that only decodes stays small.
 
 - decoding.py: the whole decoding of a file, with the steps that all formats share
 - formats.py: the table of formats and their readers, and how other files are refused

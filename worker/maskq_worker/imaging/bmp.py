@@ -1,4 +1,4 @@
-"""BMP: bit fields and runs, of which Pillow reads the usual ones alone, and what it leaves out."""
+"""BMP: bit fields and run-length coding that Pillow does not read, and colours that it ignores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.picture import Picture
 
 _V3: Final = 40  # bytes of the header
-_V4: Final = 108  # from which on colours are described
-_RUNS: Final = {1: 8, 2: 4}  # compression and the bits of its pixels
+_V4: Final = 108  # headers of this size or more describe colours
+_RUNS: Final = {1: 8, 2: 4}  # compression → bits of its pixels
 _BIT_FIELDS: Final = (3, 6)
 _CALIBRATED, _EMBEDDED, _LINKED = 0, b"DEBM", b"KNIL"
 
@@ -35,7 +35,7 @@ class _Header:
 
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
-    """Raises PermanentError, and what Pillow raises for the kinds that it reads."""
+    """The image. Raises PermanentError, and what Pillow raises for the kinds that it reads."""
     header = _header(data)
     if header is not None:
         check_size((header.width, abs(header.height)), max_pixels)
@@ -60,7 +60,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
 
 
 def _header(data: bytes) -> _Header | None:
-    """None for the header of OS/2, which Pillow reads."""
+    """The header; None for the header of OS/2, which Pillow reads."""
     if len(data) < 14 + _V3 or int.from_bytes(data[14:18], "little") < _V3:
         return None
     (start,) = struct.unpack_from("<I", data, 10)
@@ -70,7 +70,7 @@ def _header(data: bytes) -> _Header | None:
 
 
 def _from_fields(data: bytes, header: _Header) -> Image.Image:
-    """Samples where masks say that they are, of any number of bits."""
+    """Pixels whose samples have positions and numbers of bits that masks define."""
     in_header = header.size >= 56 or header.compression == 6
     masks = struct.unpack_from("<4I" if in_header else "<3I", data, 14 + _V3)
     if header.size == 52:
@@ -153,9 +153,7 @@ def _from_runs(data: bytes, header: _Header) -> tuple[Image.Image, list[str]]:
     index = np.frombuffer(pixels, np.uint8).reshape(height, width)[::-1]
     notes = [pillow_reader.NO_COLOUR] if index.max(initial=0) >= len(colours) else []
     if covered < width * height:
-        notes.append(
-            f"{width * height - covered} pixels left out by its runs have its first colour"
-        )
+        notes.append(f"{width * height - covered} pixels that its runs skip have its first colour")
     whole = np.zeros((1 << header.bits, 3), np.uint8)
     whole[: len(colours)] = colours[: len(whole)]
     return Image.fromarray(whole[index]), notes
@@ -166,7 +164,7 @@ def _cut_short() -> Exception:
 
 
 def _describe(result: Picture, data: bytes) -> None:
-    """Add to a picture that Pillow has read what Pillow leaves out."""
+    """Add the colour information that Pillow ignores."""
     if result.image.mode == "RGBA" and result.image.getchannel("A").getextrema() == (0, 0):
         result.image = result.image.convert("RGB")
         result.notes.append("alpha of zero everywhere ignored")
@@ -187,11 +185,11 @@ def _describe(result: Picture, data: bytes) -> None:
 
 
 def _calibrated(data: bytes) -> ColourSpace | str | None:
-    """Three colours in XYZ (2.30 fixed point) and a gamma for each channel (16.16)."""
+    """The colours by three points in XYZ (2.30 fixed point) and a gamma per channel (16.16)."""
     endpoints = [value / 2**30 for value in struct.unpack_from("<9i", data, 14 + 60)]
     gammas = [value / 65536 for value in struct.unpack_from("<3I", data, 14 + 96)]
     if not any(endpoints) or not any(gammas):
-        return None  # left empty, as most writers do
+        return None  # empty, as most writers leave it
     colours = [endpoints[i : i + 3] for i in (0, 3, 6)]
     white = [sum(parts) for parts in zip(*colours, strict=True)]
     points = [part / sum(xyz) if sum(xyz) else 0.0 for xyz in (white, *colours) for part in xyz[:2]]

@@ -1,7 +1,7 @@
-"""Colours that a file describes by numbers instead of a profile, converted to sRGB.
+"""Converts colours that a file describes by numbers instead of a profile to sRGB.
 
-PNG says them by gAMA, cHRM and cICP, AVIF and HEIC by an nclx box, BMP in its header. The codes are
-those of ITU-T H.273.
+PNG describes them in gAMA, cHRM and cICP, AVIF and HEIC in an nclx box, BMP in its header. The codes
+are those of ITU-T H.273.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A store is a bucket, or a host of presigned URLs. After a failure its circuit opens: no request is sent
 for a while. Then a probe, and after it one job, try the store (half-open). Each pause is longer than
-the one before. Every job needs the deployment's own bucket: while it does not answer, no job is claimed.
+the one before. Every job needs the deployment's own bucket: no job is claimed while that does not
+answer.
 """
 
 from __future__ import annotations

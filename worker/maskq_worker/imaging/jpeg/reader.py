@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, whose warnings tell missing pixels; Pillow does not pass them on."""
+"""Reads JPEG with libjpeg-turbo. Its warnings report missing pixels; Pillow drops them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""PNG: only sound chunks reach a decoder; colours that chunks describe; the frame that viewers show.
+"""PNG: gives only sound chunks to a decoder, and reads the colours that chunks describe.
 
-What is damaged decides: pixels (IHDR, PLTE, IDAT) refuse the file, all else is left out with a note.
+A file with damage in chunks of pixels (IHDR, PLTE, IDAT) is refused. Other damaged chunks are ignored,
+with a note.
 """
 
 from __future__ import annotations

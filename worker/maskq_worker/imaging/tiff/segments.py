@@ -278,7 +278,7 @@ def _sample_format(page: tifffile.TiffPage) -> int:
 
 def _number(value: Any, what: str) -> int:
     if not isinstance(value, int):
-        raise _damaged(f"its {what} is no whole number")
+        raise _damaged(f"its {what} is not a whole number")
     return int(value)
 
 
