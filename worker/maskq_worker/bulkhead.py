@@ -75,6 +75,10 @@ class BoundCall:
         """Count the call under these addresses. Returns those below their limit. Raises Busy."""
         return self._bulkhead.resolved(self, addresses)
 
+    def add_transferred(self, size: int) -> None:
+        """Note that the call transferred so many bytes."""
+        self.carried_bytes += size
+
     def connected(self, address: Address) -> None:
         """Count the call under this address only."""
         self.is_connected = True

@@ -78,7 +78,7 @@ def _own_address(host: str) -> str:
 def prove(rooms: Bulkhead, host: str, clock: Clock, *, took_s: float = 0.1, size: int = 0) -> None:
     call = entered(rooms, host)
     assert call
-    call.carried_bytes = size
+    call.add_transferred(size)
     clock.now += took_s
     rooms.leave(call)
 

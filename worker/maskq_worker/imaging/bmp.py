@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -47,16 +47,13 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         elif _RUNS.get(header.compression) == header.bits:
             image, notes = _from_runs(data, header)
         if image is not None:
-            result = Picture(image, "BMP", notes=notes)
-            _describe(result, data)
-            return result
+            return _described(Picture(image, "BMP", notes=tuple(notes)), data)
     with pillow_reader.opened(data, ("BMP",)) as source:
         check_size(source.size, max_pixels)
         if header is None:
             on_pixels(source.width * source.height, 0)
         result = pillow_reader.loaded(source, data)
-    _describe(result, data)
-    return result
+    return _described(result, data)
 
 
 def _header(data: bytes) -> _Header | None:
@@ -163,25 +160,22 @@ def _cut_short() -> Exception:
     return invalid("the BMP image is damaged or cut short: its runs end too early")
 
 
-def _describe(result: Picture, data: bytes) -> None:
-    """Add the colour information that Pillow ignores."""
+def _described(result: Picture, data: bytes) -> Picture:
+    """The picture with the colour information that Pillow ignores."""
     if result.image.mode == "RGBA" and result.image.getchannel("A").getextrema() == (0, 0):
-        result.image = result.image.convert("RGB")
-        result.notes.append("alpha of zero everywhere ignored")
+        result = replace(result, image=result.image.convert("RGB"))
+        result = result.with_notes(["alpha of zero everywhere ignored"])
     if len(data) < 14 + _V4 or int.from_bytes(data[14:18], "little") < _V4:
-        return
+        return result
     kind = data[14 + 56 : 14 + 60]
     if kind == _EMBEDDED and len(data) >= 14 + 124:
         start, size = struct.unpack_from("<II", data, 14 + 112)
-        result.icc = data[14 + start : 14 + start + size]
-    elif kind == _LINKED:
-        result.icc = b""
-    elif int.from_bytes(kind, "little") == _CALIBRATED:
-        space = _calibrated(data)
-        if isinstance(space, str):
-            result.notes.append(space)
-        else:
-            result.space = space
+        return replace(result, icc=data[14 + start : 14 + start + size])
+    if kind == _LINKED:
+        return replace(result, icc=b"")
+    if int.from_bytes(kind, "little") == _CALIBRATED:
+        return result.with_colours(_calibrated(data))
+    return result
 
 
 def _calibrated(data: bytes) -> ColourSpace | str | None:

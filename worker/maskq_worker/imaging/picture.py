@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from maskq_worker.imaging.colour_spaces import ColourSpace
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     image: Image.Image  # L, LA, RGB, RGBA, CMYK or LAB
     format: str  # as Pillow names it
@@ -20,4 +21,14 @@ class Picture:
     alpha: Image.Image | None = None  # L; if `image` has no alpha itself
     frames: str | None = None  # the note on other frames
     pixel_box: tuple[int, int, int, int] | None = None  # the box outside which there are no pixels
-    notes: list[str] = field(default_factory=list)  # on samples, colours and damage
+    notes: tuple[str, ...] = ()  # on samples, colours and damage
+
+    def with_colours(self, found: ColourSpace | str | None) -> Picture:
+        """With the colours that a file describes by numbers; a text is a note why they are ignored."""
+        if isinstance(found, str):
+            return self.with_notes([found])
+        return self if found is None else replace(self, space=found)
+
+    def with_notes(self, notes: Iterable[str]) -> Picture:
+        """With further notes."""
+        return replace(self, notes=(*self.notes, *notes))

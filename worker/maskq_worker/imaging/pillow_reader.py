@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from dataclasses import replace
 from typing import Final
 
 from PIL import ExifTags, Image, PngImagePlugin
 
 from maskq_worker.imaging import isobmff
 from maskq_worker.imaging.checks import OnPixels, check_size, frames_note
-from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
 
@@ -51,9 +51,7 @@ def picture(data: bytes, formats: tuple[str, ...], max_pixels: int, on_pixels: O
         result = loaded(source, data)
     check_size(result.image.size, max_pixels)  # again: HEIF may be larger than its header says
     if result.format in ("AVIF", "HEIF") and result.icc is None:
-        space = isobmff.space_of(data)
-        result.space = space if isinstance(space, ColourSpace) else None
-        result.notes += [space] if isinstance(space, str) else []
+        return result.with_colours(isobmff.space_of(data))
     return result
 
 
@@ -65,10 +63,8 @@ def loaded(source: Image.Image, data: bytes) -> Picture:
     image = to_eight_bits(source, rawmode)
     if image is source:
         image = image._new(image.im)  # the same pixels without the file, where `copy` takes memory
-    result = described(source, image, data)
-    result.pixel_box = pixel_box
-    result.notes += [NO_COLOUR] if lacks_colours else []
-    return result
+    notes = (NO_COLOUR,) if lacks_colours else ()
+    return replace(described(source, image, data), pixel_box=pixel_box, notes=notes)
 
 
 def described(source: Image.Image, image: Image.Image, data: bytes) -> Picture:

@@ -55,7 +55,7 @@ class Presigned:
                     on_answer=use.answered,
                     on_connect=call.connected,
                 )
-                call.carried_bytes = len(answer.body)
+                call.add_transferred(len(answer.body))
             except TooLong as error:
                 size = f"{error.size} bytes" if error.size else "more"
                 raise PermanentError(
@@ -79,7 +79,7 @@ class Presigned:
                 total_s=_TOTAL_S,
                 on_connect=call.connected,
             )
-            call.carried_bytes = len(body)
+            call.add_transferred(len(body))
         if not 200 <= answer.status < 300:
             raise _failure(url, answer)
 

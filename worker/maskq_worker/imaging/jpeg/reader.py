@@ -50,9 +50,8 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         image, notes = _decoded(data, layout, source.mode)
         result = pillow_reader.described(source, image, data)
         if result.icc is None and image.mode == "RGB" and pillow_reader.says_adobe_rgb(source):
-            result.space = colour_spaces.adobe_rgb()
-    result.notes += notes
-    return result
+            result = result.with_colours(colour_spaces.adobe_rgb())
+    return result.with_notes(notes)
 
 
 def check_process(layout: Layout) -> None:

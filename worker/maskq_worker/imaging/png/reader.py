@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,12 @@ def picture(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
     else:
         result = _up_to_eight_bits(data if chunks.is_whole else b"", chunks)
         if isinstance(space, ColourSpace) and result.icc is None:
-            result.space = space
+            result = result.with_colours(space)
     if isinstance(space, str) and result.icc is None:
-        result.notes.append(space)
+        result = result.with_notes([space])
     if place:
         result = _on_canvas(result, (width, height), place)
-    result.notes += chunks.notes
-    result.frames = frames_note(chunks.frames)
-    return result
+    return replace(result.with_notes(chunks.notes), frames=frames_note(chunks.frames))
 
 
 def _on_canvas(frame: Picture, size: tuple[int, int], place: tuple[int, int, int, int]) -> Picture:
@@ -70,8 +69,7 @@ def _on_canvas(frame: Picture, size: tuple[int, int], place: tuple[int, int, int
         return frame
     canvas = Image.new(frame.image.mode, size)
     canvas.paste(frame.image, place[:2])
-    frame.image, frame.pixel_box = canvas, place
-    return frame
+    return replace(frame, image=canvas, pixel_box=place)
 
 
 def _up_to_eight_bits(whole: bytes, chunks: Chunks) -> Picture:
@@ -87,8 +85,7 @@ def _up_to_eight_bits(whole: bytes, chunks: Chunks) -> Picture:
         if len(bare) == len(kept):
             raise
         result = _by_pillow(written(bare), chunks)
-        result.notes.append("metadata that cannot be read ignored")
-        return result
+        return result.with_notes(["metadata that cannot be read ignored"])
 
 
 def _by_pillow(data: bytes, chunks: Chunks) -> Picture:
@@ -125,7 +122,7 @@ def _sixteen_bits(chunks: Chunks, colour_type: int, space: ColourSpace | str | N
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(planes)]
     image = Image.merge(mode, planes) if len(planes) > 1 else planes[0]
     return Picture(
-        image, "PNG", icc=icc, orientation=_orientation(chunks.first(b"eXIf")), notes=notes
+        image, "PNG", icc=icc, orientation=_orientation(chunks.first(b"eXIf")), notes=tuple(notes)
     )
 
 

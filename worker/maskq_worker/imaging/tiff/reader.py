@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import tifffile
@@ -44,9 +45,7 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         on_pixels(layout.width * layout.height, layout.memory)
         samples = segments.read(page, data, layout)
         result = colours.picture(page, layout, samples)
-    result.notes[:0] = notes
-    result.frames = frames
-    return result
+    return replace(result, notes=(*notes, *result.notes), frames=frames)
 
 
 def _first_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
