@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 from maskq.ledger import RedisUrl, keys
-from maskq_worker.broker.slots import Slots
+from maskq_worker.broker.slots import Slots, threads_for
 from maskq_worker.broker.transport import Inbox
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
@@ -23,9 +23,8 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
 
     Raises InvalidRequest for settings of the object store that are not valid.
     """
-    from maskq_worker.broker.bootstep import (
-        ModelStep,
-    )  # here, since it imports the tasks, which bind to an app
+    # Here, since it imports the tasks, which bind to an app.
+    from maskq_worker.broker.bootstep import ModelStep
 
     url = RedisUrl.of(settings)
     prefix = settings.key_prefix
@@ -82,7 +81,7 @@ def connect_store(settings: WorkerSettings, concurrency: int) -> ObjectStore:
     return ObjectStore(
         settings.s3_endpoint_url,
         allowed=settings.locations(),
-        connections=Slots(concurrency).threads + 2,
+        connections=threads_for(concurrency) + 2,
         concurrency=concurrency,
         client=settings.s3_client,
         addressing=settings.s3_addressing,

@@ -29,7 +29,7 @@ class Slots:
     @property
     def threads(self) -> int:
         """How many threads the pool may start."""
-        return 2 * self.count
+        return threads_for(self.count)
 
     @property
     def free(self) -> int:
@@ -51,3 +51,8 @@ class Slots:
         with self._lock:
             self._taken -= 1
             self._moved_at = time.monotonic()
+
+
+def threads_for(slots: int) -> int:
+    """How many job threads there are for so many slots: as many again may wait for stalled stores."""
+    return 2 * slots

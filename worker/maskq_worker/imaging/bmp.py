@@ -150,7 +150,9 @@ def _from_runs(data: bytes, header: _Header) -> tuple[Image.Image, list[str]]:
     index = np.frombuffer(pixels, np.uint8).reshape(height, width)[::-1]
     notes = [pillow_reader.NO_COLOUR] if index.max(initial=0) >= len(colours) else []
     if covered < width * height:
-        notes.append(f"{width * height - covered} pixels left out by its runs have its first colour")
+        notes.append(
+            f"{width * height - covered} pixels left out by its runs have its first colour"
+        )
     whole = np.zeros((1 << header.bits, 3), np.uint8)
     whole[: len(colours)] = colours[: len(whole)]
     return Image.fromarray(whole[index]), notes
