@@ -26,7 +26,7 @@ def to_eight_bits(
     Args:
         bits: of a sample; unsigned ones of up to 16 bits are scaled by what these can hold, all
             others by the range they use.
-        nodata: the value that stands for 'no value here'. Like what is no number, it is left out of
+        nodata: the value that stands for 'no value here'. Like NaN, it is left out of
             the range and becomes black. Unsigned samples of up to 16 bits keep it: they need no range.
         is_negative: the lowest sample is white.
     """

@@ -30,7 +30,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
-    """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
+    """The first page that is not a thumbnail. Raises PermanentError, and what the decoders raise."""
     file = tifffile.TiffFile(
         io.BytesIO(data),
         is_ndpi=False,
