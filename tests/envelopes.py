@@ -131,7 +131,7 @@ MALFORMED: dict[str, bytes] = {
     "no task": _without("headers", "task"),
     "another task": _with("headers", "task", value="shop.count"),
     "task a list": _with("headers", "task", value=["maskq.segment"]),
-    "a ticket on the intake": _with("headers", "task", value="maskq.run"),
+    "a ticket on the callers' queue": _with("headers", "task", value="maskq.run"),
     "no id": _without("headers", "id"),
     "id null": _with("headers", "id", value=None),
     "id empty": _with("headers", "id", value=""),

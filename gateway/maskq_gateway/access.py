@@ -1,4 +1,4 @@
-"""Who may notify: whoever has a token, in any of the headers that senders can set."""
+"""Tokens of senders of notifications, in any of the headers that senders can set."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import base64
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 
-CHALLENGE = 'Bearer realm="maskq", Basic realm="maskq"'  # SNS sends its password only when asked
+CHALLENGE = (
+    'Bearer realm="maskq", Basic realm="maskq"'  # SNS sends its password only after a challenge
+)
 
 
 class Tokens:
-    """The tokens that are accepted; none accepts nothing."""
+    """The valid tokens. Without tokens every request is refused."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = [token.encode() for token in tokens]
 
     def accept(self, headers: Mapping[str, str]) -> bool:
-        """Whether a token is in Authorization (Bearer, or the password of Basic) or X-Api-Key.
+        """Whether a valid token is in Authorization (Bearer, or the password of Basic) or X-Api-Key.
 
-        headers: by names in lower case, values as HTTP has them, Latin-1.
+        headers: names in lower case, values in Latin-1 as in HTTP.
         """
-        # Each is compared with each, so that the time taken tells nothing.
+        # All pairs are compared, so that the time reveals nothing.
         equal = [hmac.compare_digest(a, b) for a in _given(headers) for b in self._tokens]
         return any(equal)
 

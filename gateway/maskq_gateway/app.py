@@ -1,4 +1,4 @@
-"""The gateway over HTTP: object stores, EventBridge and SNS post, and jobs are started."""
+"""The route that object stores, EventBridge and SNS notify; the rules start jobs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from maskq_gateway.sources.sns import SnsRefused, Verifier
 logger = logging.getLogger(__name__)
 
 PATH = "/v1/triggers/s3"
-LARGEST_BODY = 2**20  # bytes; the stores' own limit is a quarter of it
-_READ_ON = 8 * LARGEST_BODY  # of a body too large: a sender that is cut off never reads why
+MAX_BODY = 2**20  # bytes; the stores themselves send a quarter of it at most
+_MAX_READ = 8 * MAX_BODY  # of a body that is too large: a sender must finish to read the error
 _PING: Call[bool] = Call(None, ("PING",), bool)
 
 
 def create_app(
     settings: GatewaySettings, client: Client, rules: Rules, *, sns: Verifier | None = None
 ) -> FastAPI:
-    """Notifications alone; `client` stays its caller's to close. Raises as `add_triggers`."""
+    """An app for notifications only. The caller closes `client`. Raises as `add_triggers`."""
     app = FastAPI(title="maskq gateway", docs_url=None, redoc_url=None, openapi_url=None)
     problems.handle(app)
     add_triggers(app, settings, client, rules, sns=sns)
@@ -57,36 +57,36 @@ def add_triggers(
     *,
     sns: Verifier | None = None,
 ) -> None:
-    """Add the route that object stores notify. Raises InvalidRequest where nobody could notify it.
+    """Add the route that object stores notify. Raises InvalidRequest if no sender could be accepted.
 
     sns: instead of a verifier of the settings' topics.
     """
     if not settings.tokens and not settings.trigger_sns_topics:
         raise InvalidRequest(
-            "nobody may notify this gateway: set MASKQ_TRIGGER_TOKENS to secrets of your own, or "
-            "MASKQ_TRIGGER_SNS_TOPICS to the ARNs of your topics"
+            "this gateway accepts no notifications: set MASKQ_TRIGGER_TOKENS to secrets of your own, "
+            "or MASKQ_TRIGGER_SNS_TOPICS to the ARNs of your topics"
         )
-    door = _Door(Tokens(settings.tokens), sns or Verifier(settings.trigger_sns_topics))
+    authorizer = _Authorizer(Tokens(settings.tokens), sns or Verifier(settings.trigger_sns_topics))
     triggers = Triggers(client, rules)
 
-    async def admitted(request: Request) -> bytes:
-        """The body; of a stranger only where SNS may have sent it, whose signature is inside."""
-        if not settings.trigger_sns_topics and not door.knows(request):
-            raise _unknown()
+    async def accepted_body(request: Request) -> bytes:
+        """The body. Without a token it is read only if SNS may have sent it, which signs it."""
+        if not settings.trigger_sns_topics and not authorizer.has_token(request):
+            raise _unauthorized()
         return await _body(request)
 
-    def notify(request: Request, body: bytes = Depends(admitted)) -> Response:
-        event = door.admit(request, body)
-        if notifications.is_sns(event) and door.is_about_topic(event):
+    def notify(request: Request, body: bytes = Depends(accepted_body)) -> Response:
+        event = authorizer.accept(request, body)
+        if notifications.is_sns(event) and authorizer.is_about_topic(event):
             return _answer([])
         try:
             created = notifications.read(event)
         except NotAnEvent as error:
-            raise _no_event(error) from None
+            raise _not_an_event(error) from None
         return _answer(triggers.start(created))
 
     def probe() -> Response:
-        """MinIO asks so whether its target is there."""
+        """MinIO checks with this request that its target exists."""
         return Response(status_code=HTTPStatus.OK)
 
     route = partial(app.add_api_route, PATH, include_in_schema=False)
@@ -94,32 +94,32 @@ def add_triggers(
     route(probe, methods=["GET", "HEAD"])
 
 
-class _Door:
-    """Who is let in, with what."""
+class _Authorizer:
+    """Accepts notifications that have a valid token, or a valid signature of SNS."""
 
     def __init__(self, tokens: Tokens, sns: Verifier) -> None:
         self._tokens = tokens
         self._sns = sns
 
-    def knows(self, request: Request) -> bool:
-        """Whether it shows a token."""
+    def has_token(self, request: Request) -> bool:
+        """Whether a request has a valid token."""
         return self._tokens.accept(request.headers)
 
-    def admit(self, request: Request, body: bytes) -> dict[str, Any]:
-        """The JSON of a body by somebody who may notify. Raises Problem."""
-        known = self.knows(request)
+    def accept(self, request: Request, body: bytes) -> dict[str, Any]:
+        """The JSON of a body whose sender may notify. Raises Problem."""
+        has_token = self.has_token(request)
         try:
             event = notifications.parse(body)
         except NotAnEvent as error:
-            raise (_no_event(error) if known else _unknown()) from None
-        if not known:
+            raise (_not_an_event(error) if has_token else _unauthorized()) from None
+        if not has_token:
             if not notifications.is_sns(event):
-                raise _unknown()
+                raise _unauthorized()
             self._verify(event)
         return event
 
     def is_about_topic(self, message: dict[str, Any]) -> bool:
-        """Whether an SNS message tells of its subscription and of no object; confirms a new one."""
+        """Whether an SNS message is about its subscription. Confirms a new subscription."""
         if message["Type"] == "Notification":
             return False
         if message["Type"] == "SubscriptionConfirmation":
@@ -138,16 +138,16 @@ class _Door:
             raise Problem(HTTPStatus.UNAUTHORIZED, error.code, str(error)) from None
 
 
-def _no_event(error: NotAnEvent) -> Problem:
+def _not_an_event(error: NotAnEvent) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, str(error))
 
 
-def _unknown() -> Problem:
+def _unauthorized() -> Problem:
     return Problem(
         HTTPStatus.UNAUTHORIZED,
         FailureCode.ACCESS_DENIED,
-        "no token of MASKQ_TRIGGER_TOKENS (as a Bearer, as X-Api-Key or as the password of Basic), "
-        "and no message that SNS signed for a topic of MASKQ_TRIGGER_SNS_TOPICS",
+        "the request has no token of MASKQ_TRIGGER_TOKENS (as Bearer, as X-Api-Key or as the password "
+        "of Basic), and SNS did not sign it for a topic of MASKQ_TRIGGER_SNS_TOPICS",
     )
 
 
@@ -157,25 +157,25 @@ async def _body(request: Request) -> bytes:
     try:
         async for part in request.stream():
             size += len(part)
-            if size <= LARGEST_BODY:
+            if size <= MAX_BODY:
                 parts.append(part)
-            elif size > _READ_ON:
+            elif size > _MAX_READ:
                 break
     except ClientDisconnect:
         raise Problem(
             HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, "the body ended too early"
         ) from None
-    if size > LARGEST_BODY:
+    if size > MAX_BODY:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             FailureCode.INVALID_REQUEST,
-            f"the body is larger than {LARGEST_BODY} bytes; notify of fewer objects at a time",
+            f"the body is larger than {MAX_BODY} bytes; send fewer objects in one notification",
         )
     return b"".join(parts)
 
 
 def _answer(outcomes: list[Started | Skipped | Refused]) -> JSONResponse:
-    """Raises Problem where a rule's job was refused; the others were started all the same."""
+    """The answer. Raises Problem if a rule's job was refused; the other jobs are started."""
     jobs = [{"rule": o.rule, "job_id": o.job_id} for o in outcomes if isinstance(o, Started)]
     skipped = [{"key": o.key, "reason": o.reason} for o in outcomes if isinstance(o, Skipped)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]

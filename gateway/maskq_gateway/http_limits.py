@@ -1,7 +1,7 @@
-"""HTTP/1.1 of the gateway: no peer holds a connection, memory or another's request by sending slowly.
+"""HTTP/1.1 of the gateway, with limits so that a slow peer holds no connection or memory for long.
 
-llhttp parses. It refuses what two servers could read differently: Transfer-Encoding together with
-Content-Length, bare line feeds, folded headers, odd chunk sizes. What it lets pass is refused here.
+llhttp parses. It refuses requests that two servers could read differently: Transfer-Encoding together
+with Content-Length, bare line feeds, folded headers, odd chunk sizes. Others are refused here.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 10.0  # for a request line and its headers
 BODY_S = 30.0  # for a body, and
-BODY_BYTES_S = 2.0**18  # a second more for so many bytes that its Content-Length declares
-WRITE_S = 30.0  # for an answer that the peer does not read
+BODY_BYTES_S = 2.0**18  # bytes of its Content-Length that add one more second
+WRITE_S = 30.0  # for a response that the peer does not read
 HEAD_BYTES = 64 * 2**10
-MESSAGE_BYTES = 16 * 2**20  # head, body, chunk sizes and trailers; the application reads less
+MESSAGE_BYTES = 16 * 2**20  # head, body, chunk sizes and trailers; the application accepts less
 MOST_CONNECTIONS = 512
-_LINGER_S = 2.0  # for the peer to read a last answer
+_LINGER_S = 2.0  # for the peer to read the last response
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -52,7 +52,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _close_oldest_waiting(self) -> bool:
-        """Whether there was another connection that waits for a request to close."""
+        """Close the connection that has waited longest for a request; False if there is none."""
         waiting = [
             one
             for one in self.connections
@@ -65,7 +65,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no request is being answered, and none has arrived with all its headers."""
+        """Whether no request is in progress: none is answered, and no headers are complete."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
         return self._in_head and not is_answering
 
@@ -90,7 +90,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what follows a body is a trailer, which must not look like a header
+        if self._in_head:  # a trailer follows the body and must not be taken for a header
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -104,7 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body = True, False
         self._received = 0
         self.waits_since = self.loop.time()
-        if self.cycle.response_complete:  # it was answered before its body was here
+        if self.cycle.response_complete:  # it was answered before its body arrived
             self._must_end(HEAD_S, self._head_took_too_long)
         else:
             self._cancel()
@@ -147,7 +147,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reading = None
 
     def _is_over(self, seconds: float, otherwise: Callable[[], None]) -> None:
-        if self.flow.read_paused:  # it is the application that takes its time
+        if self.flow.read_paused:  # the application is slow, not the peer
             self._must_end(seconds, otherwise)
         elif not self.transport.is_closing():
             otherwise()
@@ -162,7 +162,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(408, "Request Timeout")
 
     def _refuse(self, status: int, phrase: str) -> None:
-        """Answer, unless an answer has begun, and close."""
+        """Respond, unless a response has begun, and close the connection."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             head = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             self.transport.write(head.encode())

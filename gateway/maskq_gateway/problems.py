@@ -1,4 +1,4 @@
-"""What goes wrong, as application/problem+json (RFC 9457)."""
+"""Errors as application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from maskq_gateway.access import CHALLENGE
 logger = logging.getLogger(__name__)
 
 _LATER: Final = {
-    QueueFull: "as many jobs wait as may; send it again later",
-    StoreUnavailable: "the ledger or the object store cannot be reached; send it again later",
+    QueueFull: "too many jobs wait already; send the request again later",
+    StoreUnavailable: "the ledger or the object store is unavailable; send the request again later",
 }
 _RETRY_AFTER_S: Final = {QueueFull: 30, StoreUnavailable: 5}
 
 
 class Problem(Exception):
-    """An answer that is no success. `detail` is for the person who reads the sender's log."""
+    """An error answer. `detail` is for the person who reads the sender's log."""
 
     def __init__(
         self, status: HTTPStatus, code: FailureCode, detail: str, **members: object
@@ -34,7 +34,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.status = status
         self.code = code
-        self.members = members  # more of the document
+        self.members = members  # further members of the document
         self.headers: dict[str, str] = {}
         if status is HTTPStatus.UNAUTHORIZED:
             self.headers["WWW-Authenticate"] = CHALLENGE
@@ -56,10 +56,10 @@ class Problem(Exception):
 
 
 def of(error: MaskqError) -> Problem:
-    """How an error of maskq's is told; what passes by itself asks the sender to try again."""
+    """The answer for an error of maskq. A temporary error asks the sender to try again."""
     for kind, seconds in _RETRY_AFTER_S.items():
         if isinstance(error, kind):
-            # Where Redis and the store are is no business of senders; the log says it.
+            # Senders need not know the addresses of Redis and the store; the log has them.
             problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _LATER[kind])
             problem.headers["Retry-After"] = str(seconds)
             return problem
@@ -72,7 +72,7 @@ def of(error: MaskqError) -> Problem:
 
 
 def handle(app: FastAPI) -> None:
-    """Have every error of `app` answered so."""
+    """Register the handlers of all errors in `app`."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(MaskqError, _maskq_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -91,7 +91,7 @@ def _maskq_error(_: Request, error: Any) -> JSONResponse:
 
 
 def _invalid(_: Request, error: Any) -> JSONResponse:
-    """A parameter of the path, query or headers that is not what it must be."""
+    """A parameter of the path, query or headers is not valid."""
     said = "; ".join(
         f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()
     )
@@ -99,7 +99,7 @@ def _invalid(_: Request, error: Any) -> JSONResponse:
 
 
 def _http_error(request: Request, error: Any) -> JSONResponse:
-    """No such path, or not this method."""
+    """The path does not exist, or does not support the method."""
     status = HTTPStatus(error.status_code)
     said = f"{request.method} {request.url.path}: {status.phrase.lower()}"
     problem = Problem(status, FailureCode.INVALID_REQUEST, said)
@@ -110,7 +110,7 @@ def _http_error(request: Request, error: Any) -> JSONResponse:
 
 
 def _methods_of(request: Request) -> set[str]:
-    """Every method that is documented for this path; the router names those of its first route."""
+    """All documented methods of this path. The router names only those of its first route."""
     methods: set[str] = set()
     for template, operations in request.app.openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), request.url.path):
@@ -119,6 +119,6 @@ def _methods_of(request: Request) -> set[str]:
 
 
 def _fault(_: Request, error: Exception) -> JSONResponse:
-    """Of ours; the server logs it with its traceback."""
-    said = f"the gateway met a fault of its own ({type(error).__name__}); its log has it"
+    """An internal error; the server logs it with its traceback."""
+    said = f"an internal error of the gateway ({type(error).__name__}); its log has the traceback"
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, FailureCode.INTERNAL, said).answer()

@@ -1,4 +1,4 @@
-"""A worker that never reads its lists, as one would that a fault has made deaf."""
+"""A worker that never reads its lists, as a faulty one might."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ NOTICED_S = 1.0
 if __name__ == "__main__":
     transport.QoS.can_consume = lambda self: False  # type: ignore[method-assign]
     defaults = consumer_watch.ConsumerWatch.__init__.__kwdefaults__
-    defaults |= {"look_every_s": NOTICED_S / 5, "deaf_after_s": NOTICED_S}
+    defaults |= {"check_every_s": NOTICED_S / 5, "stuck_after_s": NOTICED_S}
     sys.exit(main())

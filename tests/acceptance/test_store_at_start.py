@@ -87,4 +87,4 @@ def test_a_worker_that_starts_while_the_store_is_away_waits_for_it(
     worker.child.stop(30)
     if rule.code == "ExpiredToken":
         assert "ERROR" in log
-        assert "nothing is claimed until there are valid ones" in log
+        assert "no job is claimed until they are valid" in log

@@ -1,9 +1,9 @@
-"""Divides the calls that run at the same time, so that slow receivers leave room for the others.
+"""A bulkhead: limits concurrent calls per host, so that slow receivers cannot use all of them.
 
-Callers choose which hosts are called. One receiver that answers a byte at a time keeps each call until
-its deadline, and can have any number of host names. So a call is counted under its host, the registered
-domain of that, and the address it connects to; and hosts whose last call was fast have room that no
-other host can take.
+Users of the API choose which hosts are called. A receiver that answers one byte at a time keeps each
+call until its deadline, and may have any number of host names. So a call counts against its host, the
+host's registered domain, and the address it connects to. Hosts whose last call was fast have a share
+that no other host can use.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _SLOW_S = 5.0  # a call that took longer was slow
 _SLOW_BYTES_S = 2.0**20  # bytes a second; what a call carried counts
-_SLOW_FOR_S = 300.0  # after this time without a call a slow host counts as unknown
+_SLOW_FOR_S = 300.0  # a slow host counts as unknown after this time without a call
 _RETRY_S = (0.1, 15.0)  # shortest and longest pause before another try
 _RETRY_JITTER = Jitter(1.0, 1.5)
 _KEPT = 10_000  # hosts that are remembered, of the fast and of the slow
 
 
 class Busy(Exception):
-    """There is no room for this call. `retry_s`: seconds before it should be tried again."""
+    """A limit of concurrent calls is reached. `retry_s`: seconds before the call is retried."""
 
     def __init__(self, said: str, retry_s: float) -> None:
         super().__init__(said)
@@ -42,7 +42,7 @@ class Busy(Exception):
 
 
 class Standing(Enum):
-    """What a host's last call was like."""
+    """How fast a host's last call was."""
 
     FAST = "fast"
     UNKNOWN = "unknown"
@@ -59,7 +59,7 @@ class Share:
 
 
 class BoundCall:
-    """One call, while it runs."""
+    """A call that is running."""
 
     def __init__(self, bulkhead: Bulkhead, host: str, port: int, standing: Standing) -> None:
         self._bulkhead = bulkhead
@@ -67,35 +67,39 @@ class BoundCall:
         self.port = port
         self.domain = registered_domain(host)
         self.standing = standing
-        self.blocks: frozenset[str] = frozenset()  # addresses that it may be connected to
+        self.blocks: frozenset[str] = frozenset()  # the address blocks that it may connect to
         self.began = time.monotonic()
         self.is_connected = False
-        self.carried_bytes = 0  # what it transferred, which may take its time
+        self.carried_bytes = 0  # what it transferred; a large transfer may take longer
 
     def resolved(self, addresses: Sequence[Address]) -> tuple[Address, ...]:
-        """Count it under these addresses; returns those that have room. Raises Busy if none has."""
+        """Count the call under these addresses. Returns those below their limit. Raises Busy."""
         return self._bulkhead.resolved(self, addresses)
 
+    def add_transferred(self, size: int) -> None:
+        """Note that the call transferred so many bytes."""
+        self.carried_bytes += size
+
     def connected(self, address: Address) -> None:
-        """Count it under this address alone."""
+        """Count the call under this address only."""
         self.is_connected = True
         self.blocks = frozenset({_block(address, self.port)})
 
 
 class Bulkhead:
-    """Shared by every thread of a process. Remembers hosts only in memory."""
+    """Shared by the threads of a process. Hosts are remembered in memory only."""
 
     def __init__(
-        self, total: int, shares: Mapping[Standing, Share], *, patience_s: float = 0.0
+        self, total: int, shares: Mapping[Standing, Share], *, max_wait_s: float = 0.0
     ) -> None:
         """
-        total: calls at once, of all hosts. What the shares of unknown and slow hosts leave of it is
-        kept for fast ones.
-        patience_s: how long a call waits for room that younger calls take.
+        total: calls at once, to all hosts. The part that the shares of unknown and slow hosts leave is
+        reserved for fast hosts.
+        max_wait_s: how long a call waits if younger calls have reached the limit.
         """
         self._total = total
         self._shares = dict(shares)
-        self._patience_s = patience_s
+        self._max_wait_s = max_wait_s
         self._running: set[BoundCall] = set()
         # Host → when its last call ended, the oldest first.
         self._fast: OrderedDict[str, float] = OrderedDict()
@@ -104,28 +108,28 @@ class Bulkhead:
 
     @property
     def free(self) -> int:
-        """How many more calls there is room for, if their hosts are fast."""
+        """How many more calls to fast hosts may start."""
         with self._changed:
             return self._total - len(self._running)
 
     def enter(self, host: str, port: int) -> BoundCall:
-        """Begin a call; whoever enters must call `leave`. Raises Busy."""
+        """Begin a call; the caller must call `leave`. Raises Busy."""
         with self._changed:
-            until = time.monotonic() + self._patience_s
+            until = time.monotonic() + self._max_wait_s
             while True:
                 call = BoundCall(self, host, port, self._standing(f"{host}:{port}"))
-                in_the_way = self._in_the_way(call)
-                if in_the_way is None:
+                blocking = self._blocking_calls(call)
+                if blocking is None:
                     self._running.add(call)
                     return call
                 now = time.monotonic()
-                youngest_s = now - max(one.began for one in in_the_way)
-                if now >= until or youngest_s > self._patience_s:
-                    raise _busy(host, in_the_way)
+                youngest_s = now - max(one.began for one in blocking)
+                if now >= until or youngest_s > self._max_wait_s:
+                    raise _busy(host, blocking)
                 self._changed.wait(until - now)
 
     def leave(self, call: BoundCall) -> None:
-        """The call has ended; remember how long it took."""
+        """End a call, and remember whether its host was fast."""
         took_s = time.monotonic() - call.began
         is_slow = took_s > _SLOW_S + call.carried_bytes / _SLOW_BYTES_S
         with self._changed:
@@ -134,13 +138,13 @@ class Bulkhead:
             if is_slow:
                 self._fast.pop(call.host, None)
                 _remember(self._slow, call.host)
-            elif call.is_connected:  # an error before that says nothing about the receiver
+            elif call.is_connected:  # an earlier error says nothing about the receiver
                 self._slow.pop(call.host, None)
                 _remember(self._fast, call.host)
 
     @contextmanager
     def calling(self, host: str, port: int) -> Iterator[BoundCall]:
-        """Around a call. Raises Busy."""
+        """Count a call while the block runs. Raises Busy."""
         call = self.enter(host, port)
         try:
             yield call
@@ -148,17 +152,17 @@ class Bulkhead:
             self.leave(call)
 
     def resolved(self, call: BoundCall, addresses: Sequence[Address]) -> tuple[Address, ...]:
-        """Count a running call under these addresses; see BoundCall."""
+        """See BoundCall.resolved."""
         with self._changed:
-            crowds = {one: self._crowd(call, _block(one, call.port)) for one in addresses}
+            same_block = {one: self._same_block(call, _block(one, call.port)) for one in addresses}
             most = self._shares[call.standing].wider
-            with_room = tuple(one for one, crowd in crowds.items() if len(crowd) < most)
-            if not with_room:
-                raise _busy(call.host, [one for crowd in crowds.values() for one in crowd])
-            call.blocks = frozenset(_block(one, call.port) for one in with_room)
-        return with_room
+            allowed = tuple(one for one, calls in same_block.items() if len(calls) < most)
+            if not allowed:
+                raise _busy(call.host, [one for calls in same_block.values() for one in calls])
+            call.blocks = frozenset(_block(one, call.port) for one in allowed)
+        return allowed
 
-    def _crowd(self, call: BoundCall, block: str) -> list[BoundCall]:
+    def _same_block(self, call: BoundCall, block: str) -> list[BoundCall]:
         return [
             one
             for one in self._running
@@ -173,20 +177,20 @@ class Bulkhead:
             return Standing.SLOW
         return Standing.UNKNOWN
 
-    def _in_the_way(self, call: BoundCall) -> Collection[BoundCall] | None:
-        """The calls that take the room of this one; None: there is room."""
+    def _blocking_calls(self, call: BoundCall) -> Collection[BoundCall] | None:
+        """The calls that reach a limit of this call; None if it may start."""
         share = self._shares[call.standing]
         same = [one for one in self._running if one.standing is call.standing]
         host = [one for one in same if one.host == call.host]
         domain = [one for one in same if call.domain and one.domain == call.domain]
-        for crowd, most in (
+        for calls, most in (
             (self._running, self._total),
             (same, share.total),
             (host, share.host),
             (domain, share.wider),
         ):
-            if len(crowd) >= most:
-                return crowd
+            if len(calls) >= most:
+                return calls
         return None
 
 
@@ -197,16 +201,16 @@ def _remember(hosts: OrderedDict[str, float], host: str) -> None:
         hosts.popitem(last=False)
 
 
-def _busy(host: str, in_the_way: Collection[BoundCall]) -> Busy:
-    """Looked at again seldom where others are slow: else the looking would cost more than the calls."""
+def _busy(host: str, blocking: Collection[BoundCall]) -> Busy:
+    """The retry delay grows with the age of the other calls, so that retries stay cheap."""
     shortest, longest = _RETRY_S
-    oldest_s = time.monotonic() - min(one.began for one in in_the_way)
+    oldest_s = time.monotonic() - min(one.began for one in blocking)
     retry_s = _RETRY_JITTER.applied_to(min(max(oldest_s, shortest), longest))
-    return Busy(f"{len(in_the_way)} other calls take the room of {host}", retry_s)
+    return Busy(f"{len(blocking)} other calls use the limit of {host}", retry_s)
 
 
 def host_of(url: str) -> tuple[str, int]:
-    """Host and port of a URL, in one spelling; ('', 0) for what is not a URL."""
+    """The normalised host and the port of a URL; ('', 0) if it is not a valid URL."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -220,10 +224,10 @@ def host_of(url: str) -> tuple[str, int]:
 
 
 def registered_domain(host: str) -> str:
-    """What its owner registered: example.co.uk of a.b.example.co.uk; '' for an address.
+    """The registered domain of a host: example.co.uk of a.b.example.co.uk; '' for an address.
 
-    Below the public suffixes of hosting companies (github.io) each name is an owner's own. A name that
-    has no dot is its own domain.
+    Below the public suffixes of hosting companies (github.io) each name has its own owner. A name
+    without a dot is its own domain.
     """
     if ":" in host or host.rpartition(".")[2].isdigit():
         return ""
@@ -232,13 +236,13 @@ def registered_domain(host: str) -> str:
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    from publicsuffixlist import PublicSuffixList  # 0.1 s and 4 MiB, once URLs are called
+    from publicsuffixlist import PublicSuffixList  # here, since it takes 0.1 s and 4 MiB
 
     return PublicSuffixList()
 
 
 def _block(address: Address, port: int) -> str:
-    """The addresses that one owner surely has: an IPv4 address, a /48 of IPv6; with the port."""
+    """The address block of one owner: an IPv4 address or a /48 of IPv6, with the port."""
     if address.version == 6:
         inner = embedded_ipv4(address)
         if inner is None:

@@ -1,11 +1,11 @@
-"""What can go wrong inside one job. Only a TransientError is tried again.
+"""The errors of one job. Only a TransientError is retried.
 
-JobError                  .code, .message: what the record will say
-├── TransientError        may pass by itself: given back with a back-off
+JobError                  .code, .message: as in the job's record
+├── TransientError        temporary: the job is released with a back-off
 │   │                     (`charged`: whether the attempt counts against max_attempts)
-│   └── StoreAway         the store is not there for now, or refuses the worker's own credentials:
-│                         never charged
-└── PermanentError        will not pass: the job fails at once
+│   └── StoreAway         the store is unavailable, or refuses the worker's own credentials: never
+│                         charged
+└── PermanentError        permanent: the job fails at once
 """
 
 from maskq.contract import FailureCode, JobFailure
@@ -13,7 +13,7 @@ from maskq.inert import without_secrets
 
 
 class JobError(Exception):
-    """Carries a stable code and one sentence: what happened, with which input, what to do."""
+    """Has a stable code and a message: what happened, with which input, what to do."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         self.code = code
@@ -25,7 +25,7 @@ class JobError(Exception):
 
 
 class TransientError(JobError):
-    """Tried again after a back-off. An outage of a store is never charged to the job."""
+    """The job is retried after a back-off. An outage of a store is never charged to the job."""
 
     def __init__(self, code: FailureCode, message: str, *, charged: bool = True) -> None:
         super().__init__(code, message)
@@ -33,7 +33,7 @@ class TransientError(JobError):
 
 
 class StoreAway(TransientError):
-    """Given back uncharged. `retry_s`: the store is not asked again before."""
+    """The job is released uncharged. `retry_s`: seconds before the store may be used again."""
 
     def __init__(self, code: FailureCode, message: str, *, retry_s: float = 0.0) -> None:
         super().__init__(code, message, charged=False)
@@ -41,4 +41,4 @@ class StoreAway(TransientError):
 
 
 class PermanentError(JobError):
-    """Not tried again."""
+    """The job is not retried."""

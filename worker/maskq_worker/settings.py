@@ -80,7 +80,7 @@ class WorkerSettings(Settings):
 
     @property
     def wants_cpu(self) -> bool:
-        """Whether it must not go to a GPU, also where there is one."""
+        """Whether the worker must not use a GPU, even if there is one."""
         return "cpu" in (self.device, self.backend) or self.dtype == "int8"
 
     @property

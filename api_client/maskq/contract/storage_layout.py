@@ -32,6 +32,7 @@ INPUT: Final = "input"
 MANIFEST: Final = "result.json"
 TENANTS: Final = "tenants"
 BINARY: Final = "binary/"  # the folder of that output
+MANIFEST_TYPE: Final = "application/json"
 MAX_MANIFEST_BYTES: Final = 2**20
 
 

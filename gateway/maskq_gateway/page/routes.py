@@ -1,4 +1,4 @@
-"""`/` and `/page/{file}`: static files of this package, with a policy that allows nothing else."""
+"""`/` and `/page/{file}`: static files, with a content security policy that allows nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskq.contract.failures import FailureCode
 from maskq_gateway.problems import Problem
 
 INDEX: Final = "index.html"
-# Of `maskq view`, which shows an image and its mask in the same way.
+# Files of `maskq view`, which shows an image and its mask in the same way.
 SHARED: Final = ("look.css", "stage.js")
 POLICY: Final = "; ".join(
     (
@@ -69,7 +69,7 @@ def add_page(app: FastAPI) -> None:
 
 @cache
 def page_files() -> dict[str, PageFile]:
-    """Every file of the page by its name; read once."""
+    """The files of the page by name; read once."""
     folders = files("maskq_gateway.page").joinpath("static").iterdir()
     shared = (files("maskq.view").joinpath(name) for name in SHARED)
     return {one.name: _read(one.name, one.read_bytes()) for one in (*folders, *shared)}
@@ -88,7 +88,7 @@ def _answer(request: Request, file: PageFile) -> Response:
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
         "ETag": file.etag,
-        # Asked for again each time, and answered 304: an upgraded gateway never meets old files.
+        # The browser revalidates each time, so that no old files remain after an upgrade.
         "Cache-Control": "no-cache",
     }
     if file.etag in request.headers.get("if-none-match", ""):

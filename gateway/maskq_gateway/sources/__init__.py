@@ -1,1 +1,1 @@
-"""Sources of notifications: S3, EventBridge, SNS and SeaweedFS."""
+"""Sources of notifications: S3, EventBridge, SNS and SeaweedFS. notifications.py lists them."""

@@ -1,4 +1,4 @@
-"""Which of two events of one object is the later: S3's sequencers, the highest kept in Redis."""
+"""Detects events that arrive out of order: Redis keeps the highest of S3's sequencers per object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskq.ledger.scripts import Script
 
 _LONGEST_S: Final = 100 * 366 * 86_400.0  # a century stands for 'never'
 
-# At its memory limit Redis refuses it, as it refuses the submission that would follow.
+# At its memory limit Redis refuses this script, as it refuses the submission after it.
 _TEXT: Final = """#!lua
 local name, given, keep_ms = ARGV[1], ARGV[2], ARGV[3]
 local highest = redis.call('GET', name) or ''
@@ -28,10 +28,10 @@ _ADVANCE: Final = Script(
 
 
 def advance(prefix: str, *, subject: Sequence[str], sequencer: str, keep_s: float) -> Call[bool]:
-    """Take note of an event of `subject`; False: one with a higher sequencer came before.
+    """Note an event of `subject`. Returns False if an event with a higher sequencer came before.
 
-    Of two sequencers the shorter is padded with zeros on its right (AWS). An equal one is not stale:
-    it is the same event, whose job may not have been submitted yet. Forgotten after `keep_s` seconds.
+    The shorter of two sequencers is padded with zeros on its right, as AWS describes. An equal one is
+    not stale: it is the same event, whose job may not be submitted yet. Expires after `keep_s` seconds.
     """
     keep_ms = round(min(keep_s, _LONGEST_S) * 1000)
     args = (name(prefix, subject), sequencer.upper(), keep_ms)
@@ -39,7 +39,7 @@ def advance(prefix: str, *, subject: Sequence[str], sequencer: str, keep_s: floa
 
 
 def name(prefix: str, subject: Sequence[str]) -> str:
-    """Of the key that holds a subject's highest."""
+    """The Redis key that holds a subject's highest sequencer."""
     digest = hashlib.sha256(json.dumps(list(subject)).encode()).hexdigest()
     return f"{prefix}:trigger:{digest}"
 

@@ -1,4 +1,4 @@
-"""Messages of Amazon SNS: signed by AWS, of a topic we know, and not old; and confirming to it.
+"""Verifies messages of Amazon SNS: their signature, topic and age. Confirms subscriptions.
 
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 """
@@ -24,14 +24,14 @@ from maskq.errors import MaskqError, StoreUnavailable
 
 Fetch = Callable[[str], bytes]  # raises StoreUnavailable
 
-MAX_AGE: Final = timedelta(hours=1)  # SNS itself tries no longer
+MAX_AGE: Final = timedelta(hours=1)  # SNS itself retries no longer
 _AHEAD: Final = timedelta(minutes=5)  # of our clock
-_TIMEOUT_S = 5.0  # for a whole fetch, however slowly it comes
+_TIMEOUT_S = 5.0  # for a whole fetch
 _LARGEST_ANSWER = 64 * 2**10
-_CERTIFICATES_KEPT = 16  # AWS signs with one of each region, and changes it about once a year
+_CERTIFICATES_KEPT = 16  # AWS signs with one per region, and changes it about once a year
 _FAILURES_KEPT = 256
-_FAILED_FOR_S = 60.0  # a certificate that could not be had is not asked for again before
-_FETCHES = 4  # at once: strangers cause them
+_FAILED_FOR_S = 60.0  # before a certificate that could not be fetched is requested again
+_FETCHES = 4  # at once, since anyone can cause them
 # A region is us-east-1, us-gov-west-1 or cn-north-1, never s3 or another service.
 _ORIGIN = r"https://sns\.[a-z]{2,3}(?:-[a-z]+)+-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE_URL = re.compile(rf"{_ORIGIN}/SimpleNotificationService-[0-9a-f]{{8,64}}\.pem")
@@ -49,13 +49,13 @@ _SIGNED: Final = {
 
 
 class SnsRefused(MaskqError, ValueError):
-    """Not a message of an allowed topic, not signed by SNS, altered, or too old."""
+    """The message is of another topic, not signed by SNS, altered, or too old."""
 
     code = FailureCode.ACCESS_DENIED
 
 
 class Verifier:
-    """Knows the allowed topics and keeps the certificates. Thread-safe."""
+    """Verifies messages of the allowed topics, and caches certificates. Thread-safe."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Verifier:
         self._changing = threading.Lock()
 
     def verify(self, message: Mapping[str, Any]) -> None:
-        """Raises SnsRefused, or StoreUnavailable when the certificate cannot be had just now."""
+        """Raises SnsRefused, or StoreUnavailable if the certificate cannot be fetched now."""
         signed = canonical(message)
         self._refuse_other_topics(message["TopicArn"])
         self._refuse_old(message["Timestamp"])
@@ -81,7 +81,7 @@ class Verifier:
         algorithm = _HASHES.get(version)
         if algorithm is None:
             raise SnsRefused(
-                f"SignatureVersion {version:.20} of an SNS message is unknown; 1 and 2 are"
+                f"SignatureVersion {version:.20} of an SNS message is not supported; 1 and 2 are"
             )
         key = self._key(
             _aws_url(message, "SigningCertURL", _CERTIFICATE_URL, "SimpleNotificationService-….pem")
@@ -91,8 +91,8 @@ class Verifier:
             key.verify(signature, signed, padding.PKCS1v15(), algorithm())
         except (InvalidSignature, ValueError):
             raise SnsRefused(
-                "the signature of an SNS message is not of its content: it was altered on its way, "
-                "or is not of Amazon's"
+                "the signature of an SNS message does not match its content: the message was altered, "
+                "or Amazon did not sign it"
             ) from None
 
     def confirm(self, message: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ class Verifier:
         self.verify(message)
         topic = message["TopicArn"]
         if message["Type"] != "SubscriptionConfirmation":
-            raise SnsRefused(f"an SNS {message['Type']} confirms no subscription")
+            raise SnsRefused(f"an SNS {message['Type']} does not confirm a subscription")
         url = _aws_url(message, "SubscribeURL", _SUBSCRIBE_URL, "?Action=ConfirmSubscription&…")
         query = dict(parse_qsl(urlsplit(url).query))
         if query.get("Action") != "ConfirmSubscription" or query.get("TopicArn") != topic:
@@ -119,9 +119,9 @@ class Verifier:
     def _refuse_old(self, timestamp: str) -> None:
         try:
             age = self._now() - datetime.fromisoformat(timestamp)
-        except (ValueError, TypeError):  # no time; or one without its zone
+        except (ValueError, TypeError):  # not a time, or one without a time zone
             raise SnsRefused(
-                f"the Timestamp {timestamp!r:.200} of an SNS message is no time"
+                f"the Timestamp {timestamp!r:.200} of an SNS message is not a valid time"
             ) from None
         if not -_AHEAD <= age <= MAX_AGE:
             raise SnsRefused(
@@ -141,11 +141,11 @@ class Verifier:
         return key
 
     def _fetched(self, url: str) -> x509.Certificate:
-        """Raises SnsRefused and StoreUnavailable, for a while without asking again."""
+        """Fetch a certificate. Raises SnsRefused, StoreUnavailable; a failure is cached for a while."""
         with self._changing:
             until, failure = self._failures.get(url, (0.0, None))
             if failure is not None and time.monotonic() < until:
-                raise failure.with_traceback(None)  # else each raise would lengthen it
+                raise failure.with_traceback(None)  # else each raise would lengthen its traceback
         if not self._fetches.acquire(blocking=False):
             raise StoreUnavailable(
                 "other certificates of Amazon SNS are being fetched; send the message again later"
@@ -173,24 +173,24 @@ class Verifier:
 
 
 def canonical(message: Mapping[str, Any]) -> bytes:
-    """What is signed: names and values of the signed fields, a line each. Raises SnsRefused."""
+    """The signed text: names and values of the signed fields, a line each. Raises SnsRefused."""
     kind = message.get("Type")
     names = _SIGNED.get(kind) if isinstance(kind, str) else None
     if names is None:
-        raise SnsRefused(f"{kind!r:.200} is no Type of an SNS message")
+        raise SnsRefused(f"{kind!r:.200} is not a Type of SNS messages")
     lines = []
     for name in names:
         value = message.get(name)
         if value is None and name == "Subject":
             continue
         if not isinstance(value, str):
-            raise SnsRefused(f"an SNS {kind} lacks {name}, or has it as no text")
+            raise SnsRefused(f"{name} of an SNS {kind} is missing or not text")
         lines.append(f"{name}\n{value}\n")
     return "".join(lines).encode(errors="surrogatepass")
 
 
 def _aws_url(message: Mapping[str, Any], field: str, pattern: re.Pattern[str], example: str) -> str:
-    """Only what AWS answers: whoever writes a message must not choose whom we call."""
+    """A URL of AWS. The sender of a message must not choose which host is called."""
     url = message.get(field)
     if not isinstance(url, str) or not pattern.fullmatch(url):
         raise SnsRefused(
@@ -204,11 +204,11 @@ def fetch_from_aws(url: str) -> bytes:
     """GET one small document, without redirects. Raises StoreUnavailable."""
     from maskq import safe_http
 
-    place = url.partition("?")[0]  # the rest of a SubscribeURL is a secret
+    place = url.partition("?")[0]  # the query of a SubscribeURL is a secret
     host = urlsplit(url).hostname or ""
     try:
-        # The host is Amazon's and its certificate is checked. Its address is private where a VPC has
-        # an endpoint of its own for SNS.
+        # The host is Amazon's, and its certificate is checked. Its address may be private: a VPC can
+        # have its own endpoint for SNS.
         target = safe_http.check(url, {host}, setting="")
         answer = safe_http.get(target, max_bytes=_LARGEST_ANSWER, total_s=_TIMEOUT_S)
     except (safe_http.Unreachable, safe_http.Refused) as error:

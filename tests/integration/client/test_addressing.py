@@ -19,7 +19,7 @@ from maskq.contract.storage_layout import StorageLayout
 from maskq.settings import Settings
 from maskq_worker.storage import obstore_client
 from maskq_worker.storage.object_store import ObjectStore
-from maskq_worker.storage.obstore_client import FastStore
+from maskq_worker.storage.obstore_client import ObstoreClient
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -99,7 +99,7 @@ def test_obstore_goes_where_boto3_goes_at_aws(
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     client = s3.connect(None, addressing=addressing)
-    fast = FastStore(client)._store_for(S3Uri("photos", "1.jpg"), obstore_client._SMALL)
+    fast = ObstoreClient(client)._store_for(S3Uri("photos", "1.jpg"), obstore_client._SMALL)
     assert fast is not None
     assert fast.config["endpoint"] == f"https://{host}"
     asked = []

@@ -32,7 +32,7 @@ from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
-from maskq_gateway.app import LARGEST_BODY, PATH, create_app
+from maskq_gateway.app import MAX_BODY, PATH, create_app
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
@@ -196,7 +196,7 @@ def test_a_gateway_that_nobody_may_notify_does_not_start(
     environment: dict[str, str], client: Client
 ) -> None:
     nobody = GatewaySettings.load(trigger_tokens=" , ", trigger_sns_topics="")
-    with pytest.raises(InvalidRequest, match="nobody may notify"):
+    with pytest.raises(InvalidRequest, match="accepts no notifications"):
         create_app(nobody, client, rules())
 
 
@@ -335,8 +335,8 @@ def test_a_refused_job_names_rule_and_key_and_does_not_hold_up_others(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"hello", "no JSON"),
-        (b"", "no JSON"),
+        (b"hello", "not JSON"),
+        (b"", "not JSON"),
         (b"[1]", "a list"),
         (b"{}", "neither Records"),
         (b'{"\\ud800": 1}', "neither Records"),
@@ -374,8 +374,8 @@ def test_probes_need_no_token(gateway: Gateway) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large(gateway: Gateway, chunked: bool) -> None:
     headers = {"X-Api-Key": TOKENS[0]}
-    body = b'{"Records": []' + b" " * LARGEST_BODY + b"}"
-    for excess, status in ((len(body) - LARGEST_BODY, 200), (0, 413)):
+    body = b'{"Records": []' + b" " * MAX_BODY + b"}"
+    for excess, status in ((len(body) - MAX_BODY, 200), (0, 413)):
         sent = body.replace(b" " * excess, b"", 1)
         answer = gateway.ask("POST", PATH, body=sent, headers=headers, chunked=chunked)
         assert answer.status == status

@@ -159,13 +159,13 @@ def test_a_manifest_of_an_earlier_job_with_the_same_id_is_not_this_one_s(bench: 
 def test_a_result_too_large_to_be_read_again_is_not_committed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskq_worker.jobs.stages.MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr("maskq_worker.jobs.manifest.MAX_MANIFEST_BYTES", 100)
     job_id = new_id()
     bench.submit(job_id)
     bench.pipeline.run("smallest")
     error = bench.record(job_id).error
     assert error
-    assert "at most 100 are read" in error.message
+    assert "at most 100 are allowed" in error.message
 
 
 # --- the client ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
 from maskq_worker.errors import StoreAway
 from maskq_worker.storage.object_store import ObjectStore
-from maskq_worker.storage.obstore_client import FastStore
+from maskq_worker.storage.obstore_client import ObstoreClient, ReadRequest
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -61,15 +61,9 @@ def test_obstore_trusts_the_ca_that_boto3_trusts(
 ) -> None:  # fmt: skip
     """By itself: it does not leave the request to boto3."""
     trust(authority.file, tmp_path, monkeypatch)
-    store = FastStore(s3.connect(endpoint))
-
-    def by_boto3() -> Any:
-        pytest.fail("the request was left to boto3")
-
-    store.put(place, b"body", "text/plain", otherwise=by_boto3)
-    found = store.get(
-        place, max_bytes=4, version_id=None, etag=None, on_answer=lambda: None, otherwise=by_boto3
-    )
+    store = ObstoreClient(s3.connect(endpoint))
+    store.put(place, b"body", "text/plain")
+    found = store.get(ReadRequest(place, max_bytes=4), on_answer=lambda: None)
     assert found.body == b"body"
 
 

@@ -137,7 +137,7 @@ def test_a_refusal_ends_its_job_at_once_in_the_store_s_own_words(
     code: str,
     told: FailureCode,
 ) -> None:
-    bench.store._use_fast = client == "obstore"
+    bench.store._use_obstore = client == "obstore"
     front.rules = [Rule(f"/{tenant}", status=status, code=code, words=f"words of {code}")]
     record = run(bench, "a", f"s3://{tenant}/photo.png")
     assert (record.status, record.attempt) == (JobStatus.FAILED, 1)
@@ -145,7 +145,7 @@ def test_a_refusal_ends_its_job_at_once_in_the_store_s_own_words(
     assert record.error.code is told
     assert code in record.error.message
     assert status == 301 or f"words of {code}" in record.error.message
-    assert bench.pipeline._breaker.may_claim
+    assert bench.pipeline.may_claim
     assert run(bench, "b").status is JobStatus.SUCCEEDED
 
 
@@ -154,7 +154,7 @@ def test_a_refusal_ends_its_job_at_once_in_the_store_s_own_words(
 def test_a_refused_output_ends_its_job_at_once(
     bench: Bench, front: S3Front, tenant: str, client: Any, code: str
 ) -> None:
-    bench.store._use_fast = client == "obstore"
+    bench.store._use_obstore = client == "obstore"
     front.rules = [Rule(f"PUT /{tenant}", status=400, code=code)]
     record = run(bench, "a", f"s3://{tenant}/photo.png", output_prefix=f"s3://{tenant}/out")
     assert record.status is JobStatus.FAILED
@@ -220,7 +220,7 @@ def test_a_tenant_s_store_that_fails_holds_up_its_own_jobs_only(
     assert record.error.code is FailureCode.STORE_UNAVAILABLE
 
     # And others do not
-    until(lambda: bench.pipeline._breaker.may_claim)
+    until(lambda: bench.pipeline.may_claim)
     assert run(bench, "good").status is JobStatus.SUCCEEDED
 
     # And it is done when the bucket is back
@@ -293,9 +293,9 @@ def test_where_all_of_the_store_is_away_nothing_is_claimed(
     run(bench, "a", f"s3://{tenant}/photo.png")  # which asks a tenant's bucket first
     until(lambda: front.asked(f"GET /{bench.settings.s3_bucket}/"))
     time.sleep(0.1)
-    assert not bench.pipeline._breaker.may_claim
+    assert not bench.pipeline.may_claim
     front.rules = []
-    until(lambda: bench.pipeline._breaker.may_claim)
+    until(lambda: bench.pipeline.may_claim)
 
 
 def test_what_expires_says_what_its_last_attempt_met(
@@ -343,10 +343,10 @@ def credentials_file(
 def test_credentials_that_were_rotated_are_read_again(
     credentials_file: Callable[[str], None], bench: Bench, s3_server: S3Server, client: Any
 ) -> None:
-    bench.store._use_fast = client == "obstore"
+    bench.store._use_obstore = client == "obstore"
     bench.submit("a")
     credentials_file("OLDKEY")
-    bench.store._connection.renew()  # a worker that started with the old key
+    bench.store._requests.connection.renew()  # a worker that started with the old key
     credentials_file(s3_server.access_key_id)
     bench.pipeline.run("smallest")
     assert bench.record("a").status is JobStatus.SUCCEEDED
@@ -362,22 +362,22 @@ def test_while_the_worker_s_credentials_are_refused_it_ends_no_job_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Given a worker whose key was withdrawn
-    bench.store._use_fast = client == "obstore"
+    bench.store._use_obstore = client == "obstore"
     bench.submit("a")
     credentials_file("WITHDRAWN")
-    bench.store._connection.renew()
+    bench.store._requests.connection.renew()
 
     # When it runs a job, then that is given back, and no other is claimed
     bench.pipeline.run("smallest")
     record = bench.record("a")
     assert (record.status, record.charges) == (JobStatus.QUEUED, 0)
-    until(lambda: not bench.pipeline._breaker.may_claim)
+    until(lambda: not bench.pipeline.may_claim)
     until(lambda: any(one.levelno == logging.ERROR for one in caplog.records))
     assert any("InvalidAccessKeyId" in one.getMessage() for one in caplog.records)
 
     # And with a new key it goes on by itself
     credentials_file(s3_server.access_key_id)
-    until(lambda: bench.pipeline._breaker.may_claim)
+    until(lambda: bench.pipeline.may_claim)
     until(lambda: again(bench, "a").ended)
     assert bench.record("a").status is JobStatus.SUCCEEDED
 
@@ -392,7 +392,7 @@ def test_one_bucket_that_takes_no_good_credentials_ends_its_own_jobs(
     error = bench.record("a").error
     assert error is not None
     assert (error.code, code in error.message) == (FailureCode.ACCESS_DENIED, True)
-    assert bench.pipeline._breaker.may_claim
+    assert bench.pipeline.may_claim
     # The next one at once
     assert run(bench, "b", f"s3://{tenant}/photo.png").status is JobStatus.FAILED
     assert run(bench, "good").status is JobStatus.SUCCEEDED
@@ -446,7 +446,7 @@ def test_a_commit_whose_answer_was_lost_is_the_job_s_result(
 def test_a_conflicting_request_is_not_taken_for_a_manifest(
     bench: Bench, front: S3Front, s3_server: S3Server, client: Any
 ) -> None:
-    bench.store._use_fast = client == "obstore"
+    bench.store._use_obstore = client == "obstore"
     conflict = {"status": 409, "code": "ConditionalRequestConflict"}
     front.rules = [Rule(f"PUT .*/{MANIFEST}", times=2, **conflict)]
     record = run(bench, "a")
@@ -491,7 +491,7 @@ def test_an_attempt_that_was_taken_away_removes_what_it_wrote(
     def lost(*args: Any, **options: Any) -> None:
         put(*args, **options)
         (held,) = bench.pipeline._leases.holding()
-        held.lost = True
+        held.mark_lost()
 
     bench.submit("a")
     monkeypatch.setattr(bench.store, "put", lost)
@@ -531,7 +531,7 @@ def test_the_look_at_the_own_bucket_costs_one_request_and_leaves_one_object(
 ) -> None:
     bench.store.check_conditional_writes()
     before = front.asked("")
-    again = ObjectStore(front.url, connections=2, home=bench.store._home)
+    again = ObjectStore(front.url, connections=2, home=bench.store.home)
     again.check_conditional_writes()
     assert front.asked("") == before + 1
     again.close()
@@ -553,7 +553,7 @@ def test_a_drain_that_is_cut_short_has_its_jobs_objects_looked_for(
         # When it gives the job back
         ModelStep._release_rest(stopping)
         # Then the thread stops, the job waits, and somebody looks later
-        assert held.lost
+        assert held.is_lost
     assert bench.record("a").status is JobStatus.QUEUED
     assert orphans(bench) == [f"a s3://{tenant}/out"]
 

@@ -38,8 +38,8 @@ def reader(redis_url: str, inbox: Inbox) -> Iterator[Connection]:
         "inbox": inbox,
         "redis_url": RedisUrl.parse(redis_url),
         "priority_steps": [0],
-        "refused_key": f"{inbox.intake}:refused",
-        "unacked_mutex_key": f"{inbox.intake}:mutex",
+        "refused_key": f"{inbox.callers_queue}:refused",
+        "unacked_mutex_key": f"{inbox.callers_queue}:mutex",
     }
     with Connection(redis_url, transport=Transport, transport_options=options) as connection:
         yield connection
@@ -49,7 +49,9 @@ def reader(redis_url: str, inbox: Inbox) -> Iterator[Connection]:
 def consuming(reader: Connection, inbox: Inbox) -> Iterator[list[Any]]:
     """What has been taken so far; the loop is turned by `drain`."""
     taken: list[Any] = []
-    queues = [Queue(name, routing_key=name, no_ack=True) for name in (inbox.intake, inbox.tickets)]
+    queues = [
+        Queue(name, routing_key=name, no_ack=True) for name in (inbox.callers_queue, inbox.tickets)
+    ]
     channel = reader.channel()
     with Consumer(
         channel,
@@ -85,7 +87,7 @@ def test_a_message_of_any_priority_is_read_the_most_urgent_first(
         app.send_task(
             keys.TASK_SEGMENT,
             args=[{"priority": priority}],
-            queue=inbox.intake,
+            queue=inbox.callers_queue,
             priority=priority,
         )
     app.close()
@@ -107,8 +109,8 @@ def test_tickets_and_callers_take_turns(
 ) -> None:
     harness.submit_many(5)
     for _ in range(3):
-        harness.redis.lpush(inbox.intake, json.dumps(envelope()))
-        harness.redis.lpush(f"{inbox.intake}\x06\x163", json.dumps(envelope()))
+        harness.redis.lpush(inbox.callers_queue, json.dumps(envelope()))
+        harness.redis.lpush(f"{inbox.callers_queue}\x06\x163", json.dumps(envelope()))
     with consuming(reader, inbox) as taken:
         drain(reader, 10)
     kinds = [message.headers["task"] == keys.TASK_RUN for message in taken]
@@ -147,7 +149,7 @@ def test_what_redis_gave_to_a_reader_that_closes_is_put_back(
         drain(reader, 1)  # nothing there: a read is under way now
         channel = reader.default_channel
         reader.transport.cycle.on_poll_start()
-        name = f"{inbox.intake}{suffix}"
+        name = f"{inbox.callers_queue}{suffix}"
         harness.redis.lpush(name, "first")
         harness.redis.lpush(name, "second")
         assert harness.redis.lrange(name, 0, -1) == ["second"]  # the first has been given away
@@ -163,11 +165,11 @@ def test_what_is_read_after_the_consumer_has_gone_is_put_back(
     with consuming(reader, inbox):
         drain(reader, 1)
         reader.transport.cycle.on_poll_start()
-        harness.redis.lpush(inbox.intake, text)
+        harness.redis.lpush(inbox.callers_queue, text)
         (channel,) = [one for one in reader.transport.channels if one.active_queues]
     with suppress(Empty):
         channel.handlers["BRPOP"]()
-    assert harness.redis.lrange(inbox.intake, 0, -1) == [text]
+    assert harness.redis.lrange(inbox.callers_queue, 0, -1) == [text]
 
 
 @pytest.mark.parametrize("break_it", ["full", "celery"])
@@ -184,7 +186,7 @@ def test_a_fault_on_the_way_concerns_one_message(
         raise redis.OutOfMemoryError("full") if break_it == "full" else RuntimeError("oh")
 
     rubbish = "no JSON" if break_it == "full" else json.dumps(envelope())
-    harness.redis.lpush(inbox.intake, rubbish)
+    harness.redis.lpush(inbox.callers_queue, rubbish)
     with consuming(reader, inbox) as taken:
         if break_it == "full":
             monkeypatch.setattr(redis.client.Pipeline, "execute", fail)
@@ -198,4 +200,4 @@ def test_a_fault_on_the_way_concerns_one_message(
         drain(reader, 1)
         assert [message.headers["task"] for message in taken] == [keys.TASK_RUN]
     assert "refused a message" in caplog.text
-    assert harness.redis.llen(f"{inbox.intake}:refused") == (break_it == "celery")
+    assert harness.redis.llen(f"{inbox.callers_queue}:refused") == (break_it == "celery")

@@ -38,17 +38,17 @@ class Scene:
             slots=self.slots,
             leases=leases,
             may_claim=lambda: self.may_claim,
-            deaf_after_s=60,
+            stuck_after_s=60,
         )
 
     def pass_time(self, seconds: float, meanwhile: Callable[[], Any] = lambda: None) -> bool:
-        """Looks every five seconds; whether it was found deaf at any."""
+        """Checks every five seconds. Returns whether any check found the worker stuck."""
         found = False
         for _ in range(int(seconds / 5)):
             self.now += 5
             meanwhile()
-            self.watch.look()
-            found |= self.watch.deaf
+            self.watch.check()
+            found |= self.watch.is_stuck
         return found
 
 
@@ -57,8 +57,8 @@ def scene(harness: LedgerHarness, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(harness, monkeypatch)
 
 
-@pytest.mark.parametrize("where", ["tickets", "intake"])
-def test_who_takes_nothing_although_there_is_work_is_deaf(
+@pytest.mark.parametrize("where", ["tickets", "callers"])
+def test_who_takes_nothing_although_there_is_work_is_stuck(
     harness: LedgerHarness, scene: Scene, where: str
 ) -> None:
     harness.redis.lpush(harness.queue if where == "tickets" else harness.prefix, "a message")
@@ -70,8 +70,8 @@ def test_who_takes_something_again_is_well_again(harness: LedgerHarness, scene: 
     harness.submit()
     assert scene.pass_time(70)
     scene.slots.take()
-    scene.watch.look()
-    assert not scene.watch.deaf
+    scene.watch.check()
+    assert not scene.watch.is_stuck
 
 
 def test_an_idle_worker_is_well(scene: Scene) -> None:
@@ -113,7 +113,7 @@ def test_threads_that_hang_on_jobs_they_have_lost_are_found(
     for name in ("a", "b"):
         scene.slots.take()
         scene.held.append(HeldJob(name, "token"))
-        scene.held[-1].lost = True
+        scene.held[-1].mark_lost()
     assert scene.pass_time(70)
 
 

@@ -276,7 +276,7 @@ def test_what_a_canceled_job_wrote_is_removed_with_its_binary_files(
 ) -> None:
     result = segment(bench, client, photo, outputs=EVERY)
     record = bench.record(result.job_id)
-    bench.pipeline._stages.remove_result(record, result.details)
+    bench.pipeline._cleanup.remove_result(record, result.details)
     assert names_under(s3_server, bench.place(result.job_id)) == {"input"}
 
 

@@ -22,7 +22,8 @@ from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.broker import celery_callers
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder
 from maskq_worker.jobs.leases import Leases
-from maskq_worker.jobs.runner import Pipeline
+from maskq_worker.jobs.manifest import manifest_of
+from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
@@ -50,7 +51,7 @@ class Bench:
             segmenter.launch, max_batch_size=2, name="model"
         )
         self.batcher.start()
-        self.pipeline = Pipeline(
+        self.pipeline = JobRunner(
             self.settings,
             ledger=self.ledger,
             store=self.store,
@@ -152,7 +153,7 @@ def test_after_a_job_that_came_to_nothing_it_goes_on(
                 return get(place / "no-such-object", **options)
             bench.ledger.run(calls.cancel(bench.prefix, "a"))
             for held in bench.pipeline._leases.holding():
-                held.lost = True
+                held.mark_lost()
         return get(place, **options)
 
     monkeypatch.setattr(bench.store, "get", troubled)
@@ -209,7 +210,7 @@ def test_a_suspect_that_comes_next_is_run_alone_and_nothing_after_it(bench: Benc
         JobStatus.SUCCEEDED, JobStatus.SUCCEEDED, JobStatus.QUEUED,
     ]  # fmt: skip
     assert bench.ledger.redis.llen(tickets) == 1  # for the third
-    with bench.pipeline._gate.alone():  # nobody holds it any more
+    with bench.pipeline._process_lock.alone():  # nobody holds it any more
         pass
 
 
@@ -222,7 +223,7 @@ def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None
     def put_then_ask(*args: Any, **options: Any) -> None:
         put(*args, **options)
         asking.start()
-        while not bench.pipeline._gate.wanted:
+        while not bench.pipeline._process_lock.is_wanted_alone:
             time.sleep(0.001)
 
     bench.store.put = put_then_ask  # type: ignore[method-assign]
@@ -234,15 +235,15 @@ def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None
 
 
 def hold_alone(bench: Bench) -> None:
-    with bench.pipeline._gate.alone():
+    with bench.pipeline._process_lock.alone():
         pass
 
 
 def test_the_stages_are_all_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit("a")
-    made = bench.pipeline._stages._manifest
     monkeypatch.setattr(
-        bench.pipeline._stages, "_manifest", lambda *args: time.sleep(0.05) or made(*args)
+        "maskq_worker.jobs.stages.manifest_of",
+        lambda *args, **named: time.sleep(0.05) or manifest_of(*args, **named),
     )
     began = time.perf_counter()
     bench.pipeline.run("smallest")
@@ -375,17 +376,17 @@ def test_the_memory_an_image_takes_is_given_back(
     segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(segmenter, max_decoded_bytes=1)  # every image is larger: one at a time
-    room, taken = bench.pipeline._stages._room, []
+    budget, taken = bench.pipeline._stages._memory_budget, []
     real = segmenter.prepare
     monkeypatch.setattr(
-        segmenter, "prepare", lambda *a, **k: taken.append(room._taken) or real(*a, **k)
+        segmenter, "prepare", lambda *a, **k: taken.append(budget.reserved) or real(*a, **k)
     )
     for job_id in ("a", "b"):
         bench.submit(job_id)
         bench.pipeline.run("smallest")
         assert bench.record(job_id).status is JobStatus.SUCCEEDED
     assert taken == [8 * 60 * 40] * 2
-    assert room._taken == 0
+    assert budget.reserved == 0
     bench.close()
 
 

@@ -17,7 +17,7 @@ from maskq.contract.locations import S3Uri
 from maskq.s3.errors import Meaning, StoreError, typed_errors
 from maskq.safe_http import boto3_deadline
 from maskq_worker.storage import obstore_client
-from maskq_worker.storage.obstore_client import FastStore, StoredObject, Timeouts
+from maskq_worker.storage.obstore_client import LeftToBoto3, ObstoreClient, ReadRequest, Timeouts
 
 READ_S = 0.4  # of one read; a whole request has half as much again
 PLACE = S3Uri("photos", "a.png")
@@ -171,23 +171,12 @@ def test_a_body_that_nobody_reads_to_its_end_keeps_no_connection(store: Any) -> 
 def test_obstore_ends_as_well(drip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstore_client, "_SMALL", Timeouts(READ_S, 1.5 * READ_S))
     first, again = DRIPS[drip]
-
-    def by_boto3() -> StoredObject:
-        raise LookupError("obstore gave up")
-
     with Dripping(first=first, again=again) as dripping:
         client = connect(dripping.endpoint_url)
-        fast = FastStore(client)
+        fast = ObstoreClient(client)
         began = time.monotonic()
-        with pytest.raises((LookupError, StoreError)):
-            fast.get(
-                PLACE,
-                max_bytes=10**6,
-                version_id=None,
-                etag=None,
-                on_answer=lambda: None,
-                otherwise=by_boto3,
-            )
+        with pytest.raises((LeftToBoto3, StoreError)):
+            fast.get(ReadRequest(PLACE, max_bytes=10**6), on_answer=lambda: None)
         assert time.monotonic() - began < 3
         client.close()
 
@@ -198,10 +187,9 @@ def test_obstore_uploads_a_large_object_for_as_long_as_it_takes(
     monkeypatch.setattr(obstore_client, "_SMALL", Timeouts(1.0, 1.0))
     store.pause_s = 2.0
     client = connect(f"http://127.0.0.1:{store.server_address[1]}")
-    fast, otherwise = FastStore(client), []
-    fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
-    assert otherwise == []
+    fast = ObstoreClient(client)
+    fast.put(PLACE, b"x" * 2**24, "a/b")
     monkeypatch.setattr(obstore_client, "_SMALL_BYTES", 2**30)
     with pytest.raises(StoreError, match="in time"):
-        fast.put(PLACE, b"x" * 2**24, "a/b", otherwise=lambda: otherwise.append("boto3"))
+        fast.put(PLACE, b"x" * 2**24, "a/b")
     client.close()

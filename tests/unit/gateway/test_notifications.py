@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskq_gateway.sources.notifications import NotAnEvent, ObjectCreated, parse, read
+from maskq_gateway.sources.notifications import SOURCES, NotAnEvent, ObjectCreated, parse, read
 
 ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 
@@ -46,6 +46,11 @@ def seaweedfs(path: str = "/buckets/photos/in/1.jpg", **changed: Any) -> dict[st
     entry = {"name": name, "attributes": attributes}
     message = {"old_entry": None, "new_entry": entry, "new_parent_path": parent, **changed}
     return {"key": path, "event_type": "create", "message": message}
+
+
+@pytest.mark.parametrize("event", [s3(), {"Event": "s3:TestEvent"}, event_bridge(), seaweedfs()])
+def test_each_event_is_recognised_by_exactly_one_source(event: dict[str, Any]) -> None:
+    assert [source.recognises(event) for source in SOURCES].count(True) == 1
 
 
 def one(body: object) -> ObjectCreated:
@@ -215,15 +220,15 @@ def test_what_must_be_there_is_named(path: tuple[str, ...], named: str) -> None:
     [
         (["Records"], "the body is a list"),
         ({}, "neither Records"),
-        ({"Records": {"0": 1}}, "no list"),
+        ({"Records": {"0": 1}}, "not a list"),
         ({"Records": ["x"]}, r"Records\[0\] is a str"),
-        (s3("%FF.jpg"), "no UTF-8"),
+        (s3("%FF.jpg"), "not decode to valid UTF-8"),
         (s3("\ud800.jpg"), "not valid Unicode"),
         (s3(""), "key is empty"),
         ({**event_bridge(), "source": "my.app"}, "my.app"),
         ({**event_bridge(), "detail": None}, "detail is missing"),
-        (sns("not json"), "envelope holds no notification"),
-        (sns("{}", "SubscriptionConfirmation"), "tells of no object"),
+        (sns("not json"), "envelope does not contain a notification"),
+        (sns("{}", "SubscriptionConfirmation"), "is not about an object"),
         (sns(json.dumps(sns(json.dumps(s3())))), "neither Records"),
         ({"key": "/buckets/b/1.jpg", "event_type": "create"}, "message_data is missing"),
     ],
@@ -235,7 +240,7 @@ def test_what_is_no_event_says_why(body: object, said: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_json(body: bytes) -> None:
-    with pytest.raises(NotAnEvent, match="no JSON"):
+    with pytest.raises(NotAnEvent, match="not JSON"):
         parse(body)
 
 

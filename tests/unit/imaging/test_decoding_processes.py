@@ -207,7 +207,7 @@ def test_those_with_memory_and_those_with_a_process_do_not_wait_for_each_other(
     files = [saved(noise(40, 40), kind) for kind in ("PNG", "TIFF")] * 30
 
     def job(data: bytes) -> tuple[int, int]:
-        with room.taken() as memory:
+        with room.reservation() as memory:
             return decoder.decode(data, memory.take).image.size
 
     with ThreadPoolExecutor(12) as threads:

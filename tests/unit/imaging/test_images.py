@@ -219,7 +219,7 @@ def test_a_side_longer_than_an_overlay_can_be_is_refused() -> None:
     ("data", "said"),
     [
         (b"", "0 bytes"),
-        (b"hello", "no image of a known format"),
+        (b"hello", "not a supported image format"),
         (b"%PDF-1.7 and so on", "PDF"),
         (b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>', "XML"),
         (b"\n<html><body>Sign in</body></html>", "HTML"),

@@ -78,7 +78,7 @@ def _own_address(host: str) -> str:
 def prove(rooms: Bulkhead, host: str, clock: Clock, *, took_s: float = 0.1, size: int = 0) -> None:
     call = entered(rooms, host)
     assert call
-    call.carried_bytes = size
+    call.add_transferred(size)
     clock.now += took_s
     rooms.leave(call)
 
@@ -237,7 +237,7 @@ def test_where_others_are_slow_a_call_is_tried_again_later(rooms: Bulkhead, cloc
 
 
 def test_a_call_waits_for_young_calls_and_not_for_old_ones() -> None:
-    rooms = Bulkhead(1, SHARES, patience_s=20.0)
+    rooms = Bulkhead(1, SHARES, max_wait_s=20.0)
     first = rooms.enter("a.example", 443)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(rooms.enter, "b.example", 443)

@@ -133,7 +133,7 @@ def test_refused_credentials_are_said_as_an_error_once_and_then_every_minute(
     breaker.home_failed(REFUSED)
     until(lambda: len(stores.probed) > 5)
     assert [one.levelno for one in caplog.records] == [logging.ERROR]
-    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._SAY_EVERY_S", 0.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._LOG_EVERY_S", 0.0)
     until(lambda: len(caplog.records) > 1)
     stores.down.clear()
     assert breaker.wait_to_claim()

@@ -99,7 +99,7 @@ def test_a_malformed_message_is_refused_in_one_short_sentence(what: str) -> None
         segment_message(MALFORMED[what])
     assert 0 < len(refused.value.reason) <= 500
     assert "\n" not in refused.value.reason
-    assert not is_ticket(MALFORMED[what]) or what == "a ticket on the intake"
+    assert not is_ticket(MALFORMED[what]) or what == "a ticket on the callers' queue"
 
 
 CALLERS_FAULTS = {

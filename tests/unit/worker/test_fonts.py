@@ -56,7 +56,7 @@ def test_every_label_is_drawn(label: str) -> None:
         image=Image.new("RGB", (1200, 300)),
         output=ModelOutput(mask, None, None),
         labels=[label, "other"],
-        look=OverlayStyle(legend=True),
+        style=OverlayStyle(legend=True),
     )
     assert artifact.body.startswith(b"\xff\xd8")
     assert Lettering(20).width(label) >= 0

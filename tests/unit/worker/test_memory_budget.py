@@ -6,22 +6,22 @@ import threading
 import time
 from collections.abc import Callable
 
-from maskq_worker.jobs.memory_budget import _PASSED, MemoryBudget
+from maskq_worker.jobs.memory_budget import _MAX_OVERTAKES, MemoryBudget
 
 LONG_S = 20.0
 
 
 class Guest:
-    """A thread in the room, until it is sent away."""
+    """A thread in the budget, until it is sent away."""
 
-    def __init__(self, room: MemoryBudget, wanted: int) -> None:
+    def __init__(self, budget: MemoryBudget, wanted: int) -> None:
         self.inside = threading.Event()
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._stay, args=(room, wanted), daemon=True)
+        self._thread = threading.Thread(target=self._stay, args=(budget, wanted), daemon=True)
         self._thread.start()
 
-    def _stay(self, room: MemoryBudget, wanted: int) -> None:
-        with room.taken(wanted):
+    def _stay(self, budget: MemoryBudget, wanted: int) -> None:
+        with budget.reservation(wanted):
             self.inside.set()
             self._leave.wait(LONG_S)
 
@@ -38,17 +38,17 @@ def eventually(true: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def waiting(room: MemoryBudget, number: int) -> None:
-    eventually(lambda: len(room._waiting) == number)
+def waiting(budget: MemoryBudget, number: int) -> None:
+    eventually(lambda: len(budget._waiting) == number)
 
 
 def test_who_fits_comes_in_and_who_does_not_waits_for_room() -> None:
-    room = MemoryBudget(10)
-    first, second = Guest(room, 6), Guest(room, 4)
+    budget = MemoryBudget(10)
+    first, second = Guest(budget, 6), Guest(budget, 4)
     assert first.inside.wait(LONG_S)
     assert second.inside.wait(LONG_S)
-    third = Guest(room, 5)
-    waiting(room, 1)
+    third = Guest(budget, 5)
+    waiting(budget, 1)
     assert not third.inside.is_set()
     first.leave()
     assert third.inside.wait(LONG_S)
@@ -56,31 +56,31 @@ def test_who_fits_comes_in_and_who_does_not_waits_for_room() -> None:
 
 
 def test_what_is_larger_than_the_room_has_it_alone() -> None:
-    room = MemoryBudget(10)
-    small = Guest(room, 1)
+    budget = MemoryBudget(10)
+    small = Guest(budget, 1)
     assert small.inside.wait(LONG_S)
-    giant = Guest(room, 99)
-    waiting(room, 1)
+    giant = Guest(budget, 99)
+    waiting(budget, 1)
     small.leave()
     assert giant.inside.wait(LONG_S)
-    later = Guest(room, 1)
-    waiting(room, 1)
+    later = Guest(budget, 1)
+    waiting(budget, 1)
     giant.leave()
     assert later.inside.wait(LONG_S)
     later.leave()
 
 
 def test_small_ones_pass_a_large_one_that_waits_but_not_for_ever() -> None:
-    room = MemoryBudget(10)
-    holder = Guest(room, 5)
+    budget = MemoryBudget(10)
+    holder = Guest(budget, 5)
     assert holder.inside.wait(LONG_S)
-    large = Guest(room, 8)
-    waiting(room, 1)
-    for _ in range(_PASSED):
-        with room.taken(1):
+    large = Guest(budget, 8)
+    waiting(budget, 1)
+    for _ in range(_MAX_OVERTAKES):
+        with budget.reservation(1):
             assert not large.inside.is_set()
-    late = Guest(room, 1)
-    waiting(room, 2)  # there would be room, but it is the large one's turn
+    late = Guest(budget, 1)
+    waiting(budget, 2)  # there would be budget, but it is the large one's turn
     holder.leave()
     assert large.inside.wait(LONG_S)
     assert late.inside.wait(LONG_S)
@@ -88,40 +88,40 @@ def test_small_ones_pass_a_large_one_that_waits_but_not_for_ever() -> None:
 
 
 def test_room_is_given_back_by_who_fails() -> None:
-    room = MemoryBudget(10)
+    budget = MemoryBudget(10)
     try:
-        with room.taken(10):
+        with budget.reservation(10):
             raise ValueError
     except ValueError:
         pass
-    with room.taken(10):
-        assert room._taken == 10
-    assert room._taken == 0
+    with budget.reservation(10):
+        assert budget.reserved == 10
+    assert budget.reserved == 0
 
 
 def test_what_is_given_back_early_lets_others_in() -> None:
-    room = MemoryBudget(10)
-    with room.taken(10) as mine:
-        other = Guest(room, 6)
-        waiting(room, 1)
+    budget = MemoryBudget(10)
+    with budget.reservation(10) as mine:
+        other = Guest(budget, 6)
+        waiting(budget, 1)
         mine.shrink(4)
-        eventually(lambda: room._taken == 10)
+        eventually(lambda: budget.reserved == 10)
         mine.shrink(4)  # again: nothing
-        assert room._taken == 10
+        assert budget.reserved == 10
         other.leave()
-        eventually(lambda: room._taken == 4)
-    assert (room._taken, room._inside) == (0, 0)
+        eventually(lambda: budget.reserved == 4)
+    assert (budget.reserved, budget.images) == (0, 0)
 
 
 def test_two_that_want_more_do_not_wait_for_each_other() -> None:
-    """Given two that share the room, When both need all of it, Then one after the other has it."""
-    room, had = MemoryBudget(10), []
+    """Given two that share the budget, When both need all of it, Then one after the other has it."""
+    budget, had = MemoryBudget(10), []
 
     def want_all() -> None:
-        with room.taken(5) as mine:
+        with budget.reservation(5) as mine:
             both.wait(10)
             mine.take(10)
-            had.append(room._taken)
+            had.append(budget.reserved)
 
     both = threading.Barrier(2)
     threads = [threading.Thread(target=want_all) for _ in range(2)]
@@ -130,4 +130,4 @@ def test_two_that_want_more_do_not_wait_for_each_other() -> None:
     for thread in threads:
         thread.join(10)
     assert had == [10, 10]
-    assert (room._taken, room._inside) == (0, 0)
+    assert (budget.reserved, budget.images) == (0, 0)

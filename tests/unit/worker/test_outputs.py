@@ -22,7 +22,17 @@ from maskq.contract.storage_layout import is_output
 from maskq_gateway.rules.loop_guard import Written
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint.labels import palette
-from maskq_worker.outputs import OverlayStyle, bands, chosen, encode, only, shares, stats
+from maskq_worker.outputs import (
+    ENCODERS,
+    OverlayStyle,
+    bands,
+    chosen,
+    encode,
+    model_outputs,
+    only,
+    shares,
+    stats,
+)
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -92,6 +102,28 @@ def masks(draw: st.DrawFn) -> np.ndarray:
 
 
 EIGHT = tuple("abcdefgh")
+
+
+def test_every_output_has_exactly_one_encoder_in_the_order_of_the_enum() -> None:
+    assert list(ENCODERS) == list(Output)
+
+
+@pytest.mark.parametrize("output", Output)
+def test_an_encoder_names_its_own_output_and_the_needs_it_has(
+    image: Image.Image, segmented: Segmented, output: Output
+) -> None:
+    # Given what the model keeps for this output, and nothing else
+    kept = model_outputs(frozenset({output}))
+    assert kept <= {Output.LOGITS, Output.CONFIDENCE}
+    bare = Segmented(
+        segmented.mask,
+        segmented.logits if Output.LOGITS in kept else None,
+        segmented.confidence if Output.CONFIDENCE in kept else None,
+    )
+    # Then that is enough, and the files have the names of the layout
+    for artifact in encode(frozenset({output}), image=image, output=bare, labels=ADE):
+        assert artifact.output is output
+        assert is_output(f"{new_id()}/{new_token()}/{artifact.filename}")
 
 
 def test_only_what_is_wanted_is_made(image: Image.Image, segmented: Segmented) -> None:
@@ -342,14 +374,14 @@ class TestOverlay:
     )
     def test_alpha_is_how_much_of_it_is_colour(self, alpha: float, colour: list[int]) -> None:
         sky = Segmented(np.full((32, 32), 2, np.uint8))
-        overlay = opened(made(Output.OVERLAY, sky, look=OverlayStyle(alpha)))
+        overlay = opened(made(Output.OVERLAY, sky, style=OverlayStyle(alpha)))
         assert np.abs(np.asarray(overlay).astype(int) - colour).max() <= 4
 
     def test_the_legend_stands_below_largest_first(self) -> None:
         mask = np.full((300, 640), 2, np.uint8)
         mask[:90] = 4
         mask[:2, :2] = 12
-        overlay = opened(made(Output.OVERLAY, Segmented(mask), look=OverlayStyle(legend=True)))
+        overlay = opened(made(Output.OVERLAY, Segmented(mask), style=OverlayStyle(legend=True)))
         assert overlay.width == 640
         strip = np.asarray(overlay).astype(int)[300:]
         assert 20 < len(strip) < 100
@@ -366,7 +398,7 @@ class TestOverlay:
     def test_the_legend_breaks_no_size(self, size: tuple[int, int]) -> None:
         mask = np.arange(size[0] * size[1]).reshape(size[1], size[0]) % 150
         segmented = Segmented(mask.astype(np.uint8))
-        overlay = opened(made(Output.OVERLAY, segmented, look=OverlayStyle(legend=True)))
+        overlay = opened(made(Output.OVERLAY, segmented, style=OverlayStyle(legend=True)))
         assert overlay.width == size[0]
         assert size[1] <= overlay.height <= 65_500
 
@@ -408,9 +440,7 @@ def test_a_result_of_an_older_worker_can_be_read() -> None:
 
 def test_what_cannot_be_right_is_refused(image: Image.Image, segmented: Segmented) -> None:
     for output in (Output.LOGITS, Output.CONFIDENCE):
-        with pytest.raises(
-            ValueError, match=f"{output.value} (is|are) wanted, .*not asked to keep"
-        ):
+        with pytest.raises(ValueError, match=f"needs the {output.value}, .*not asked to keep"):
             made(output, Segmented(segmented.mask))
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         encode(ALL, image=image.rotate(90, expand=True), output=segmented, labels=ADE)

@@ -17,8 +17,7 @@ def test_slots_that_are_taken_are_not_free() -> None:
 
 def test_stalled_threads_are_replaced_by_at_most_as_many_as_there_are_slots() -> None:
     stalled = 1
-    slots = Slots(2)
-    slots.leave_out(lambda: stalled)
+    slots = Slots(2, stalled=lambda: stalled)
     slots.take()
     slots.take()
     assert slots.free == 1
@@ -32,8 +31,7 @@ def test_stalled_threads_are_replaced_by_at_most_as_many_as_there_are_slots() ->
 
 def test_nothing_is_taken_while_replaced_threads_go_on() -> None:
     stalled = 1
-    slots = Slots(1)
-    slots.leave_out(lambda: stalled)
+    slots = Slots(1, stalled=lambda: stalled)
     slots.take()
     slots.take()
     stalled = 0

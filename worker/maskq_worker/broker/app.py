@@ -1,4 +1,4 @@
-"""The Celery app: settings and nothing else. docs/architecture.md says why each is as it is."""
+"""The Celery app and its settings. docs/architecture.md explains each setting."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from celery import Celery
 from kombu import Queue
 
 from maskq.ledger import RedisUrl, keys
-from maskq_worker.broker.slots import Slots
+from maskq_worker.broker.slots import Slots, threads_for
 from maskq_worker.broker.transport import Inbox
 from maskq_worker.process.capacity import Capacity
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage.object_store import ObjectStore
 
-_RESULT_EXPIRES_S = 3600  # only raw Celery callers have results here; the record is the truth
+_RESULT_EXPIRES_S = 3600  # of raw Celery callers; the job record is authoritative
 _VISIBILITY_S = 600
 _HEALTH_CHECK_S = 5
 
@@ -22,22 +23,28 @@ class WorkerApp(Celery):
     """A Celery app with what the parts of one worker process share."""
 
     def __init__(self, settings: WorkerSettings, capacity: Capacity) -> None:
+        """Raises InvalidRequest for settings of the object store that are not valid."""
         super().__init__("maskq", set_as_current=False, include=["maskq_worker.broker.tasks"])
         self.settings = settings
         self.capacity = capacity
-        self.slots = Slots(capacity.concurrency)
+        self.object_store = connect_store(settings, capacity.concurrency)
+        self.slots = Slots(capacity.concurrency, stalled=self.object_store.breaker.stalled)
 
 
 def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> WorkerApp:
-    """An app that consumes the intake and the tickets of one model."""
-    from maskq_worker.broker.bootstep import ModelStep  # it imports the tasks, which bind to an app
+    """An app that consumes the callers' queue and the tickets of one model.
+
+    Raises InvalidRequest for settings of the object store that are not valid.
+    """
+    # Here, since it imports the tasks, which bind to an app.
+    from maskq_worker.broker.bootstep import ModelStep
 
     url = RedisUrl.of(settings)
     prefix = settings.key_prefix
     app = WorkerApp(settings, capacity)
-    names = [keys.intake(prefix), keys.queue(prefix, model_name)]
+    callers_queue, tickets = keys.intake(prefix), keys.queue(prefix, model_name)
     app.conf.update(
-        broker_url=_shown(url),
+        broker_url=_url_for_log(url),
         broker_transport="maskq_worker.broker.transport:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # the default gives up after 100 and exits
@@ -47,36 +54,53 @@ def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> W
             "visibility_timeout": _VISIBILITY_S,
             "priority_steps": [0],
             "queue_order_strategy": "round_robin",
-            # Own keys: the shortest visibility timeout among all apps of a database wins otherwise.
+            # Own keys: else the shortest visibility timeout of all apps in a database applies.
             "unacked_key": f"{prefix}:unacked",
             "unacked_index_key": f"{prefix}:unacked_index",
             "unacked_mutex_key": f"{prefix}:unacked_mutex",
             "refused_key": f"{prefix}:refused",
-            "inbox": Inbox(names[0], names[1], model_name, app.slots),
+            "inbox": Inbox(callers_queue, tickets, model_name, app.slots),
         },
         result_expires=_RESULT_EXPIRES_S,
-        # Nothing is acknowledged: a message that dies with its worker is sent again by the ledger, and
-        # keeping a copy in `unacked` would cost two round trips a job to protect it a second time.
-        task_queues=[Queue(name, routing_key=name, no_ack=True) for name in names],
-        task_default_queue=keys.intake(prefix),
+        # Messages are not acknowledged: the ledger resends a message that is lost with its worker. A
+        # copy in `unacked` would cost two more round trips per job.
+        task_queues=[
+            Queue(name, routing_key=name, no_ack=True) for name in (callers_queue, tickets)
+        ],
+        task_default_queue=callers_queue,
         task_serializer="json",
         result_serializer="json",
-        accept_content=["json", "maskq"],  # envelope.py lets only its own through
+        accept_content=["json", "maskq"],  # envelope.py accepts only messages of its own
         task_ignore_result=False,
         worker_prefetch_multiplier=1,
         worker_concurrency=capacity.concurrency,
         worker_pool="maskq_worker.broker.pool:TaskPool",  # threads: forks cannot share a GPU's model
-        worker_enable_remote_control=False,  # a broadcast could shut workers down
+        worker_enable_remote_control=False,  # a broadcast could shut down workers
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
     )
-    app.backend_cls = "maskq_worker.broker.results:ResultBackend"  # over CELERY_RESULT_BACKEND, too
+    app.backend_cls = (
+        "maskq_worker.broker.results:ResultBackend"  # also overrides CELERY_RESULT_BACKEND
+    )
     app.steps["worker"].add(ModelStep)
     return app
 
 
-def _shown(url: RedisUrl) -> str:
-    """For Celery's log; broker.py connects by what `url` says."""
+def connect_store(settings: WorkerSettings, concurrency: int) -> ObjectStore:
+    """The object store that the jobs use. Raises InvalidRequest."""
+    return ObjectStore(
+        settings.s3_endpoint_url,
+        allowed=settings.locations(),
+        connections=threads_for(concurrency) + 2,
+        concurrency=concurrency,
+        client=settings.s3_client,
+        addressing=settings.s3_addressing,
+        home=settings.layout.home,
+    )
+
+
+def _url_for_log(url: RedisUrl) -> str:
+    """What Celery logs. The transport connects with the options of `url` itself."""
     host, port = url.hosts[0] if url.hosts else (url.path, 0)
     return f"redis://{quote(host, safe='')}:{port}/{url.db}"

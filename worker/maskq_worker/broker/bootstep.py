@@ -1,4 +1,4 @@
-"""Before anything is consumed the model is loaded, tested and warm; after the last message, a drain."""
+"""Loads, warms up and tests the model before messages are consumed; drains the worker at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.jobs.leases import Leases, Repeating, Sweeper
 from maskq_worker.jobs.presence import Presence
 from maskq_worker.jobs.retention import Retention
-from maskq_worker.jobs.runner import Pipeline
+from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.jobs.watchdog import Watchdog, end_process
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.model.checkpoint.folder import served_name
@@ -40,13 +40,13 @@ from maskq_worker.storage.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-_CUT_OFF_S = 2.0  # for threads whose connections were shut down
+_CUT_OFF_S = 2.0  # for threads whose connections are shut down
 _TRIM_MALLOC_EVERY_S = 5.0
 _AWAY_PAUSE_S = 1.0
 
 
 class ModelStep(bootsteps.StartStopStep):
-    """Started before the consumer, stopped after it: what is held then is finished or released."""
+    """Starts before the consumer and stops after it. Jobs in progress are then finished or released."""
 
     requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
 
@@ -80,8 +80,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._sweeper.start()
         self._leases = Leases(self._ledger, prefix, settings.lease_s)
         self._leases.start()
-        store = self._connect_store(worker)
-        worker.app.slots.leave_out(store.breaker.stalled)
+        store: ObjectStore = worker.app.object_store
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
@@ -111,7 +110,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
-        self._pipeline = worker.app.pipeline = Pipeline(
+        self._job_runner = worker.app.job_runner = JobRunner(
             settings,
             ledger=self._ledger,
             store=store,
@@ -128,7 +127,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.info.name,
             slots=worker.app.slots,
             leases=self._leases,
-            may_claim=lambda: self._pipeline.may_claim,
+            may_claim=lambda: self._job_runner.may_claim,
         )
         self._consumer_watch.start()
         signals.worker_ready.connect(self._on_ready, weak=False)
@@ -138,22 +137,11 @@ class ModelStep(bootsteps.StartStopStep):
             info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
         )  # fmt: skip
 
-    def _connect_store(self, worker: Any) -> ObjectStore:
-        settings, concurrency = self._settings, worker.app.capacity.concurrency
-        return ObjectStore(
-            settings.s3_endpoint_url,
-            allowed=settings.locations(),
-            connections=worker.app.slots.threads + 2,
-            concurrency=concurrency,
-            client=settings.s3_client,
-            addressing=settings.s3_addressing,
-            home=settings.layout.home,
-        )
-
     def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
-        """While the model is loaded: may it write to its own bucket, and does that create an object
-        only once? A store that is away, or refuses the credentials, is waited for; its breaker says
-        so."""
+        """Check, while the model loads, that the home bucket is writable and creates objects only once.
+
+        Waits for a store that is unavailable or refuses the credentials; its breaker logs it.
+        """
         while True:
             try:
                 return store.check_conditional_writes()
@@ -161,7 +149,7 @@ class ModelStep(bootsteps.StartStopStep):
                 raise InvalidRequest(error.message) from error
             except JobError:
                 if loaded.done():
-                    loaded.result()  # what is wrong with the model is told first
+                    loaded.result()  # errors of the model are reported first
             time.sleep(_AWAY_PAUSE_S)
             state.maybe_shutdown()
 
@@ -172,7 +160,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._segmenter.self_test()
 
     def _await_registered(self) -> None:
-        """A Redis that is away or still reads its file is waited for; one that is full is served."""
+        """Register the model. Waits for a Redis that is unavailable or loading, not for a full one."""
         while True:
             await_met(
                 self._ledger,
@@ -184,7 +172,7 @@ class ModelStep(bootsteps.StartStopStep):
             try:
                 return self._presence.register()
             except QueueFull as error:
-                logger.warning("%s; the model is made known later", error)
+                logger.warning("%s; the model is registered later", error)
                 return
             except StoreUnavailable as error:
                 if error.code is not FailureCode.STORE_UNAVAILABLE:
@@ -200,23 +188,23 @@ class ModelStep(bootsteps.StartStopStep):
             timer.call_repeatedly(1.0, self._touch_health_file)
 
     def _register_quietly(self) -> None:
-        """Again and again: so it counts as alive, and a Redis that lost its data learns the model."""
+        """Renew the registration: it expires otherwise, and Redis may have lost its data."""
         threading.Thread(
             target=_ignoring_outages, args=(self._presence.register,), daemon=True
         ).start()
 
     def _touch_health_file(self) -> None:
-        """From the main loop: a fresh file proves that it turns, and that messages are taken."""
-        if not self._consumer_watch.deaf:
+        """Touch the health file from the main loop, which proves that the loop takes messages."""
+        if not self._consumer_watch.is_stuck:
             self._health.touch()
 
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
-        self._pipeline.stop_claiming()
+        self._job_runner.stop_claiming()
         self._await_held(self._settings.drain_s)
         if self._leases.holding():
             self._release_rest()
-            # Celery waits for their threads, and those perhaps for a URL that drips.
+            # Celery waits for their threads, which may wait for a slow URL.
             shut_down_all()
             self._await_held(_CUT_OFF_S)
         self._decoder.close()
@@ -237,11 +225,11 @@ class ModelStep(bootsteps.StartStopStep):
             time.sleep(0.05)
 
     def _release_rest(self) -> None:
-        """What did not end within the drain's limit starts elsewhere at once, uncharged."""
+        """Release the jobs that did not end within the drain: they run elsewhere at once, uncharged."""
         reason = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
         for held in self._leases.holding():
-            held.lost = True
-            # Its thread may be writing, and ends with this process.
+            held.mark_lost()
+            # Its thread may still write objects, and ends with this process.
             self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
             self._ledger.run(
                 calls.release(

@@ -1,11 +1,11 @@
-"""Raw Celery callers: `app.send_task("maskq.segment", args=[request])`, no code of ours on their side.
+"""Raw Celery callers: `app.send_task("maskq.segment", args=[request])`, without maskq on their side.
 
-The first message makes the record, under Celery's task id if that is a UUID, else under an id of our
-own that the task id is an alias of, and is forgotten. When the job ends,
-the finishing transaction sends the caller's own message again; it comes here, finds the ended record
-and answers, so that Celery itself stores the result and goes on with callbacks, chain and chord.
+The first message creates the job record. Its id is Celery's task id if that is a UUID. Otherwise it is
+a new id, and the task id is its alias. When the job ends, the same transaction resends the caller's own
+message. It arrives here, finds the ended record and returns the result: Celery stores it, and runs
+callbacks, chain and chord.
 
-`countdown`, `eta` and `expires` are times of the job in the ledger: Celery's memory holds no message.
+`countdown`, `eta` and `expires` become times of the job in the ledger; Celery holds no message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskq_worker.broker.envelope import MASKQ
 
 logger = logging.getLogger(__name__)
 
-_LONGEST = 2000  # characters of a sentence: it may repeat what was asked for
+_LONGEST = 2000  # characters of a message, which may repeat the request
 _FORM = "args=[request] or kwargs={'request': request}, where request is an object"
 
 
@@ -46,21 +46,21 @@ def answer(
     args: list[Any],
     kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The result of an ended job; raises SegmentRefused if it has none, Ignore while it goes on.
+    """The result of an ended job. Raises SegmentRefused if it has none, Ignore if it has not ended.
 
-    persist: waits for a Redis that is away, or an outage would be the final answer of a good job.
+    persist: repeats a call while Redis is unavailable; else an outage would fail a valid job.
     """
-    task_id, ours = caller["id"], caller.get(MASKQ) or {}
-    if reason := ours.get("refused"):  # the log has it already
+    task_id, header = caller["id"], caller.get(MASKQ) or {}
+    if reason := header.get("refused"):  # it is logged already
         raise SegmentRefused(f"{FailureCode.INVALID_REQUEST}: its message: {reason}")
     record = persist(calls.get(settings.key_prefix, task_id))
     if record is None:
-        if caller.get("origin") == ORIGIN:  # it has ended, and the record is gone: not a new job
+        if caller.get("origin") == ORIGIN:  # the record of an ended job is deleted: not a new job
             _refuse(task_id, FailureCode.NOT_FOUND, "it was deleted, or its retention is over")
         _accept(persist, settings, caller, _request(task_id, args, kwargs))
         raise Ignore
     if not record.ended:
-        raise Ignore  # a second message of a job that runs, or waits, elsewhere
+        raise Ignore  # a second message of a job that runs or waits
     return _outcome(record)
 
 
@@ -87,12 +87,12 @@ def _request(task_id: str, args: list[Any], kwargs: Mapping[str, Any]) -> Segmen
 def _accept(
     persist: Persist, settings: Settings, caller: Mapping[str, Any], request: SegmentRequest
 ) -> None:
-    # MASKQ_MODEL here is what this worker loads, and not the caller's wish.
+    # MASKQ_MODEL here is the model that this worker loads, not the caller's choice.
     limits = replace(calls.Limits.of(settings), caller_model=None)
-    # Kept as long as the record: without the secrets of presigned URLs.
+    # Kept as long as the record, so without the secrets of presigned URLs.
     head = celery_head(dict(caller), [json.loads(request.wire())], settings.key_prefix)
     times = {name: at for name, at in (caller.get(MASKQ) or {}).items() if name.endswith("_ms")}
-    # A task id may be any text, and a job id becomes part of paths and keys.
+    # A task id may be any text, but a job id becomes part of paths and keys.
     task_id = caller["id"]
     names = {"job_id": task_id} if is_own_id(task_id) else {"job_id": new_id(), "alias": task_id}
     submitted = persist(
@@ -102,7 +102,7 @@ def _accept(
     )
     match submitted.outcome:
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
-            text = "too many jobs wait already; send it again later"
+            text = "too many jobs wait already; send the task again later"
             _refuse(caller["id"], FailureCode.QUEUE_FULL, text)
         case SubmitOutcome.UNKNOWN_MODEL:
             _refuse(caller["id"], FailureCode.UNKNOWN_MODEL, models.unknown_model(submitted))

@@ -1,12 +1,12 @@
-"""Whether a worker takes work when there is some. A process may be alive and deaf.
+"""Detects a worker that is alive but takes no messages.
 
-Every few seconds it looks whether messages lie on the lists that this worker reads. If some lay there
-at every look for a while, and in all that time this worker has taken none although a thread was free,
-it is deaf: Redis gives a message at once to whoever waits for one. Other workers raise no
-alarm: either a message is taken here as well, or the lists are empty at some look. Neither does a Redis
-that is away: the next look begins anew.
+Every few seconds it checks whether the lists that this worker reads hold messages. If they did at every
+check for a while, and this worker took none in that time although a thread was free, the worker is
+stuck: Redis gives a message at once to a client that waits for one. Other workers cause no false alarm:
+either a message is taken here as well, or the lists are empty at some check. An outage of Redis causes
+none either: the next check starts anew.
 
-A worker whose threads are all taken without a job in hand is deaf, too, unless it waits for a store.
+A worker whose threads are all taken but that holds no job is stuck, too, unless it waits for a store.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from maskq_worker.jobs.leases import Leases, Repeating
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 5.0
-_DEAF_AFTER_S = 60.0
+_CHECK_EVERY_S = 5.0
+_STUCK_AFTER_S = 60.0
 
 
 class ConsumerWatch:
-    """`deaf` fails the health file (bootstep.py)."""
+    """While `is_stuck` is true the health file is not touched (bootstep.py)."""
 
     def __init__(
         self,
@@ -38,23 +38,24 @@ class ConsumerWatch:
         slots: Slots,
         leases: Leases,
         may_claim: Callable[[], bool],
-        look_every_s: float = _LOOK_EVERY_S,
-        deaf_after_s: float = _DEAF_AFTER_S,
+        check_every_s: float = _CHECK_EVERY_S,
+        stuck_after_s: float = _STUCK_AFTER_S,
     ) -> None:
-        """may_claim: False while the worker itself holds back, since a store is away or it stops."""
+        """may_claim: False while the store is unavailable or the worker stops; it then takes none."""
         self._ledger = ledger
         self._lengths = calls.unread(prefix, model)
         self._slots = slots
         self._leases = leases
         self._may_claim = may_claim
-        self._deaf_after_s = deaf_after_s
-        self._work_since: float | None = None  # at every look since then there was some
-        self._deaf = False
-        self._thread = Repeating("maskq-consumer-watch", look_every_s, self.look)
+        self._stuck_after_s = stuck_after_s
+        self._work_since: float | None = None  # every check since then found messages
+        self._is_stuck = False
+        self._thread = Repeating("maskq-consumer-watch", check_every_s, self.check)
 
     @property
-    def deaf(self) -> bool:
-        return self._deaf
+    def is_stuck(self) -> bool:
+        """Whether the worker takes no messages although it could."""
+        return self._is_stuck
 
     def start(self) -> None:
         self._thread.start()
@@ -62,19 +63,19 @@ class ConsumerWatch:
     def stop(self) -> None:
         self._thread.stop()
 
-    def look(self) -> None:
-        """Called on a thread of its own; a test calls it by hand."""
+    def check(self) -> None:
+        """Update `is_stuck`. Runs on its own thread; tests call it directly."""
         self._work_since = (self._work_since or time.monotonic()) if self._is_work() else None
-        deaf = self._work_since is not None and self._takes_none(self._work_since)
-        if deaf and not self._deaf:
+        is_stuck = self._work_since is not None and self._takes_none(self._work_since)
+        if is_stuck and not self._is_stuck:
             logger.error(
                 "messages have waited for %.0f s, and this worker takes none although it could: "
-                "its health file is not touched any more",
-                self._deaf_after_s,
+                "its health file is no longer touched",
+                self._stuck_after_s,
             )
-        elif self._deaf and not deaf:
+        elif self._is_stuck and not is_stuck:
             logger.warning("this worker takes messages again, or none are left")
-        self._deaf = deaf
+        self._is_stuck = is_stuck
 
     def _is_work(self) -> bool:
         try:
@@ -83,6 +84,6 @@ class ConsumerWatch:
             return False
 
     def _takes_none(self, work_since: float) -> bool:
-        still_s = min(time.monotonic() - work_since, self._slots.still_for_s)
-        idle = self._slots.free > 0 or all(held.lost for held in self._leases.holding())
-        return idle and still_s >= self._deaf_after_s
+        idle_s = min(time.monotonic() - work_since, self._slots.idle_s)
+        could_take = self._slots.free > 0 or all(held.is_lost for held in self._leases.holding())
+        return could_take and idle_s >= self._stuck_after_s

@@ -1,11 +1,11 @@
-"""What may come off a broker's list, and what Celery gets for it.
+"""Parses messages from the broker's lists, and builds the messages that Celery gets for them.
 
 Celery never sees a caller's message. The bytes are parsed into the few fields that `maskq.segment`
-needs, each of a known type and size, and Celery gets a new message made of those: already decoded,
-without `eta` and `expires` (the ledger keeps the time of a deferred job), limits, compression or
-unknown headers. What cannot be parsed raises Refused.
+needs, each of a known type and size. Celery gets a new, decoded message with only these fields: without
+`eta` and `expires` (the ledger keeps the time of a deferred job), limits, compression and unknown
+headers. A message that cannot be parsed raises Refused.
 
-A ticket says nothing but 'take the next job of this list's model', so its text is not parsed at all.
+A ticket only means 'run the next job of this list's model', so its text is not parsed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from maskq.contract.validation import forgotten
 from maskq.ledger import keys
 from maskq.ledger.message import ORIGIN
 
-# Of a caller's message as it lies on the list, and of its body once decoded. The ledger's answer
-# repeats both with more escapes, at worst 3.5 times as long, and must itself get through.
+# Of a caller's message on the list, and of its decoded body. The ledger's answer repeats both with more
+# escapes, at worst 3.5 times as long, and must be accepted as well.
 MAX_BYTES: Final = 2 * 2**20
 MAX_BODY_BYTES: Final = 2**20
 MAX_ANSWER_BYTES: Final = 8 * 2**20
-# Names the message's body as decoded already; only what is made here carries it.
+# The content type of a decoded body; only messages made here have it.
 DECODED: Final = "application/x-maskq-decoded"
-# The header of ours in a message for Celery, read by celery_callers.py.
+# Our header in a message for Celery; celery_callers.py reads it.
 MASKQ: Final = "maskq"
 
 _TICKET_MAX_BYTES = 4096
@@ -53,10 +53,10 @@ Message = dict[str, Any]
 
 
 class Refused(Exception):
-    """Raised for a message that cannot be taken.
+    """A message is not accepted.
 
     reason: one sentence.
-    answer: a message for Celery that tells its caller so; None where no caller can be made out.
+    answer: a message for Celery that reports this to the caller; None if the caller is unknown.
     """
 
     def __init__(self, reason: str, answer: Message | None = None) -> None:
@@ -73,7 +73,7 @@ Limit = float | None
 
 
 def _signature(value: Mapping[str, Any], depth: int = 0) -> None:
-    """Raise ValueError unless it is a task to call, as `Signature` writes itself to JSON."""
+    """Raise ValueError unless it is a signature of a task, as Celery writes it to JSON."""
     if depth > _MAX_NESTED_SIGNATURES:
         raise ValueError(f"has signatures nested more than {_MAX_NESTED_SIGNATURES} deep")
     task = value.get("task")
@@ -112,7 +112,7 @@ Signature = Annotated[dict[str, Any], AfterValidator(_checked)]
 
 
 class _Strict(BaseModel):
-    """A string is never taken for a number, nor the other way round; unknown fields are dropped."""
+    """Types are strict: a string is not accepted as a number. Unknown fields are dropped."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -131,7 +131,7 @@ class _Headers(_Strict):
     origin: Text | None = None
     eta: Text | None = None
     expires: Text | None = None
-    # Checked, and of no use here: time limits and retries are the request's and the ledger's.
+    # Checked but not used: the request and the ledger define time limits and retries.
     retries: int | None = None
     timelimit: tuple[Limit, Limit] | None = None
     compression: None = None
@@ -190,12 +190,12 @@ _numbers = itertools.count(1)
 
 
 def is_ticket(raw: bytes) -> bool:
-    """Whether it is one, on a list of tickets. Nothing else in it counts."""
+    """Whether a message on a list of tickets is a ticket. Its other content is ignored."""
     return len(raw) < _TICKET_MAX_BYTES and _TICKET_TASK in raw
 
 
 def ticket_message(model: str) -> Message:
-    """What Celery gets for a ticket."""
+    """The message that Celery gets for a ticket."""
     name = f"ticket:{next(_numbers)}"
     return _message(
         {"task": keys.TASK_RUN, "id": name, "ignore_result": True}, [[model], {}, {}], tag=name
@@ -206,7 +206,7 @@ def ticket_message(model: str) -> Message:
 
 
 def segment_message(raw: bytes) -> Message:
-    """What Celery gets for a caller's message, or for the ledger's answer to it. Raises Refused."""
+    """The message for Celery, from a caller's message or the ledger's answer to it. Raises Refused."""
     if len(raw) > MAX_ANSWER_BYTES:
         raise Refused(f"it has {len(raw)} bytes; at most {MAX_BYTES}")
     try:
@@ -227,7 +227,11 @@ def segment_message(raw: bytes) -> Message:
     follows = embed.model_dump() if embed else {}
     return _message(
         given,
-        [[args, kwargs], {}, follows],  # as two values: a caller's keywords are no names of ours
+        [
+            [args, kwargs],
+            {},
+            follows,
+        ],  # two values, so that a caller's keywords cannot be names of ours
         tag=properties.delivery_tag,
         correlation_id=properties.correlation_id or headers.id,
         reply_to=properties.reply_to or "",
@@ -254,7 +258,7 @@ def _decoded(envelope: _Envelope, size: int) -> tuple[list[Any], dict[str, Any],
 
 
 def _refusal(raw: bytes, reason: str) -> Message | None:
-    """What tells the caller, if one can be made out: it may be a Celery app that is set up wrongly."""
+    """The message that reports a refusal to the caller; None if the caller is unknown."""
     try:
         message = from_json(raw)
         headers = message["headers"]
@@ -274,7 +278,7 @@ def _message(headers: Message, body: list[Any], *, tag: str, **properties: str) 
         "body": body,
         "content-type": DECODED,
         "content-encoding": "utf-8",
-        # Celery would write the arguments out for a log that does not show them.
+        # Else Celery would format the arguments for a log that does not show them.
         "headers": {"lang": "py", "argsrepr": "…", "kwargsrepr": "…", **headers},
         "properties": {
             "delivery_tag": tag,
@@ -293,13 +297,13 @@ _HINTS = {
 
 
 def _sentence(error: ValidationError, *, of_body: bool = False) -> str:
-    """The first mistakes, each by its place; what stood there is kept beside it (broker.py)."""
-    mistakes = []
+    """The first validation errors, each with its place. The message itself is kept (transport.py)."""
+    errors_found = []
     for mistake in forgotten(error.errors(include_url=False, include_input=False))[:3]:
         place = [str(part) for part in mistake["loc"]]
         if of_body:
             place = ["body", *(_BODY_PARTS.get(part, part) for part in place[:1]), *place[1:]]
         name = ".".join(place)
         text = _HINTS.get(name) or mistake["msg"].removeprefix("Value error, ")
-        mistakes.append(f"{name}: {text}" if name else text)
-    return "; ".join(mistakes)[:_MAX_REASON]
+        errors_found.append(f"{name}: {text}" if name else text)
+    return "; ".join(errors_found)[:_MAX_REASON]

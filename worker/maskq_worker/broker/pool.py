@@ -1,8 +1,8 @@
-"""Celery's threads pool, which counts its free threads and tells the main loop of each.
+"""Celery's thread pool, which counts its free threads and wakes the main loop when one is free.
 
-The loop takes a message off the queue only while a thread can run it at once. Acknowledgements used to
-wake the loop when a task ended; nothing is acknowledged here (app.py), and without a word from
-the pool it would sleep until its next timer, a second later.
+The loop takes a message only while a thread can run it at once. In Celery an acknowledgement wakes the
+loop when a task ends. Messages are not acknowledged here (app.py), so without the pool the loop would
+sleep until its next timer, up to a second later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class TaskPool(thread.TaskPool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # It starts a thread only when none is idle.
+        # It starts a thread only if none is idle.
         self.executor = ThreadPoolExecutor(self.slots.threads, "maskq-job")
 
     @property
@@ -49,7 +49,7 @@ class TaskPool(thread.TaskPool):
     def _over(self, request: Any, future: Future[Any]) -> None:
         self.slots.release()
         if error := future.exception():
-            # Celery would never hear of it: it keeps the request for ever, and nobody sees the error.
+            # Celery is not told: it would keep the request forever, and the error would be lost.
             logger.error("Celery could not run %s: %r", request, error, exc_info=error)
             if request is not None:
                 state.task_ready(request)
@@ -59,4 +59,4 @@ class TaskPool(thread.TaskPool):
 
 
 def _nothing() -> None:
-    """Being called is enough: the loop looks again whether it may take a message."""
+    """Does nothing: the call wakes the loop, which checks again whether it may take a message."""

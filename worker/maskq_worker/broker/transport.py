@@ -1,20 +1,21 @@
-"""Celery's Redis transport over our own connections, made to survive what anybody may push on a list.
+"""Celery's Redis transport over our own connections. It survives any bytes that are pushed on a list.
 
-kombu's own reading of a URL is not used: it takes no `?db=`, and sends a password before TLS where the
-transport is named, as it is here.
+kombu's own parser of URLs is not used: it does not support `?db=`, and if the transport is named, as it
+is here, kombu sends a password before TLS.
 
-As shipped, one message that is not JSON ends the worker's main loop, and several kinds of malformed
-ones cost a thread each for good. Here a message is parsed before Celery sees it (envelope.py). What is
-refused is put aside on `{key_prefix}:refused` with the reason, the last 100 of them, and the next one
-is read.
+In kombu's transport one message that is not JSON ends the worker's main loop, and several kinds of
+malformed messages block a thread forever. Here each message is parsed before Celery sees it
+(envelope.py). A refused message is moved to `{key_prefix}:refused` with the reason, and the next one is
+read. The last 100 refused messages are kept.
 
-Whether one may be read at all is decided by the pool's free threads (slots.py), not by Celery's count
-of reserved requests.
+The pool's free threads (slots.py) decide whether a message is read, not Celery's count of reserved
+requests.
 
-A producer's kombu puts a message with a priority on a list of its own, named by kombu's `sep` and the
-number. The intake is read from all of these, the most urgent (0) first.
+kombu's producers put a message with a priority on a separate list, named by kombu's `sep` and the
+number. The callers' queue is read from all of these lists, the most urgent (0) first.
 
-And as shipped no worker starts while Redis is full, though only workers can make room in it.
+A worker with kombu's transport does not start while Redis is full, although only workers free memory
+in it. This transport starts.
 """
 
 from __future__ import annotations
@@ -47,33 +48,38 @@ _SEPARATORS = ("\x06\x16", ":")
 _PRIORITIES = range(1, 10)
 _READ_MARGIN_S = 0.5
 
-# The bodies that envelope.py makes are values already.
+# The bodies that envelope.py makes are decoded already.
 register("maskq", lambda value: value, lambda value: value, envelope.DECODED, "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """What a worker reads, and when it may."""
+    """The lists that a worker reads, and the slots that decide when it reads."""
 
-    intake: str  # the queue that callers send to
+    callers_queue: str  # raw Celery callers send to it
     tickets: str  # the queue of tickets of `model`
     model: str
     slots: Slots
 
     def lists(self) -> dict[str, str]:
-        """Every list that is read, and whose queue it belongs to."""
-        return {self.tickets: self.tickets} | dict.fromkeys(self._intake_lists(), self.intake)
+        """The queue that each list belongs to, in the order of reading."""
+        return {self.tickets: self.tickets} | dict.fromkeys(
+            self._callers_lists(), self.callers_queue
+        )
 
-    def _intake_lists(self) -> Iterator[str]:
-        yield self.intake
+    def _callers_lists(self) -> Iterator[str]:
+        yield self.callers_queue
         for priority in _PRIORITIES:
             for separator in _SEPARATORS:
-                yield f"{self.intake}{separator}{priority}"
+                yield f"{self.callers_queue}{separator}{priority}"
 
 
 class QoS(redis.QoS):
-    """Celery acknowledges every message; kombu then asks Redis to forget what, from a queue without
-    acknowledgements, Redis never kept: a round trip of the main loop for each job."""
+    """Skips acknowledgements of messages that Redis does not keep.
+
+    Celery acknowledges every message, also those of queues without acknowledgements. kombu would send
+    each to Redis: one round trip of the main loop per job.
+    """
 
     def can_consume(self) -> bool:
         inbox = self.channel.inbox
@@ -84,14 +90,14 @@ class QoS(redis.QoS):
             super().ack(delivery_tag)
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Nothing is ever kept back; to look takes a lock, which a full Redis refuses."""
+        """Do nothing: no message is kept back, and a full Redis refuses the lock of the check."""
 
 
 class Channel(redis.Channel):
     QoS = QoS
     refused_key = "maskq:refused"
     redis_url: RedisUrl
-    inbox: Inbox | None = None  # None: it only sends
+    inbox: Inbox | None = None  # None: the channel only sends
 
     from_transport_options = (  # type: ignore[assignment]
         *redis.Channel.from_transport_options, "refused_key", "redis_url", "inbox",
@@ -99,7 +105,7 @@ class Channel(redis.Channel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         self.connection_class = connection_class(self.redis_url)
-        # kombu's own part of it: a class that tells the event loop of a connection that ends.
+        # kombu's subclass, which tells the event loop when a connection ends.
         made = super()._connparams(asynchronous)["connection_class"]
         most = {"max_connections": self.max_connections}
         return connection_options(self.redis_url) | most | {"connection_class": made}
@@ -107,8 +113,8 @@ class Channel(redis.Channel):
     def _queue_bind(self, *binding: Any) -> None:
         try:
             super()._queue_bind(*binding)
-        except OutOfMemoryError:  # who sends asks for what is bound; to consume, nobody does
-            logger.warning("Redis is full: queues are read, and bound at the next start")
+        except OutOfMemoryError:  # only producers use bindings
+            logger.warning("Redis is full: the queues are consumed, and bound at the next start")
 
     @cached_property
     def _queue_of_list(self) -> Mapping[str, str]:
@@ -133,7 +139,7 @@ class Channel(redis.Channel):
         try:
             answer = self.client.parse_response(connection, "BRPOP", **options)
         except self.connection_errors:
-            connection.disconnect()  # the loop connects again
+            connection.disconnect()  # the main loop reconnects
             raise
         finally:
             self._in_poll = None  # type: ignore[assignment]
@@ -142,7 +148,7 @@ class Channel(redis.Channel):
             raise Empty
         name, raw = answer
         queue = self._queue_of_list[name.decode()]
-        if queue not in self.connection._callbacks:  # no longer consumed: the worker stops
+        if queue not in self.connection._callbacks:  # no longer consumed: the worker is stopping
             self._put_back(name, raw)
             raise Empty
         self._queue_cycle.rotate(queue)
@@ -150,12 +156,12 @@ class Channel(redis.Channel):
         return True
 
     def _put_back(self, name: bytes, raw: bytes) -> None:
-        """In front: it was the next one."""
+        """Put a message back at the front of its list."""
         with self.conn_or_acquire() as client:
             client.rpush(name, raw)
 
     def _take(self, queue: str, raw: bytes) -> None:
-        """Give Celery what was taken off a list, or put it aside."""
+        """Deliver a message to Celery, or put it aside."""
         try:
             message = self._parsed(queue, raw)
         except Refused as refused:
@@ -165,7 +171,7 @@ class Channel(redis.Channel):
             message = refused.answer
         try:
             self.connection._deliver(message, queue)
-        except Exception as error:  # noqa: BLE001 — of one message; the others are read on
+        except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
             self._put_aside(queue, raw, f"Celery could not take it: {error!r}")
 
     def _parsed(self, queue: str, raw: bytes) -> envelope.Message:
@@ -191,21 +197,21 @@ class Channel(redis.Channel):
                 pipe.lpush(self.refused_key, json.dumps(entry, ensure_ascii=False))
                 pipe.ltrim(self.refused_key, 0, _KEPT - 1)
                 pipe.execute()
-        except RedisError as error:  # full, or away: the log has it
+        except RedisError as error:  # full or unavailable: the log has the message
             logger.warning("%s could not be written: %s", self.refused_key, error)
 
     def close(self) -> None:
-        """Before the connection goes, what Redis has already given to it is put back."""
+        """Put back what Redis has already sent on this connection, and close it."""
         connection = None if self.closed else self._in_poll
         if connection:
             try:
-                self._read_to_the_end(connection)
+                self._finish_read(connection)
             except (RedisError, OSError) as error:
-                logger.debug("the last read was cut off: %s", error)
+                logger.debug("the last read was interrupted: %s", error)
         super().close()
 
-    def _read_to_the_end(self, connection: Any) -> None:
-        # Redis answers within the time that the read named; a connection that died does not.
+    def _finish_read(self, connection: Any) -> None:
+        # Redis answers within the time-out of the read. A dead connection does not answer.
         if not connection.can_read(timeout=self.brpop_timeout + _READ_MARGIN_S):
             return
         answer = self.client.parse_response(connection, "BRPOP")

@@ -1,4 +1,4 @@
-"""From bytes to pixels, where no image can do harm to the worker or to other images."""
+"""Decodes images so that no image can harm the worker or other images."""
 
 from maskq_worker.decoding.decoder import Decoder, ThreadDecoder, make_decoder
 from maskq_worker.decoding.limits import DecodeLimits

@@ -1,8 +1,8 @@
 """A process that decodes images and does nothing else: `python -m maskq_worker.decoding.child`.
 
-It is started with an environment without credentials, and limits itself before it reads a first image:
-memory, processor time, open files; it cannot write a file. It is no sandbox against an attacker who
-runs code of his own in it: it has its user's rights to read files and to connect.
+Its environment has no credentials. Before it reads the first image it limits its memory, CPU time and
+open files; it cannot write files. It is not a sandbox against an attacker who runs code in it: the
+process has its user's rights to read files and to connect.
 """
 
 from __future__ import annotations
@@ -28,18 +28,16 @@ from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.imaging import decode
 
 MOST_FILES: Final = 64  # open at one time
-# For what an image takes beside its pixels: text and a colour profile of a PNG, tables, code that a
-# decoder loads at its first use.
+# For memory beside the pixels: text and a colour profile of a PNG, tables, code that a decoder loads at
+# its first use.
 SPARE_BYTES: Final = 96 * 2**20
-GROWN_BYTES: Final = 128 * 2**20  # a process that holds so much between two images is replaced
-_KILLED_FIRST: Final = (
-    "800"  # of 1000: if memory runs out, the kernel ends this process, not the worker
-)
+GROWN_BYTES: Final = 128 * 2**20  # a process that holds more between two images is replaced
+_KILLED_FIRST: Final = "800"  # of 1000: if memory runs out, the kernel kills this process first
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Limits:
-    """This process's own limits, renewed for each image."""
+    """The limits of this process, renewed for each image."""
 
     def __init__(self, most_bytes: int, cpu_s: int) -> None:
         """most_bytes: that any image may take."""
@@ -60,7 +58,7 @@ class Limits:
         return self.address_space() - self._start > GROWN_BYTES
 
     def begin_image(self, memory: int) -> None:
-        """Once so many bytes are used up allocations fail; the processor time begins anew."""
+        """Limit the memory for one image, and restart the limit of CPU time."""
         allowed = min(self.address_space() + memory + SPARE_BYTES, self._most)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, self._most))
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -69,12 +67,12 @@ class Limits:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
     def end_image(self) -> None:
-        """Any image's memory is allowed."""
+        """Allow the memory of any image."""
         resource.setrlimit(resource.RLIMIT_AS, (self._most, self._most))
 
 
 class Service:
-    """Answers the worker's orders, one image at a time."""
+    """Decodes the worker's images, one at a time."""
 
     def __init__(
         self, worker: socket.socket, buffer: SharedBuffer, limits: Limits, max_pixels: int
@@ -85,7 +83,7 @@ class Service:
         self._max_pixels = max_pixels
 
     def run(self) -> None:
-        """Until the worker is gone."""
+        """Serve until the worker ends."""
         messages.send(self._worker, Ready())
         while True:
             order, buffer = messages.receive_order(self._worker)
@@ -94,7 +92,7 @@ class Service:
             messages.send(self._worker, self._answer(order))
 
     def _use(self, buffer: SharedBuffer) -> None:
-        """Instead of the last; only the standard one is kept."""
+        """Switch to another buffer, and close the last one unless it is the standard buffer."""
         if self._buffer not in (self._standard, buffer):
             self._buffer.close()
         self._buffer = buffer
@@ -116,7 +114,9 @@ class Service:
             self._limits.end_image()
             self._use(self._standard)
         if decoded is None:
-            if code is FailureCode.OUT_OF_MEMORY:  # within our own limit: it would fail anywhere
+            if (
+                code is FailureCode.OUT_OF_MEMORY
+            ):  # our own limit, which is the same in every process
                 code = FailureCode.IMAGE_TOO_LARGE
                 message = (
                     f"decoding the image takes more than {order.memory + SPARE_BYTES >> 20} MiB of "
@@ -144,7 +144,7 @@ class Service:
 
 
 class _MorePixels(BaseException):
-    """Raised through `decode`, which takes an Exception for the image's fault."""
+    """Passes through `decode`, which treats every Exception as an error of the image."""
 
     def __init__(self, pixels: int, decoding_bytes: int) -> None:
         self.pixels = pixels
@@ -156,22 +156,22 @@ def main() -> None:
     for name in ("socket", "buffer", "parent", "max-pixels", "most-bytes", "cpu-s"):
         options.add_argument(f"--{name}", type=int, required=True)
     chosen = options.parse_args()
-    # Killed, for SIGTERM is ignored, also in the middle of an image.
+    # By SIGKILL, since SIGTERM is ignored, also in the middle of an image.
     die_with_parent(chosen.parent, signal.SIGKILL)
-    for number in _IGNORED:  # those of a process group or a control group are for the worker
+    for number in _IGNORED:  # signals to a process group are for the worker
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST)
-    _be_silent()
+    _silence()
     limits = Limits(chosen.most_bytes, chosen.cpu_s)
     with socket.socket(fileno=chosen.socket) as worker, suppress(EOFError, ConnectionError):
         buffer = SharedBuffer.opened(chosen.buffer)
         Service(worker, buffer, limits, chosen.max_pixels).run()
 
 
-def _be_silent() -> None:
-    """Decoders in C write to stderr what a file tells them to."""
+def _silence() -> None:
+    """Close stdin, stdout and stderr: decoders in C write content of files to stderr."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
@@ -179,7 +179,7 @@ def _be_silent() -> None:
 
 
 def _lower_hard(which: int, wanted: int) -> int:
-    """Set soft and hard limit to `wanted`, or to the hard limit that is set already, if lower."""
+    """Set the soft and hard limit to `wanted`, or to the present hard limit if that is lower."""
     _, hard = resource.getrlimit(which)
     value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(which, (value, value))

@@ -1,4 +1,4 @@
-"""Where images are decoded: in processes of their own, or in the job's thread."""
+"""Decoders of images: in separate processes, or in the job's thread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """Decodes images of many threads."""
+    """Decodes images. Thread-safe."""
 
     def decode(self, data: bytes, take: Callable[[int], object]) -> Decoded:
         """Decode the first frame of an image.
 
-        take: waits until so many bytes may be used, and takes them instead of those it took before.
-        Raises JobError: `invalid_image`, `image_too_large`, or what may pass by itself.
+        take: waits until so many bytes are free and reserves them, instead of those reserved before.
+        Raises JobError: `invalid_image`, `image_too_large`, or a temporary error.
         """
 
     def close(self) -> None:
@@ -32,9 +32,9 @@ class Decoder(Protocol):
 
 
 class ThreadDecoder:
-    """Decodes in the thread that asks.
+    """Decodes in the calling thread.
 
-    An image that crashes a decoder ends the worker, and one that keeps it busy is not stopped.
+    An image that crashes a decoder ends the worker, and an image that takes forever is not stopped.
     """
 
     def __init__(self, limits: DecodeLimits) -> None:
@@ -52,9 +52,9 @@ class ThreadDecoder:
 
 
 def make_decoder(settings: WorkerSettings, *, concurrency: int) -> Decoder:
-    """The one that MASKQ_DECODE_IN names; its first process runs when this returns.
+    """The decoder that MASKQ_DECODE_IN names. Its first process runs when this returns.
 
-    concurrency: jobs in flight. Raises InvalidRequest where there can be no such processes.
+    concurrency: jobs in flight. Raises InvalidRequest if the platform does not support processes.
     """
     limits = DecodeLimits.of(settings)
     where = settings.decode_in or ("process" if sys.platform == "linux" else "thread")
@@ -73,5 +73,5 @@ def make_decoder(settings: WorkerSettings, *, concurrency: int) -> Decoder:
 
 
 def _processes(concurrency: int) -> int:
-    """One a core; more would only take memory."""
+    """One per core; more would only take memory."""
     return min(concurrency, max(2, len(os.sched_getaffinity(0))))

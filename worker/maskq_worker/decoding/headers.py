@@ -1,7 +1,7 @@
-"""An image's size and number of scans, read from fixed places of its first bytes.
+"""Reads an image's size and number of scans from fixed places in its first bytes.
 
-These are known before a decoder sees the file: Pillow's WebP reader allocates the whole canvas, 8 bytes
-a pixel, when it opens a file of 40 bytes. TIFF, AVIF and HEIC have no such fixed place.
+They must be known before a decoder opens the file: Pillow's WebP reader allocates the whole canvas, 8
+bytes a pixel, when it opens a file of 40 bytes. TIFF, AVIF and HEIC have no such fixed place.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def format_of(data: bytes) -> str:
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """Width and height as the header states them, px; None if they are not at a fixed place."""
+    """Width and height by the header, px; None if they are not at a fixed place."""
     read = _SIZES.get(format_of(data))
     try:
         return read(data) if read else None
-    except (IndexError, struct.error):  # cut short; the decoder says so
+    except (IndexError, struct.error):  # cut short; the decoder reports it
         return None
 
 

@@ -1,4 +1,4 @@
-"""What one image may cost a worker."""
+"""The limits of decoding one image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from maskq_worker.settings import WorkerSettings
 
-# A decoder that sleeps uses no processor time; on a busy machine a good one gets a part of a core.
+# A hanging decoder uses no CPU time; on a busy machine a good decoder gets only part of a core.
 _WALL_PER_CPU_SECOND: Final = 5
 
 
@@ -19,11 +19,11 @@ class DecodeLimits:
     max_pixels: int
     max_bytes: int  # of the file
     max_scans: int  # of a JPEG
-    cpu_s: int  # processor time; kept only by decoding processes
+    cpu_s: int  # CPU time; enforced only in decoding processes
 
     @property
     def wall_s(self) -> float:
-        """Seconds until a decoding process that says nothing is killed."""
+        """Seconds until a decoding process without an answer is killed."""
         return float(self.cpu_s * _WALL_PER_CPU_SECOND)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How much memory decoding an image takes, and the share of MASKQ_MAX_DECODED_BYTES it gets."""
+"""How much memory decoding an image takes, and its reservation in MASKQ_MAX_DECODED_BYTES."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from maskq_worker.decoding.limits import DecodeLimits
 
-# Bytes a pixel at the peak, for the mode that takes most: `python -m bench.decode_memory`.
-# At least 12: after decoding the pixels are in shared memory, and there is a copy on each side of it.
+# Bytes a pixel at the peak, of the mode that takes most: `python -m bench.decode_memory`. At least 12:
+# after decoding the pixels are in shared memory, and each side has a copy. A format that is not listed
+# is counted as MOST_PIXEL_BYTES.
 PIXEL_BYTES: Final = {
     "JPEG": 14,
     "PNG": 14,
@@ -27,40 +28,40 @@ PIXEL_BYTES: Final = {
     "HEIF": 20,
 }
 MOST_PIXEL_BYTES: Final = (
-    40  # of a PNG with 16 bits a sample; of TIFFs the decoder knows it exactly
+    40  # of a PNG with 16 bits a sample; for a TIFF the decoder states it exactly
 )
-KEPT_PIXEL_BYTES: Final = 8  # of a decoded image, later beside its mask and overlay
+KEPT_PIXEL_BYTES: Final = 8  # of a decoded image, with its mask and overlay
 _FILE_COPIES: Final = 2  # one in shared memory, one in the decoding process
 
 
 def needed_bytes(pixels: int, decoding_bytes: int) -> int:
-    """What decoding takes by the decoder's own count, with the copy of the result beside it."""
+    """The memory by the decoder's own count, with a copy of the result."""
     return decoding_bytes + pixels * KEPT_PIXEL_BYTES if decoding_bytes else 0
 
 
 def most_bytes(limits: DecodeLimits) -> int:
-    """What the largest accepted image may take."""
+    """The memory of the largest accepted image."""
     return limits.max_pixels * MOST_PIXEL_BYTES + limits.max_bytes * _FILE_COPIES
 
 
 class ImageMemory:
     """The memory that one image may take while it is decoded.
 
-    take: waits until so many bytes are free, and takes them instead of what it took before.
+    take: waits until so many bytes are free and reserves them, instead of those reserved before.
     """
 
     def __init__(self, data: bytes, limits: DecodeLimits, take: Callable[[int], object]) -> None:
         self._take = take
         self._pixel_bytes = PIXEL_BYTES.get(headers.format_of(data), MOST_PIXEL_BYTES)
         self._file_bytes = len(data) * _FILE_COPIES
-        self.pixels = 0  # that are granted so far
+        self.pixels = 0  # granted so far
         self.granted = self._file_bytes  # bytes
         self._admit_by_header(data, limits)
 
     def allow(self, pixels: int, decoding_bytes: int = 0) -> None:
-        """Wait for the memory that decoding so many pixels takes, unless it is granted already.
+        """Wait for the memory to decode so many pixels, unless it is granted already.
 
-        decoding_bytes: as the decoder says; 0: what is usual for the format.
+        decoding_bytes: as the decoder states; 0: as usual for the format.
         """
         usual = pixels * self._pixel_bytes
         needed = max(usual, needed_bytes(pixels, decoding_bytes)) + self._file_bytes
@@ -78,7 +79,7 @@ class ImageMemory:
             )
 
     def _admit_by_header(self, data: bytes, limits: DecodeLimits) -> None:
-        """Before a decoder sees the file. Raises PermanentError."""
+        """Check the header before a decoder reads the file. Raises PermanentError."""
         scans = headers.scans_of(data, limits.max_scans)
         if scans > limits.max_scans:
             raise PermanentError(

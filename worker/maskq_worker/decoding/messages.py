@@ -1,4 +1,4 @@
-"""What a worker and a decoding process say to each other, over a socket that keeps messages apart.
+"""The messages between a worker and a decoding process, over a socket that preserves their bounds.
 
 The process may be under an attacker's control, so what it says is checked: types, ranges and lengths.
 """
@@ -28,7 +28,7 @@ class Decode(_Message):
     kind: Literal["decode"] = "decode"
     length: int
     memory: int  # bytes that decoding may take
-    pixels: int  # that this is enough for; 0: read the header and say how many there are
+    pixels: int  # that this memory is enough for; 0: only read the header
 
 
 class Ready(_Message):
@@ -79,7 +79,7 @@ def send(to: socket.socket, message: Decode | Answer, buffer: SharedBuffer | Non
 
 
 def receive_order(source: socket.socket) -> tuple[Decode, SharedBuffer | None]:
-    """Raises EOFError when the worker is gone."""
+    """Raises EOFError if the worker has ended."""
     body, fds, _, _ = socket.recv_fds(source, MAX_MESSAGE, 1)
     if not body:
         raise EOFError
@@ -87,7 +87,7 @@ def receive_order(source: socket.socket) -> tuple[Decode, SharedBuffer | None]:
 
 
 def receive_answer(source: socket.socket) -> Answer:
-    """Raises EOFError when the process is gone, ValueError for what is not an answer."""
+    """Raises EOFError if the process has ended, ValueError if the message is not an answer."""
     body = source.recv(MAX_MESSAGE)
     if not body:
         raise EOFError

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRIES = (
-    3  # one to learn the size, one to decode, one for a GIF whose frame is larger than its screen
+    3  # to read the size, to decode, and once more for a GIF whose frame is larger than its screen
 )
 
 
 class ProcessDecoder:
-    """Decodes each image in another process; as many at one time as there are processes."""
+    """Decodes images in other processes; each process decodes one image at a time."""
 
     def __init__(self, limits: DecodeLimits, processes: int, module: str = CHILD) -> None:
-        """processes: at most; the first is started by `start`, others when all are busy."""
+        """processes: the maximum. `start` starts the first; others start when all are busy."""
         self._limits = limits
         self._module = module
         self._most = processes
@@ -38,12 +38,12 @@ class ProcessDecoder:
         self._starting = 0
         self._closed = False
         self._changed = threading.Condition()
-        # The kernel kills a process when the *thread* that started it ends (PR_SET_PDEATHSIG), and
-        # threads that run jobs come and go. This one lasts as long as the worker.
+        # The kernel kills a process when the *thread* that started it ends (PR_SET_PDEATHSIG). Job
+        # threads may end; this one lasts as long as the worker.
         self._starter = ThreadPoolExecutor(1, "maskq-decode-starter")
 
     def start(self) -> None:
-        """Start the first process. Raises JobError if that does not work."""
+        """Start the first process. Raises JobError if it does not start."""
         self._put_back(self._borrow())
 
     def decode(self, data: bytes, take: Callable[[int], object]) -> Decoded:
@@ -53,10 +53,11 @@ class ProcessDecoder:
             result = self._try(data, memory)
             if not isinstance(result, Pixels):
                 return result
-            # Waited for without a process: those who have the memory may need one to go on.
+            # No process is held while waiting: threads that have memory may need one.
             memory.allow(result.pixels, result.decoding_bytes)
         raise PermanentError(
-            FailureCode.INVALID_IMAGE, "the image's header says a larger size each time it is read"
+            FailureCode.INVALID_IMAGE,
+            "the image's header states a larger size each time it is read",
         )
 
     def _try(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
@@ -64,7 +65,7 @@ class ProcessDecoder:
         try:
             return process.decode(data, memory)
         except JobError as error:
-            if self._closed:  # the process was ended, the image is not at fault
+            if self._closed:  # the worker ended the process; the image is not at fault
                 raise _stopping() from error
             raise
         finally:
@@ -85,7 +86,7 @@ class ProcessDecoder:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that run now."""
+        """The process ids of the running processes."""
         with self._changed:
             return [process.pid for process in self._all]
 

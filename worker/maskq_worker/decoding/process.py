@@ -1,4 +1,4 @@
-"""The worker's end of one decoding process."""
+"""The worker's side of one decoding process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from maskq_worker.decoding.memory import ImageMemory
 
 CHILD: Final = "maskq_worker.decoding.child"
-STANDARD_BUFFER: Final = 4 * 2**20  # bytes: a megapixel; larger images get a buffer of their own
+STANDARD_BUFFER: Final = 4 * 2**20  # bytes: a megapixel; a larger image gets its own buffer
 _START_S: Final = 60.0
-# What the process may see of the worker's environment: where Python and its libraries are, the
-# language. No credentials, no settings.
+# Variables that are passed to the process: the paths of Python and its libraries, the language. No
+# credentials and no settings.
 _PASSED_ON: Final = (
     "PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
     "LANG", "LC_ALL", "LC_CTYPE", "TZ",
@@ -35,7 +35,7 @@ _SET: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    # What an image of more than a megapixel took goes back to the system at once.
+    # Memory of an image of more than a megapixel is returned to the system at once.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
 }
@@ -45,7 +45,7 @@ class DecodeProcess:
     """A process started by exec, with a socket and a shared buffer. Used by one thread at a time."""
 
     def __init__(self, limits: DecodeLimits, module: str = CHILD) -> None:
-        """Starts `python -m module`. Raises TransientError if that does not work."""
+        """Start `python -m module`. Raises TransientError if it does not start."""
         self._limits = limits
         self._buffer = SharedBuffer.create(STANDARD_BUFFER)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -68,7 +68,7 @@ class DecodeProcess:
         return self._process.poll() is None
 
     def decode(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
-        """Decode an image there, or say how many pixels it has if that is more than `memory` has.
+        """Decode an image, or return its number of pixels if that is more than `memory` grants.
 
         Raises JobError. `usable` is False afterwards if the process ended, hung or has grown.
         """
@@ -90,7 +90,7 @@ class DecodeProcess:
         except (EOFError, ConnectionError):
             raise self._death(data) from None
         except ValueError as error:
-            raise _invalid(data, "did not answer as it should, so it was stopped") from error
+            raise _invalid(data, "gave an answer that is not valid, so it was stopped") from error
         finally:
             if larger:
                 larger.close()
@@ -101,12 +101,12 @@ class DecodeProcess:
         return result
 
     def kill(self) -> None:
-        """End it, also while another thread waits for its answer; that one closes it."""
+        """Kill the process. A thread that waits for its answer then closes it."""
         self.usable = False
         self._process.kill()
 
     def close(self) -> None:
-        """End it and give back what it needed; may be called again."""
+        """End the process and release its resources. May be called again."""
         self.kill()
         self._process.wait()
         self._socket.close()
@@ -115,7 +115,7 @@ class DecodeProcess:
     def _result(
         self, answer: Answer, used: SharedBuffer, memory: ImageMemory
     ) -> Decoded | Pixels | JobError:
-        """Raises ValueError for what is not an answer to this order."""
+        """The result in an answer. Raises ValueError if it does not fit the order."""
         if isinstance(answer, Failed):
             self.usable = not answer.grown
             return PermanentError(answer.code, answer.message)
@@ -146,7 +146,7 @@ class DecodeProcess:
             self._socket.settimeout(_START_S)
             if isinstance(messages.receive_answer(self._socket), Ready):
                 return
-            reason = "it said something else than that it is ready"
+            reason = "its first message was not that it is ready"
         except TimeoutError:
             reason = f"it was not ready within {_START_S:g} s"
         except (EOFError, ConnectionError, ValueError):
@@ -162,18 +162,18 @@ class DecodeProcess:
         return messages.receive_answer(self._socket)
 
     def _death(self, data: bytes) -> JobError:
-        """Why it ended while it had an image."""
+        """The error for a process that ended while it decoded an image."""
         try:
             code = self._process.wait(self._limits.wall_s)
-        except subprocess.TimeoutExpired:  # it closed its socket and goes on
-            return _invalid(data, "stopped to answer, so it was ended")
+        except subprocess.TimeoutExpired:  # it closed its socket, but still runs
+            return _invalid(data, "stopped answering, so it was stopped")
         if code == -signal.SIGXCPU:
             return _invalid(
                 data,
                 f"took more than {self._limits.cpu_s} s of processor time, so it was stopped "
                 "(MASKQ_MAX_DECODE_CPU_S)",
             )
-        if code == -signal.SIGKILL:  # by an operator, or the kernel, which has no more memory
+        if code == -signal.SIGKILL:  # by an operator, or by the kernel if memory ran out
             return TransientError(
                 FailureCode.OUT_OF_MEMORY,
                 "the process that decoded the image was killed (SIGKILL); the machine or the "
@@ -217,7 +217,7 @@ def _invalid(data: bytes, what: str) -> PermanentError:
     kind = headers.format_of(data)
     return PermanentError(
         FailureCode.INVALID_IMAGE,
-        f"the decoder of the {kind} image {what}; the image is damaged or made to do that".replace(
+        f"the decoder of the {kind} image {what}; the image is damaged or crafted".replace(
             "  ", " "
         ),
     )

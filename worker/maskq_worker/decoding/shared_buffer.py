@@ -1,4 +1,4 @@
-"""Memory that a worker and one of its decoding processes both see."""
+"""Memory that a worker shares with one of its decoding processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SharedBuffer:
 
     @classmethod
     def opened(cls, fd: int) -> SharedBuffer:
-        """One that another process created."""
+        """A buffer that another process created."""
         return cls(fd, os.fstat(fd).st_size)
 
     def write(self, data: bytes) -> None:
@@ -71,7 +71,7 @@ class SharedBuffer:
         """A copy: the other process may write to this memory at any time."""
         from PIL import Image
 
-        image = Image.new("RGB", (width, height), None)  # not filled: all of it is written
+        image = Image.new("RGB", (width, height), None)  # not filled, since all of it is written
         with self._view(width * height * RGBX) as pixels:
             image.frombytes(pixels, "raw", "RGBX")
         return image

@@ -1,15 +1,17 @@
-"""From the bytes of an image file to upright sRGB pixels, or a refusal with the reason.
+"""Decodes an image file to upright sRGB pixels, or refuses it with the reason.
 
-Imports neither torch nor the queue, so that a process that only decodes stays small.
+Imports neither torch nor Celery, so that a process that only decodes stays small.
 
-- decoding.py: the way through, and what all formats have in common at its end
-- formats.py: what is accepted, and how the rest is refused
-- jpeg/, tiff/, png.py, bmp.py, isobmff.py, pillow_reader.py: the readers of the formats
+- decoding.py: the whole decoding of a file, with the steps that all formats share
+- formats.py: the table of formats and their readers, and how other files are refused
+- checks.py: size limits, errors and notes that readers share
+- jpeg/, tiff/, png/, bmp.py, isobmff.py, pillow_reader.py: the readers of the formats
 - samples.py, pixel_modes.py: samples of any type as 8 bits
 - colour.py, colour_spaces.py: by profile and by numbers to sRGB
 """
 
+from maskq_worker.imaging.checks import MAX_FRAMES, MAX_SIDE
 from maskq_worker.imaging.decoding import Decoded, decode
-from maskq_worker.imaging.formats import FORMATS, MAX_FRAMES, MAX_SIDE
+from maskq_worker.imaging.formats import FORMATS
 
 __all__ = ["FORMATS", "MAX_FRAMES", "MAX_SIDE", "Decoded", "decode"]

@@ -1,10 +1,10 @@
-"""BMP: bit fields and runs, of which Pillow reads the usual ones alone, and what it leaves out."""
+"""BMP: bit fields and run-length coding that Pillow does not read, and colours that it ignores."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
+from maskq_worker.imaging.checks import check_size, invalid
 from maskq_worker.imaging.colour_spaces import ColourSpace
-from maskq_worker.imaging.formats import check_size, invalid
 from maskq_worker.imaging.picture import Picture
 
 _V3: Final = 40  # bytes of the header
-_V4: Final = 108  # from which on colours are described
-_RUNS: Final = {1: 8, 2: 4}  # compression and the bits of its pixels
+_V4: Final = 108  # headers of this size or more describe colours
+_RUNS: Final = {1: 8, 2: 4}  # compression → bits of its pixels
 _BIT_FIELDS: Final = (3, 6)
 _CALIBRATED, _EMBEDDED, _LINKED = 0, b"DEBM", b"KNIL"
 
@@ -35,7 +35,7 @@ class _Header:
 
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
-    """Raises PermanentError, and what Pillow raises for the kinds that it reads."""
+    """The image. Raises PermanentError, and what Pillow raises for the kinds that it reads."""
     header = _header(data)
     if header is not None:
         check_size((header.width, abs(header.height)), max_pixels)
@@ -47,20 +47,17 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         elif _RUNS.get(header.compression) == header.bits:
             image, notes = _from_runs(data, header)
         if image is not None:
-            result = Picture(image, "BMP", notes=notes)
-            _describe(result, data)
-            return result
+            return _described(Picture(image, "BMP", notes=tuple(notes)), data)
     with pillow_reader.opened(data, ("BMP",)) as source:
         check_size(source.size, max_pixels)
         if header is None:
             on_pixels(source.width * source.height, 0)
         result = pillow_reader.loaded(source, data)
-    _describe(result, data)
-    return result
+    return _described(result, data)
 
 
 def _header(data: bytes) -> _Header | None:
-    """None for the header of OS/2, which Pillow reads."""
+    """The header; None for the header of OS/2, which Pillow reads."""
     if len(data) < 14 + _V3 or int.from_bytes(data[14:18], "little") < _V3:
         return None
     (start,) = struct.unpack_from("<I", data, 10)
@@ -70,7 +67,7 @@ def _header(data: bytes) -> _Header | None:
 
 
 def _from_fields(data: bytes, header: _Header) -> Image.Image:
-    """Samples where masks say that they are, of any number of bits."""
+    """Pixels whose samples have positions and numbers of bits that masks define."""
     in_header = header.size >= 56 or header.compression == 6
     masks = struct.unpack_from("<4I" if in_header else "<3I", data, 14 + _V3)
     if header.size == 52:
@@ -165,33 +162,30 @@ def _cut_short() -> Exception:
     return invalid("the BMP image is damaged or cut short: its runs end too early")
 
 
-def _describe(result: Picture, data: bytes) -> None:
-    """Add to a picture that Pillow has read what Pillow leaves out."""
+def _described(result: Picture, data: bytes) -> Picture:
+    """The picture with the colour information that Pillow ignores."""
     if result.image.mode == "RGBA" and result.image.getchannel("A").getextrema() == (0, 0):
-        result.image = result.image.convert("RGB")
-        result.notes.append("alpha of zero everywhere ignored")
+        result = replace(result, image=result.image.convert("RGB"))
+        result = result.with_notes(["alpha of zero everywhere ignored"])
     if len(data) < 14 + _V4 or int.from_bytes(data[14:18], "little") < _V4:
-        return
+        return result
     kind = data[14 + 56 : 14 + 60]
     if kind == _EMBEDDED and len(data) >= 14 + 124:
         start, size = struct.unpack_from("<II", data, 14 + 112)
-        result.icc = data[14 + start : 14 + start + size]
-    elif kind == _LINKED:
-        result.icc = b""
-    elif int.from_bytes(kind, "little") == _CALIBRATED:
-        space = _calibrated(data)
-        if isinstance(space, str):
-            result.notes.append(space)
-        else:
-            result.space = space
+        return replace(result, icc=data[14 + start : 14 + start + size])
+    if kind == _LINKED:
+        return replace(result, icc=b"")
+    if int.from_bytes(kind, "little") == _CALIBRATED:
+        return result.with_colours(_calibrated(data))
+    return result
 
 
 def _calibrated(data: bytes) -> ColourSpace | str | None:
-    """Three colours in XYZ (2.30 fixed point) and a gamma for each channel (16.16)."""
+    """The colours by three points in XYZ (2.30 fixed point) and a gamma per channel (16.16)."""
     endpoints = [value / 2**30 for value in struct.unpack_from("<9i", data, 14 + 60)]
     gammas = [value / 65536 for value in struct.unpack_from("<3I", data, 14 + 96)]
     if not any(endpoints) or not any(gammas):
-        return None  # left empty, as most writers do
+        return None  # empty, as most writers leave it
     colours = [endpoints[i : i + 3] for i in (0, 3, 6)]
     white = [sum(parts) for parts in zip(*colours, strict=True)]
     points = [part / sum(xyz) if sum(xyz) else 0.0 for xyz in (white, *colours) for part in xyz[:2]]

@@ -1,4 +1,4 @@
-"""Embedded colour profiles: pixels as their file means them, to the sRGB that the model knows."""
+"""Converts pixels from their embedded colour profile to sRGB, which the model expects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from PIL import Image, ImageCms
 
 IGNORED: Final = "colour profile ignored"
-NAME_LENGTH: Final = 60  # characters of a profile's own name that a note repeats
+NAME_LENGTH: Final = 60  # characters of a profile's name in a note
 
-# Which of Pillow's modes can hold what a profile speaks of.
+# Pillow's modes that fit a profile's colour space.
 _MODES: Final = {"GRAY": ("L",), "RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",)}
-# Largest difference, in 8-bit levels, at which a profile is sRGB by another name.
+# Up to this difference, in 8-bit levels, a profile counts as sRGB.
 _SAME: Final = 2
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str | None]:
-    """L, CMYK, LAB or RGB to RGB, RGBA to RGBA, and a note of what was done for it.
+    """Convert L, CMYK, LAB or RGB to RGB, and RGBA to RGBA. Returns also a note of the conversion.
 
-    RGB and RGBA are converted in place; everything else costs one more image. A profile that is
-    broken, or made for pixels of another kind, is ignored and noted; it never raises.
+    RGB and RGBA are converted in place; other modes need one more image. A profile that is damaged or
+    made for other pixels is ignored, with a note; this never raises.
 
-    Relative colorimetric with black point compensation: profiles of cameras, phones and screens
-    know no other intent, and for those of presses it keeps every colour that sRGB has, while what
-    "perceptual" does is each vendor's own taste.
+    The intent is relative colorimetric with black point compensation. Profiles of cameras, phones and
+    screens support no other. With profiles of presses it keeps every colour in sRGB, whereas each
+    vendor defines "perceptual" differently.
     """
     if image.mode == "LAB":
         return _applied(image, _from_lab()), "converted from Lab to sRGB"
@@ -49,7 +49,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str | N
 
 @cache
 def _from_lab() -> ImageCms.ImageCmsTransform:
-    """Kept, since to build it takes 50 ms."""
+    """Cached, since building it takes 50 ms."""
     return _transform(ImageCms.createProfile("LAB"), "LAB", "RGB")
 
 
@@ -82,7 +82,7 @@ def _transform(
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
-    """By what it does to a few colours: names lie, and of sRGB there are dozens of profiles."""
+    """Whether a profile changes no colours. Names are unreliable: there are many sRGB profiles."""
     if mode == "CMYK":
         return False
     if mode == "L":
@@ -95,7 +95,7 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
 
 
 def _name(profile: ImageCms.ImageCmsProfile) -> str:
-    """What the profile calls itself, fit for one line of a record."""
+    """The profile's name, as one line."""
     try:
         said = ImageCms.getProfileDescription(profile)
     except ImageCms.PyCMSError:

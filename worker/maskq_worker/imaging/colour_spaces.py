@@ -1,7 +1,7 @@
-"""Colours that a file describes by numbers instead of a profile, converted to sRGB.
+"""Converts colours that a file describes by numbers instead of a profile to sRGB.
 
-PNG says them by gAMA, cHRM and cICP, AVIF and HEIC by an nclx box, BMP in its header. The codes are
-those of ITU-T H.273.
+PNG describes them in gAMA, cHRM and cICP, AVIF and HEIC in an nclx box, BMP in its header. The codes
+are those of ITU-T H.273.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskq_worker.imaging.samples import rows
 Linear = Callable[[NDArray[Any]], NDArray[Any]]  # samples 0..1 to light, where 1 is white
 Primaries = tuple[float, ...]  # x and y of white, red, green and blue: eight numbers
 
-SDR_WHITE: Final = 203.0  # cd/m², the white of what is no highlight in HDR (ITU-R BT.2408)
+SDR_WHITE: Final = 203.0  # cd/m², the reference white of HDR (ITU-R BT.2408)
 SAME: Final = 2  # levels; colours that differ by no more count as sRGB
 _D65: Final = (0.3127, 0.3290)
 _SRGB_PRIMARIES: Final[Primaries] = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)

@@ -1,8 +1,7 @@
-"""From bytes to an upright RGB image, within limits: size first, pixels after."""
+"""From bytes to an upright RGB image. The size is checked before pixels are decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,19 +10,11 @@ from PIL import Image, UnidentifiedImageError
 
 from maskq.contract import FailureCode
 from maskq_worker.errors import JobError, TransientError
-from maskq_worker.imaging import bmp, isobmff, jpeg, pillow_reader, png
+from maskq_worker.imaging import pillow_reader
+from maskq_worker.imaging.checks import OnPixels, invalid, too_large
 from maskq_worker.imaging.colour import IGNORED, to_srgb
 from maskq_worker.imaging.colour_spaces import ColourSpace
-from maskq_worker.imaging.formats import (
-    bomb,
-    check_size,
-    damaged,
-    format_of,
-    invalid,
-    pillow_formats,
-    too_large,
-    unidentified,
-)
+from maskq_worker.imaging.formats import bomb, damaged, reader_of, unidentified
 from maskq_worker.imaging.picture import Picture
 
 _UPRIGHT: Final = {
@@ -37,8 +28,6 @@ _UPRIGHT: Final = {
 }
 
 _PART: Final = 1_000_000  # pixels that are converted at one time
-
-OnPixels = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +50,7 @@ def decode(data: bytes, *, max_pixels: int, on_pixels: OnPixels = lambda *_: Non
         raise invalid("the object is empty (0 bytes)")
     pillow_reader.set_up(max_pixels)
     try:
-        return _finished(_picture(data, max_pixels, on_pixels))
+        return _finished(reader_of(data)(data, max_pixels, on_pixels))
     except (JobError, ImportError):
         raise
     except UnidentifiedImageError as error:
@@ -72,40 +61,14 @@ def decode(data: bytes, *, max_pixels: int, on_pixels: OnPixels = lambda *_: Non
         raise TransientError(
             FailureCode.OUT_OF_MEMORY, "the worker has not enough memory to decode the image"
         ) from error
-    except Exception as error:  # whatever a decoder raises on bytes that are not what they claim
+    except Exception as error:  # decoders raise anything for damaged files
         raise invalid(damaged(data, error)) from error
-
-
-def _picture(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
-    kind = format_of(data)
-    if kind == "TIFF":
-        from maskq_worker.imaging import tiff  # here, since tifffile takes a while to import
-
-        return tiff.picture(data, max_pixels, on_pixels)
-    if kind == "PNG":
-        return png.picture(data, max_pixels, on_pixels)
-    if kind == "JPEG":
-        return jpeg.picture(data, max_pixels, on_pixels)
-    if kind == "BMP":
-        return bmp.picture(data, max_pixels, on_pixels)
-    with pillow_reader.opened(data, pillow_formats(data)) as source:
-        check_size(source.size, max_pixels)
-        on_pixels(source.width * source.height, 0)
-        result = pillow_reader.loaded(source, data)
-    check_size(
-        result.image.size, max_pixels
-    )  # again: HEIF may turn out larger than its header says
-    if result.format in ("AVIF", "HEIF") and result.icc is None:
-        space = isobmff.space_of(data)
-        result.space = space if isinstance(space, ColourSpace) else None
-        result.notes += [space] if isinstance(space, str) else []
-    return result
 
 
 def _finished(picture: Picture) -> Decoded:
     """Upright, in sRGB, on white."""
     image, coloured = _coloured(picture)
-    image, flattened = _on_white(image, picture.drawn)
+    image, flattened = _on_white(image, picture.pixel_box)
     turn = _UPRIGHT.get(picture.orientation)
     if turn is not None:
         image = image.transpose(turn)
@@ -153,19 +116,19 @@ def _converted(image: Image.Image, space: ColourSpace) -> tuple[Image.Image, str
 
 
 def _on_white(
-    image: Image.Image, drawn: tuple[int, int, int, int] | None
+    image: Image.Image, pixel_box: tuple[int, int, int, int] | None
 ) -> tuple[Image.Image, str | None]:
-    """RGB from RGB or RGBA; around `drawn`, if given, there is nothing."""
+    """RGB from RGB or RGBA; around `pixel_box`, if given, there is nothing."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     if alpha is not None and alpha.getextrema() == (255, 255):
         alpha = None
-    if alpha is None and drawn is None:
+    if alpha is None and pixel_box is None:
         return _plain_rgb(image), None
     white = Image.new("RGB", image.size, "white")
-    if drawn is None:
+    if pixel_box is None:
         white.paste(image, mask=alpha)
     else:
-        white.paste(image.crop(drawn), drawn, alpha.crop(drawn) if alpha else None)
+        white.paste(image.crop(pixel_box), pixel_box, alpha.crop(pixel_box) if alpha else None)
     return white, "transparency laid on white"
 
 

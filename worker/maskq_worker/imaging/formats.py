@@ -1,18 +1,28 @@
-"""Which formats are accepted, how a file is told from its first bytes, and how one is refused."""
+"""The accepted formats: how a file is recognised, which reader decodes it, and how it is refused.
+
+A new format adds its signature to `_SIGNATURES` and its reader to `_READERS`. A format that Pillow
+reads adds its name to `FORMATS` instead of a reader.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Final
 
 from PIL import features
 
-from maskq.contract import FailureCode
-from maskq_worker.errors import PermanentError
+from maskq_worker.imaging import bmp, jpeg, pillow_reader, png
+from maskq_worker.imaging.checks import OnPixels
+from maskq_worker.imaging.picture import Picture
 
-# An allow-list is the main defence: rare decoders are where security fixes go. JPEG includes MPO, the
-# JPEGs with a second picture in them that many phones write. HEIF joins where its reader is installed
+# Reads the first frame; takes the file, the most pixels that are accepted, and OnPixels.
+Reader = Callable[[bytes, int, OnPixels], Picture]
+
+# An allow-list is the main defence: security fixes are mostly for rare decoders. JPEG includes MPO, a
+# JPEG with a second picture, which many phones write. HEIF is added if its reader is installed
 # (`pip install maskq[heic]`), and only for a file that says it is HEIF.
 FORMATS: Final = (
     "JPEG",
@@ -23,8 +33,6 @@ FORMATS: Final = (
     "GIF",
     *(("AVIF",) if features.check("avif") else ()),
 )
-MAX_SIDE: Final = 65_500  # px: as much as JPEG, and so an overlay, can hold
-MAX_FRAMES: Final = 1000  # counted of a TIFF, where counting takes time; a note says more than that
 _RAW: Final = "camera raw ({})"
 _SIGNATURES: Final = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -75,11 +83,37 @@ def format_of(data: bytes) -> str:
     return ""
 
 
+def reader_of(data: bytes) -> Reader:
+    """The reader for a file. Pillow also gets files of unknown formats, and refuses them."""
+    return _READERS.get(format_of(data), _by_pillow)
+
+
+def accepted() -> str:
+    """The names of the accepted formats, for people."""
+    return ", ".join((*FORMATS, "HEIF") if reads_heif() else FORMATS)
+
+
+def _tiff(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
+    from maskq_worker.imaging import tiff  # here, since importing tifffile takes long
+
+    return tiff.picture(data, max_pixels, on_pixels)
+
+
+def _by_pillow(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
+    return pillow_reader.picture(data, pillow_formats(data), max_pixels, on_pixels)
+
+
+# By the names of _SIGNATURES. Pillow reads the other accepted formats.
+_READERS: Final[Mapping[str, Reader]] = MappingProxyType(
+    {"JPEG": jpeg.picture, "PNG": png.picture, "BMP": bmp.picture, "TIFF": _tiff}
+)
+
+
 @cache
 def reads_heif() -> bool:
-    """Whether the extra is installed; if so, Pillow knows of it from now on."""
+    """Whether the extra is installed. If so, registers its reader in Pillow."""
     try:
-        import pillow_heif  # here, since it is an extra, and most processes never see a HEIC
+        import pillow_heif  # here, since it is an extra and rarely needed
     except ImportError:
         return False
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
@@ -87,35 +121,14 @@ def reads_heif() -> bool:
 
 
 def pillow_formats(data: bytes) -> tuple[str, ...]:
-    """What Pillow may take `data` for."""
-    known = tuple(name for name in FORMATS if name != "TIFF")  # tiff.py reads those
+    """The formats that Pillow may try for `data`."""
+    known = tuple(name for name in FORMATS if name != "TIFF")  # the tiff package reads it
     return (*known, "HEIF") if format_of(data) in ("HEIC", "HEIF") and reads_heif() else known
 
 
-def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raises PermanentError for no pixels, and for more than are accepted."""
-    width, height = size
-    if width < 1 or height < 1:
-        raise invalid(f"the image is {width}x{height} px")
-    if width * height > max_pixels:
-        raise too_large(
-            f"the image is {width}x{height} px, {width * height} pixels; at most {max_pixels} are "
-            "accepted"
-        )
-    if max(size) > MAX_SIDE:
-        raise too_large(
-            f"the image is {width}x{height} px; at most {MAX_SIDE} px on a side are accepted"
-        )
-
-
-def frames_note(frames: int) -> str | None:
-    """The note that there are others than the first."""
-    return f"first of {frames} frames" if frames > 1 else None
-
-
 def unidentified(data: bytes) -> str:
+    """Why no reader accepts a file, as an error message."""
     seen = format_of(data)
-    accepted = ", ".join((*FORMATS, "HEIF") if reads_heif() else FORMATS)
     if seen in ("HEIC", "HEIF") and not reads_heif():
         return (
             f"the object is {seen}, which this worker reads only with the extra installed: "
@@ -129,11 +142,12 @@ def unidentified(data: bytes) -> str:
     if seen.startswith("camera raw"):
         return f"the object is a {seen} file, which is not accepted; export it as JPEG or TIFF"
     if seen:
-        return f"the object is {seen}, which is not accepted; accepted are {accepted}"
-    return f"the object is no image of a known format; accepted are {accepted}"
+        return f"the object is {seen}, which is not accepted; accepted are {accepted()}"
+    return f"the object is not a supported image format ({accepted()})"
 
 
 def damaged(data: bytes, error: Exception) -> str:
+    """What a decoder's error says about a file, as an error message."""
     reason = "".join(c if c.isprintable() else " " for c in str(error))
     reason = " ".join(reason.split())[:200] or type(error).__name__
     seen = f"{format_of(data)} image".lstrip()
@@ -143,14 +157,7 @@ def damaged(data: bytes, error: Exception) -> str:
 
 
 def bomb(error: Exception, max_pixels: int) -> str:
+    """The message for a file that Pillow refuses for its number of pixels."""
     pixels = re.search(r"\d+", str(error))  # of 'Image size (… pixels) exceeds limit of …'
     has = f"has {pixels[0]} pixels" if pixels else "decompresses to more than is accepted"
     return f"the image {has}; at most {max_pixels} are accepted"
-
-
-def invalid(message: str) -> PermanentError:
-    return PermanentError(FailureCode.INVALID_IMAGE, message)
-
-
-def too_large(message: str) -> PermanentError:
-    return PermanentError(FailureCode.IMAGE_TOO_LARGE, message)

@@ -1,4 +1,4 @@
-"""The boxes of AVIF and HEIC that describe colours by numbers (nclx), of the image that is shown."""
+"""Reads the colours of AVIF and HEIC that the primary image's nclx box describes by numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from maskq_worker.imaging import colour_spaces
 from maskq_worker.imaging.colour_spaces import ColourSpace
 
-_MOST: Final = 10_000  # boxes and entries that are looked at
+_MOST: Final = 10_000  # boxes and entries that are read
 
 
 def space_of(data: bytes) -> ColourSpace | str | None:
-    """What the primary item's nclx box says; None without one."""
+    """The colour space of the primary item's nclx box; None without one, or for sRGB."""
     try:
         codes = _nclx(data)
     except (struct.error, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""Any pixels Pillow reads, as 8-bit pixels that a colour profile can speak of."""
+"""Converts the pixels that Pillow reads to 8-bit modes that colour profiles support."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Final
 
 from PIL import Image
 
-# What one step of a sample is, after Pillow has spread gray of few bits over 0..255.
+# The step between levels after Pillow has scaled gray of few bits to 0..255.
 _GRAY_STEPS: Final = {"L;2": 85, "L;4": 17}
 
 
 def rawmode_of(source: Image.Image) -> str:
-    """How samples lie in the file, as Pillow names it ('RGB;16B'); empty if not known.
+    """The layout of samples in the file, as Pillow names it ('RGB;16B'); empty if unknown.
 
-    To be asked before `load`, which forgets it.
+    Call it before `load`, which discards it.
     """
     tiles = getattr(source, "tile", None)
     args = tiles[0][3] if tiles else None
@@ -22,9 +22,9 @@ def rawmode_of(source: Image.Image) -> str:
 
 
 def to_eight_bits(source: Image.Image, rawmode: str) -> Image.Image:
-    """L, LA, RGB, RGBA or CMYK with the same picture.
+    """The same picture in mode L, LA, RGB, RGBA or CMYK.
 
-    The image returned may be `source` itself. Raises ValueError for modes of no accepted format.
+    The result may be `source` itself. Raises ValueError for modes that no accepted format has.
     """
     if source.mode in ("L", "RGB") and "transparency" in source.info:
         key = source.info["transparency"]  # in samples of the file

@@ -1,4 +1,4 @@
-"""Samples of any type as 8 bits: what is black, what is white, and the note that says so."""
+"""Converts samples of any type to 8 bits, with a note of the levels that became black and white."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_STRIP: Final = 1_000_000  # samples in floating point at one time, so that deep images stay small
-_LOOKED_UP: Final = 16  # bits; up to here each level has its place in a table
-# The ranges that writers use for samples whose type does not say what white is.
+_STRIP: Final = 1_000_000  # samples in floating point at one time, to limit memory
+_LOOKED_UP: Final = 16  # bits; up to this number levels are looked up in a table
+# The usual white levels of samples whose type does not define white.
 _USUAL_INTEGERS: Final = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _USUAL_FLOATS: Final = (1.0, 255.0, 65535.0)
-_SHARE: Final = 1 / 16  # of a usual range; what stays below it is not meant by that range
+_SHARE: Final = 1 / 16  # of a usual range; samples that stay below it have another range
 
 Samples = NDArray[Any]  # (H, W, C)
 
@@ -26,7 +26,7 @@ def to_eight_bits(
     Args:
         bits: of a sample; unsigned ones of up to 16 bits are scaled by what these can hold, all
             others by the range they use.
-        nodata: the value that stands for 'no value here'. Like what is no number, it is left out of
+        nodata: the value that stands for 'no value here'. Like NaN, it is left out of
             the range and becomes black. Unsigned samples of up to 16 bits keep it: they need no range.
         is_negative: the lowest sample is white.
     """
@@ -43,7 +43,7 @@ def to_eight_bits(
 
 
 def rows(samples: Samples) -> Iterator[slice]:
-    """Parts of the rows that are small enough to be held once more in floating point."""
+    """Parts of the rows, small enough to be converted to floating point."""
     step = max(1, _STRIP // max(1, samples[:1].size))
     return (slice(top, top + step) for top in range(0, len(samples), step))
 
@@ -83,9 +83,9 @@ def _valid(samples: Samples, nodata: float | None) -> NDArray[np.bool_]:
 
 
 def _range(kind: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
-    """What is black and what is white in samples from `low` to `high` whose type does not say.
+    """The black and white levels of samples from `low` to `high` whose type does not define them.
 
-    The smallest usual range that holds them all, if they use a fair part of it; else their own.
+    The smallest usual range that contains them, if they use a fair part of it; else their own range.
     """
     if low > high:
         return 0.0, 1.0
@@ -99,7 +99,7 @@ def _range(kind: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
     white = next((white for white in usual if high <= white), np.inf)
     if white <= always or high > white * _SHARE:
         return 0.0, white
-    # Light that is a little brighter than white keeps its black; anything else is no light.
+    # Light that is a little brighter than white keeps its black; other values are not light.
     return (0.0, high) if kind.kind == "f" and high <= 255 * _SHARE else (low, high)
 
 

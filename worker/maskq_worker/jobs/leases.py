@@ -1,4 +1,7 @@
-"""Leases of the jobs this process holds, and the sweeper: threads of their own, alive in a drain."""
+"""The leases of the jobs that this process holds, and the sweeper.
+
+Both run on their own threads and keep running while the worker drains.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,65 @@ _AWAY_PAUSE_S = 0.5
 
 
 class LeaseLost(Exception):
-    """This process does not hold the job any more: canceled, timed out, or swept."""
+    """This process no longer holds the job: it was canceled, timed out, or reclaimed by the sweeper."""
 
 
 class HeldJob:
-    """One job in this process's hands; `check()` before anything that costs or shows."""
+    """A job whose lease this process holds, and what the current attempt wrote for it.
+
+    Call `check()` before each step that is expensive or visible to others.
+    """
 
     def __init__(self, job_id: str, token: str) -> None:
         self.job_id = job_id
         self.token = token
-        self.written: list[S3Uri] = []  # objects of this attempt that no manifest names
-        self.may_be_committed = False  # whether a manifest names them after all
-        self.lost = False
+        self._is_lost = False
+        self._written: list[S3Uri] = []
+        self._may_be_committed = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is gone: the job was canceled, timed out, or reclaimed."""
+        return self._is_lost
+
+    def mark_lost(self) -> None:
+        """Note that this process no longer holds the job."""
+        self._is_lost = True
 
     def check(self) -> None:
-        """Raise Lost if the job was taken away."""
-        if self.lost:
+        """Raise LeaseLost if the lease is gone."""
+        if self._is_lost:
             raise LeaseLost(self.job_id)
+
+    @property
+    def written(self) -> tuple[S3Uri, ...]:
+        """Objects that this attempt wrote and that nothing else accounts for yet."""
+        return tuple(self._written)
+
+    def add_written(self, place: S3Uri) -> None:
+        """Note an object before it is written."""
+        self._written.append(place)
+
+    def forget_written(self) -> None:
+        """Note that the objects are deleted, part of the result, or left to the sweeper."""
+        self._written.clear()
+
+    @property
+    def may_be_committed(self) -> bool:
+        """Whether a manifest may name the objects although no answer has said so."""
+        return self._may_be_committed
+
+    def begin_commit(self) -> None:
+        """From now on an error may hide that the manifest was written."""
+        self._may_be_committed = True
+
+    def end_commit(self) -> None:
+        """It is known whether the manifest was written."""
+        self._may_be_committed = False
 
 
 class Leases:
-    """Renews the leases of all held jobs in one call, three times a lease."""
+    """Renews the leases of all held jobs in one call, three times per lease."""
 
     def __init__(self, ledger: Ledger, prefix: str, lease_s: float) -> None:
         self._ledger = ledger
@@ -55,12 +96,13 @@ class Leases:
         self._thread.stop()
 
     def begin(self, job_id: str, token: str) -> HeldJob:
-        """From now on its lease is renewed; `hold` goes on with it, and ends it."""
+        """Start to renew the lease of a claimed job; `hold` takes it over and ends it."""
         with self._lock:
             return self._held.setdefault(token, HeldJob(job_id, token))
 
     @contextmanager
     def hold(self, job_id: str, token: str) -> Iterator[HeldJob]:
+        """Renew the lease of a claimed job while the block runs."""
         held = self.begin(job_id, token)
         try:
             yield held
@@ -69,6 +111,7 @@ class Leases:
                 del self._held[token]
 
     def holding(self) -> list[HeldJob]:
+        """The jobs that this process holds now."""
         with self._lock:
             return list(self._held.values())
 
@@ -76,17 +119,19 @@ class Leases:
         held = self.holding()
         if not held:
             return
-        # Pairs: for a moment a process may hold a job's old and its new token.
+        # Pairs, since for a moment a process may hold both a job's old and its new token.
         pairs = [(one.job_id, one.token) for one in held]
         lost = self._ledger.run(calls.renew(self._prefix, pairs, self._lease_s))
         for one in held:
             if one.token in lost:
-                logger.info("job %s is no longer this worker's: its work stops here", one.job_id)
-                one.lost = True
+                logger.info(
+                    "job %s: the lease is lost; this worker stops working on it", one.job_id
+                )
+                one.mark_lost()
 
 
 class Sweeper:
-    """Does what nobody else will: reaps, expires, sends again. Any number may run side by side."""
+    """Reclaims lost jobs, expires queued jobs and resends tickets. Any number may run side by side."""
 
     def __init__(
         self, ledger: Ledger, prefix: str, lease_s: float, event_retention_s: float
@@ -115,7 +160,7 @@ class Sweeper:
 
 
 class Repeating:
-    """Call `work` every so often on a thread of its own; an outage of Redis is waited out."""
+    """Calls `work` at an interval on its own thread. It keeps running during an outage of Redis."""
 
     def __init__(self, name: str, every_s: float, work: Callable[[], None]) -> None:
         self._every_s = every_s
@@ -128,7 +173,7 @@ class Repeating:
 
     @property
     def stopping(self) -> bool:
-        """For work that takes long: whether to leave the rest."""
+        """Whether work that takes long should stop early."""
         return self._stop.is_set()
 
     def stop(self) -> None:
@@ -143,7 +188,7 @@ class Repeating:
                 self._work()
             except StoreUnavailable as error:
                 logger.warning("%s", error)
-                # A lease must be renewed soon after an outage that was too short for grace (sweep.lua).
+                # sweep.lua grants extra time only after long outages: renew soon after a short one.
                 pause_s = min(pause_s, _AWAY_PAUSE_S)
             except Exception:
-                logger.exception("%s failed; it goes on", self._thread.name)
+                logger.exception("%s failed; it continues", self._thread.name)

@@ -1,7 +1,7 @@
-"""Memory that the images of one process may take together.
+"""The memory that the images of one process may take together.
 
-Job threads are there for many small images: as many large ones at once would not fit. Whoever finds
-no room waits, and what is smaller may pass, but not for ever.
+A process has many job threads, which suits small images. As many large images at once would not fit.
+A thread whose image does not fit waits. Smaller images may overtake it, but only a limited number.
 """
 
 from __future__ import annotations
@@ -10,80 +10,94 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PASSED = 32  # at most so many may pass one that waits
+_MAX_OVERTAKES = 32  # how often one waiting image may be overtaken
 
 
 class MemoryBudget:
-    """limit: bytes. What alone is larger than that gets the room to itself."""
+    """limit: bytes. An image that alone needs more than the limit is processed alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._taken = 0
-        self._inside = 0
-        self._waiting: list[_Waiting] = []  # in the order of their coming
+        self._reserved = 0  # bytes
+        self._images = 0  # that have a reservation
+        self._waiting: list[_Waiting] = []  # in the order of arrival
         self._changed = threading.Condition()
 
+    @property
+    def reserved(self) -> int:
+        """Bytes that are reserved now."""
+        return self._reserved
+
+    @property
+    def images(self) -> int:
+        """How many images have a reservation now."""
+        return self._images
+
     @contextmanager
-    def taken(self, wanted: int = 0) -> Iterator[Reservation]:
-        """Wait until there is room for `wanted` bytes, and keep it."""
-        taken = Reservation(self)
+    def reservation(self, wanted: int = 0) -> Iterator[Reservation]:
+        """Wait until `wanted` bytes are free, and reserve them while the block runs."""
+        made = Reservation(self)
         try:
             if wanted:
-                taken.take(wanted)
-            yield taken
+                made.take(wanted)
+            yield made
         finally:
-            taken.shrink(0)
+            made.shrink(0)
 
-    def _enter(self, mine: _Waiting) -> None:
+    def reserve(self, wanted: int) -> None:
+        """Wait until `wanted` bytes are free, and reserve them for one image."""
+        mine = _Waiting(wanted)
         with self._changed:
             self._waiting.append(mine)
             self._changed.wait_for(lambda: self._may_enter(mine))
-            before = self._waiting[: self._waiting.index(mine)]
-            for other in before:
-                other.passed += 1
+            for other in self._before(mine):
+                other.overtaken += 1
             self._waiting.remove(mine)
-            self._taken += mine.wanted
-            self._inside += 1
+            self._reserved += wanted
+            self._images += 1
             self._changed.notify_all()
 
-    def _leave(self, taken: int, kept: int) -> None:
-        if kept >= taken:
+    def release(self, reserved: int, *, kept: int) -> None:
+        """Release all but `kept` bytes of what is reserved for one image."""
+        if kept >= reserved:
             return
         with self._changed:
-            self._taken -= taken - kept
-            self._inside -= not kept
+            self._reserved -= reserved - kept
+            self._images -= not kept
             self._changed.notify_all()
 
     def _may_enter(self, mine: _Waiting) -> bool:
-        fits = self._taken + mine.wanted <= self._limit or not self._inside
-        before = self._waiting[: self._waiting.index(mine)]
-        return fits and all(other.passed < _PASSED for other in before)
+        fits = self._reserved + mine.wanted <= self._limit or not self._images
+        return fits and all(other.overtaken < _MAX_OVERTAKES for other in self._before(mine))
+
+    def _before(self, mine: _Waiting) -> list[_Waiting]:
+        return self._waiting[: self._waiting.index(mine)]
 
 
 class Reservation:
-    """What one image has of the room; used by one thread."""
+    """The memory reserved for one image; used by one thread."""
 
-    def __init__(self, room: MemoryBudget) -> None:
-        self._room = room
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self.bytes = 0
 
     def take(self, wanted: int) -> None:
-        """Have `wanted` bytes, and wait for them.
+        """Wait until `wanted` bytes are free, and reserve them.
 
-        What it has is given back first: of two that keep their share and wait for more, neither would
-        ever get it.
+        What is reserved so far is released first. Otherwise two threads that keep their share and wait
+        for more would wait for each other forever.
         """
         self.shrink(0)
-        self._room._enter(_Waiting(wanted))
+        self._budget.reserve(wanted)
         self.bytes = wanted
 
     def shrink(self, kept: int) -> None:
-        """Give back all but `kept` bytes, which is at most what it has."""
-        self._room._leave(self.bytes, kept)
+        """Release all but `kept` bytes, which is at most what is reserved."""
+        self._budget.release(self.bytes, kept=kept)
         self.bytes = min(self.bytes, kept)
 
 
 class _Waiting:
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
-        self.passed = 0
+        self.overtaken = 0  # how often

@@ -1,4 +1,4 @@
-"""That this process serves its model: said every half minute while it lives, taken back at the end."""
+"""Registers in the ledger that this process serves its model, and unregisters it at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Presence:
-    """What the ledger knows of this worker. Thread-safe."""
+    """This worker's registration in the ledger. Thread-safe."""
 
     def __init__(self, ledger: Ledger, prefix: str, info: ModelInfo, owner: str) -> None:
         self._ledger = ledger
@@ -34,30 +34,30 @@ class Presence:
         )
         self._lock = threading.Lock()
         self._left = False
-        self._told: frozenset[str] = frozenset()  # of which other revisions the log has a line
+        self._logged: frozenset[str] = frozenset()  # other revisions that the log names already
 
     def register(self) -> None:
-        """Say that it serves the model. Raises StoreUnavailable, QueueFull."""
+        """Register the worker, or renew its registration. Raises StoreUnavailable, QueueFull."""
         with self._lock:
             if self._left:
                 return
             others = self._ledger.run(models.register(self._prefix, self._worker))
         for other in others:
-            if other.revision not in self._told:
-                logger.warning("%s", _says_otherwise(self._worker, other))
-        self._told = frozenset(other.revision for other in others)
+            if other.revision not in self._logged:
+                logger.warning("%s", _differs(self._worker, other))
+        self._logged = frozenset(other.revision for other in others)
 
     def leave(self) -> None:
-        """It serves no more. Raises StoreUnavailable."""
+        """Unregister the worker. Raises StoreUnavailable."""
         with self._lock:
             self._left = True
             self._ledger.run(models.leave(self._prefix, self._worker))
 
 
-def _says_otherwise(own: ServingWorker, other: ServingWorker) -> str:
+def _differs(own: ServingWorker, other: ServingWorker) -> str:
     classes = "the same classes"
     if other.labels_digest != own.labels_digest:
-        classes = "OTHER CLASSES, so a class id means another thing"
+        classes = "OTHER CLASSES, so a class id has another meaning"
     return (
         f"two checkpoints are served as {own.model!r}: revision {own.revision} here, and revision "
         f"{other.revision} by {other.owner} with {classes}. A job may go to either. During a rolling "

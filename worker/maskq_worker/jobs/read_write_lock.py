@@ -1,7 +1,7 @@
-"""Who may run beside whom in this process: jobs run together, a suspect runs alone.
+"""Jobs run side by side in a process; a suspect runs alone.
 
-A job whose process died in company is run again alone (ledger: `alone`), so that the guilty one is
-found and the others are not charged for it.
+A suspect is a job whose process died while it ran other jobs as well. It runs again alone (ledger:
+`alone`), so that the job that ends its process is found and the others are not charged for it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Shared by any number, or held by one. Who wants it alone goes before new sharers."""
+    """Shared by any number of threads, or held by one. A thread that wants it alone goes first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._sharers = 0
-        self._alone = False
+        self._is_alone = False
         self._waiting = 0
 
     @property
-    def wanted(self) -> bool:
-        """Whether somebody waits to have it alone."""
+    def is_wanted_alone(self) -> bool:
+        """Whether a thread waits to hold it alone."""
         return self._waiting > 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
+        """Hold it together with others. Waits for a thread that holds it alone, or waits to."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            self._changed.wait_for(lambda: not self._is_alone and not self._waiting)
             self._sharers += 1
         try:
             yield
@@ -39,14 +40,15 @@ class ReadWriteLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        """Hold it exclusively. Waits for all others."""
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: not self._alone and not self._sharers)
+            self._changed.wait_for(lambda: not self._is_alone and not self._sharers)
             self._waiting -= 1
-            self._alone = True
+            self._is_alone = True
         try:
             yield
         finally:
             with self._changed:
-                self._alone = False
+                self._is_alone = False
                 self._changed.notify_all()

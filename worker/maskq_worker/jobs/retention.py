@@ -1,5 +1,7 @@
-"""Objects that nobody needs go: those of ended jobs when their time is over
-(MASKQ_OUTPUT_RETENTION_S), and what attempts left that were cut off in the middle."""
+"""Deletes objects that nobody needs any more.
+
+These are the objects of ended jobs after MASKQ_OUTPUT_RETENTION_S, and what interrupted attempts left.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Retention:
-    """Asks the ledger whose objects are due, and removes them. Any number may run side by side."""
+    """Deletes the objects that the ledger lists as due. Any number may run side by side."""
 
     def __init__(
         self,
@@ -51,23 +53,25 @@ class Retention:
         self._thread.stop()
 
     def remove_due(self) -> None:
-        """What is due now."""
+        """Delete what is due now."""
         for due in self._all(calls.due_outputs):
             job = self._storage(due)
-            with self._noting(calls.outputs_removed(self._prefix, due)):
+            with self._reporting(calls.outputs_removed(self._prefix, due)):
                 for place in job.folders:
                     for found in self._store.list_of(place, job):
                         self._store.delete(found, job=job)
         for due in self._all(calls.due_orphans):
             record = self._ledger.run(calls.get(self._prefix, due.job_id))
             if record and not record.ended:
-                continue  # due again in some minutes
-            with self._noting(calls.orphans_removed(self._prefix, due)):
+                continue  # the ledger lists it again in some minutes
+            with self._reporting(calls.orphans_removed(self._prefix, due)):
                 self._remove_orphans(self._storage(due), record)
 
     def _all(self, due: Callable[[str], Call[list[Objects]]]) -> Iterator[Objects]:
-        """Some at a time: what the ledger has told of it tells again only minutes later. A worker that
-        stops does not wait for the rest."""
+        """All that are due, read in parts. Stops early if the worker stops.
+
+        The ledger lists an entry again only after some minutes.
+        """
         while some := self._ledger.run(due(self._prefix)):
             for one in some:
                 if self._thread.stopping:
@@ -75,15 +79,15 @@ class Retention:
                 yield one
 
     @contextmanager
-    def _noting(self, done: Call[None]) -> Iterator[None]:
-        """Tell the ledger once the objects are gone; a store that is away only delays it."""
+    def _reporting(self, done: Call[None]) -> Iterator[None]:
+        """Tell the ledger when the objects are deleted. An outage of the store only delays this."""
         try:
             yield
-        except Unreadable as error:
+        except UnreadableManifest as error:
             logger.warning("%s", error)
         except JobError as error:
-            if error.code is not FailureCode.NOT_FOUND:  # then the bucket went, with all in it
-                logger.warning("%s; its objects go later", error.message)
+            if error.code is not FailureCode.NOT_FOUND:  # the whole bucket is deleted
+                logger.warning("%s; its objects are deleted later", error.message)
                 return
         self._ledger.run(done)
 
@@ -91,35 +95,37 @@ class Retention:
         return self._layout.job(due.job_id, tenant=due.tenant, output_prefix=due.output_prefix)
 
     def _remove_orphans(self, job: JobStorage, record: JobRecord | None) -> None:
-        """What attempts of an ended job wrote and its result does not name.
+        """Delete what attempts of an ended job wrote and its result does not name.
 
-        record: None once its own retention is over; then its manifest says what the result is.
+        record: None after its retention; then the manifest says what the result is.
         """
         result = record.result if record else self._committed(job)
         named = result.outputs if result else {}
         kept = [S3Uri.parse(uri) for output, uri in named.items() if job.is_output(output, uri)]
-        # Of the job as a whole: the upload and, with a result, the commit.
+        # These belong to the job, not to an attempt: the upload and, with a result, the manifest.
         names = {INPUT} if record and not result else {INPUT, MANIFEST}
         for place in job.folders:
-            outside = {place / name for name in names}
+            of_job = {place / name for name in names}
             for found in self._store.list_of(place, job):
-                if found not in outside and not any(_is_of(found, one) for one in kept):
-                    logger.info("removing %s, which an attempt left that was cut off", found)
+                if found not in of_job and not any(_is_of(found, one) for one in kept):
+                    logger.info("deleting %s, which an interrupted attempt left", found)
                     self._store.delete(found, job=job)
 
     def _committed(self, job: JobStorage) -> JobResult | None:
-        """What the manifest says. Raises Unreadable: then nobody knows which outputs are a result."""
+        """The result in the manifest. Raises UnreadableManifest: its outputs are then unknown."""
         try:
             body = self._store.find(job.manifest, max_bytes=MAX_MANIFEST_BYTES, job=job)
             return JobResult.model_validate_json(body) if body else None
         except (TooLarge, ValidationError) as error:
-            raise Unreadable(f"{job.manifest} is not a manifest; nothing below it goes") from error
+            raise UnreadableManifest(
+                f"{job.manifest} is not a manifest; the job's objects are not deleted"
+            ) from error
 
 
-class Unreadable(Exception):
-    """The manifest of a job without a record is not one."""
+class UnreadableManifest(Exception):
+    """A job has no record any more, and its manifest is not valid."""
 
 
 def _is_of(found: S3Uri, place: S3Uri) -> bool:
-    """Whether it is that object or, where the place is a directory, below it."""
+    """Whether `found` is that object or, if the place is a folder, below it."""
     return found == place or (place.key.endswith("/") and str(found).startswith(str(place)))

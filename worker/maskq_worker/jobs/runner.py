@@ -1,10 +1,10 @@
-"""One job, from its claim to what becomes of it; stages.py has what happens in between."""
+"""Runs jobs: claims one, runs its stages, and tells the ledger how it ended."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
@@ -12,13 +12,14 @@ from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
 from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
-from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batching.batcher import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
+from maskq_worker.jobs.cleanup import Cleanup
 from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
 from maskq_worker.jobs.read_write_lock import ReadWriteLock
+from maskq_worker.jobs.retrying_ledger import RetryingLedger
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.storage.object_store import ObjectStore
 
@@ -33,18 +34,14 @@ logger = logging.getLogger(__name__)
 # Jitter, so that jobs that failed together are not tried again together.
 _BACKOFF: Final = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.5, 1.0))
 _STORE_AWAY_JITTER: Final = Jitter(1.0, 1.5)
-_KEEP_ON_S = 1.0  # without going back to Celery
+_KEEP_ON_S = 1.0  # a thread runs further jobs for so long before it returns to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
-_OUTAGE_S = 120.0  # for so long an outcome is kept for a Redis that is away
-_OUTAGE_STEP_S = 0.5
 _NOTHING: Final = calls.Claimed(ClaimOutcome.NONE)
-
-# Asked once a job is done: what claims the next one, None if this thread is to claim no more.
-Following = Callable[[], Call[calls.Claimed] | None]
+_NO_FURTHER_JOBS: Final = float("-inf")  # as the time until which a thread claims further jobs
 
 
-class Pipeline:
-    """What every job thread of a process shares."""
+class JobRunner:
+    """Runs the jobs of all threads of a process."""
 
     def __init__(
         self,
@@ -60,47 +57,58 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._prefix = settings.key_prefix
-        self._ledger = ledger
+        self._ledger = RetryingLedger(ledger)
         self._stages = Stages(
             settings, store=store, decoder=decoder, segmenter=segmenter, batcher=batcher
         )
+        self._cleanup = Cleanup(self._ledger, settings.key_prefix, store, settings.layout)
         self._leases = leases
         self._owner = owner
-        self._gate = ReadWriteLock()
+        self._process_lock = ReadWriteLock()
         self._breaker = store.breaker
 
     def stop_claiming(self) -> None:
-        """What is held goes on; a ticket that is taken from now on is given back."""
+        """Claim no more jobs. Jobs in progress continue; tickets taken from now on are sent again."""
         self._breaker.close()
 
     @property
     def may_claim(self) -> bool:
-        """Whether it takes jobs: not while the object store is away, nor once it stops."""
+        """Whether jobs are claimed: not while the object store is unavailable or the worker stops."""
         return self._breaker.may_claim
 
     def run(self, model: str) -> None:
-        """Run the next job of the model, if there is one, and for a while those after it.
+        """Run the next job of the model, if there is one, and further jobs for a short time.
 
-        The caller has a ticket. For more jobs this thread takes tickets itself, which costs less than a
-        message through Celery, and claims each in the round trip that ends the one before; not for
-        long, since Celery's other messages wait for this thread.
+        The caller has taken a ticket. For further jobs this thread takes tickets itself, which is
+        cheaper than a message through Celery, and claims each job in the round trip that ends the one
+        before. It returns soon, because Celery's other messages wait for this thread.
         """
         if not self._breaker.wait_to_claim():
-            self.persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
+            self.persist(calls.send_ticket(self._prefix, model))  # for another worker
             return
-        with self._gate.shared():
-            if not self._breaker.may_claim:  # a suspect had the process to itself, perhaps for long
+        with self._process_lock.shared():
+            if not self._breaker.may_claim:  # it took long to get the lock
                 self.persist(calls.send_ticket(self._prefix, model))
                 return
             until = time.monotonic() + _KEEP_ON_S
             claimed = self.persist(self._claim(model))
             while claimed.outcome is ClaimOutcome.CLAIMED:
-                claimed = self._run(claimed, lambda: self._next(model, until))
+                claimed = self._run(claimed, model, until)
         if claimed.outcome is ClaimOutcome.ALONE:
-            with self._gate.alone():
-                suspect = self.persist(self._claim(model, alone=claimed.job_id))
-                if suspect.outcome is ClaimOutcome.CLAIMED:
-                    self._run(suspect, lambda: None)
+            self._run_alone(model, claimed.job_id)
+
+    def persist(self, call: Call[T]) -> T:
+        """Run a call; repeat it while Redis is unavailable."""
+        return self._ledger.run(call)
+
+    # --- claim and report ----------------------------------------------------------------------------
+
+    def _run_alone(self, model: str, job_id: str) -> None:
+        """Run a job whose process died before, with no other job in this process."""
+        with self._process_lock.alone():
+            claimed = self.persist(self._claim(model, alone=job_id))
+            if claimed.outcome is ClaimOutcome.CLAIMED:
+                self._run(claimed, model, _NO_FURTHER_JOBS)
 
     def _claim(
         self, model: str, *, alone: str = "", with_ticket: bool = False
@@ -116,156 +124,166 @@ class Pipeline:
             with_ticket=with_ticket,
         )
 
-    def _next(self, model: str, until: float) -> Call[calls.Claimed] | None:
-        """What claims another job; None: go back to Celery."""
-        if time.monotonic() < until and self._breaker.may_claim and not self._gate.wanted:
+    def _run(self, claimed: calls.Claimed, model: str, until: float) -> calls.Claimed:
+        """Run a claimed job. Returns the claim that follows it."""
+        if claimed.record is None:
+            return self._report(self._leave_to_newer(claimed), model, until)
+        record = claimed.record
+        with self._leases.hold(record.id, claimed.token) as held:
+            outcome = self._outcome(record, claimed.urls, held)
+            return self._report(outcome, model, until)
+
+    def _report(self, outcome: Outcome[T] | None, model: str, until: float) -> calls.Claimed:
+        """Tell the ledger how a job ended, and claim the next one in the same round trip.
+
+        outcome: None if the job is no longer this worker's. until: no further job is claimed after
+        this time, by time.monotonic().
+        """
+        claim = self._next_claim(model, until)
+        if outcome is None:
+            return self.persist(claim) if claim else _NOTHING
+        if claim is None:
+            outcome.follow_up(self.persist(outcome.call))
+            return _NOTHING
+        answer, claimed = self._ledger.run_both(outcome.call, claim)
+        if claimed.record:  # renew its lease from now on: what follows may take longer than a lease
+            self._leases.begin(claimed.job_id, claimed.token)
+        try:
+            outcome.follow_up(answer)
+        except Exception:  # the next job must run all the same
+            logger.exception("a job has ended, but the steps after its end failed")
+        return claimed
+
+    def _next_claim(self, model: str, until: float) -> Call[calls.Claimed] | None:
+        """The call that claims another job; None if the thread returns to Celery."""
+        if (
+            time.monotonic() < until
+            and self._breaker.may_claim
+            and not self._process_lock.is_wanted_alone
+        ):
             return self._claim(model, with_ticket=True)
         return None
 
-    def _run(self, claimed: calls.Claimed, following: Following) -> calls.Claimed:
-        """Returns what is claimed after it."""
-        if claimed.record is None:
-            return self._end(self._left_to_newer(claimed), following)
-        record = claimed.record
-        with self._leases.hold(record.id, claimed.token) as held:
-            return self._end(self._outcome(record, claimed.urls, held), following)
+    # --- outcomes ------------------------------------------------------------------------------------
 
-    def _end(self, ending: Ending[T] | None, following: Following) -> calls.Claimed:
-        claim = following()
-        if ending is None:
-            return self.persist(claim) if claim else _NOTHING
-        if claim is None:
-            ending.after(self.persist(ending.call))
-            return _NOTHING
-        answer, claimed = self._waiting_out(lambda: self._ledger.run_both(ending.call, claim))
-        if claimed.record:  # it is ours already, and what follows may take longer than a lease
-            self._leases.begin(claimed.job_id, claimed.token)
-        try:
-            ending.after(answer)
-        except Exception:  # the next job must not suffer for it
-            logger.exception("a job has ended, but what was to follow did not work")
-        return claimed
-
-    def _left_to_newer(self, claimed: calls.Claimed) -> Ending[ReleaseOutcome]:
-        """In a rolling upgrade clients may be ahead of this worker: another one runs it, uncharged."""
+    def _leave_to_newer(self, claimed: calls.Claimed) -> Outcome[ReleaseOutcome]:
+        """A client may be newer than this worker during an upgrade: a newer worker runs the job."""
         job_id, newer = claimed.job_id, claimed.newer
         failure = JobFailure(
             code=FailureCode.INVALID_REQUEST,
             message=f"the worker that took it does not know {newer}; it waits for a newer one",
         )
-        return Ending(
-            calls.release(
-                self._prefix, job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S
-            ),
-            lambda _: logger.warning("job %s asks for %s: left to a newer worker", job_id, newer),
+        call = calls.release(
+            self._prefix, job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S
         )
+        return LeftToNewerWorker(call, job_id, newer)
 
-    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> Ending[Any] | None:
-        """The job's end, or its way back into the queue; None: it is not ours any more."""
+    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> Outcome[Any] | None:
+        """Run the stages. Returns how the job ends or is retried; None if it is no longer ours."""
         try:
             return self._succeeded(record, held, self._stages.run(record, urls, held))
         except LeaseLost:
-            self._discard(record, held)
+            self._cleanup.discard(record, held)
             return None
         except JobError as error:
-            return self._given_up(record, held, error)
+            return self._unsuccessful(record, held, error)
         except BatcherClosed:
-            return self._given_up(record, held, _stopping())
+            return self._unsuccessful(record, held, _stopping())
         except MemoryError:
             message = "the worker ran out of memory on this image"
-            return self._given_up(record, held, PermanentError(FailureCode.OUT_OF_MEMORY, message))
+            out_of_memory = PermanentError(FailureCode.OUT_OF_MEMORY, message)
+            return self._unsuccessful(record, held, out_of_memory)
         except Exception as error:
-            logger.exception("job %s met a fault of ours", record.id)
+            logger.exception("job %s failed with an internal error", record.id)
             message = f"an unexpected {type(error).__name__}; the worker's log has the traceback"
-            return self._given_up(record, held, PermanentError(FailureCode.INTERNAL, message))
+            internal = PermanentError(FailureCode.INTERNAL, message)
+            return self._unsuccessful(record, held, internal)
 
-    def _succeeded(self, record: JobRecord, held: HeldJob, result: JobResult) -> Ending[bool]:
-        self._clear(record, held)
+    def _succeeded(self, record: JobRecord, held: HeldJob, result: JobResult) -> Outcome[bool]:
+        self._cleanup.remove_written(record, held)
+        call = calls.succeed(self._prefix, record.id, held.token, result)
+        return Succeeded(call, record, held, result, self._cleanup)
 
-        def after(done: bool) -> None:
-            if done:
-                logger.info("job %s succeeded %s", record.id, result.timings_ms)
-            else:
-                self._discard(record, held, result)
-
-        return Ending(calls.succeed(self._prefix, record.id, held.token, result), after)
-
-    def _discard(self, record: JobRecord, held: HeldJob, result: JobResult | None = None) -> None:
-        """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
-        current = self.persist(calls.get(self._prefix, record.id))
-        # Whoever claims it next adopts the manifest, if this attempt got that far.
-        kept = current and (not current.ended or current.result)
-        if result and not kept and not self._stages.remove_result(record, result):
-            held.may_be_committed = True
-        self._clear(record, held)
-        logger.info("job %s: attempt %d was called off", record.id, record.attempt)
-
-    def _clear(self, record: JobRecord, held: HeldJob, *, later: bool = False) -> None:
-        """What this attempt wrote and no manifest names goes: now or, if that cannot be, later."""
-        later = later and bool(held.written)
-        if later or held.may_be_committed or not self._stages.remove(record, held.written):
-            call = calls.leave_orphans(
-                self._prefix,
-                record.id,
-                tenant=record.request.tenant,
-                output_prefix=record.request.output_prefix,
-            )
-            self.persist(call)
-        held.written = []
-
-    def _given_up(self, record: JobRecord, held: HeldJob, error: JobError) -> Ending[Any]:
+    def _unsuccessful(self, record: JobRecord, held: HeldJob, error: JobError) -> Outcome[Any]:
+        """Fail the job, or release it for another attempt if the error is transient."""
         failure = error.failure()
-        # Before the job is given back: should we die first, its lease runs out and others do it.
-        self._clear(record, held, later=isinstance(error, StoreAway))
+        # Before the ledger is told: if this process dies first, the sweeper reclaims the job.
+        self._cleanup.remove_written(record, held, later=isinstance(error, StoreAway))
         if not isinstance(error, TransientError):
-            return Ending(
-                calls.fail(self._prefix, record.id, held.token, failure),
-                lambda _: logger.warning(
-                    "job %s failed (%s): %s", record.id, error.code, error.message
-                ),
+            return Failed(
+                calls.fail(self._prefix, record.id, held.token, failure), record.id, error
             )
-        delay_s = _BACKOFF.pause_s(record.attempt)
-        if isinstance(error, StoreAway):
-            delay_s = max(delay_s, _STORE_AWAY_JITTER.applied_to(error.retry_s))
         call = calls.release(
             self._prefix,
             record.id,
             held.token,
             failure,
             charged=error.charged,
-            delay_s=delay_s,
+            delay_s=retry_delay_s(record.attempt, error),
         )
-        return Ending(
-            call,
-            lambda outcome: logger.warning(
-                "job %s: %s; %s", record.id, error.message, outcome.value
-            ),
-        )
-
-    def persist(self, call: Call[T]) -> T:
-        """Carry it out, as soon as there is a Redis."""
-        return self._waiting_out(lambda: self._ledger.run(call))
-
-    def _waiting_out(self, ask: Callable[[], T]) -> T:
-        """Every call may be sent twice, so an outage of Redis is waited out here."""
-        end = time.monotonic() + _OUTAGE_S
-        while True:
-            try:
-                return ask()
-            except StoreUnavailable as error:
-                if time.monotonic() > end:
-                    raise
-                logger.warning("%s; trying again", error)
-                time.sleep(_OUTAGE_STEP_S)
+        return Released(call, record.id, error)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending(Generic[T]):
+class Outcome(ABC, Generic[T]):
     """How a job leaves this process."""
 
-    call: Call[T]
-    after: Callable[[T], None]  # given the ledger's answer
+    call: Call[T]  # tells the ledger
+
+    @abstractmethod
+    def follow_up(self, answer: T) -> None:
+        """Do what follows the ledger's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(Outcome[bool]):
+    record: JobRecord
+    held: HeldJob
+    result: JobResult
+    cleanup: Cleanup
+
+    def follow_up(self, answer: bool) -> None:
+        """answer: whether the job was still this worker's."""
+        if answer:
+            logger.info("job %s succeeded %s", self.record.id, self.result.timings_ms)
+        else:
+            self.cleanup.discard(self.record, self.held, self.result)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Outcome[bool]):
+    job_id: str
+    error: JobError
+
+    def follow_up(self, answer: bool) -> None:
+        logger.warning("job %s failed (%s): %s", self.job_id, self.error.code, self.error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Outcome[ReleaseOutcome]):
+    job_id: str
+    error: JobError
+
+    def follow_up(self, answer: ReleaseOutcome) -> None:
+        logger.warning("job %s: %s; %s", self.job_id, self.error.message, answer.value)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftToNewerWorker(Outcome[ReleaseOutcome]):
+    job_id: str
+    newer: str
+
+    def follow_up(self, answer: ReleaseOutcome) -> None:
+        logger.warning("job %s needs %s: left to a newer worker", self.job_id, self.newer)
 
 
 def _stopping() -> TransientError:
     return TransientError(FailureCode.WORKER_LOST, "its worker was told to stop", charged=False)
+
+
+def retry_delay_s(attempt: int, error: TransientError) -> float:
+    """Seconds before attempt + 1. A store that is unavailable is not asked before its own time."""
+    delay_s = _BACKOFF.pause_s(attempt)
+    if isinstance(error, StoreAway):
+        delay_s = max(delay_s, _STORE_AWAY_JITTER.applied_to(error.retry_s))
+    return delay_s

@@ -1,7 +1,8 @@
-"""A forward that hangs (a stuck kernel, a driver's deadlock) cannot be interrupted, a card that is lost
-stays lost, and no other thread can own the model: the process ends.
+"""Ends the process when its model cannot run any more.
 
-Its leases run out and its jobs run elsewhere, each alone, so that the one that does it is found.
+A forward that hangs (a stuck kernel, a deadlock in the driver) cannot be interrupted, a lost GPU does
+not come back, and no other thread can own the model. After the process ends its leases expire. Its jobs
+run in other processes, each alone, so that the job that causes the failure is found.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from maskq_worker.jobs.leases import Repeating
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 
 class Watched(Protocol):
@@ -24,16 +25,16 @@ class Watched(Protocol):
         """When the forward in progress began, by time.monotonic(); None while there is none."""
 
     def died(self) -> bool:
-        """Whether the thread that runs forwards has ended unasked."""
+        """Whether the thread that runs forwards has ended by itself."""
 
 
 class Watchdog:
-    """Ends the process when a forward takes longer than `limit_s`, or none can run any more."""
+    """Ends the process if a forward takes longer than `limit_s`, or if the model's thread died."""
 
     def __init__(self, model: Watched, limit_s: float) -> None:
         self._model = model
         self._limit_s = limit_s
-        self._thread = Repeating("maskq-watchdog", min(_LOOK_EVERY_S, limit_s / 4), self._look)
+        self._thread = Repeating("maskq-watchdog", min(_CHECK_EVERY_S, limit_s / 4), self._check)
 
     def start(self) -> None:
         self._thread.start()
@@ -41,7 +42,7 @@ class Watchdog:
     def stop(self) -> None:
         self._thread.stop()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._model.died():
             end_process("the model's thread died")
         since = self._model.busy_since()
@@ -54,7 +55,7 @@ class Watchdog:
 
 
 def end_process(reason: str) -> None:
-    """Now, from any thread; does not return."""
+    """End the process at once, from any thread. Does not return."""
     logger.critical("%s: this process ends, its jobs run elsewhere", reason)
     logging.shutdown()
     os._exit(EX_SOFTWARE)

@@ -1,7 +1,7 @@
-"""How much of a mask is looked at at once."""
+"""How many pixels of a mask are processed at once."""
 
 from __future__ import annotations
 
 from typing import Final
 
-PIXELS: Final = 1 << 19  # what is counted in so many takes some 30 MB
+PIXELS: Final = 1 << 19  # counting so many takes some 30 MB

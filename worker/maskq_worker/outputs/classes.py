@@ -1,4 +1,4 @@
-"""Which classes a job is about, and their colours."""
+"""The classes that a job selects, and their colours."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def chosen(names: Collection[str] | None, labels: Sequence[str]) -> frozenset[int] | None:
-    """The ids of the classes that are named by label or id; all ids of a label that several have. None,
-    which is every class, for None.
+    """The ids of the classes named by label or id. None means every class.
 
-    Raises PermanentError `invalid_request` for what the model does not know, with what comes near.
+    A label that several classes have selects all of them. Raises PermanentError `invalid_request`, with
+    similar names, for a class that the model does not have.
     """
     if names is None:
         return None
@@ -37,9 +37,9 @@ def chosen(names: Collection[str] | None, labels: Sequence[str]) -> frozenset[in
 
 
 def only(mask: NDArray[Any], ids: frozenset[int] | None, num_labels: int) -> NDArray[Any]:
-    """The mask with 255 (65535 in one of 16 bits) in place of every class that is not in `ids`.
+    """The mask with 255 (65535 in a mask of 16 bits) in place of every class that is not in `ids`.
 
-    Where 255 is a class, the mask that comes back has 16 bits.
+    If 255 is a class, the returned mask has 16 bits.
     """
     if ids is None:
         return mask

@@ -1,7 +1,7 @@
-"""rle.json: what a job found, as a COCO document that can be joined with those of other jobs.
+"""rle.json: a job's result as a COCO document. Documents of several jobs can be merged.
 
 Tools for COCO read a category id of 0 as 'no class'. So `category_id` is the class id plus 1, and each
-annotation names the class id as well. https://cocodataset.org/#format-data
+annotation has the class id as well. https://cocodataset.org/#format-data
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Source:
     """The image that was segmented, and the job that did it."""
 
     name: str = "image"  # of the file
-    uri: str = ""  # where it was read, without secrets
+    uri: str = ""  # where it was read from, without secrets
     etag: str | None = None  # of the object that was read
     job_id: str = ""
 
@@ -63,7 +63,7 @@ def rle_json(
         }
         for entry in classes
     ]
-    # ASCII, because pycocotools opens a document in the locale's encoding.
+    # ASCII, because pycocotools opens a document in the encoding of the locale.
     head = {"info": {"description": "maskq"}, "licenses": [], "images": [image]}
     return (
         f'{json.dumps(head)[:-1]}, "categories": {_categories(tuple(labels))}, '
@@ -73,7 +73,7 @@ def rle_json(
 
 @lru_cache(maxsize=8)
 def _categories(labels: tuple[str, ...]) -> str:
-    """JSON. No name is empty or stands twice: supervision and datumaro know categories by name."""
+    """JSON. Names are unique and not empty: supervision and datumaro identify categories by name."""
     times, taken = Counter(labels), set(labels)
     categories = []
     for class_id, name in enumerate(labels):
@@ -87,6 +87,6 @@ def _categories(labels: tuple[str, ...]) -> str:
 
 
 def _id(*parts: str) -> int:
-    """A positive number made of the parts, below 2^53 so that JavaScript reads it exactly."""
+    """A positive number derived from the parts, below 2^53 so that JavaScript reads it exactly."""
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 11 or 1

@@ -1,7 +1,7 @@
-"""Text in any script: with the fonts that are installed, and Pillow's own where there are none.
+"""Draws text in any script with the installed fonts, or with Pillow's own font if there are none.
 
-Installed fonts are found by their files: no subprocess asks fontconfig. Each character is drawn by the
-first font that has it; where none has, its code stands for it ('\\u5929').
+Installed fonts are found by their files, without fontconfig. Each character is drawn by the first font
+that has it. If no font has it, its code is drawn ('\\u5929').
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Font = FreeTypeFont | ImageFont.ImageFont
 
-# The beginnings of file names, the best first; those with many scripts after those that look better.
+# Prefixes of file names, the best first. Fonts with many scripts come after fonts that look better.
 _PREFERRED: Final = (
     "DejaVuSans.",
     "NotoSans-Regular",
@@ -30,12 +30,12 @@ _PREFERRED: Final = (
     "NotoSans",
     "wqy-",
     "DroidSansFallback",
-    "NotoColorEmoji",  # Pillow draws it in one size only, so mostly not at all
+    "NotoColorEmoji",  # Pillow draws it in one size only
     "unifont",
 )
 _KINDS: Final = frozenset({".ttf", ".otf", ".ttc"})
-_MOST: Final = 64  # fonts that are opened in search of one character
-_ABSENT: Final = "\U0010ffff"  # no character: what a font draws for it, it draws for all it lacks
+_MOST: Final = 64  # fonts that are tried for one character
+_ABSENT: Final = "\U0010ffff"  # not a character: a font draws its placeholder for it
 
 
 class Lettering:
@@ -57,7 +57,7 @@ class Lettering:
             left += font.getlength(part)
 
     def _parts(self, text: str) -> Iterator[tuple[Font, str]]:
-        """Stretches of characters that one font draws."""
+        """Runs of characters that one font draws."""
         line = " ".join(text.split())
         spelled = "".join(
             one if _font_for(one, self._size) is not None else _code(one) for one in line
@@ -72,7 +72,7 @@ def _code(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _font_for(character: str, size: int) -> Font | None:
-    """The first font that has it; None: none has."""
+    """The first font that has the character; None if none has."""
     plain = _plain(size)
     if character.isascii() or _has(plain, character):
         return plain
@@ -103,7 +103,7 @@ def _opened(path: Path, size: int) -> FreeTypeFont | None:
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[Path, ...]:
-    """Font files where a system and a user keep them, the preferred first."""
+    """The font files of the system and the user, the preferred first."""
     shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
     own = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
     places = [Path(place) / "fonts" for place in (own, *shared.split(":"))]

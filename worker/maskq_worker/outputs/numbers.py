@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
 from maskq_worker.outputs import bands
 from maskq_worker.outputs.regions import Survey
@@ -34,21 +33,14 @@ def stats_json(mask: NDArray[Any], classes: Sequence[ClassStats]) -> bytes:
 def logits_npy(logits: NDArray[np.float32] | None) -> bytes:
     """float32 (classes, height, width) at the model's own size, in numpy's format."""
     if logits is None:
-        raise ValueError("logits are wanted, but the model was not asked to keep them")
+        raise ValueError("an output needs the logits, but the model was not asked to keep them")
     buffer = io.BytesIO()
     np.save(buffer, logits.astype(np.float32, copy=False), allow_pickle=False)
     return buffer.getvalue()
 
 
-def measured(
-    wanted: frozenset[Output], mask: NDArray[Any], labels: Sequence[str]
-) -> list[ClassStats]:
-    """What the outputs wanted need to know of each class that is there; the largest share first."""
-    return stats(mask, labels) if Output.STATS in wanted else shares(mask, labels)
-
-
 def shares(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:
-    """How much of the mask (H, W) each class covers that is there; the largest share first."""
+    """How much of the mask (H, W) each class in it covers; the largest share first."""
     counts = _histogram(mask)[: len(labels)]
     present = sorted(np.flatnonzero(counts).tolist(), key=lambda index: (-counts[index], index))
     return [
@@ -63,15 +55,15 @@ def shares(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:
 
 
 def stats(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:
-    """The same, with the box around each class and the number of its 8-connected regions.
+    """As `shares`, with the box around each class and the number of its 8-connected regions.
 
-    Goes over the mask once, from top to bottom, and holds no more than a band of it.
+    Reads the mask once, from top to bottom, one band of rows at a time.
     """
     height, width = mask.shape
     survey = Survey(width, int(mask.max()) + 1)
     rows = max(1, bands.PIXELS // width)
     for top in range(0, height, rows):
-        # With the last row of the band before: what touches it goes on.
+        # With the last row of the band before, since regions continue across it.
         survey.add(mask[max(0, top - 1) : top + rows], max(0, top - 1))
     return [
         entry.model_copy(
@@ -82,8 +74,8 @@ def stats(mask: NDArray[Any], labels: Sequence[str]) -> list[ClassStats]:
 
 
 def _histogram(mask: NDArray[Any]) -> NDArray[np.int64]:
-    """Pixels per class id. Pillow's needs no copy of the mask; numpy's makes one of 8 bytes a pixel,
-    which of a small one is soon done."""
+    """Pixels per class id. Pillow needs no copy of the mask. numpy makes one of 8 bytes a pixel, but
+    is faster for a small mask."""
     if mask.dtype == np.uint8 and mask.size > _SMALL:
         return np.array(Image.fromarray(mask).histogram(), dtype=np.int64)
     return np.bincount(mask.ravel())

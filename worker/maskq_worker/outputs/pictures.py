@@ -1,4 +1,4 @@
-"""Masks, overlays and the like as image files."""
+"""Encodes masks, overlays and the like as image files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JPEG_SIDE: Final = 65_500  # px
 
 
 def mask_png(mask: NDArray[Any], num_labels: int) -> bytes:
-    """Pixel = class id: a palette PNG, or 16-bit gray where there are more than 256 classes."""
+    """A PNG whose pixels are class ids: a palette PNG, or 16-bit gray for over 256 classes."""
     if mask.dtype == np.uint8:
         return palette_png(mask, palette(num_labels))
     return _saved(Image.fromarray(mask), "PNG", compress_level=COMPRESS_LEVEL)
@@ -37,7 +37,7 @@ def overlay_jpeg(
     alpha: float = OVERLAY_ALPHA,
     legend: Sequence[ClassStats] = (),
 ) -> bytes:
-    """The image with the colours of its classes over it; below it a legend of those named, if any."""
+    """The image with the colours of its classes over it, and a legend below if there is one."""
     ids = mask if mask.dtype == np.uint8 else (mask % PALETTE_COLOURS).astype(np.uint8)
     blended = Image.blend(image, _coloured(ids, num_labels).convert("RGB"), alpha)
     tinted = mask < num_labels
@@ -51,7 +51,7 @@ def overlay_jpeg(
 def confidence_png(confidence: NDArray[np.uint8] | None) -> bytes:
     """Gray, (H, W): 255 times the probability of the class that won."""
     if confidence is None:
-        raise ValueError("confidence is wanted, but the model was not asked to keep it")
+        raise ValueError("an output needs the confidence, but the model was not asked to keep it")
     return _saved(Image.fromarray(confidence), "PNG", compress_level=COMPRESS_LEVEL)
 
 
@@ -63,7 +63,7 @@ def binary_png(mask: NDArray[Any], class_id: int) -> bytes:
 def _with_legend(
     picture: Image.Image, classes: Sequence[ClassStats], num_labels: int
 ) -> Image.Image:
-    """The picture, and below it as many rows of colour, label and share as a JPEG has room for."""
+    """The picture with rows of colour, label and share below it, as many as fit into a JPEG."""
     size = min(max(picture.width // 45, 12), 40)  # px of the letters
     letters, row, swatch = Lettering(size), size * 2, round(size * 1.2)
     texts = [f"{entry.label}  {_percent(entry.share)}" for entry in classes]

@@ -1,7 +1,7 @@
-"""Palette PNGs, written without Pillow, whose encoder takes four times as long for a small mask.
+"""Encodes palette PNGs without Pillow, whose encoder takes four times as long for a small mask.
 
-A mask needs one kind of PNG only: eight bits a pixel, no filter (neighbouring class ids do not lie near
-one another as gray values do). https://www.w3.org/TR/png-3/
+A mask needs only one kind of PNG: eight bits a pixel and no filter, since neighbouring class ids are
+not similar values. https://www.w3.org/TR/png-3/
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3  # IHDR's colour type
-COMPRESS_LEVEL: Final = 1  # of all PNGs: more effort saves little of few bytes
+COMPRESS_LEVEL: Final = 1  # of all PNGs; a higher level saves little
 
 
 def palette_png(pixels: NDArray[np.uint8], colours: bytes) -> bytes:

@@ -1,8 +1,9 @@
-"""A store that does not answer holds up its own jobs only: a circuit breaker for each.
+"""A circuit breaker for each store, so that a store that does not answer delays only its own jobs.
 
-A store is a bucket, or a host of presigned URLs. One that fails is left alone for a while (open), then
-asked again by a thread of ours and by one job (half-open), each time after a longer pause. Of the
-deployment's own bucket every job needs something: while that does not answer nothing is claimed.
+A store is a bucket, or a host of presigned URLs. After a failure its circuit opens: no request is sent
+for a while. Then a probe, and after it one job, try the store (half-open). Each pause is longer than
+the one before. Every job needs the deployment's own bucket: no job is claimed while that does not
+answer.
 """
 
 from __future__ import annotations
@@ -19,31 +20,29 @@ from maskq.s3.errors import Meaning, StoreError
 
 logger = logging.getLogger(__name__)
 
-# How long a store is left alone after a failure.
+# How long a circuit is open after a failure.
 _BACKOFF = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.8, 1.0))
 _PROBE_EVERY_S = 1.0
-_RENEW_EVERY_S = 5.0  # where the worker's own credentials are refused
-_SAY_EVERY_S = 60.0
-_SLOW_S = 5.0  # a request that has no answer by then is slow
-_SLOW_BYTES_S = 2.0**20  # but what it carries counts
-_STALLED_S = (
-    0.5  # a request that has no answer by then needs no slot of the worker (broker/slots.py)
-)
-_WAIT_S = 1.0  # for another job's answer, where a store may hang
-_TRUST_S = 60.0  # a store that answered so lately does not hang, as far as is known
+_RENEW_EVERY_S = 5.0  # if the worker's own credentials are refused
+_LOG_EVERY_S = 60.0
+_SLOW_S = 5.0  # a request without an answer is slow after this time
+_SLOW_BYTES_S = 2.0**20  # a large upload may take longer
+_STALLED_S = 0.5  # a request without an answer frees its slot after this time (broker/slots.py)
+_WAIT_S = 1.0  # for another job's answer, if the store may hang
+_TRUST_S = 60.0  # a store that answered this recently is trusted
 _KEPT = 1000  # stores that are remembered
 
 
 class CircuitOpen(Exception):
-    """The store is not asked just now. `retry_s`: when it may be again."""
+    """No request is sent now. `retry_s`: seconds before the next one may be sent."""
 
     def __init__(self, store: str, reason: str, retry_s: float) -> None:
-        super().__init__(reason or f"{store} does not answer; other jobs of it wait already")
+        super().__init__(reason or f"{store} does not answer; other jobs wait for it already")
         self.retry_s = retry_s
 
 
 class Use:
-    """One request, while it is under way."""
+    """A request in progress."""
 
     def __init__(self, store: _Store, size: int) -> None:
         self.store = store
@@ -54,19 +53,19 @@ class Use:
         self.stalled_at = sent_at + _STALLED_S
 
     def answered(self) -> None:
-        """The store began to answer: what takes long from now on is the transfer."""
+        """The store began to answer. From now on only the transfer takes time."""
         self.is_answered = True
         self.store.answered_at = time.monotonic()
         self.slow_at = self.stalled_at = float("inf")
 
 
 class _Store:
-    """What is known of one store. Guarded by the breaker's lock, but for `answered_at`."""
+    """The state of one store. The breaker's lock guards all but `answered_at`."""
 
     def __init__(self, name: str, probed: bool) -> None:
         self.name = name
-        self.probed = probed  # by a thread of ours, before a job tries
-        self.failures = 0  # in a row; while there are some, the circuit is not closed
+        self.probed = probed  # before a job tries it
+        self.failures = 0  # in a row; the circuit is closed while this is 0
         self.reason = ""
         self.retry_at = 0.0
         self.half_open = False
@@ -82,16 +81,16 @@ class _Store:
 
 
 class StoreCircuitBreaker:
-    """Shared by every thread of a process."""
+    """Shared by the threads of a process."""
 
     def __init__(
         self, home: str, concurrency: int, probe: Callable[[str], StoreError | None]
     ) -> None:
         """
         home: the deployment's own bucket; '': there is none.
-        concurrency: how many jobs there are at once. A store of which nothing is known, or that is
-        slow, keeps a quarter of them; no store but home keeps all.
-        probe: asks a bucket for something small; None if it answers, whatever it says.
+        concurrency: jobs at once. An unknown or slow store may occupy a quarter of them; only home may
+        occupy all.
+        probe: sends a small request to a bucket; returns None if the bucket answers.
         """
         self._home = home
         self.few = max(1, concurrency // 4)
@@ -112,7 +111,7 @@ class StoreCircuitBreaker:
         return self._home_answers.is_set() and not self._closed.is_set()
 
     def wait_to_claim(self) -> bool:
-        """Return when jobs may be claimed; False: the worker stops, claim nothing."""
+        """Wait until jobs may be claimed. Returns False if the worker stops."""
         self._home_answers.wait()
         return not self._closed.is_set()
 
@@ -122,11 +121,11 @@ class StoreCircuitBreaker:
         self._home_answers.set()
 
     def home_failed(self, error: StoreError) -> None:
-        """Claim nothing until the deployment's own bucket answers."""
+        """Pause claiming until the deployment's own bucket answers."""
         self._pause(error)
 
     def stalled(self) -> int:
-        """How many jobs wait for a store that is silent. Home is not counted: every job needs it."""
+        """How many jobs wait for a store without an answer; home is not counted."""
         now = time.monotonic()
         with self._changed:
             stores = [store for store in self._in_use if store.name != self._home]
@@ -136,9 +135,9 @@ class StoreCircuitBreaker:
 
     @contextmanager
     def using(self, name: str, *, size: int = 0, probed: bool = True) -> Iterator[Use]:
-        """Around one request. Raises CircuitOpen; notes by a StoreError's meaning what became of it.
+        """Count a request while the block runs, and note its outcome. Raises CircuitOpen.
 
-        size: bytes it carries. probed: whether `probe` can ask this store.
+        size: bytes that it sends. probed: whether `probe` works for this store.
         """
         use = self._begin(name, size, probed)
         try:
@@ -149,7 +148,7 @@ class StoreCircuitBreaker:
             elif error.meaning is not Meaning.CREDENTIALS:
                 self._succeeded(use)
             raise
-        except BaseException:  # what the answer was made of is not the store's fault
+        except BaseException:  # the store answered; the content is not its fault
             if use.is_answered:
                 self._succeeded(use)
             raise
@@ -163,7 +162,7 @@ class StoreCircuitBreaker:
                 self._changed.notify_all()
 
     def check(self, name: str) -> None:
-        """Raise CircuitOpen if a request would certainly be refused."""
+        """Raise CircuitOpen if a request would be refused."""
         with self._changed:
             store = self._stores.get(name)
             if store and store.failures:
@@ -180,7 +179,7 @@ class StoreCircuitBreaker:
         return use
 
     def _enter(self, store: _Store, use: Use) -> None:
-        """Wait for a place among the requests of this store, for a moment."""
+        """Wait briefly until this store may have one more request. Raises CircuitOpen."""
         until = time.monotonic() + _WAIT_S
         while True:
             now = time.monotonic()
@@ -221,7 +220,7 @@ class StoreCircuitBreaker:
             return
         with self._changed:
             store.failures, store.half_open = 0, False
-        logger.warning("%s answers again; its jobs go on", store.name)
+        logger.warning("%s answers again; its jobs continue", store.name)
 
     def _failed(self, use: Use, error: StoreError) -> None:
         store = use.store
@@ -230,25 +229,25 @@ class StoreCircuitBreaker:
             return
         with self._changed:
             was_closed = not store.failures
-            if was_closed or use.is_trial:  # others began before it was known
-                self._leave_alone(store, str(error))
+            if was_closed or use.is_trial:  # other requests began before the failure was known
+                self._open(store, str(error))
             if store.probed and not self._watching:
                 self._watching = True
                 threading.Thread(target=self._watch, name="maskq-stores", daemon=True).start()
         if was_closed:
-            logger.warning("%s; its other jobs wait, nobody else's", error)
-            self._pause(None)  # or is it all of the store? Then home knows
+            logger.warning("%s; only its own jobs wait", error)
+            self._pause(None)  # check whether home is unavailable as well
 
-    def _leave_alone(self, store: _Store, reason: str) -> None:
+    def _open(self, store: _Store, reason: str) -> None:
         store.failures += 1
         store.reason = reason
         store.half_open = False
         store.retry_at = time.monotonic() + _BACKOFF.pause_s(store.failures)
 
-    # --- threads that ask -----------------------------------------------------------------------------
+    # --- probes ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Ask buckets that were left alone, so that no job has to wait for one that hangs."""
+        """Probe buckets whose circuit is open, so that no job has to wait for one that hangs."""
         while not self._closed.wait(_PROBE_EVERY_S / 2):
             with self._changed:
                 open_ones = [s for s in self._stores.values() if s.failures and s.probed]
@@ -257,50 +256,52 @@ class StoreCircuitBreaker:
                     return
             for store in open_ones:
                 if not store.half_open and time.monotonic() >= store.retry_at:
-                    self._ask(store)
+                    self._try(store)
 
-    def _ask(self, store: _Store) -> None:
-        error = self._asked(store.name)
+    def _try(self, store: _Store) -> None:
+        error = self._probed(store.name)
         with self._changed:
             if error and error.meaning is Meaning.OUTAGE:
-                self._leave_alone(store, str(error))
+                self._open(store, str(error))
             else:
                 store.half_open = True
 
-    def _asked(self, name: str) -> StoreError | None:
+    def _probed(self, name: str) -> StoreError | None:
         try:
             return self._probe(name)
-        except Exception as error:  # a thread that died would leave the circuit open for ever
-            logger.exception("a fault of ours while asking %s", name)
-            return outage(f"{name} cannot be asked: {error}")
+        except Exception as error:  # if this thread died, the circuit would stay open forever
+            logger.exception("the probe of %s failed with an internal error", name)
+            return outage(f"{name} cannot be probed: {error}")
 
     def _pause(self, error: StoreError | None) -> None:
-        """error: why home does not answer; None: it is asked first."""
+        """Stop claiming until home answers. error: why it does not; None: probe it first."""
         with self._changed:
             if not self._home or not self.may_claim:
                 return
             self._home_answers.clear()
         args = (error,)
-        threading.Thread(target=self._ask_home, args=args, name="maskq-outage", daemon=True).start()
+        threading.Thread(
+            target=self._await_home, args=args, name="maskq-outage", daemon=True
+        ).start()
 
-    def _ask_home(self, error: StoreError | None) -> None:
-        began, said_at, said = time.monotonic(), float("-inf"), None
-        error = error or self._asked(self._home)
+    def _await_home(self, error: StoreError | None) -> None:
+        began, logged_at, logged = time.monotonic(), float("-inf"), None
+        error = error or self._probed(self._home)
         while error and not self._closed.is_set():
             refused = error.meaning is Meaning.CREDENTIALS
-            if error.meaning is not said or time.monotonic() > said_at + _SAY_EVERY_S:
-                said, said_at = error.meaning, time.monotonic()
+            if error.meaning is not logged or time.monotonic() > logged_at + _LOG_EVERY_S:
+                logged, logged_at = error.meaning, time.monotonic()
                 if refused:
-                    logger.error("%s; nothing is claimed until there are valid ones", error)
+                    logger.error("%s; no job is claimed until they are valid", error)
                 else:
-                    logger.warning("%s; nothing is claimed until it answers", error)
+                    logger.warning("%s; no job is claimed until the store answers", error)
             self._closed.wait(_RENEW_EVERY_S if refused else _PROBE_EVERY_S)
-            error = None if self._closed.is_set() else self._asked(self._home)
-        if said:
+            error = None if self._closed.is_set() else self._probed(self._home)
+        if logged:
             logger.warning("the object store answers after %.0f s", time.monotonic() - began)
         self._home_answers.set()
 
 
 def outage(reason: str) -> StoreError:
-    """What `using` notes as a failure, of a store that is not S3."""
+    """The error by which `using` notes an outage of a store that is not S3."""
     return StoreError(FailureCode.STORE_UNAVAILABLE, reason, Meaning.OUTAGE)

@@ -1,8 +1,8 @@
-"""GET and PUT by obstore: in Rust, without the GIL, for a tenth of boto3's processor time.
+"""GET and PUT by obstore, which is written in Rust, needs no GIL and takes a tenth of boto3's CPU time.
 
-It is a short cut, not a second opinion. Whatever it does not do at once and without a doubt (an odd
-key, most errors) it leaves to boto3, which retries, follows redirects and looks for new credentials.
-Only a refusal in S3's own words, and a time-out of a store that it reached before, are final here.
+It handles only the simple cases. It leaves the others (an unusual key, most errors) to boto3, which
+retries, follows redirects and looks for new credentials. Only an error that S3 itself names and a
+time-out of a store that it reached before are final here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from maskq import s3
@@ -29,20 +30,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-# Of other keys obstore would normalise the path: `a//b`, `a/./b`, what needs quoting.
+# obstore would normalise the path of other keys: `a//b`, `a/./b`, characters that need quoting.
 _PLAIN_KEY = re.compile(r"(?:(?!\.{1,2}/)[\w.=@,-]+/)*(?!\.{1,2}$)[\w.=@,-]+", re.ASCII)
-# Those of boto3 have ten minutes left, at least; obstore asks again five before what it is told here.
+# boto3's credentials are valid for ten more minutes at least; obstore renews them five before that.
 _CREDENTIALS = timedelta(minutes=10)
-_FAILURES = 5  # in a row, where boto3 did what failed here
-_PAUSE_S = 300.0  # for so long a bucket is left to boto3 then
+_FAILURES = 5  # in a row, of requests that boto3 then did
+_PAUSE_S = 300.0  # a bucket is then left to boto3 for this time
 _SMALL_BYTES = 8 * 2**20  # a larger object may take longer
 
-# How obstore's errors tell what the store answered: the status, and the body with S3's own words.
+# How obstore's errors report the store's answer: the status, and the body with S3's message.
 _STATUS = re.compile(r"status code: (\d{3})\b[^:]*:?(.*?)(?:\n\nDebug source|\Z)", re.DOTALL)
 _CODE = re.compile(r"<Code>([\w.]{1,100})</Code>")
-_WORDS = re.compile(r"<Message>([^<]{0,500})</Message>")
+_MESSAGE = re.compile(r"<Message>([^<]{0,500})</Message>")
 _TIMED_OUT = "kind: Timeout"
 
 
@@ -55,11 +54,11 @@ class Timeouts(NamedTuple):
 
 _SMALL = Timeouts(20, 40)
 _LARGE = Timeouts(20, 150)
-_LARGE_UPLOAD = Timeouts(150, 150)  # no answer begins before all is sent
+_LARGE_UPLOAD = Timeouts(150, 150)  # the answer begins after the whole body is sent
 
 
 class AlreadyThere(Exception):
-    """A create-only put found an object in its place."""
+    """A create-only PUT found an object in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +68,33 @@ class StoredObject:
     version_id: str | None = None  # in a bucket with versions
 
 
-class FastStore:
-    """One a process, shared by its threads. `otherwise` does the same by boto3.
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Which object is read, and in which state."""
 
-    Not for a forked child: obstore's own threads stay with the parent, and a call would never end. The
-    worker forks nowhere.
+    place: S3Uri
+    max_bytes: int
+    version_id: str | None = None
+    etag: str | None = None
+
+
+class LeftToBoto3(Exception):
+    """boto3 must do the request. has_failed: obstore tried, and the reason is not certain."""
+
+    def __init__(self, reason: str, *, has_failed: bool = False) -> None:
+        super().__init__(reason)
+        self.has_failed = has_failed
+
+
+class ObstoreClient:
+    """One per process, shared by its threads.
+
+    Not for a forked child: obstore's threads stay with the parent, and a call would never end. The
+    worker does not fork.
     """
 
     def __init__(self, boto3_client: Any) -> None:
-        """boto3_client: its endpoint, region and addressing are taken; credentials come by the same
-        chain."""
+        """boto3_client: provides endpoint, region and addressing. Credentials have the same chain."""
         self.boto3 = boto3_client
         self._reached: set[str] = set()  # buckets that answered
         # None: no credentials.
@@ -87,56 +103,40 @@ class FastStore:
         self._paused_until: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def get(
-        self,
-        place: S3Uri,
-        *,
-        max_bytes: int,
-        version_id: str | None,
-        etag: str | None,
-        on_answer: Callable[[], None],
-        otherwise: Callable[[], StoredObject],
-    ) -> StoredObject:
-        """An object of at most max_bytes; one that is larger is left to `otherwise`.
+    def get(self, request: ReadRequest, *, on_answer: Callable[[], None]) -> StoredObject:
+        """Read an object. Raises StoreError, LeftToBoto3 (also for one that is too large).
 
         on_answer: called when its body begins.
         """
         import obstore
 
         state: obstore.GetOptions = {}
-        if version_id:
-            state["version"] = version_id
-        if etag:
-            state["if_match"] = etag
-
-        def fast(store: obstore.store.S3Store) -> StoredObject:
+        if request.version_id:
+            state["version"] = request.version_id
+        if request.etag:
+            state["if_match"] = request.etag
+        place = request.place
+        with self._using(place, _SMALL) as store:
             answer = obstore.get(store, place.key, options=state)
             on_answer()
-            meta = answer.meta
-            if meta["size"] > max_bytes:
-                return otherwise()
-            if meta["size"] > _SMALL_BYTES and (large := self._store_for(place, _LARGE)):
+            if (
+                _SMALL_BYTES < answer.meta["size"] <= request.max_bytes
+                and (large := self._store_for(place, _LARGE)) is not None
+            ):
                 answer = obstore.get(large, place.key, options=state)
-                meta = answer.meta
-                if meta["size"] > max_bytes:
-                    return otherwise()
-            return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
+            if (meta := answer.meta)["size"] <= request.max_bytes:
+                return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
+        raise LeftToBoto3(f"{place} has more than {request.max_bytes} bytes")
 
-        return self._run(place, fast, otherwise, _SMALL)
+    def put(self, place: S3Uri, body: bytes, content_type: str, *, create: bool = False) -> None:
+        """Write an object. Raises StoreError, AlreadyThere, LeftToBoto3.
 
-    def put(
-        self,
-        place: S3Uri,
-        body: bytes,
-        content_type: str,
-        *,
-        create: bool = False,
-        otherwise: Callable[[], None],
-    ) -> None:
-        """create: only where there is no object. Raises AlreadyThere."""
+        create: only if there is none.
+        """
         import obstore
 
-        def fast(store: obstore.store.S3Store) -> None:
+        timeouts = _SMALL if len(body) <= _SMALL_BYTES else _LARGE_UPLOAD
+        with self._using(place, timeouts) as store:
             try:
                 obstore.put(
                     store,
@@ -151,36 +151,31 @@ class FastStore:
                     raise AlreadyThere(str(place)) from error
                 raise
 
-        timeouts = _SMALL if len(body) <= _SMALL_BYTES else _LARGE_UPLOAD
-        self._run(place, fast, otherwise, timeouts)
+    def note_boto3_success(self, place: S3Uri, left: LeftToBoto3) -> None:
+        """Note that boto3 did a request that was left to it. After several failures obstore pauses."""
+        if left.has_failed:
+            self._note_failure(place.bucket)
 
-    def _run(
-        self,
-        place: S3Uri,
-        fast: Callable[[obstore.store.S3Store], T],
-        otherwise: Callable[[], T],
-        timeouts: Timeouts,
-    ) -> T:
+    @contextmanager
+    def _using(self, place: S3Uri, timeouts: Timeouts) -> Iterator[obstore.store.S3Store]:
+        """Around a request. Raises LeftToBoto3 for what obstore cannot do."""
         from obstore.exceptions import BaseError
 
         store = self._store_for(place, timeouts)
         if store is None:
-            return otherwise()
+            raise LeftToBoto3(f"{place} is not for obstore")
         try:
-            result = fast(store)
-        except (BaseError, OSError) as error:  # what is not found is an OSError of Python's own
+            yield store
+        except (BaseError, OSError) as error:  # obstore raises Python's own OSError for NOT_FOUND
             logger.debug("obstore: %s: %s", place, error)
             if (final := self._final(place, error)) is not None:
                 raise final from error
-            result = otherwise()
-            self._was_wrong(place.bucket)
-            return result
+            raise LeftToBoto3(f"obstore: {place}: {error}", has_failed=True) from error
         self._failures.pop(place.bucket, None)
         self._reached.add(place.bucket)
-        return result
 
     def _final(self, place: S3Uri, error: Exception) -> StoreError | None:
-        """What boto3 would say as well; None: let it try."""
+        """The error that boto3 would report as well; None if boto3 should try."""
         text = str(error)
         if place.bucket in self._reached and _TIMED_OUT in text:
             return StoreError(
@@ -194,11 +189,11 @@ class FastStore:
         if not answer or not code or code[1] in REDIRECTS:
             return None
         self._reached.add(place.bucket)
-        words = _WORDS.search(answer[2])
-        found = error_of(place, int(answer[1]), code[1], words[1] if words else "")
+        message = _MESSAGE.search(answer[2])
+        found = error_of(place, int(answer[1]), code[1], message[1] if message else "")
         return found if found.meaning is Meaning.REFUSAL else None
 
-    def _was_wrong(self, bucket: str) -> None:
+    def _note_failure(self, bucket: str) -> None:
         with self._lock:
             self._failures[bucket] += 1
             if self._failures[bucket] < _FAILURES:
@@ -206,7 +201,7 @@ class FastStore:
             del self._failures[bucket]
             self._paused_until[bucket] = time.monotonic() + _PAUSE_S
         logger.warning(
-            "obstore does not reach bucket %s the way boto3 does: for the next minutes boto3 is used "
+            "obstore does not reach bucket %s, but boto3 does: boto3 is used for the next minutes "
             "(MASKQ_S3_CLIENT=boto3 uses it always)",
             bucket,
         )
@@ -236,7 +231,7 @@ class FastStore:
                 {"root_certificate": bundle.read_bytes()} if bundle else {}
             )
         except (ValueError, OSError, BotoCoreError):
-            return None  # no credentials, an odd bucket, a file that went: boto3 says so
+            return None  # no credentials, an unusual bucket, a missing file: boto3 reports it
         return S3Store(
             bucket,
             endpoint=endpoint,
@@ -256,13 +251,13 @@ class FastStore:
 
 
 def _status(error: Exception) -> int:
-    """Of the store's answer; 0 where there was none."""
+    """The status of the store's answer; 0 if there was none."""
     answer = _STATUS.search(str(error))
     return int(answer[1]) if answer else 0
 
 
 def _endpoint(boto3_client: Any, bucket: str) -> tuple[str, bool]:
-    """Where boto3 sends requests for this bucket, and whether the host name has the bucket in it."""
+    """Where boto3 sends requests for this bucket, and whether the host name contains the bucket."""
     endpoint = urlsplit(boto3_client.meta.endpoint_url)
     signed = boto3_client.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket})
     if not (urlsplit(signed).hostname or "").startswith(f"{bucket}."):

@@ -1,6 +1,6 @@
-"""Images and outputs at URLs that callers presigned: their bucket, no rights of ours.
+"""Images and outputs at presigned URLs of callers, for which the worker needs no permissions.
 
-Who may be called is decided by maskq.safe_http. A URL's query is its secret and is never repeated.
+maskq.safe_http decides which hosts may be called. A URL's query is secret and is never repeated.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, ho
 from maskq_worker.errors import PermanentError, StoreAway, TransientError
 from maskq_worker.storage.circuit_breaker import CircuitOpen, StoreCircuitBreaker, Use, outage
 
-_TOTAL_S = 60.0  # for one object, however slowly it comes
-_PATIENCE_S = 1.0  # for the room that other calls take
+_TOTAL_S = 60.0  # for one object
+_MAX_WAIT_S = 1.0  # if other calls have reached a limit
 _SETTING = "MASKQ_PRESIGNED_ALLOWED_HOSTS"
 _GONE = (404, 410)
-_DENIED = (400, 401, 403)  # S3 says 400 of an expired token
+_DENIED = (400, 401, 403)  # S3 answers 400 for an expired token
 _LATER = (408, 425, 429)
 
 
 class Presigned:
-    """Reads and writes whole objects; shared by threads."""
+    """Reads and writes whole objects. Thread-safe."""
 
     def __init__(self, allowed_hosts: Collection[str], breaker: StoreCircuitBreaker) -> None:
         self._allowed_hosts = frozenset(allowed_hosts)
         self._breaker = breaker
-        # A quarter of the jobs is left for the deployment's own store, whoever drips.
+        # A quarter of the jobs stays for the deployment's own store, however slow other hosts are.
         few, most = breaker.few, breaker.most
         self._bulkhead = Bulkhead(
             most,
@@ -41,11 +41,11 @@ class Presigned:
                 Standing.UNKNOWN: Share(total=max(few, most // 2), host=few, wider=few),
                 Standing.SLOW: Share(total=few, host=few, wider=few),
             },
-            patience_s=_PATIENCE_S,
+            max_wait_s=_MAX_WAIT_S,
         )
 
     def get(self, url: str, *, max_bytes: int) -> tuple[bytes, str | None]:
-        """Body and ETag. Raises PermanentError, or TransientError for what may pass."""
+        """Read the body and the ETag. Raises PermanentError, TransientError."""
         with self._calling(url) as (use, call):
             try:
                 answer = safe_http.get(
@@ -55,7 +55,7 @@ class Presigned:
                     on_answer=use.answered,
                     on_connect=call.connected,
                 )
-                call.carried_bytes = len(answer.body)
+                call.add_transferred(len(answer.body))
             except TooLong as error:
                 size = f"{error.size} bytes" if error.size else "more"
                 raise PermanentError(
@@ -68,7 +68,7 @@ class Presigned:
         return answer.body, answer.headers.get("etag")
 
     def put(self, url: str, body: bytes, content_type: str) -> None:
-        """Raises PermanentError, or TransientError for what may pass."""
+        """Write an object. Raises PermanentError, TransientError."""
         headers = {"Content-Type": content_type}
         with self._calling(url, size=len(body)) as (_, call):
             answer = safe_http.send(
@@ -79,7 +79,7 @@ class Presigned:
                 total_s=_TOTAL_S,
                 on_connect=call.connected,
             )
-            call.carried_bytes = len(body)
+            call.add_transferred(len(body))
         if not 200 <= answer.status < 300:
             raise _failure(url, answer)
 
@@ -105,7 +105,7 @@ class Presigned:
             raise PermanentError(FailureCode.ACCESS_DENIED, message) from None
         except StoreError as error:
             raise TransientError(error.code, str(error)) from None
-        except (CircuitOpen, Busy) as error:  # nobody was asked, so the job is not charged
+        except (CircuitOpen, Busy) as error:  # no request was sent, so the job is not charged
             message = f"{redact(url)} is not called now: {error}"
             raise StoreAway(FailureCode.STORE_UNAVAILABLE, message, retry_s=error.retry_s) from None
 
@@ -113,7 +113,7 @@ class Presigned:
 def _failure(url: str, answer: Answer) -> PermanentError | TransientError:
     said = f"{redact(url)} answered {answer.status}"
     if answer.status in _GONE:
-        return PermanentError(FailureCode.NOT_FOUND, f"{said}: there is nothing")
+        return PermanentError(FailureCode.NOT_FOUND, f"{said}: there is no object")
     if answer.status in _DENIED:
         return PermanentError(
             FailureCode.ACCESS_DENIED,

@@ -80,7 +80,7 @@ class Layout:
 
 
 def layout_of(data: bytes) -> Layout:
-    """Reads until EOI or the end of `data`; what is no JPEG gives a layout without size."""
+    """Reads until EOI or the end of `data`. Without a JPEG the layout has no size."""
     layout, position = Layout(), 2
     zero_codes: dict[int, int] = {}  # what a code of nothing but zeros means, by table
     while (start := data.find(b"\xff", position)) >= 0:

@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, whose warnings tell missing pixels; Pillow does not pass them on."""
+"""Reads JPEG with libjpeg-turbo. Its warnings report missing pixels; Pillow drops them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces, pillow_reader
-from maskq_worker.imaging.formats import check_size, invalid
+from maskq_worker.imaging.checks import check_size, invalid
 from maskq_worker.imaging.jpeg.layout import Layout, layout_of
 from maskq_worker.imaging.picture import Picture
 
@@ -50,9 +50,8 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         image, notes = _decoded(data, layout, source.mode)
         result = pillow_reader.described(source, image, data)
         if result.icc is None and image.mode == "RGB" and pillow_reader.says_adobe_rgb(source):
-            result.space = colour_spaces.adobe_rgb()
-    result.notes += notes
-    return result
+            result = result.with_colours(colour_spaces.adobe_rgb())
+    return result.with_notes(notes)
 
 
 def check_process(layout: Layout) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.imaging import colour_spaces
-from maskq_worker.imaging.colour_spaces import ColourSpace, srgb_to_linear
-from maskq_worker.imaging.formats import invalid
+from maskq_worker.imaging.checks import invalid
+from maskq_worker.imaging.colour_spaces import srgb_to_linear
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.samples import rows, to_eight_bits
 from maskq_worker.imaging.tiff.segments import Layout
@@ -61,11 +61,9 @@ def picture(page: tifffile.TiffPage, layout: Layout, samples: NDArray[Any]) -> P
         icc=bytes(icc) if isinstance(icc, (bytes, tuple)) else None,
         orientation=_whole(page.tags.valueof(_ORIENTATION), 1),
         alpha=alpha,
-        notes=notes,
+        notes=tuple(notes),
     )
-    if result.icc is None:
-        _describe_colours(page, result)
-    return result
+    return result if result.icc is not None else _with_described_colours(page, result)
 
 
 def _alpha(
@@ -179,20 +177,17 @@ def _unmultiplied(image: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(out[..., 0] if image.mode == "L" else out)
 
 
-def _describe_colours(page: tifffile.TiffPage, result: Picture) -> None:
-    """By tags, where there is no profile."""
+def _with_described_colours(page: tifffile.TiffPage, result: Picture) -> Picture:
+    """The picture with the colours that its tags describe, where there is no profile."""
     points, white = page.tags.valueof(_PRIMARIES), page.tags.valueof(_WHITE_POINT)
     if result.image.mode == "RGB" and points is not None and white is not None:
         numbers = (*_ratios(white), *_ratios(points))
         if len(numbers) == 8:
-            found = colour_spaces.by_numbers(None, numbers)
-            if isinstance(found, ColourSpace):
-                result.space = found
-            else:
-                result.notes.append(found)
+            result = result.with_colours(colour_spaces.by_numbers(None, numbers))
     curve = page.tags.valueof(_TRANSFER)
     if curve is not None and result.image.mode in ("L", "RGB") and not _is_usual_curve(curve):
-        result.notes.append("transfer function ignored")
+        return result.with_notes(["transfer function ignored"])
+    return result
 
 
 def _is_usual_curve(values: Any) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import tifffile
 
-from maskq_worker.imaging.formats import MAX_FRAMES, frames_note, invalid
+from maskq_worker.imaging.checks import MAX_FRAMES, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.tiff import colours, segments
 
@@ -29,7 +30,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 
 def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object]) -> Picture:
-    """The first page that is no thumbnail. Raises PermanentError, and what the decoders raise."""
+    """The first page that is not a thumbnail. Raises PermanentError, and what the decoders raise."""
     file = tifffile.TiffFile(
         io.BytesIO(data),
         is_ndpi=False,
@@ -39,17 +40,15 @@ def picture(data: bytes, max_pixels: int, on_pixels: Callable[[int, int], object
         is_eer=False,
     )
     with file:
-        page, notes, frames = _shown_page(file)
+        page, notes, frames = _first_page(file)
         layout = segments.layout_of(page, data, max_pixels)
         on_pixels(layout.width * layout.height, layout.memory)
         samples = segments.read(page, data, layout)
         result = colours.picture(page, layout, samples)
-    result.notes[:0] = notes
-    result.frames = frames
-    return result
+    return replace(result, notes=(*notes, *result.notes), frames=frames)
 
 
-def _shown_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
+def _first_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str], str | None]:
     """The page that a viewer shows, notes on what is left, and the note on other pages."""
     pages = _pages(file)
     if not pages:

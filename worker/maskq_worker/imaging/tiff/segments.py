@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from maskq_worker.imaging import jpeg
-from maskq_worker.imaging.formats import check_size, invalid, too_large
+from maskq_worker.imaging.checks import check_size, invalid, too_large
 from maskq_worker.imaging.jpeg.layout import layout_of as jpeg_layout_of
 from maskq_worker.imaging.tiff import fax, lzw
 
@@ -278,7 +278,7 @@ def _sample_format(page: tifffile.TiffPage) -> int:
 
 def _number(value: Any, what: str) -> int:
     if not isinstance(value, int):
-        raise _damaged(f"its {what} is no whole number")
+        raise _damaged(f"its {what} is not a whole number")
     return int(value)
 
 
