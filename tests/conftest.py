@@ -1,6 +1,8 @@
 """Servers for every test that wants a real one: one Redis and one S3 for each pytest process.
 
 Tests share them, so each keeps to a key prefix of its own (`key_prefix`), in Redis and in the bucket.
+`make test` runs two pytest processes. All tests of a file run in the same one, so that a fixture of
+a module starts once.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +37,31 @@ def pytest_configure(config: pytest.Config) -> None:
         from maskq_standalone import stack
 
         stack.Stack = AclStack  # type: ignore[misc]  # before any test module takes its name
+
+
+SHARED_STACK = Path(__file__).parent / "acceptance" / "conftest.py"
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its xdist group: its file, or the stack that several files share."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    if _uses_shared_stack(item):
+        return "shared_stack"
+    return item.path.relative_to(item.config.rootpath).with_suffix("").as_posix()
+
+
+def _uses_shared_stack(item: pytest.Item) -> bool:
+    """Whether its fixture `stack` is the one of tests/acceptance/conftest.py."""
+    if not isinstance(item, pytest.Function):
+        return False
+    definitions = item._fixtureinfo.name2fixturedefs.get("stack", ())
+    return bool(definitions) and definitions[-1].func.__code__.co_filename == str(SHARED_STACK)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,3 +115,11 @@ def key_prefix() -> str:
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def smallest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, served as `smallest`, whose forward takes milliseconds. Do not write into it."""
+    from bench.checkpoints import write_smallest
+
+    return write_smallest(tmp_path_factory.mktemp("models") / "smallest")
