@@ -31,12 +31,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _share_the_cpu(config)
     if config.getoption("--acl-users"):
         from support.acl_stack import AclStack
 
         from maskq_standalone import stack
 
         stack.Stack = AclStack  # type: ignore[misc]  # before any test module takes its name
+
+
+def _share_the_cpu(config: pytest.Config) -> None:
+    """Before torch is imported: each pytest process and its children get their share of the cores.
+
+    torch's threads otherwise wait awake, on the cores that the other process's tests need.
+    """
+    if config.getoption("numprocesses", None):
+        return  # this process runs no tests, and those that do inherit its environment
+    from maskq_worker.process.cpu import cpu_environment
+
+    os.environ.update(cpu_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 SHARED_STACK = Path(__file__).parent / "acceptance" / "conftest.py"

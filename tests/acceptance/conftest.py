@@ -21,7 +21,9 @@ def stack() -> Iterator[Stack]:
 
     All of them run in one pytest process (tests/conftest.py): it is started once.
     """
-    with Stack(workers=1, pinned=True, env={"MASKQ_LEASE_S": str(LEASE_S)}) as running:
+    # This one worker of the suite computes with several threads.
+    env = {"MASKQ_LEASE_S": str(LEASE_S), "OMP_NUM_THREADS": "2"}
+    with Stack(workers=1, pinned=True, env=env) as running:
         yield running
 
 

@@ -33,7 +33,10 @@ from maskq_worker.imaging import Decoded
 from maskq_worker.jobs.memory_budget import MemoryBudget
 from maskq_worker.settings import WorkerSettings
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux"),
+]
 
 LIMITS = DecodeLimits(max_pixels=4_000_000, max_bytes=2**24, max_scans=100, cpu_s=20)
 SHORT = DecodeLimits(max_pixels=4_000_000, max_bytes=2**24, max_scans=100, cpu_s=1)
