@@ -24,7 +24,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 LOCKED ?=
 ARGS ?=
 # In the order of the folders: acceptance tests wait most and begin, so that no long file is left at the end.
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
 .PHONY: demo test test-fast check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
