@@ -57,7 +57,7 @@ SHARED_STACK = frozenset(
     f"tests/acceptance/test_{name}.py"
     for name in (
         "bad_input", "bench_command", "celery_callers", "celery_options", "cli", "hostile_files",
-        "http_docs", "nominal", "readm",
+        "http_docs", "nominal", "readme",
     )
 )  # fmt: skip
 """The files with tests that use the `stack` of tests/acceptance/conftest.py."""

@@ -22,6 +22,7 @@ import pytest
 from bench.checkpoints import write_smallest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.waiting import until
 
 from maskq import (
     AsyncClient,
@@ -347,11 +348,12 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
         monkeypatch.setenv("MASKQ_MAX_QUEUED", "1200")
     command = [str(MASKQ), "submit", "-r", "list.txt"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 60
-        while len(manifest_lines(manifest)) < (1201 if moment == "full" else 2):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.005)
+        wanted = 1201 if moment == "full" else 2
+        until(
+            lambda: len(manifest_lines(manifest)) >= wanted or process.poll() is not None,
+            every_s=0.005,
+        )
+        assert process.poll() is None
         process.kill()
     known = len(service.images())
     assert known == 1200 if moment == "full" else 0 < known < 3000

@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from support.waiting import stays, until
 
 from maskq_standalone import ports
 from maskq_standalone.children.child import Child, ChildError
@@ -88,10 +89,8 @@ def running(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def eventually(true: Callable[[], bool], within_s: float = 8.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
+    until(true, within_s=within_s)
+    return True
 
 
 def processes() -> dict[int, int]:
@@ -406,8 +405,7 @@ class TestChild:
         thread = threading.Thread(target=child.start)
         thread.start()
         thread.join()
-        time.sleep(0.2)
-        assert child.alive
+        stays(lambda: child.alive, for_s=0.2)
         child.kill()
 
     def test_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import Ignore
 from PIL import Image
+from support.waiting import until
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
 from maskq.contract import JobResult, SegmentRequest
@@ -222,8 +223,7 @@ def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None
     def put_then_ask(*args: Any, **options: Any) -> None:
         put(*args, **options)
         asking.start()
-        while not bench.pipeline._gate.wanted:
-            time.sleep(0.001)
+        until(lambda: bench.pipeline._gate.wanted)
 
     bench.store.put = put_then_ask  # type: ignore[method-assign]
     # When / Then the thread ends the job it has, and makes room

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +21,7 @@ import pytest
 from images.drawn import page, tiff
 from images.variants import ALL
 from PIL import Image
+from support.waiting import until
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest
@@ -98,10 +98,7 @@ def told(decoder: ProcessDecoder) -> dict[str, Any]:
 
 
 def eventually(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(true, within_s=within_s)
 
 
 def runs(pid: int) -> bool:

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 # The supervisor runs in a process of its own: it takes the signal handlers of its main thread.
 SUPERVISOR = """
@@ -51,10 +51,7 @@ def start(worker: Path, *gpus: str) -> subprocess.Popen[bytes]:
 def pids(worker: Path, gpu: str, *, count: int) -> list[int]:
     """The first `count` processes that were started for a GPU."""
     log = worker.parent / f"started-{gpu}"
-    end = time.monotonic() + 15
-    while not log.exists() or len(log.read_text().split()) < count:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: log.exists() and len(log.read_text().split()) >= count, within_s=15)
     return [int(pid) for pid in log.read_text().split()]
 
 
