@@ -6,7 +6,6 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,13 +85,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 60.0)  # however slow this machine is
-    made = Bench(segmenter)
-    yield made
-    made.close()
+def keep_on_s() -> float:
+    return 60.0  # however slow this machine is
 
 
 def names_under(server: S3Server, place: S3Uri) -> set[str]:
