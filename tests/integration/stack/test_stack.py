@@ -53,7 +53,7 @@ with Stack(pathlib.Path(sys.argv[1]), pinned=True, worker_command=[sys.executabl
 """
 UP = """
 import pathlib, sys
-from maskq_standalone import redis_server
+from maskq_standalone.servers import redis as redis_server
 from maskq_standalone.commands.up import run
 directory = pathlib.Path(sys.argv[1])
 binary = redis_server.find(pinned=True).path
