@@ -1,5 +1,6 @@
 # Everything installs into .venv, which then holds .venv/bin/maskq.
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
+#   make test-fast   the unit tests without the slow ones, in a minute
 #   make check   lint, types, import rules, secrets, licences    make bench   latency at light load, cost of a mask
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
 #   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
@@ -22,15 +23,20 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 # LOCKED=1: the versions and hashes of deploy/lock, as CI installs. Without it, what pyproject.toml allows.
 LOCKED ?=
 ARGS ?=
+# In the order of the folders: acceptance tests wait most and begin, so that no long file is left at the end.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not real_weights and not other_tools' tests/unit $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -47,7 +53,7 @@ sbom: $(VENV)/.dev
 	$(BIN)/python tools/sbom.py
 
 acl-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --acl-users tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --acl-users tests/acceptance $(ARGS)
 
 fuzz: $(VENV)/.dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)

@@ -1,6 +1,8 @@
 """Servers for every test that wants a real one: one Redis and one S3 for each pytest process.
 
 Tests share them, so each keeps to a key prefix of its own (`key_prefix`), in Redis and in the bucket.
+`make test` runs two pytest processes. All tests of a file run in the same one, so that a fixture of
+a module starts once.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.redis import RedisServer
@@ -28,12 +32,65 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _share_the_cpu(config)
     if config.getoption("--acl-users"):
         from support.acl_stack import AclStack
 
         from maskq_standalone import stack
 
         stack.Stack = AclStack  # type: ignore[misc]  # before any test module takes its name
+
+
+def _share_the_cpu(config: pytest.Config) -> None:
+    """Before torch is imported: each pytest process and its children get their share of the cores.
+
+    torch's threads otherwise wait awake, on the cores that the other process's tests need.
+    """
+    if config.getoption("numprocesses", None):
+        return  # this process runs no tests, and those that do inherit its environment
+    from maskq_worker.process.cpu import cpu_environment
+
+    os.environ.update(cpu_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+SHARED_STACK = frozenset(
+    f"tests/acceptance/test_{name}.py"
+    for name in (
+        "bad_input", "bench_command", "celery_callers", "celery_options", "cli", "hostile_files",
+        "http_docs", "nominal", "readme",
+    )
+)  # fmt: skip
+"""The files with tests that use the `stack` of tests/acceptance/conftest.py."""
+
+
+class FileScheduling(LoadFileScheduling):
+    """All tests of a file run in one process, and so do the files that share a stack.
+
+    Marks with `xdist_group` are not used: with pytest 9 pytest-xdist 3.8 ignores them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "the shared stack" if file in SHARED_STACK else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Raises UsageError for a test that would start the shared stack a second time."""
+    for item in items:
+        if _uses_shared_stack(item) and item.nodeid.partition("::")[0] not in SHARED_STACK:
+            raise pytest.UsageError(f"add the file of {item.nodeid} to SHARED_STACK in {__file__}")
+
+
+def _uses_shared_stack(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    definitions = item._fixtureinfo.name2fixturedefs.get("stack", ())
+    return bool(definitions) and definitions[-1].baseid == "tests/acceptance"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,3 +144,11 @@ def key_prefix() -> str:
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def smallest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, served as `smallest`, whose forward takes milliseconds. Do not write into it."""
+    from bench.checkpoints import write_smallest
+
+    return write_smallest(tmp_path_factory.mktemp("models") / "smallest")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +17,31 @@ LEASE_S = 3.0
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One worker with the demo checkpoint, shared by the tests that harm nothing."""
-    with Stack(workers=1, pinned=True, env={"MASKQ_LEASE_S": str(LEASE_S)}) as running:
+    """One worker with the demo checkpoint, shared by the tests that harm nothing.
+
+    All of them run in one pytest process (tests/conftest.py): it is started once.
+    """
+    # This one worker of the suite computes with several threads.
+    env = {"MASKQ_LEASE_S": str(LEASE_S), "OMP_NUM_THREADS": "2"}
+    with Stack(workers=1, pinned=True, env=env) as running:
         yield running
 
 
 @pytest.fixture
-def fresh_stack() -> Iterator[Stack]:
-    """Servers without workers, for a test that kills some."""
-    with Stack(workers=0, pinned=True, env={"MASKQ_LEASE_S": str(LEASE_S)}) as running:
+def stack_options() -> dict[str, Any]:
+    """What `fresh_stack` is made with beside its defaults; a file overrides this."""
+    return {}
+
+
+@pytest.fixture
+def fresh_stack(smallest_model: Path, stack_options: dict[str, Any]) -> Iterator[Stack]:
+    """Servers of a test's own, without workers, for a test that kills some.
+
+    Its model costs nothing: a worker starts in two thirds of the time, and is the same one otherwise.
+    """
+    options = {"workers": 0, "pinned": True, "model": str(smallest_model), **stack_options}
+    env = {"MASKQ_LEASE_S": str(LEASE_S)} | options.pop("env", {})
+    with Stack(env=env, **options) as running:
         yield running
 
 

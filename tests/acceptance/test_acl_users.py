@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import redis
 from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
 from support import acl
 from support.acl_stack import AclStack
@@ -29,10 +28,11 @@ IMAGE = Image.new("RGB", (64, 48), "teal")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AclStack]:
-    model = write_smallest(tmp_path_factory.mktemp("model") / "smallest")
+def stack(smallest_model: Path) -> Iterator[AclStack]:
     env = {"MASKQ_LEASE_S": str(LEASE_S), "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1"}
-    with AclStack(workers=1, pinned=True, webhooks=True, model=str(model), env=env) as running:
+    with AclStack(
+        workers=1, pinned=True, webhooks=True, model=str(smallest_model), env=env
+    ) as running:
         yield running
 
 

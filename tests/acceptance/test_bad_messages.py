@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import redis
 from acceptance.deaf_worker import NOTICED_S
 from demo_scenes.scenes import draw
 from envelopes import MALFORMED, envelope
+from support.waiting import stays, until
 
 from maskq import Client, JobStatus
 from maskq.process.health import FRESH_S
@@ -25,7 +25,7 @@ def test_no_malformed_message_costs_a_thread(fresh_stack: Stack, fresh_client: C
         # When every malformed message comes by both lists
         for message in MALFORMED.values():
             raw.lpush("maskq", message)
-            raw.lpush("maskq.demo", message)
+            raw.lpush("maskq.smallest", message)
         raw.lpush("maskq", *[json.dumps(envelope(eta="2099-01-01T00:00:00+00:00"))] * 3)
 
         # Then a good job is done, by the same process
@@ -36,28 +36,25 @@ def test_no_malformed_message_costs_a_thread(fresh_stack: Stack, fresh_client: C
         # And what was refused is kept for a look, each with its reason
         kept = [json.loads(entry) for entry in raw.lrange("maskq:refused", 0, -1)]
     assert len(kept) == 100  # the last of some 150
-    assert all(entry["reason"] and entry["queue"] in ("maskq", "maskq.demo") for entry in kept)
+    assert all(entry["reason"] and entry["queue"] in ("maskq", "maskq.smallest") for entry in kept)
     assert max(len(json.dumps(entry)) for entry in kept) < 20_000
     waiting = fresh_client.list(status=JobStatus.QUEUED).records
     assert [record.not_before_ms for record in waiting] == [4070908800000]
 
 
-def test_the_health_file_of_a_deaf_worker_goes_stale(tmp_path: Path) -> None:
+def test_the_health_file_of_a_deaf_worker_goes_stale(smallest_model: Path) -> None:
     # Given a worker that is up and takes nothing, for want of work
     command = (sys.executable, str(Path(__file__).with_name("deaf_worker.py")))
-    with Stack(tmp_path, workers=1, pinned=True, worker_command=command) as stack:
+    model = str(smallest_model)
+    with Stack(workers=1, pinned=True, model=model, worker_command=command) as stack:
         (worker,) = stack.workers
-        time.sleep(2 * NOTICED_S)
-        assert worker.is_ready()
+        stays(worker.is_ready, for_s=2 * NOTICED_S)
 
         # When there is some
         with redis.Redis.from_url(stack.redis.url) as raw:
             raw.lpush("maskq", json.dumps(envelope()))
 
         # Then its health file is not touched any more, and it says so
-        end = time.monotonic() + FRESH_S + 15
-        while worker.is_ready():
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: not worker.is_ready(), within_s=FRESH_S + 15)
         assert worker.child.alive
         assert "this worker takes none" in worker.child.log_tail()

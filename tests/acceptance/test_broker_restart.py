@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
+from support.waiting import until
 
 from maskq import Client, JobStatus
 from maskq_standalone.stack import Stack
 
 JOBS = 500
-
-
-@pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    """With a model that costs nothing: it is the queue that is tested."""
-    model = write_smallest(tmp_path / "smallest")
-    environment = {"MASKQ_LEASE_S": str(LEASE_S)}
-    with Stack(workers=0, pinned=True, model=str(model), env=environment) as running:
-        yield running
 
 
 def test_500_jobs_over_2_workers_survive_a_killed_redis(
@@ -34,8 +21,7 @@ def test_500_jobs_over_2_workers_survive_a_killed_redis(
     workers = fresh_stack.start_workers(2)
     image = Image.new("RGB", (64, 48), "teal")
     batch = fresh_client.submit_many([image] * JOBS)
-    while batch.progress().counts.get(JobStatus.SUCCEEDED, 0) < JOBS // 10:
-        time.sleep(0.1)
+    until(lambda: batch.progress().counts.get(JobStatus.SUCCEEDED, 0) >= JOBS // 10)
 
     # When Redis is killed and started again
     fresh_stack.kill_redis()

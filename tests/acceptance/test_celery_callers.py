@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
+from support.waiting import until
 
 from maskq import Client, JobStatus, s3
 from maskq_standalone.stack import Stack
@@ -126,10 +126,7 @@ def test_a_chain_survives_the_death_of_the_first_worker(
     image = put_scene(fresh_stack, size=(4800, 3600))
     with own_worker(caller, fresh_stack):
         chain = start(caller, fresh_stack, "chain", image)
-        end = time.monotonic() + 60
-        while not fresh_client.list(status=JobStatus.RUNNING).records:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: fresh_client.list(status=JobStatus.RUNNING).records)
 
         # When that worker is killed and another one comes
         os.kill(victim.pid, signal.SIGKILL)

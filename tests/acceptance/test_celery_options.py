@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import celery
 import pytest
 import redis
 from acceptance.test_celery_callers import own_worker, put_scene
+from support.waiting import until
 
 from maskq import Client, FailureCode, JobNotFound, JobStatus
 from maskq_standalone.stack import Stack
@@ -124,14 +124,6 @@ def image(stack: Stack, credentials: None) -> str:
     return put_scene(stack, size=(64, 48))
 
 
-def soon(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    end = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
 def known(client: Client, task_id: str) -> bool:
     """Whether a worker has written the record."""
     try:
@@ -207,7 +199,7 @@ def test_what_has_expired_is_not_run(shop: Shop, client: Client, image: str) -> 
 
 def test_a_job_is_taken_back_by_its_task_id(shop: Shop, client: Client, image: str) -> None:
     task_id = shop.send(image, countdown=3600)
-    soon(lambda: known(client, task_id))
+    until(lambda: known(client, task_id))
     client.get(task_id).cancel()
     code, _ = shop.refused(get=task_id)
     assert code == FailureCode.CANCELED
@@ -220,7 +212,7 @@ def test_a_task_id_that_is_no_uuid_is_found_and_taken_back_by_it(
     # Its result, by Celery
     assert shop.width(image, task_id=task_id) == 64
     with redis.Redis.from_url(stack.redis.url) as raw:
-        soon(lambda: raw.zcard("maskq:answers") == 0)
+        until(lambda: raw.zcard("maskq:answers") == 0)
     # Its record, from a shell
     status = [sys.executable, "-m", "maskq", "status", "--json", task_id]
     ran = subprocess.run(status, capture_output=True, text=True, check=True, timeout=60)
@@ -233,7 +225,7 @@ def test_a_task_id_that_is_no_uuid_is_found_and_taken_back_by_it(
     # And the job of another one is taken back
     later = f"{task_id}-later"
     shop.send(image, task_id=later, countdown=3600)
-    soon(lambda: known(client, later))
+    until(lambda: known(client, later))
     assert client.get(later).cancel()
     assert shop.refused(get=later)[0] == FailureCode.CANCELED
 
@@ -244,8 +236,8 @@ def test_who_wants_no_result_stores_none(
     quiet = shop.send(image, ignore_result=True)
     assert shop.width(image) == 64
     with redis.Redis.from_url(stack.redis.url) as raw:
-        soon(lambda: known(client, quiet) and client.get(quiet).refresh().ended)
-        soon(lambda: raw.zscore("maskq:answers", quiet) is None)
+        until(lambda: known(client, quiet) and client.get(quiet).refresh().ended)
+        until(lambda: raw.zscore("maskq:answers", quiet) is None)
         assert raw.get(f"celery-task-meta-{quiet}") is None
     assert client.get(quiet).refresh().status is JobStatus.SUCCEEDED
 
@@ -263,7 +255,7 @@ def test_chords_and_callbacks_of_good_and_bad_requests(
         failing = {
             shop.ask(link_error=uri)["id"].encode() for uri in ("ftp://no", "s3://maskq/none.jpg")
         }
-        soon(lambda: raw.llen("shop:noted") == 2, timeout_s=60)
+        until(lambda: raw.llen("shop:noted") == 2, within_s=60)
         assert set(raw.lrange("shop:noted", 0, -1)) == failing
     assert "Traceback" not in log_of(stack).removeprefix(before)
 
@@ -276,7 +268,7 @@ def test_a_callback_that_cannot_be_sent_is_told_once(
     assert "none such" in answer["error"][1]
     assert client.get(answer["id"]).refresh().status is JobStatus.SUCCEEDED
     with redis.Redis.from_url(stack.redis.url) as raw:
-        soon(lambda: raw.zscore("maskq:answers", answer["id"]) is None)
+        until(lambda: raw.zscore("maskq:answers", answer["id"]) is None)
     assert shop.width(image) == 64
 
 
@@ -333,7 +325,7 @@ def test_a_deferred_job_survives_its_worker_and_starts_on_time(
     image = put_scene(fresh_stack, size=(64, 48))
     shop = Shop(fresh_stack, tmp_path)
     sent = [shop.send(image, countdown=LATER_S), shop.send(image, countdown=LATER_S, priority=6)]
-    waiting = soon(lambda: len(found := fresh_client.list().records) == 2 and found)
+    waiting = until(lambda: len(found := fresh_client.list().records) == 2 and found)
     assert all(record.status is JobStatus.QUEUED for record in waiting)
     due_ms = {record.id: record.not_before_ms or sys.maxsize for record in waiting}
 

@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.waiting import until
 
 from maskq import Client, JobFailed, webhooks
 from maskq.contract.locations import S3Uri
@@ -204,11 +204,8 @@ def test_up_writes_its_settings_when_ready_and_leaves_nothing_behind(
         text=True,
     )
     try:
-        end = time.monotonic() + 120
-        while not env_file.exists():
-            assert up.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: env_file.exists() or up.poll() is not None, within_s=120)
+        assert up.poll() is None
 
         # When a shell sources its file and submits
         settings = dict(line.split("=", 1) for line in env_file.read_text().split() if "=" in line)

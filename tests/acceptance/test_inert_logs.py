@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 import redis
 from envelopes import encoded, envelope
 from support.hostile import SECRET, TEXT, URL, Receiver, harmless, serving
+from support.waiting import until
 
 from maskq import Client, JobFailed
 from maskq_standalone.stack import Stack
@@ -21,11 +21,12 @@ PRESIGNED = f"https://127.0.0.1/a.png?X-Amz-Signature={SECRET}"
 
 def log_with(path: Path, *words: str) -> str:
     """The whole log, once it has these words."""
-    end = time.monotonic() + 60
-    while not all(word in (text := path.read_text(encoding="utf-8")) for word in words):
-        assert time.monotonic() < end, text
-        time.sleep(0.05)
-    return text
+
+    def text() -> str:
+        return path.read_text(encoding="utf-8")
+
+    until(lambda: all(word in text() for word in words), otherwise=text)
+    return text()
 
 
 def test_the_logs_of_workers_and_webhooks_are_harmless() -> None:

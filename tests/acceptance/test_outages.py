@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
 import redis
-from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
+from support.waiting import until
 
 from maskq import AsyncClient, Client, JobStatus
 from maskq.ledger import calls
@@ -20,21 +15,6 @@ from maskq_standalone.stack import Stack
 
 IMAGE = Image.new("RGB", (64, 48), "teal")
 MODEL = "smallest"
-
-
-@pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    model = write_smallest(tmp_path / MODEL)
-    environment = {"MASKQ_LEASE_S": str(LEASE_S)}
-    with Stack(workers=0, pinned=True, model=str(model), env=environment) as running:
-        yield running
-
-
-def until(true: Callable[[], object], *, within_s: float = 60.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 async def width_of(job_id: str) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 from acceptance.conftest import LEASE_S
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
+from support.waiting import stays, until
 
 from maskq import Client, Job, JobRecord, JobStatus, s3
 from maskq_standalone.stack import Stack
+from maskq_standalone.workers import Worker
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +26,19 @@ def large() -> bytes:
 
 def wait_until_running(job: Job, *, within_s: float = 30.0) -> int:
     """The process id of the worker that has it."""
-    end = time.monotonic() + within_s
-    while (record := job.refresh()).status is not JobStatus.RUNNING:
-        assert time.monotonic() < end, job
-        time.sleep(0.01)
-    return pid_of(record)
+    until(lambda: job.refresh().status is JobStatus.RUNNING, within_s=within_s, every_s=0.01)
+    assert job.record
+    return pid_of(job.record)
+
+
+def log_of(worker: Worker) -> str:
+    return worker.child.log.read_text()
+
+
+def names_of(store: Any, job: Job) -> list[str]:
+    """Of the objects in the job's folder."""
+    listed = store.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/").get("Contents", [])
+    return sorted(entry["Key"].rpartition("/")[2] for entry in listed)
 
 
 def pid_of(record: JobRecord) -> int:
@@ -49,10 +60,8 @@ def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
     killed = time.monotonic()
 
     # Then another one starts the job in time, and it ends well, uncharged
-    end = killed + LEASE_S + 5
-    while job.refresh().attempt < 2:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    within_s = killed + LEASE_S + 5 - time.monotonic()
+    until(lambda: job.refresh().attempt >= 2, within_s=within_s)
     job.wait(timeout=60)
     record = job.refresh()
     assert (record.status, record.attempt, record.charges) == (JobStatus.SUCCEEDED, 2, 0)
@@ -82,14 +91,12 @@ def test_a_worker_that_stood_still_past_its_lease_does_no_harm(
     assert (ended.attempt, ended.status) == (2, JobStatus.SUCCEEDED)
     assert result.mask().size == (4800, 3600)
     store = s3.connect(fresh_client.settings.s3_endpoint_url)
-    end = time.monotonic() + 30
-    while True:
-        listed = store.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/")["Contents"]
-        names = sorted(entry["Key"].rpartition("/")[2] for entry in listed)
-        if names == ["input", "mask.png", "result.json"]:
-            return
-        assert time.monotonic() < end, names
-        time.sleep(0.2)
+    expected = ["input", "mask.png", "result.json"]
+    until(
+        lambda: names_of(store, job) == expected,
+        within_s=30,
+        otherwise=lambda: names_of(store, job),
+    )
 
 
 def test_sigterm_lets_what_runs_end_and_exits_0(
@@ -122,14 +129,11 @@ def test_jobs_wait_out_an_outage_of_s3_and_a_waiting_worker_can_be_stopped(
     jobs = [fresh_client.submit(place) for _ in range(12)]
 
     # When one of them has met it, nothing more is claimed
-    end = time.monotonic() + 60
-    while not any(job.refresh().error for job in jobs):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    time.sleep(3.0)
+    until(lambda: any(job.refresh().error for job in jobs))
+    until(lambda: "nothing is claimed until it answers" in log_of(worker))
+    until(lambda: not any(job.refresh().status is JobStatus.RUNNING for job in jobs))
     attempts = [job.refresh().attempt for job in jobs]
-    time.sleep(3.0)
-    assert [job.refresh().attempt for job in jobs] == attempts
+    stays(lambda: [job.refresh().attempt for job in jobs] == attempts, for_s=3.0)
 
     # Then the worker still stops at once, and the next one does them all once S3 is back, uncharged
     os.kill(worker.pid, signal.SIGTERM)
@@ -159,13 +163,8 @@ def test_a_canceled_job_leaves_nothing_behind(
     assert job.refresh().status is JobStatus.CANCELED
 
     store = s3.connect(fresh_client.settings.s3_endpoint_url)
-    end = time.monotonic() + 15
-    while True:
-        listed = store.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/").get(
-            "Contents", []
-        )
-        names = [entry["Key"].rpartition("/")[2] for entry in listed]
-        if names == ["input"]:
-            return
-        assert time.monotonic() < end, names
-        time.sleep(0.2)
+    until(
+        lambda: names_of(store, job) == ["input"],
+        within_s=15,
+        otherwise=lambda: names_of(store, job),
+    )

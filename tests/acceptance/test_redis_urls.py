@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
 
 from maskq import Client
@@ -27,14 +24,6 @@ app = Celery("shop", broker=os.environ["URL"], backend=os.environ["URL"])
 sent = app.send_task("maskq.segment", args=[{"image_uri": os.environ["IMAGE"]}], queue="maskq")
 print(sent.get(timeout=60)["width"])
 """
-
-
-@pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    model = write_smallest(tmp_path / "smallest")
-    env = {"MASKQ_LEASE_S": str(LEASE_S)}
-    with Stack(workers=0, pinned=True, model=str(model), env=env) as running:
-        yield running
 
 
 def test_a_worker_serves_what_the_url_says(

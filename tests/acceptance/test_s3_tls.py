@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench.checkpoints import write_smallest
 from PIL import Image
 from support.tls import Authority, TlsProxy
 
@@ -15,12 +14,11 @@ from maskq_standalone.stack import Stack
 
 
 def test_a_job_runs_over_tls_and_a_bundle_that_is_missing_ends_the_start_with_78(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smallest_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = write_smallest(tmp_path / "smallest")
     authority = Authority(tmp_path / "ca")
     with (
-        Stack(workers=0, pinned=True, model=str(model)) as stack,
+        Stack(workers=0, pinned=True, model=str(smallest_model)) as stack,
         TlsProxy(stack.s3.port, authority.certificate("localhost")) as front,
     ):
         trusted = {

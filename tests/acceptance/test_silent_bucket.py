@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import pytest
-from bench.checkpoints import write_smallest
 from PIL import Image
 from support.s3_front import Rule, S3Front
 
@@ -18,10 +17,9 @@ WAIT_S = 12.0  # less than the 20 s after which the request for the silent bucke
 
 
 def test_another_tenant_s_job_runs_while_the_only_thread_waits_for_a_silent_bucket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smallest_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = write_smallest(tmp_path / "smallest")
-    with Stack(workers=0, model=str(model)) as stack, S3Front(stack.s3.port) as front:
+    with Stack(workers=0, model=str(smallest_model)) as stack, S3Front(stack.s3.port) as front:
         for name, value in stack.environment.items():
             monkeypatch.setenv(name, value)
         buffer = io.BytesIO()

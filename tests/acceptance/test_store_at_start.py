@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from bench.checkpoints import write_smallest
 from PIL import Image
 from support.s3_front import Rule, S3Front
+from support.waiting import until
 
 from maskq import Client
 from maskq_standalone.children.child import ChildError
@@ -19,9 +19,8 @@ MARK = r"\.maskq-conditional-write"
 
 
 @pytest.fixture(scope="module")
-def small_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    with Stack(workers=0, pinned=True, model=str(model)) as running:
+def small_stack(smallest_model: Path) -> Iterator[Stack]:
+    with Stack(workers=0, pinned=True, model=str(smallest_model)) as running:
         yield running
 
 
@@ -75,9 +74,9 @@ def test_a_worker_that_starts_while_the_store_is_away_waits_for_it(
     front.rules = [rule]
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(start, small_stack, front)
-        while front.asked("") < 6:  # the first tries, and those of who waits
-            assert not starting.done()
-            time.sleep(0.05)
+        # The first tries, and those of who waits
+        until(lambda: front.asked("") >= 6 or starting.done())
+        assert not starting.done()
         front.rules = []
         starting.result(60)
     worker = small_stack.workers.pop()

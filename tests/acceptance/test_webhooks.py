@@ -7,13 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from acceptance.conftest import LEASE_S
-from bench.checkpoints import write_smallest
 from PIL import Image
 
 from maskq import Client
@@ -23,11 +20,9 @@ MASKQ = Path(sys.executable).with_name("maskq")
 
 
 @pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    model = write_smallest(tmp_path / "smallest")
-    env = {"MASKQ_LEASE_S": str(LEASE_S), "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1"}
-    with Stack(workers=1, pinned=True, webhooks=True, model=str(model), env=env) as running:
-        yield running
+def stack_options() -> dict[str, Any]:
+    env = {"MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1"}
+    return {"workers": 1, "webhooks": True, "env": env}
 
 
 def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: Client) -> None:

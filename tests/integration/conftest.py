@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from integration.worker.test_pipeline import Bench
+
+    from maskq import Client
     from maskq_standalone.servers.redis import RedisServer
     from maskq_standalone.servers.s3 import S3Server
     from maskq_worker.model import Segmenter
@@ -32,13 +37,50 @@ def environment(
     return variables
 
 
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    """A model of milliseconds with random weights, on the CPU."""
-    from bench.checkpoints import write_smallest
-
+@pytest.fixture(scope="session")
+def segmenter(smallest_model: Path) -> Segmenter:
+    """A model of milliseconds with random weights, on the CPU. No test changes it."""
     from maskq_worker.model import load_segmenter
     from maskq_worker.settings import WorkerSettings
 
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
+    return load_segmenter(WorkerSettings(model=str(smallest_model), device="cpu"))
+
+
+@pytest.fixture
+def keep_on_s() -> float | None:
+    """How long a thread of `bench` goes on with next jobs, s; None: as long as a worker does."""
+    return None
+
+
+@pytest.fixture
+def bench_settings() -> dict[str, Any]:
+    """Settings of `bench` beside the environment's; a file overrides this."""
+    return {}
+
+
+@pytest.fixture
+def bench(
+    segmenter: Segmenter,
+    environment: dict[str, str],
+    keep_on_s: float | None,
+    bench_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Bench]:
+    """A worker's pipeline in this process."""
+    from integration.worker.test_pipeline import Bench
+
+    if keep_on_s is not None:
+        monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", keep_on_s)
+    made = Bench(segmenter, **bench_settings)
+    yield made
+    made.close()
+    made.store.close()
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[Client]:
+    """Of `bench`, whose model is registered."""
+    from maskq import Client
+
+    with Client.from_env() as made:
+        yield made

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import urllib3
 import uvicorn
+from support.waiting import until
 
 
 class Api:
@@ -59,11 +59,8 @@ def serving(app: Any) -> Iterator[Api]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
-            end = time.monotonic() + 20
-            while not server.started:
-                assert thread.is_alive()
-                assert time.monotonic() < end
-                time.sleep(0.005)
+            until(lambda: server.started or not thread.is_alive(), within_s=20, every_s=0.005)
+            assert thread.is_alive()
             with urllib3.PoolManager(retries=False, timeout=20, maxsize=8) as pool:
                 yield Api(f"http://127.0.0.1:{bound.getsockname()[1]}", pool)
         finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from support.waiting import until
 
 from maskq_standalone.servers.redis import RedisServer, find
 from maskq_standalone.servers.server import Server
@@ -105,11 +105,3 @@ def swap(primary: RedisServer, replica: RedisServer, moved: Callable[[], object]
         moved()
         follow(primary, replica)
         old.client_unpause()
-
-
-def until(ready: Callable[[], object], within_s: float = 15.0) -> None:
-    """Return once it is so."""
-    end = time.monotonic() + within_s
-    while not ready():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

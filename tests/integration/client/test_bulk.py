@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.checkpoints import write_smallest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.waiting import until
 
 from maskq import (
     AsyncClient,
@@ -41,8 +41,7 @@ from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq.settings import Settings
 from maskq_standalone.servers.redis import RedisServer, find
-from maskq_worker.model import load_segmenter
-from maskq_worker.settings import WorkerSettings
+from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -347,11 +346,12 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
         monkeypatch.setenv("MASKQ_MAX_QUEUED", "1200")
     command = [str(MASKQ), "submit", "-r", "list.txt"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 60
-        while len(manifest_lines(manifest)) < (1201 if moment == "full" else 2):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.005)
+        wanted = 1201 if moment == "full" else 2
+        until(
+            lambda: len(manifest_lines(manifest)) >= wanted or process.poll() is not None,
+            every_s=0.005,
+        )
+        assert process.poll() is None
         process.kill()
     known = len(service.images())
     assert known == 1200 if moment == "full" else 0 < known < 3000
@@ -538,12 +538,9 @@ def test_a_wait_that_was_cut_off_finds_what_ended_meanwhile(service: Service, fo
     assert summary(ran)["succeeded"] == 5
 
 
-def test_masks_of_a_folder(
-    environment: dict[str, str], folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_masks_of_a_folder(environment: dict[str, str], folder: Path, segmenter: Segmenter) -> None:
     """With a real pipeline and the smallest model."""
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    bench = Bench(load_segmenter(WorkerSettings(model=str(model), device="cpu")))
+    bench = Bench(segmenter)
     (folder / "photos").mkdir()
     for number in range(4):
         Image.new("RGB", (40 + number, 30), "teal").save(folder / f"photos/{number}.png")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import ledger_harness
 from support.ledger_harness import LedgerHarness
+from support.waiting import until, until_async
 
 from maskq import AsyncClient, Client, JobFailed, JobNotFound, StoreUnavailable, WaitTimeout
 from maskq.ledger import Ledger, keys
@@ -34,13 +35,6 @@ def connections(ledger: Ledger) -> list[dict[str, str]]:
 
 def subscribed(ledger: Ledger) -> list[dict[str, str]]:
     return [one for one in connections(ledger) if int(one["sub"])]
-
-
-def until(true: Callable[[], object], within_s: float = 20.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_threads_share_one_subscribed_connection_and_each_is_woken_at_once(
@@ -91,8 +85,9 @@ def test_tasks_share_one_subscribed_connection_and_each_is_woken_at_once(
                 woken[jobs[number].id] = time.monotonic()
 
             waiting = [asyncio.create_task(wait(number)) for number in range(1000)]
-            while sum(int(one["sub"]) for one in subscribed(harness.ledger)) < 1000:
-                await asyncio.sleep(0.05)
+            await until_async(
+                lambda: sum(int(one["sub"]) for one in subscribed(harness.ledger)) >= 1000
+            )
             assert len(subscribed(harness.ledger)) == 1
             ended = {}
             for job in jobs:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import redis
 from support.answering import answering
-from support.redis_servers import Sentinel, TunedRedis, follow, running, swap, until
+from support.redis_servers import Sentinel, TunedRedis, follow, running, swap
 from support.switch import Switch
 from support.tls import Authority, TlsProxy
+from support.waiting import until
 
 from maskq import AsyncClient, Client, JobStatus, MaskqError
 from maskq.contract import FailureCode
@@ -182,11 +183,11 @@ def test_a_sentinel_names_the_primary_and_its_successor(tmp_path: Path) -> None:
             )
             ledger = Ledger(url)
             ledger.run(calls.touch(PREFIX))
-            until(lambda: _replicas(sentinel) == 1, 20)
+            until(lambda: _replicas(sentinel) == 1, within_s=20)
             # When the primary dies
             first.kill()
             # Then calls fail for a while, and go on with the one that was promoted
-            until(lambda: _goes_through(ledger), 30)
+            until(lambda: _goes_through(ledger), within_s=30)
             with second.admin() as admin:
                 admin.select(2)
                 assert admin.exists(f"{PREFIX}:durable")

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +16,6 @@ from support.s3_front import Rule, S3Front
 
 from maskq import AsyncClient, Client, FailureCode, InvalidRequest, Job, JobFailed, JobNotFound
 from maskq.contract.locations import S3Uri
-from maskq_worker.model import Segmenter
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -26,19 +24,8 @@ PHOTO = Image.new("RGB", (60, 40), "teal")
 
 
 @pytest.fixture
-def bench(
-    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
-    made = Bench(segmenter)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[Client]:
-    with Client.from_env() as made:
-        yield made
+def keep_on_s() -> float:
+    return 0.0  # one job a message
 
 
 def ran(bench: Bench, client: Client, image: Any, **options: Any) -> Job:

@@ -17,7 +17,6 @@ from support.http_api import Api, serving
 from maskq import Client
 from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
-from maskq_worker.model import Segmenter
 
 UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"
 
@@ -26,14 +25,6 @@ def png(colour: str = "teal", size: tuple[int, int] = (60, 40)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def bench(segmenter: Segmenter, environment: dict[str, str]) -> Iterator[Bench]:
-    made = Bench(segmenter)
-    yield made
-    made.close()
-    made.store.close()
 
 
 @pytest.fixture

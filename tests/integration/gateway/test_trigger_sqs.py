@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.waiting import stays, until
 
 from maskq import Client, InvalidRequest
 from maskq.contract.locations import S3Uri
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
 
 ROOT = Path(__file__).parents[3]
-
-
-def until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ def test_a_refused_job_leaves_its_message(
     before = uploads.left()
     with reading(settings, refusing):
         until(lambda: uploads.left() <= 1)  # a test event of the bucket's own may have been there
-        time.sleep(0.5)
+        stays(lambda: uploads.left() == 1, for_s=0.5)
     assert before >= uploads.left() == 1
     assert images(client) == []
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from support import ledger_harness
 from support.ledger_harness import AWAY, BROKEN, NOTHING_SWEPT, LedgerHarness
+from support.waiting import until
 
 from maskq.contract import JobStatus
 from maskq.ledger.calls import ReleaseOutcome
@@ -77,8 +76,7 @@ def test_a_delay_is_over_by_redis_clock(harness: LedgerHarness) -> None:
     job_id, token = harness.claimed_job()
     harness.release(job_id, token, delay_s=0.02)
     not_before = harness.record(job_id).not_before_ms or 0
-    while harness.now_ms() < not_before:
-        time.sleep(0.005)
+    until(lambda: harness.now_ms() >= not_before)
     assert harness.sweep().sent == 1
 
 

@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from support.waiting import stays, until
 
 from maskq.process.stop_signal import StopSignal
 from maskq_standalone import ports
@@ -89,10 +90,8 @@ def running(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def eventually(true: Callable[[], bool], within_s: float = 8.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
+    until(true, within_s=within_s)
+    return True
 
 
 def processes() -> dict[int, int]:
@@ -448,8 +447,7 @@ class TestChild:
         thread = threading.Thread(target=child.start)
         thread.start()
         thread.join()
-        time.sleep(0.2)
-        assert child.alive
+        stays(lambda: child.alive, for_s=0.2)
         child.kill()
 
     def test_that_ignores_sigterm_is_killed(self, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +20,6 @@ from maskq.contract.storage_layout import MAX_MANIFEST_BYTES, StorageLayout
 from maskq.ledger import calls
 from maskq_worker.errors import PermanentError
 from maskq_worker.jobs.retention import Retention
-from maskq_worker.model import Segmenter
 from maskq_worker.storage.object_store import ObjectStore, TooLarge
 
 if TYPE_CHECKING:
@@ -28,19 +27,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def bench(
-    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
-    made = Bench(segmenter)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[Client]:
-    with Client.from_env() as made:
-        yield made
+def keep_on_s() -> float:
+    return 0.0  # one job a message
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-from bench.checkpoints import write_smallest
 from botocore.config import Config
 from integration.worker.test_pipeline import Bench
 from PIL import Image
@@ -18,23 +16,13 @@ from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.ledger import calls
 from maskq_standalone.servers.s3 import S3Server
-from maskq_worker.model import Segmenter, load_segmenter
-from maskq_worker.settings import WorkerSettings
 
 SIGNATURE = "X-Amz-Signature"
 
 
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    return load_segmenter(WorkerSettings(model=str(model), device="cpu"))
-
-
 @pytest.fixture
-def bench(segmenter: Segmenter, environment: dict[str, str]) -> Iterator[Bench]:
-    made = Bench(segmenter, presigned_allowed_hosts="127.0.0.1", max_image_bytes=100_000)
-    yield made
-    made.close()
+def bench_settings() -> dict[str, Any]:
+    return {"presigned_allowed_hosts": "127.0.0.1", "max_image_bytes": 100_000}
 
 
 class Customer:

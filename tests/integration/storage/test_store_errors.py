@@ -14,6 +14,7 @@ import pytest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
 from support.s3_front import Rule, S3Front
+from support.waiting import stays, until
 
 from maskq import Client, FailureCode, JobRecord, JobStatus, StoreRefused
 from maskq.backoff import ExponentialBackoff, Jitter
@@ -94,13 +95,6 @@ def again(bench: Bench, job_id: str) -> JobRecord:
     redis.zadd(f"{bench.prefix}:turns:smallest:normal", {"": 0})
     bench.pipeline.run("smallest")
     return bench.record(job_id)
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def keys_of(server: S3Server, place: S3Uri) -> set[str]:
@@ -292,8 +286,7 @@ def test_where_all_of_the_store_is_away_nothing_is_claimed(
     front.rules = [Rule("", status=503, code="ServiceUnavailable")]
     run(bench, "a", f"s3://{tenant}/photo.png")  # which asks a tenant's bucket first
     until(lambda: front.asked(f"GET /{bench.settings.s3_bucket}/"))
-    time.sleep(0.1)
-    assert not bench.pipeline.may_claim
+    stays(lambda: not bench.pipeline.may_claim, for_s=0.1)
     front.rules = []
     until(lambda: bench.pipeline.may_claim)
 

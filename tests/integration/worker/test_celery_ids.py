@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +16,6 @@ from maskq.errors import SegmentRefused
 from maskq.ledger import calls
 from maskq_worker.broker import celery_callers
 from maskq_worker.jobs.retention import Retention
-from maskq_worker.model import Segmenter
 from maskq_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -27,20 +25,14 @@ ODD_IDS = ["incoming", "..", ".", "2026", "order-7", "a/b", "ünï code", "x:y",
 
 
 @pytest.fixture
-def bench(
-    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 0.0)
-    monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "1000")
-    made = Bench(segmenter)
-    yield made
-    made.close()
+def keep_on_s() -> float:
+    return 0.0  # one job a message
 
 
 @pytest.fixture
-def client(bench: Bench) -> Iterator[Client]:
-    with Client.from_env() as made:
-        yield made
+def environment(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "1000")
+    return environment
 
 
 def send(bench: Bench, task_id: str, image: str) -> dict[str, Any]:

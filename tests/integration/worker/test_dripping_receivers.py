@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from support.dripping import Dripping
+from support.waiting import until
 
 from maskq import Client, webhooks
 from maskq.ledger import Ledger, calls
@@ -89,13 +90,6 @@ def delivering(environment: dict[str, str], allowed: list[str]) -> Iterator[subp
             yield process
         finally:
             process.kill()
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def tell(client: Client, url: str, times: int = 1) -> float:

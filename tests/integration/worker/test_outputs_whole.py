@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,19 +42,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 EVERY = frozenset(Output)
 TOKEN = "a-dead-attempt-s"
 FILES = {"mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json"}
-
-
-@pytest.fixture
-def bench(segmenter: Segmenter, environment: dict[str, str]) -> Iterator[Bench]:
-    made = Bench(segmenter)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[Client]:
-    with Client.from_env() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery.exceptions import Ignore
 from PIL import Image
+from support.waiting import until
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
 from maskq.contract import JobResult, SegmentRequest
@@ -86,13 +86,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    segmenter: Segmenter, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    monkeypatch.setattr("maskq_worker.jobs.runner._KEEP_ON_S", 60.0)  # however slow this machine is
-    made = Bench(segmenter)
-    yield made
-    made.close()
+def keep_on_s() -> float:
+    return 60.0  # however slow this machine is
 
 
 def names_under(server: S3Server, place: S3Uri) -> set[str]:
@@ -223,8 +218,7 @@ def test_who_wants_to_run_alone_does_not_wait_for_all_jobs(bench: Bench) -> None
     def put_then_ask(*args: Any, **options: Any) -> None:
         put(*args, **options)
         asking.start()
-        while not bench.pipeline._process_lock.is_wanted_alone:
-            time.sleep(0.001)
+        until(lambda: bench.pipeline._process_lock.is_wanted_alone)
 
     bench.store.put = put_then_ask  # type: ignore[method-assign]
     # When / Then the thread ends the job it has, and makes room

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from standardwebhooks import Webhook
+from support.waiting import until
 
 from maskq import Client, InvalidRequest, JobNotFound, webhooks
 from maskq.contract import FailureCode, JobFailure
@@ -88,11 +89,12 @@ class Service:
         return made
 
     def deliver_until(self, deliverer: Deliverer, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + WAIT_S
-        while not done():
-            assert time.monotonic() < end, self.client.deliveries()
-            deliverer.deliver_due()
-            time.sleep(0.01)
+        def delivered() -> bool:
+            if not done():
+                deliverer.deliver_due()
+            return done()
+
+        until(delivered, within_s=WAIT_S, every_s=0.01, otherwise=self.client.deliveries)
 
     def states(self, subject: str) -> list[DeliveryState]:
         return [one.state for one in self.client.deliveries(subject)]

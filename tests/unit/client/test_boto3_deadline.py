@@ -19,6 +19,8 @@ from maskq.safe_http import boto3_deadline
 from maskq_worker.storage import obstore_client
 from maskq_worker.storage.obstore_client import LeftToBoto3, ObstoreClient, ReadRequest, Timeouts
 
+pytestmark = pytest.mark.slow
+
 READ_S = 0.4  # of one read; a whole request has half as much again
 PLACE = S3Uri("photos", "a.png")
 OK = b'HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "x"\r\n'

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import until
 
 from maskq.safe_http import outbound
 from maskq.safe_http.outbound import Refused, TooLong, Unreachable, is_public, post
@@ -339,10 +340,7 @@ def test_a_call_leaves_no_thread_and_no_socket_behind(receiver: Any) -> None:
     for _ in range(5):
         post(target, b"body", {})
     # The receiver's own threads end a moment after their answer; one of ours is kept for all calls.
-    end = time.monotonic() + 5
-    while _threads_and_files() > before:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: _threads_and_files() <= before, within_s=5)
 
 
 @pytest.fixture

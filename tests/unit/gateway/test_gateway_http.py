@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from support.waiting import until
 
 from maskq_gateway import http_limits
 from maskq_gateway.server import config_of
@@ -319,10 +320,7 @@ def test_where_all_are_busy_a_further_connection_is_closed(
         for _ in range(3):
             near = stack.enter_context(server.connect())
             near.sendall(HEAD + b"Content-Length: 3\r\n\r\na")
-        end = time.monotonic() + 10
-        while len(server.app.paths) < 3:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: len(server.app.paths) >= 3, within_s=10)
         assert server.ask(GOOD["length"][0]) == b""
         near.sendall(b"bc")
         assert answer(near).startswith(b"HTTP/1.1 200")

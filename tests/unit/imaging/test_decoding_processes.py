@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +21,7 @@ import pytest
 from images.drawn import page, tiff
 from images.variants import ALL
 from PIL import Image
+from support.waiting import until
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest
@@ -33,7 +33,10 @@ from maskq_worker.imaging import Decoded
 from maskq_worker.jobs.memory_budget import MemoryBudget
 from maskq_worker.settings import WorkerSettings
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="decoding processes need Linux"),
+]
 
 LIMITS = DecodeLimits(max_pixels=4_000_000, max_bytes=2**24, max_scans=100, cpu_s=20)
 SHORT = DecodeLimits(max_pixels=4_000_000, max_bytes=2**24, max_scans=100, cpu_s=1)
@@ -95,10 +98,7 @@ def told(decoder: ProcessDecoder) -> dict[str, Any]:
 
 
 def eventually(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(true, within_s=within_s)
 
 
 def runs(pid: int) -> bool:

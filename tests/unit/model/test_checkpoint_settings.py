@@ -26,6 +26,8 @@ from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.views import SCALES
 from maskq_worker.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 GONE = object()
 
 

@@ -23,6 +23,8 @@ from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Frame, Place
 from maskq_worker.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 ONE_SIZE = ("data2vec",)
 CROPPED = ("mobilevit", "mobilenet-v2")
 SIZES = [(97, 61), (40, 150), (64, 64)]  # (width, height) px

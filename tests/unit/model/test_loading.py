@@ -28,6 +28,8 @@ from maskq_worker.model.checkpoint.loading import load_network, load_source
 from maskq_worker.model.network import Network, UnsupportedError, skeleton
 from maskq_worker.model.preprocess import DEFAULTS, Plain, Preprocessor
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(maskq_standalone.__file__).parent / "demo" / "checkpoint"
 SMALL: dict[str, Any] = {
     "image_size": 64,

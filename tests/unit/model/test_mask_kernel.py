@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from maskq_worker.model.cuda.masks import Tile
 from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
 
-pytestmark = pytest.mark.xdist_group("mask_kernel")  # one interpreter for all
+pytestmark = pytest.mark.slow
 
 # The interpreter's time goes by programs, not by pixels.
 LARGE = Tile(height=32, width=64, lanes=64)

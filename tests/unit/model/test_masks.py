@@ -120,8 +120,11 @@ def test_a_class_that_is_best_at_no_corner_can_win_between_them() -> None:
 
 @pytest.mark.parametrize(
     ("logits", "target"),
-    [(noise(9, 12, 12), (50, 41)), (regions(150, 40), (167, 231)), (noise(300, 6, 6), (13, 29))],
-    ids=["noise", "regions", "300 classes"],
+    [
+        pytest.param(noise(9, 12, 12), (50, 41), id="noise"),
+        pytest.param(regions(150, 40), (167, 231), id="regions", marks=pytest.mark.slow),
+        pytest.param(noise(300, 6, 6), (13, 29), id="300 classes"),
+    ],
 )
 def test_confidence_is_the_winner_s_softmax(logits: torch.Tensor, target: tuple[int, int]) -> None:
     mask, confidence = mask_with_confidence(logits, target, budget_bytes=100_000)
@@ -181,6 +184,7 @@ def test_other_types_are_taken_as_float32(dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.slow
 def test_memory_stays_near_the_budget() -> None:
     """150 classes at 600x800 would be 288 MB at once; no tensor may come near that."""
     logits, largest = regions(150, 24), 0

@@ -33,6 +33,8 @@ from maskq_worker.model.masks import untied_differences
 from maskq_worker.model.preprocess import Preprocessor
 from maskq_worker.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64  # px
 LABELS = 150
 Edit = Callable[[Path], None]

@@ -34,7 +34,7 @@ from maskq_worker.model.openvino.load import quantize
 from maskq_worker.model.preprocess import Frame, Preprocessor
 from maskq_worker.settings import WorkerSettings
 
-pytestmark = pytest.mark.xdist_group("openvino")  # one process imports it, and quantises once
+pytestmark = pytest.mark.slow
 
 
 def pictures(count: int, size: tuple[int, int] = (70, 50)) -> list[Image.Image]:

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
 
+pytestmark = pytest.mark.slow
+
 GRID, BUDGET = 48, 2**18
 PIXELS = 10_000
 

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from support.redis_servers import TunedRedis, running
 
 from maskq import webhooks
@@ -91,6 +93,8 @@ def test_redis_takes_the_users_as_they_are_written(credentials: ModuleType, tmp_
     admin = (credentials.SECRETS / "redis" / "admin").read_text()
     server = TunedRedis(tmp_path / "redis", f"aclfile {users}")
     server.is_ready = lambda: True  # type: ignore[method-assign]  # its default user is off
+    # redis-py would try a wrong password four times, with seconds in between.
+    options = {"port": server.port, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
     with running(server):
         for role in ("health", *ROLES):
             password = (
@@ -98,24 +102,21 @@ def test_redis_takes_the_users_as_they_are_written(credentials: ModuleType, tmp_
                 if role == "health"
                 else urlsplit((credentials.SECRETS / role / "redis-url").read_text()).password
             )
-            options = {"port": server.port, "username": role, "protocol": 2}
-            with redis.Redis(**options, password=password) as user:
+            with redis.Redis(**options, username=role, password=password) as user:
                 assert user.ping()
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     user.flushall()
             with (
-                redis.Redis(**options, password="change-me") as user,
+                redis.Redis(**options, username=role, password="change-me") as user,
                 pytest.raises(redis.AuthenticationError),
             ):
                 user.ping()
         with (
-            redis.Redis(port=server.port, protocol=2) as nobody,
+            redis.Redis(**options) as nobody,
             pytest.raises(redis.AuthenticationError),
         ):
             nobody.ping()
-        with redis.Redis(
-            port=server.port, username="admin", password=admin, protocol=2
-        ) as operator:
+        with redis.Redis(**options, username="admin", password=admin) as operator:
             assert set(operator.acl_users()) == {"default", "admin", "health", *ROLES}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
+from support.waiting import until
 
 from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
 
@@ -90,8 +91,7 @@ def submitted_behind_one(
     """A first item, which waits for the gate in its launch, and those that are one batch after it."""
     batcher.start()
     first = batcher.submit(0)
-    while batcher.busy_since() is None:
-        time.sleep(0.001)
+    until(lambda: batcher.busy_since() is not None)
     futures = [batcher.submit(item) for item in items]
     gate.set()
     return first, futures

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
+from support.waiting import until
 
 from maskq.backoff import ExponentialBackoff, Jitter
 from maskq.contract import FailureCode
@@ -54,13 +55,6 @@ def breaker(stores: Stores) -> Iterator[StoreCircuitBreaker]:
     made = StoreCircuitBreaker(HOME, 8, stores.probe)
     yield made
     made.close()
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def fail(breaker: StoreCircuitBreaker, name: str, *, probed: bool = True) -> None:

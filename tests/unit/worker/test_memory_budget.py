@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+
+from support.waiting import until
 
 from maskq_worker.jobs.memory_budget import _MAX_OVERTAKES, MemoryBudget
 
@@ -32,10 +33,7 @@ class Guest:
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.002)
+    until(true, within_s=LONG_S)
 
 
 def waiting(budget: MemoryBudget, number: int) -> None:

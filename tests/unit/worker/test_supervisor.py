@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from maskq.backoff import ExponentialBackoff
 from maskq_worker.process.supervised import Restarts
@@ -17,6 +17,7 @@ from maskq_worker.process.supervised import Restarts
 # The supervisor runs in a process of its own: it takes the signal handlers of its main thread.
 SUPERVISOR = """
 import sys
+import time
 from maskq.process.stop_signal import StopSignal
 from maskq_worker.process.slots import Slot
 from maskq_worker.process.supervisor import Supervisor
@@ -59,10 +60,7 @@ def start(worker: Path, *gpus: str) -> subprocess.Popen[bytes]:
 def pids(worker: Path, gpu: str, *, count: int) -> list[int]:
     """The first `count` processes that were started for a GPU."""
     log = worker.parent / f"started-{gpu}"
-    end = time.monotonic() + 15
-    while not log.exists() or len(log.read_text().split()) < count:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: log.exists() and len(log.read_text().split()) >= count, within_s=15)
     return [int(pid) for pid in log.read_text().split()]
 
 
@@ -112,10 +110,7 @@ def test_worker_ends_when_its_supervisor_is_killed(worker: Path) -> None:
     (pid,) = pids(worker, "GPU-a", count=1)
     supervisor.kill()
     supervisor.communicate()
-    end = time.monotonic() + 10
-    while not ended(pid):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: ended(pid))
     assert (worker.parent / "drained-GPU-a").exists()  # by SIGTERM
 
 
