@@ -68,7 +68,7 @@ def compare(name: str, folder: Path, chosen: Any) -> None:
 
 def differing(folder: Path, ours: np.ndarray, other: np.ndarray) -> str:
     """How many pixels differ, and how many of those are no ties; the scores in float64."""
-    from maskq_worker.model.masks import TIE
+    from maskq_worker.model.masks.bounded import TIE
 
     y, x = np.nonzero(ours != other)
     scores = torch.from_numpy(np.load(folder / "scores.npy"))
@@ -103,7 +103,7 @@ def measured(way: str, folder: Path, size: str) -> dict[str, float]:
 
 def child(way: str, source: str, target: str, *, size: tuple[int, int]) -> dict[str, float]:
     """One mask in a fresh process: seconds, and MB above what the scores and the libraries take."""
-    from maskq_worker.model.masks import upsampled_argmax
+    from maskq_worker.model.masks.bounded import upsampled_argmax
 
     torch.set_num_threads(2)
     scores = torch.from_numpy(np.load(source))

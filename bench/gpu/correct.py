@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from bench.gpu.subject import Subject, demo
-from maskq_worker.model.backends import reference_mask
+from maskq_worker.model.transformers_backend import reference_mask
 from maskq_worker.model.cuda import Cuda
 from maskq_worker.model.cuda.coarse import coarse
 from maskq_worker.model.cuda.masks import Masks, load
-from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, untied_differences, upsampled_argmax
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
 

@@ -10,10 +10,10 @@ import torch
 
 from bench.gpu.subject import Subject, demo
 from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
-from maskq_worker.model.backends import reference_mask
+from maskq_worker.model.transformers_backend import reference_mask
 from maskq_worker.model.cuda.masks import Tile, TritonMaskKernel, _taps, load
 from maskq_worker.model.cuda.transfer import Download
-from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
 
 SIZES = ((640, 480), (1920, 1080), (4000, 3000))  # px, width x height
 TILES = (

@@ -19,7 +19,7 @@ from maskq_worker.model.cuda import Cuda, load_cuda
 from maskq_worker.model.cuda.graphs import Captured, Compute
 from maskq_worker.model.cuda.precision import exact_float32
 from maskq_worker.model.network import Network
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 
 @dataclass

@@ -22,7 +22,7 @@ from maskq_worker.model import ModelError, load_segmenter
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.families import family_of
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.masks.bounded import untied_differences
 from maskq_worker.model.views import SCALES
 from maskq_worker.settings import WorkerSettings
 

@@ -19,7 +19,7 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
 from maskq_worker.model import ModelError, Segmenter
-from maskq_worker.model.backends import NativeBackend
+from maskq_worker.model.transformers_backend import NativeBackend
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
 from maskq_worker.model.cuda import backend as backend_module
@@ -29,10 +29,10 @@ from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
 from maskq_worker.model.cuda.masks import DeviceMask, Masks
 from maskq_worker.model.cuda.normalise import Normalise
-from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 CPU = torch.device("cpu")
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16

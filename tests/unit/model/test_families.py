@@ -19,8 +19,8 @@ from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model import ModelError, ModelOutput, Segmenter, load_segmenter
 from maskq_worker.model.families import FAMILIES, family_of
-from maskq_worker.model.masks import untied_differences
-from maskq_worker.model.preprocess import Frame, Place
+from maskq_worker.model.masks.bounded import untied_differences
+from maskq_worker.model.preprocess.preprocessor import Frame, Place
 from maskq_worker.settings import WorkerSettings
 
 ONE_SIZE = ("data2vec",)
@@ -267,7 +267,7 @@ def test_a_crop_of_a_large_image_is_resized_alone(
     preprocessor = served("mobilevit")._preprocessor
     monkeypatch.setattr(preprocessor, "frame", frame)
     expected, place = preprocessor.whole(photo(*size))
-    monkeypatch.setattr("maskq_worker.model.preprocess._WHOLE", 0)
+    monkeypatch.setattr("maskq_worker.model.preprocess.preprocessor._WHOLE", 0)
     pixels, same = preprocessor.whole(photo(*size))
     assert place == same
     assert pixels.shape == (*frame.size, 3)

@@ -22,11 +22,11 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 import maskq_standalone
 from maskq_worker.model import ModelError
-from maskq_worker.model.backends import plain_mask, reference_mask
+from maskq_worker.model.transformers_backend import plain_mask, reference_mask
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.checkpoint.loading import load_network, load_source
 from maskq_worker.model.network import Network, UnsupportedError, skeleton
-from maskq_worker.model.preprocess import DEFAULTS, Plain, Preprocessor
+from maskq_worker.model.preprocess.preprocessor import DEFAULTS, Plain, Preprocessor
 
 DEMO = Path(maskq_standalone.__file__).parent / "demo" / "checkpoint"
 SMALL: dict[str, Any] = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from maskq_worker.model import masks
-from maskq_worker.model.interpolation import Interpolation
-from maskq_worker.model.masks import (
+from maskq_worker.model.masks import bounded as masks
+from maskq_worker.model.masks.interpolation import Interpolation
+from maskq_worker.model.masks.bounded import (
     TIE,
     mask_with_confidence,
     untied_differences,

@@ -25,12 +25,12 @@ from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model import ModelError, Segmenter, load_segmenter
-from maskq_worker.model import backends as backends_module
-from maskq_worker.model.backends import choose_device
+from maskq_worker.model import transformers_backend as backends_module
+from maskq_worker.model.transformers_backend import choose_device
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.checkpoint.loading import load_network
-from maskq_worker.model.masks import untied_differences
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.masks.bounded import untied_differences
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 from maskq_worker.settings import WorkerSettings
 
 SIDE = 64  # px

@@ -20,20 +20,20 @@ from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter
-from maskq_worker.model.backends import (
+from maskq_worker.model.transformers_backend import (
     NativeBackend,
     TransformersBackend,
     choose_device,
     load_backend,
 )
 from maskq_worker.model.families import dpt as dpt_family
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.masks.bounded import untied_differences
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
 from maskq_worker.model.network.neck import Project
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.supported import check
 from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_small_map
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 from maskq_worker.model.segmenter import golden_image
 from maskq_worker.process.capacity import capacity_of
 from maskq_worker.settings import WorkerSettings

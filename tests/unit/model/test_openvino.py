@@ -31,7 +31,7 @@ from maskq_worker.model.network import Network
 from maskq_worker.model.openvino import OpenVINO, Record, cache, int8, load_openvino, runtime
 from maskq_worker.model.openvino.convert import converted
 from maskq_worker.model.openvino.load import quantize
-from maskq_worker.model.preprocess import Frame, Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Frame, Preprocessor
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.xdist_group("openvino")  # one process imports it, and quantises once

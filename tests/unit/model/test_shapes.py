@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, untied_differences, upsampled_argmax
 
 GRID, BUDGET = 48, 2**18
 PIXELS = 10_000

@@ -4,7 +4,7 @@
 """
 
 from maskq_worker.model.errors import ModelError
-from maskq_worker.model.output import ModelOutput
+from maskq_worker.model.inputs_and_outputs import ModelOutput
 from maskq_worker.model.segmenter import (
     ModelInfo,
     ModelInput,

@@ -19,15 +19,15 @@ from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json, 
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import Family, family_of
-from maskq_worker.model.output import ModelOutput, void
+from maskq_worker.model.inputs_and_outputs import ModelOutput, void
 from maskq_worker.process.capacity import capacity_of
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from maskq_worker.model.backends import TransformersBackend
-    from maskq_worker.model.preprocess import Place, Preprocessor
+    from maskq_worker.model.transformers_backend import TransformersBackend
+    from maskq_worker.model.preprocess.preprocessor import Place, Preprocessor
     from maskq_worker.model.views import Merged, View, Views
     from maskq_worker.settings import WorkerSettings
 
@@ -276,8 +276,8 @@ class Segmenter:
         mask = self._backend.mask(first, item.size)
         if not np.array_equal(mask, self._backend.mask(second, item.size)):
             self._fail("gave two masks for one image")
-        from maskq_worker.model.backends import plain_mask, reference_mask
-        from maskq_worker.model.masks import untied_differences
+        from maskq_worker.model.transformers_backend import plain_mask, reference_mask
+        from maskq_worker.model.masks.bounded import untied_differences
 
         # Where transformers is loaded already: a processor may make masks of its own kind.
         if self._preprocessor.by_transformers:
@@ -362,7 +362,7 @@ class Segmenter:
             self._fail(
                 f"gave scores of shape {tuple(logits.shape)} for {len(self.info.labels)} labels"
             )
-        from maskq_worker.model.backends import finite
+        from maskq_worker.model.transformers_backend import finite
 
         if not finite(logits):
             self._fail(f"gave scores that are no numbers in {self.info.dtype}")
@@ -403,7 +403,7 @@ def _in_one_thread(work: Callable[[], ModelOutput]) -> ModelOutput:
 
 def goes_to_gpu(settings: WorkerSettings) -> bool:
     """Whether `load_segmenter` puts the model on one. Raises ModelError for a GPU that is not there."""
-    from maskq_worker.model.backends import choose_device
+    from maskq_worker.model.transformers_backend import choose_device
 
     if settings.dtype == "int8":  # for CPUs
         return False
@@ -436,7 +436,7 @@ def _backend(
     settings: WorkerSettings, checkpoint: Checkpoint, preprocessor: Preprocessor, family: Family
 ) -> TransformersBackend:
     # Here, not above: the labels, and this module's types, must be there without torch.
-    from maskq_worker.model.backends import load_backend
+    from maskq_worker.model.transformers_backend import load_backend
 
     if settings.dtype != "int8":
         return load_backend(

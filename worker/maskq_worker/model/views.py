@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from maskq_worker.model.preprocess import Place
+    from maskq_worker.model.preprocess.preprocessor import Place
 
 SCALES: Final = (0.75, 1.0, 1.25)  # of the trained size
 OVERLAP: Final = 1 / 3  # of a window

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from maskq_worker.model.backends import TransformersBackend
+from maskq_worker.model.transformers_backend import TransformersBackend
 from maskq_worker.model.cuda import masks
 from maskq_worker.model.cuda.buckets import bucket_sizes
 from maskq_worker.model.cuda.coarse import upsampled
 from maskq_worker.model.cuda.graphs import Capture, CaptureCuda, Graphs, seconds_cuda
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.cuda.transfer import Download, Upload
-from maskq_worker.model.output import ModelOutput
+from maskq_worker.model.inputs_and_outputs import ModelOutput
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from maskq_worker.model.network import Network
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 

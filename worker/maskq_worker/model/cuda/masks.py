@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import torch
 
-from maskq_worker.model.backends import finite
+from maskq_worker.model.transformers_backend import finite
 from maskq_worker.model.cuda.faults import is_fault
-from maskq_worker.model.interpolation import Interpolation
-from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.interpolation import Interpolation
+from maskq_worker.model.masks.bounded import mask_dtype, mask_with_confidence, upsampled_argmax
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
 _INDEXED: Final = 2**31  # scores, or pixels: the kernel counts in 32 bits

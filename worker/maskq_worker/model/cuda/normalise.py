@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _LEVELS = 256
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class DPTFamily(Family):
         return next((one for one in (coarsest, pair) if side % one == 0), patch)
 
     def preprocessor(self, directory: Path) -> Preprocessor:
-        from maskq_worker.model.preprocess import Preprocessor
+        from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
         return Preprocessor.from_checkpoint(directory)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 # Weights that no score depends on: heads for training, counters, and what is computed anyway.
 _NOT_NEEDED: Final = re.compile(
@@ -37,7 +37,7 @@ class Family:
 
     def preprocessor(self, directory: Path) -> Preprocessor:
         """Raises ModelError for an image processor whose work maskq cannot repeat."""
-        from maskq_worker.model.preprocess import Preprocessor
+        from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
         return Preprocessor.from_checkpoint(directory, squares=False, usual="")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from maskq_worker.model.backends import NativeBackend
+from maskq_worker.model.transformers_backend import NativeBackend
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.openvino import runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 OPENVINO: Final = "openvino"
 _ANY: Final = (-1, -1)  # height and width, to OpenVINO

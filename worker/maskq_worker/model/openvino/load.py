@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from maskq_worker.model.backends import NativeBackend
+from maskq_worker.model.transformers_backend import NativeBackend
 from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json
 from maskq_worker.model.checkpoint.loading import load_source
 from maskq_worker.model.errors import ModelError
@@ -18,7 +18,7 @@ from maskq_worker.model.network import Network, UnsupportedError
 from maskq_worker.model.openvino import cache, int8, runtime
 from maskq_worker.model.openvino.backend import OpenVINO
 from maskq_worker.model.openvino.convert import converted
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 if TYPE_CHECKING:
     from PIL import Image

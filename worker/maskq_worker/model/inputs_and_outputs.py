@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Place
+    from maskq_worker.model.preprocess.preprocessor import Place
 
 
 def void(classes: int) -> int:

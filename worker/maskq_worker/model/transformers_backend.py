@@ -20,14 +20,14 @@ from maskq_worker.model.checkpoint.loading import ScoresOf
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import Family
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_dtype, mask_with_confidence, upsampled_argmax
 from maskq_worker.model.network import Network
-from maskq_worker.model.output import ModelOutput
+from maskq_worker.model.inputs_and_outputs import ModelOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 REFERENCE: Final = "transformers"
 _CLASSES = 32  # at once in `plain_mask`

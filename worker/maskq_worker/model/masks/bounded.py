@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from maskq_worker.model.interpolation import Interpolation, plain_interpolation
+from maskq_worker.model.masks.interpolation import Interpolation, plain_interpolation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
