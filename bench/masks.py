@@ -68,7 +68,7 @@ def compare(name: str, folder: Path, chosen: Any) -> None:
 
 def differing(folder: Path, ours: np.ndarray, other: np.ndarray) -> str:
     """How many pixels differ, and how many of those are no ties; the scores in float64."""
-    from maskq_worker.model.masks.bounded import TIE
+    from maskq_worker.model.masks.comparison import TIE
 
     y, x = np.nonzero(ours != other)
     scores = torch.from_numpy(np.load(folder / "scores.npy"))
@@ -138,7 +138,7 @@ def demo_scores() -> torch.Tensor:
 
     segmenter = load_segmenter(WorkerSettings(model="demo", device="cpu"))
     item = segmenter.prepare(draw(held_out(5, 0), size=(1280, 960)).image)
-    return segmenter._backend.forward(item.views.each[0].pixels[None])[0]
+    return segmenter.backend.forward(item.views.each[0].pixels[None])[0]
 
 
 def noise() -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from maskq_worker.model.segmenter import golden_image
+from maskq_worker.model.self_test import golden_image
 
 if TYPE_CHECKING:
     from maskq_worker.model import Segmenter

@@ -9,7 +9,14 @@ from typing import Any
 from bench.gpu.subject import Subject
 from bench.gpu.timing import release
 from maskq_worker.batching.batcher import MicroBatcher
-from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
+from maskq_worker.model import (
+    ModelInput,
+    PendingOutput,
+    Segmenter,
+    load_segmenter,
+    run_self_test,
+    warm_up,
+)
 from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.settings import WorkerSettings
 
@@ -59,8 +66,8 @@ def _measured(
 
 
 def _ready(segmenter: Segmenter) -> None:
-    segmenter.warm_up()
-    segmenter.self_test()
+    warm_up(segmenter)
+    run_self_test(segmenter)
 
 
 def _rate(subject: Subject, segmenter: Segmenter, batcher: Any, threads: int) -> float:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from bench.gpu.subject import Subject, demo
-from maskq_worker.model.transformers_backend import reference_mask
-from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.coarse import coarse
-from maskq_worker.model.cuda.masks import Masks, load
-from maskq_worker.model.masks.bounded import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.cuda.masks import Masks, load_masks
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.masks.reference import transformers_mask
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
 
@@ -61,7 +62,7 @@ def scores(subject: Subject) -> dict[str, float]:
 @torch.inference_mode()
 def masks(subject: Subject) -> dict[str, Any]:
     """The kernel beside torch's bands and transformers' post-processing: pixels that differ, untied."""
-    backend, draw = subject.ours(warm=False), load(subject.device)
+    backend, draw = subject.ours(warm=False), load_masks(subject.device)
     [scene] = backend.forward(subject.prepared(subject.scenes(1)))
     noise = 10 * torch.randn_like(scene)
     rows = []
@@ -86,7 +87,7 @@ def compared(
     drawn = draw(given, size, confidence=True)
     assert drawn.confidence is not None
     bands, sure = mask_with_confidence(given, size)
-    expected = reference_mask(subject.preprocessor.processor, given, size)
+    expected = transformers_mask(subject.preprocessor.processor, given, size)
     others = {"bands": upsampled_argmax(given, size), "transformers": expected, "all": bands}
     return {
         **{f"differ_from_{name}": int((mask != other).sum()) for name, other in others.items()},
@@ -98,7 +99,7 @@ def compared(
 
 
 @torch.inference_mode()
-def graphs(subject: Subject, backend: Cuda) -> dict[str, Any]:
+def graphs(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
     """Batches by graphs and eagerly: the largest difference, of the largest score of its image."""
     kept, most = backend._graphs, max(subject.batches)
     if kept is None:
@@ -123,7 +124,7 @@ def graphs(subject: Subject, backend: Cuda) -> dict[str, Any]:
     }
 
 
-def beside_eager(backend: Cuda, images: list[Any]) -> float:
+def beside_eager(backend: CudaBackend, images: list[Any]) -> float:
     """The largest difference of an image, of its largest score; image by image, to take no memory."""
     kept, replayed = backend._graphs, backend.forward(images)
     backend._graphs = None
@@ -136,7 +137,7 @@ def beside_eager(backend: Cuda, images: list[Any]) -> float:
     return torch.stack(each).max().item()
 
 
-def in_a_row(subject: Subject, backend: Cuda) -> dict[str, Any]:
+def in_a_row(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
     """Full batches queued without waiting, of other images and sizes each, beside the same one by one.
 
     What waits too little in the copies shows here. But a plan of cuDNN's need not repeat itself to the

@@ -12,7 +12,7 @@ import torch
 
 from bench.gpu.subject import Subject
 from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
-from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.network.rewrites import upsample
 
@@ -81,7 +81,7 @@ def ours(subject: Subject) -> Iterator[dict[str, Any]]:
         yield _tried("to masks, each batch waited for", batch, waiting)
 
 
-def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
+def bare(backend: CudaBackend, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Pixels that lie on the device to scores there: normalised, forward, upsampled."""
     ways = {"eager": lambda: upsample(backend._compute(pixels))}
     if backend._graphs is not None:
@@ -93,7 +93,7 @@ def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
 class Waiting:
     """A batch from pixels in memory to masks in memory."""
 
-    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+    def __init__(self, backend: CudaBackend, images: list[Any], size: tuple[int, int]) -> None:
         self._backend, self._images, self._size = backend, images, size
 
     def __call__(self) -> None:
@@ -108,7 +108,7 @@ class Waiting:
 class Ahead(Waiting):
     """The same, but a batch is waited for only when the next one is queued."""
 
-    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+    def __init__(self, backend: CudaBackend, images: list[Any], size: tuple[int, int]) -> None:
         super().__init__(backend, images, size)
         self._before: list[Callable[[], Any]] = []
 

@@ -15,10 +15,12 @@ from PIL import Image
 
 from maskq_standalone.demo.scenes import draw
 from maskq_worker.model.checkpoint.loading import load_network, load_source
-from maskq_worker.model.cuda import Cuda, load_cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.graphs import Captured, Compute
+from maskq_worker.model.cuda.load import load_cuda
 from maskq_worker.model.cuda.precision import exact_float32
 from maskq_worker.model.network import Network
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 
@@ -37,7 +39,7 @@ class Subject:
 
     @cached_property
     def preprocessor(self) -> Preprocessor:
-        return Preprocessor.from_checkpoint(self.directory)
+        return load_preprocessor(self.directory)
 
     @property
     def side(self) -> int:
@@ -47,7 +49,7 @@ class Subject:
         """Its network as it comes."""
         return load_network(self.directory, dtype).to(self.device)
 
-    def ours(self, dtype: str = "auto", *, warm: bool = True) -> Cuda:
+    def ours(self, dtype: str = "auto", *, warm: bool = True) -> CudaBackend:
         """The backend; warm: with its graphs, for the batches."""
         backend = load_cuda(
             Network(load_source(self.directory, self.device)),

@@ -10,7 +10,8 @@ from maskq.contract.locations import S3Uri
 from maskq_standalone.demo.scenes import draw
 from maskq_standalone.workers import DRAIN_S, Worker
 from maskq_worker.model.checkpoint.folder import resolve
-from maskq_worker.model.openvino import cache, quantize
+from maskq_worker.model.openvino import cache
+from maskq_worker.model.openvino.load import quantize
 
 SEEDS = range(8_000_000, 8_000_018)  # of scenes that nobody else draws
 

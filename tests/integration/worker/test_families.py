@@ -22,7 +22,7 @@ from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_worker.model import load_segmenter
-from maskq_worker.model.masks.bounded import untied_differences
+from maskq_worker.model.masks.comparison import untied_differences
 from maskq_worker.settings import WorkerSettings
 
 WIDTH, HEIGHT = 190, 140  # px

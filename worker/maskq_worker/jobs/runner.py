@@ -15,7 +15,7 @@ from maskq.contract.locations import PrivateUrls
 from maskq.errors import StoreUnavailable
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
-from maskq_worker.batching.batcher import BatcherClosed
+from maskq_worker.batching.errors import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
 from maskq_worker.jobs.read_write_lock import ReadWriteLock

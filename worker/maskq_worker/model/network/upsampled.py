@@ -41,17 +41,17 @@ def on_the_small_map(convolution: nn.Conv2d, values: torch.Tensor) -> torch.Tens
     # For each dy: (B, h, w * dx * O)
     products = [functional.linear(places, rows).view(batch, height, -1) for rows in kernel]
     columns = [
-        (left, right, taps.permute(1, 2, 0).flatten(1), slice(3 * span.start, 3 * span.stop))
-        for left, right, taps, span in bands(width, values)
+        (left, right, weights.permute(1, 2, 0).flatten(1), slice(3 * span.start, 3 * span.stop))
+        for left, right, weights, span in bands(width, values)
     ]
     answer = values.new_empty(batch, 2 * height, 2 * width, made)
-    for top, bottom, taps, span in bands(height, values):
+    for top, bottom, weights, span in bands(height, values):
         above, at, below = (
-            tap @ product[:, span] for tap, product in zip(taps, products, strict=True)
+            one @ product[:, span] for one, product in zip(weights, products, strict=True)
         )
         mixed = above.add_(at).add_(below).view(batch * (bottom - top), width * 3, made)
-        for left, right, weights, part in columns:
-            band = torch.matmul(weights, mixed[:, part]).add_(bias)
+        for left, right, across, part in columns:
+            band = torch.matmul(across, mixed[:, part]).add_(bias)
             answer[:, top:bottom, left:right] = band.view(batch, bottom - top, right - left, made)
     return answer.permute(0, 3, 1, 2)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from maskq_worker.model.network.supported import ACTIVATIONS, tapped_layers
+from maskq_worker.model.network.supported import ACTIVATIONS, read_layers
 
 
 class Embedding(nn.Module):
@@ -86,14 +86,14 @@ class Transformer(nn.Module):
     def __init__(self, source: Any, config: Any) -> None:
         """source: transformers' encoder."""
         super().__init__()
-        self.hidden_layers = tapped_layers(config)
-        # What comes after the last tap is read by nobody.
+        self.hidden_layers = read_layers(config)
+        # The neck reads no layer after these.
         self.blocks = nn.ModuleList(
             Block(layer, config) for layer in source.layer[: self.hidden_layers[-1] + 1]
         )
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """tokens: (B, N, C). Returns a list of the same shape, one for each tap."""
+        """tokens: (B, N, C). Returns (B, N, C) of each layer that the neck reads."""
         kept = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)

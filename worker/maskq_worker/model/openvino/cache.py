@@ -13,16 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from maskq_worker.model.checkpoint.folder import (
+from maskq_worker.model.checkpoint.files import (
     CONFIG,
-    DEMO,
     PREPROCESSOR,
     PROCESSOR,
-    Checkpoint,
     read_json,
     sha256_of,
     weights_root,
 )
+from maskq_worker.model.checkpoint.folder import DEMO, Checkpoint
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.openvino import runtime
 from maskq_worker.model.openvino.int8 import Agreement
