@@ -73,7 +73,7 @@ def masks(subject: Subject) -> dict[str, Any]:
     broken = scene.clone()
     broken[3, 5, 7] = torch.nan
     return {
-        "fused": draw.fused,
+        "kernel": draw.uses_kernel,
         "sizes": rows,
         "nan_is_told": bool(draw(broken, (50, 60)).unsound.item()),
         "sound_is_told": not draw(scene, (50, 60)).unsound.item(),
@@ -86,14 +86,14 @@ def compared(
     mask = draw(given, size).mask.cpu().numpy()
     drawn = draw(given, size, confidence=True)
     assert drawn.confidence is not None
-    bands, sure = mask_with_confidence(given, size)
+    bands, share = mask_with_confidence(given, size)
     expected = transformers_mask(subject.preprocessor.processor, given, size)
     others = {"bands": upsampled_argmax(given, size), "transformers": expected, "all": bands}
     return {
         **{f"differ_from_{name}": int((mask != other).sum()) for name, other in others.items()},
         "untied": untied_differences(given, mask, expected),
         "confidence_off_by": int(
-            np.abs(drawn.confidence.cpu().numpy().astype(int) - sure).max(initial=0)
+            np.abs(drawn.confidence.cpu().numpy().astype(int) - share).max(initial=0)
         ),
     }
 
@@ -101,7 +101,7 @@ def compared(
 @torch.inference_mode()
 def graphs(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
     """Batches by graphs and eagerly: the largest difference, of the largest score of its image."""
-    kept, most = backend._graphs, max(subject.batches)
+    kept, most = backend.graphs, max(subject.batches)
     if kept is None:
         return {"captured": []}
     images = subject.prepared(subject.scenes(most))
@@ -126,12 +126,7 @@ def graphs(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
 
 def beside_eager(backend: CudaBackend, images: list[Any]) -> float:
     """The largest difference of an image, of its largest score; image by image, to take no memory."""
-    kept, replayed = backend._graphs, backend.forward(images)
-    backend._graphs = None
-    try:
-        eager = backend.forward(images)
-    finally:
-        backend._graphs = kept
+    replayed, eager = backend.forward(images), backend.forward_eager(images)
     pairs = zip(replayed, eager, strict=True)
     each = [(one - other).abs().max() / other.abs().max() for one, other in pairs]
     return torch.stack(each).max().item()
@@ -151,26 +146,26 @@ def in_a_row(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
 
     def queued(some: list[Any]) -> list[Any]:
         given = backend.forward(some)
-        return [backend.answer(one, sizes[n % 2][::-1]) for n, one in enumerate(given)]
+        return [backend.start_mask(one, sizes[n % 2][::-1]) for n, one in enumerate(given)]
 
     alone: list[list[Any]] = []
     end = time.monotonic() + TURNS_S
     for some in turns:
-        alone.append(drawn(queued(some)))
+        alone.append(arrived(queued(some)))
         if len(alone) > 1 and time.monotonic() > end:
             break
     turns = turns[: len(alone)]
-    again = [drawn(queued(some)) for some in turns]
+    again = [arrived(queued(some)) for some in turns]
     together = [queued(some) for some in turns]
     return {
         "masks": len(turns) * count,
-        "in_a_row": differing(alone, [drawn(waits) for waits in together]),
+        "in_a_row": differing(alone, [arrived(pending) for pending in together]),
         "one_by_one_again": differing(alone, again),
     }
 
 
-def drawn(waits: list[Any]) -> list[Any]:
-    return [wait().mask for wait in waits]
+def arrived(pending: list[Any]) -> list[Any]:
+    return [one.wait().mask for one in pending]
 
 
 def differing(some: list[list[Any]], others: list[list[Any]]) -> dict[str, float]:

@@ -173,7 +173,7 @@ def test_nested_settings_go_first(copy: Any, alone: bool) -> None:
     if alone:
         (directory / "preprocessor_config.json").unlink()
     image = Image.effect_noise((50, 70), 90).convert("RGB")
-    preprocessor = load(directory)._preprocessor
+    preprocessor = load(directory).preprocessor
     pixels = preprocessor.normalised(torch.from_numpy(preprocessor(image))).numpy()
     processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
     assert processor.image_mean == (0.1, 0.2, 0.3)
@@ -221,7 +221,7 @@ def test_any_image_processor_that_shows_squares_will_do(copy: Any, kind: str) ->
     image = Image.effect_noise((50, 70), 90).convert("RGB")
     segmenter = load(directory)
     run_self_test(segmenter)
-    preprocessor = segmenter._preprocessor
+    preprocessor = segmenter.preprocessor
     pixels = preprocessor.normalised(torch.from_numpy(preprocessor(image))).numpy()
     expected = processor(images=image, return_tensors="np")["pixel_values"][0]
     assert np.array_equal(pixels, expected)

@@ -218,9 +218,9 @@ def test_scores_outlive_the_next_forward(preprocessor: Preprocessor) -> None:
 def test_graphs_are_for_squares_only(preprocessor: Preprocessor) -> None:
     ours = cuda(preprocessor)
     ours.capture(4, capture, seconds)
-    assert ours._graphs
+    assert ours.graphs
     taken: list[int] = []
-    plain = ours._graphs.__class__.__call__
+    plain = ours.graphs.__class__.__call__
 
     def noted(self: Graphs, pixels: torch.Tensor) -> torch.Tensor:
         taken.append(len(pixels))

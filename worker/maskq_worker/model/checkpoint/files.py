@@ -13,12 +13,12 @@ from maskq_worker.model.errors import ModelError
 
 CONFIG: Final = "config.json"
 PREPROCESSOR: Final = "preprocessor_config.json"
-PROCESSOR: Final = "processor_config.json"  # newer: the image processor's settings are a part of it
+PROCESSOR: Final = "processor_config.json"  # newer; contains the image processor's settings
 SAFETENSORS: Final = "model.safetensors"
-PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, and then without running code
+PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, without running code
 INDEX: Final = ".index.json"  # of weights in several files
-RECORD: Final = "maskq.json"  # what `maskq weights pull` wrote about a folder
-# Bytes. At each block a thread gives the interpreter's lock away, and may wait 5 ms to have it back.
+RECORD: Final = "maskq.json"  # written by `maskq weights pull`
+# Bytes. At each block the thread releases the interpreter's lock, and may wait 5 ms to get it back.
 _BLOCK: Final = 2**24
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -39,8 +39,10 @@ def model_folder(root: Path, model: str) -> Path:
 
 
 def read_preprocessor(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """The image processor's settings, and the file that they stand in: as for transformers, that of all
-    processors comes first. Raises ModelError."""
+    """Read the image processor's settings. Returns their file, too.
+
+    As in transformers, processor_config.json comes first. Raises ModelError.
+    """
     path = directory / PROCESSOR
     if path.is_file() and (nested := read_json(path).get("image_processor")) is not None:
         if not isinstance(nested, dict):
@@ -50,7 +52,7 @@ def read_preprocessor(directory: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def weight_files(directory: Path, name: str = SAFETENSORS) -> list[Path]:
-    """The files that hold the weights, in order; none if there are none.
+    """The files that hold the weights, in order; an empty list if there are none.
 
     name: `model.safetensors`, or `pytorch_model.bin` for the pickled layout.
     """

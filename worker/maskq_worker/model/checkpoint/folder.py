@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder in the hub's layout, checked before anything is loaded."""
+"""Find a model: a folder in the hub's layout, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """Of the weights; of several files, of their hashes in order of name."""
+        """The SHA-256 of the weights; of several files, of their hashes in order of name."""
         return self._sha256.result()
 
     def begin_sha256(self) -> None:
-        """Compute it beside what else is done, if it will be asked for: a commit needs none."""
+        """Start to compute the SHA-256 in another thread, unless a commit identifies the weights."""
         if self.revision is None:
             _ = self._sha256
 
     @cached_property
     def _sha256(self) -> Future[str]:
-        """In a thread of its own, which ends with the process: nobody waits for it but who asks."""
+        """Computed in a daemon thread: only readers of the value wait for it."""
         answer: Future[str] = Future()
 
         def work() -> None:
             try:
                 answer.set_result(sha256_of_all(weight_files(self.directory)))
-            except Exception as error:  # noqa: BLE001 - raised where it is asked for
+            except Exception as error:  # noqa: BLE001 - raised to readers of the value
                 answer.set_exception(error)
 
         threading.Thread(target=work, name="maskq-sha256", daemon=True).start()
@@ -97,10 +97,10 @@ def resolve(model: str, revision: str | None = None) -> Checkpoint:
 
 
 def served_name(model: str, chosen: str | None = None) -> str:
-    """The name under which jobs ask for `model`, without a look at its weights.
+    """The name under which jobs ask for `model`, without reading its weights.
 
-    `chosen`: MASKQ_MODEL_NAME, which goes before the hub's id or the folder's name. Raises ModelError
-    for a folder whose name no job can ask for.
+    `chosen`: MASKQ_MODEL_NAME, which overrides the hub's id and the folder's name. Raises ModelError
+    for a folder whose name is not a valid model name.
     """
     if chosen:
         return chosen
@@ -120,7 +120,7 @@ def served_name(model: str, chosen: str | None = None) -> str:
 def check_layout(directory: Path, convert: str | None = None) -> None:
     """Raises ModelError unless `directory` holds a checkpoint of a known family as safetensors.
 
-    convert: the command that makes safetensors, named where only a pickle is there.
+    convert: the command that makes safetensors, for the message if there is only a pickle.
     """
     check_config(directory)
     if weight_files(directory):
@@ -142,8 +142,8 @@ def check_config(directory: Path) -> None:
 
 
 def _demo() -> Path:
-    # The stack is a layer above the worker, so it is looked up and never imported: a worker alone
-    # has no demo checkpoint and needs none.
+    # The stack is a layer above the worker, so it is found without an import: a worker alone has no
+    # demo checkpoint.
     spec = importlib.util.find_spec("maskq_standalone")
     for place in spec.submodule_search_locations or [] if spec else []:
         directory = Path(place) / "demo" / "checkpoint"
@@ -162,7 +162,7 @@ def _from_folder(directory: Path) -> Checkpoint:
 
 
 def _name_and_revision(directory: Path) -> tuple[str, str | None]:
-    """What a pull recorded; a folder of the user's own is named by itself."""
+    """The recorded ones of a pulled model; else the folder's name and None."""
     if not (directory / RECORD).is_file():
         return directory.name, None
     record = read_json(directory / RECORD)
@@ -179,11 +179,11 @@ def _same_revision(checkpoint: Checkpoint, wanted: str | None) -> Checkpoint:
 
 
 def _pulled(model: str, revision: str | None) -> Checkpoint | None:
-    """The revision asked for (a commit, or the name it was pulled by), else the one pulled last."""
+    """The pulled model of a revision (a commit, or the name it was pulled by); default: the latest."""
     records = [
         (read_json(path), path.parent)
         for path in model_folder(weights_root(), model).glob(f"*/{RECORD}")
-        if not path.parent.name.startswith(".")  # a pull that did not end
+        if not path.parent.name.startswith(".")  # an unfinished pull
     ]
     matching = [
         (record["pulled_at"], folder)
@@ -196,7 +196,7 @@ def _pulled(model: str, revision: str | None) -> Checkpoint | None:
 
 
 def _cached(model: str, revision: str | None) -> Checkpoint | None:
-    """The same from the hub's own cache."""
+    """The model from the hub's own cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -207,7 +207,7 @@ def _cached(model: str, revision: str | None) -> Checkpoint | None:
                 model, revision=revision, local_files_only=True, allow_patterns=needed
             )
         )
-    except (OSError, HFValidationError):  # not there, or only in part
+    except (OSError, HFValidationError):  # missing, or incomplete
         return None
     if not (folder / CONFIG).is_file():
         return None

@@ -15,7 +15,7 @@ from maskq_worker.model.masks.interpolation import Interpolation
 from maskq_worker.model.masks.scores import all_finite, mask_dtype
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
-_INDEXED: Final = 2**31  # scores, or pixels: the kernel counts in 32 bits
+_INDEXED: Final = 2**31  # scores, or pixels: the kernel has 32-bit indices
 
 _log = logging.getLogger(__name__)
 
