@@ -420,7 +420,7 @@ def test_what_a_card_lacks_falls_back_and_the_log_says_so(
         []
         if dtype == "float16"
         else [
-            "MASKQ_DTYPE is bfloat16: compute capability 7.5 has no bfloat16 (it begins at 8.0): "
+            "MASKQ_DTYPE is bfloat16: compute capability 7.5 has no bfloat16 (8.0 and later have it): "
             "float16 instead"
         ]
     )

@@ -323,6 +323,6 @@ def test_the_command_builds_prints_and_keeps(written: Path, photos: Path) -> Non
     assert dataclasses.asdict(found) == record
     refused = CliRunner().invoke(build(), [*asked, "1.0"])
     assert refused.exit_code == 1, refused.output
-    assert "where 100.000% of the pixels are asked for" in refused.stdout
+    assert "and needs 100.000%" in refused.stdout
     with pytest.raises(ModelError, match="agrees with float32"):
         cache.load(resolve(str(written)))
