@@ -58,7 +58,7 @@ def test_a_mask_in_the_store_is_transformers_own(
     # Then the mask is transformers' own, but for proved ties, where its processor looked
     mask = np.asarray(Image.open(io.BytesIO(found)))
     assert mask.shape == (HEIGHT, WIDTH)
-    place = segmenter.prepare(image).views.place
+    place = segmenter.prepare(image).views.area
     top, left, height, width = (
         (place.top, place.left, place.height, place.width) if place else (0, 0, HEIGHT, WIDTH)
     )
