@@ -168,7 +168,7 @@ def test_a_panorama_that_would_be_shown_too_large_is_refused(served: Any) -> Non
     segmenter.prepare(photo(400, 100))
     segmenter._max_score_bytes, before = 2**20, segmenter._max_score_bytes
     try:
-        with pytest.raises(PermanentError, match=r"64000x64 px .*: choose mode tiled") as caught:
+        with pytest.raises(PermanentError, match=r"64000x64 px, .*: choose mode tiled") as caught:
             segmenter.prepare(Image.new("RGB", (10_000, 10)))
         assert caught.value.code is FailureCode.INVALID_REQUEST
         item = segmenter.prepare(Image.new("RGB", (10_000, 10)), mode=Mode.TILED)
