@@ -25,7 +25,7 @@ from bench.checkpoints import write_large
 from maskq import Client
 from maskq_standalone.stack import Stack
 from maskq_worker.model.checkpoint.folder import resolve
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.masks.comparison import untied_differences
 
 SHAPES = (
     (640, 480), (480, 640), (500, 500), (1280, 720), (720, 1280), (333, 251), (1000, 300), (97, 801),

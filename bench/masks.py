@@ -68,7 +68,7 @@ def compare(name: str, folder: Path, chosen: Any) -> None:
 
 def differing(folder: Path, ours: np.ndarray, other: np.ndarray) -> str:
     """How many pixels differ, and how many of those are no ties; the scores in float64."""
-    from maskq_worker.model.masks import TIE
+    from maskq_worker.model.masks.comparison import TIE
 
     y, x = np.nonzero(ours != other)
     scores = torch.from_numpy(np.load(folder / "scores.npy"))
@@ -103,7 +103,7 @@ def measured(way: str, folder: Path, size: str) -> dict[str, float]:
 
 def child(way: str, source: str, target: str, *, size: tuple[int, int]) -> dict[str, float]:
     """One mask in a fresh process: seconds, and MB above what the scores and the libraries take."""
-    from maskq_worker.model.masks import upsampled_argmax
+    from maskq_worker.model.masks.bounded import upsampled_argmax
 
     torch.set_num_threads(2)
     scores = torch.from_numpy(np.load(source))
@@ -139,7 +139,7 @@ def demo_scores() -> torch.Tensor:
 
     segmenter = load_segmenter(WorkerSettings(model="demo", device="cpu"))
     item = segmenter.prepare(draw(held_out(5, 0), size=(1280, 960)).image)
-    return segmenter._backend.forward(item.views.each[0].pixels[None])[0]
+    return segmenter.backend.forward(item.views.each[0].pixels[None])[0]
 
 
 def noise() -> torch.Tensor:

@@ -87,10 +87,11 @@ def demo() -> tuple[Any, int]:
     """The network, and the side of its input in px."""
     import maskq_standalone
     from maskq_worker.model.checkpoint.loading import load_network
+    from maskq_worker.model.families.dpt import DPT
 
     directory = Path(maskq_standalone.__file__).parent / "demo" / "checkpoint"
     settings = json.loads((directory / "preprocessor_config.json").read_text())
-    return load_network(directory, torch.float32), settings["size"]["height"]
+    return load_network(directory, torch.float32, DPT), settings["size"]["height"]
 
 
 def large() -> tuple[Any, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from maskq_worker.model.segmenter import golden_image
+from maskq_worker.model.self_test import golden_image
 
 if TYPE_CHECKING:
     from maskq_worker.model import Segmenter
@@ -18,7 +18,7 @@ def without_forward(segmenter: Segmenter) -> None:
     segmenter does not come to the replacement.
     """
     item = segmenter.prepare(golden_image())
-    scores = segmenter._forward(item.views.each[0].pixels[None])[0]
+    scores = segmenter.backend.forward(item.views.each[0].pixels[None])[0]
     asked: list[int] = []
 
     def stored(pixels: Any) -> list[Any]:
@@ -26,9 +26,9 @@ def without_forward(segmenter: Segmenter) -> None:
             asked.append(len(pixels))
         return [scores] * len(pixels)
 
-    segmenter._forward = stored  # type: ignore[assignment,method-assign]
+    segmenter.backend.forward = stored  # type: ignore[assignment,method-assign]
     segmenter.run([item])
     if not asked:
         raise RuntimeError(
-            "Segmenter.run no longer calls Segmenter._forward: bench/null_model.py must follow it"
+            "Segmenter.run no longer calls Backend.forward: bench/null_model.py must follow it"
         )

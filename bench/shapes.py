@@ -87,7 +87,7 @@ def _cost(
 def _spread(segmenter: Segmenter) -> None:
     """Weights as small as a fresh network's give one class everywhere: these give many."""
     with torch.no_grad():
-        for weight in segmenter._backend._network.parameters():
+        for weight in segmenter.backend.network.parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, 2.0 * weight[0].numel() ** -0.5)
 

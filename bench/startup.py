@@ -91,14 +91,14 @@ def start(model: str, started: float) -> Figures:
     import torch  # noqa: F401
 
     done("torch")
-    from maskq_worker.model import load_segmenter
+    from maskq_worker.model import load_segmenter, run_self_test, warm_up
     from maskq_worker.settings import WorkerSettings
 
     segmenter = load_segmenter(WorkerSettings(model=model))
     done("weights")
-    segmenter.self_test()
+    run_self_test(segmenter)
     done("self-test")
-    segmenter.warm_up()
+    warm_up(segmenter)
     done("warm-up")
     _ = segmenter.info.revision  # waits for the weights' SHA-256 where they are of a folder
     done("revision")

@@ -25,8 +25,8 @@ def main() -> None:
         scores = torch.from_numpy(np.load(asked["scores"]))
         if asked["by_place"]:
             scores = scores.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        fused = TritonMaskKernel(Tile(*asked["tile"]))
-        drawn = fused(scores, tuple(asked["size"]), confidence=asked["confidence"])
+        kernel = TritonMaskKernel(Tile(*asked["tile"]))
+        drawn = kernel(scores, tuple(asked["size"]), confidence=asked["confidence"])
         sure = torch.zeros(0) if drawn.confidence is None else drawn.confidence
         arrays = {"mask": drawn.mask, "unsound": drawn.unsound, "confidence": sure}
         np.savez(asked["answer"], **{name: array.numpy() for name, array in arrays.items()})

@@ -11,7 +11,7 @@ from bench.gpu.subject import Subject, demo
 from bench.gpu.timing import release
 from maskq_worker.model.cuda.load import capability
 from maskq_worker.model.cuda.precision import choose, lower
-from maskq_worker.model.masks import upsampled_argmax
+from maskq_worker.model.masks.bounded import upsampled_argmax
 from maskq_worker.model.network import Network
 
 SIZE = (480, 640)  # px (H, W), of the scenes

@@ -9,7 +9,14 @@ from typing import Any
 from bench.gpu.subject import Subject
 from bench.gpu.timing import release
 from maskq_worker.batching.batcher import MicroBatcher
-from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
+from maskq_worker.model import (
+    ModelInput,
+    PendingOutput,
+    Segmenter,
+    load_segmenter,
+    run_self_test,
+    warm_up,
+)
 from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.settings import WorkerSettings
 
@@ -32,14 +39,14 @@ def run(subject: Subject) -> dict[str, Any]:
 
 
 def _measured(
-    subject: Subject, segmenter: Segmenter, size: Capacity, at_once: int
+    subject: Subject, segmenter: Segmenter, size: Capacity, batches: int
 ) -> dict[str, Any]:
     launched: list[int] = []
     batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
-        segmenter.launch,
+        segmenter,
         max_batch_size=size.max_batch_size,
         name="bench-model",
-        at_once=at_once,
+        max_running_batches=batches,
         initialise=lambda: _ready(segmenter),
         on_batch=launched.append,
     )
@@ -59,8 +66,8 @@ def _measured(
 
 
 def _ready(segmenter: Segmenter) -> None:
-    segmenter.warm_up()
-    segmenter.self_test()
+    warm_up(segmenter)
+    run_self_test(segmenter)
 
 
 def _rate(subject: Subject, segmenter: Segmenter, batcher: Any, threads: int) -> float:
@@ -71,7 +78,7 @@ def _rate(subject: Subject, segmenter: Segmenter, batcher: Any, threads: int) ->
 
     def ask(number: int) -> None:
         while time.perf_counter() < end:
-            batcher.submit(items[number % len(items)]).result().output()
+            batcher.submit(items[number % len(items)]).result().wait()
             done[number] += 1
 
     each = [threading.Thread(target=ask, args=(number,)) for number in range(threads)]

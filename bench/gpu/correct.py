@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from bench.gpu.subject import Subject, demo
-from maskq_worker.model.backends import reference_mask
-from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.coarse import coarse
-from maskq_worker.model.cuda.masks import Masks, load
-from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.cuda.masks import Masks, load_masks
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.masks.reference import transformers_mask
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
 
@@ -61,7 +62,7 @@ def scores(subject: Subject) -> dict[str, float]:
 @torch.inference_mode()
 def masks(subject: Subject) -> dict[str, Any]:
     """The kernel beside torch's bands and transformers' post-processing: pixels that differ, untied."""
-    backend, draw = subject.ours(warm=False), load(subject.device)
+    backend, draw = subject.ours(warm=False), load_masks(subject.device)
     [scene] = backend.forward(subject.prepared(subject.scenes(1)))
     noise = 10 * torch.randn_like(scene)
     rows = []
@@ -72,7 +73,7 @@ def masks(subject: Subject) -> dict[str, Any]:
     broken = scene.clone()
     broken[3, 5, 7] = torch.nan
     return {
-        "fused": draw.fused,
+        "kernel": draw.uses_kernel,
         "sizes": rows,
         "nan_is_told": bool(draw(broken, (50, 60)).unsound.item()),
         "sound_is_told": not draw(scene, (50, 60)).unsound.item(),
@@ -85,22 +86,22 @@ def compared(
     mask = draw(given, size).mask.cpu().numpy()
     drawn = draw(given, size, confidence=True)
     assert drawn.confidence is not None
-    bands, sure = mask_with_confidence(given, size)
-    expected = reference_mask(subject.preprocessor.processor, given, size)
+    bands, share = mask_with_confidence(given, size)
+    expected = transformers_mask(subject.preprocessor.processor, given, size)
     others = {"bands": upsampled_argmax(given, size), "transformers": expected, "all": bands}
     return {
         **{f"differ_from_{name}": int((mask != other).sum()) for name, other in others.items()},
         "untied": untied_differences(given, mask, expected),
         "confidence_off_by": int(
-            np.abs(drawn.confidence.cpu().numpy().astype(int) - sure).max(initial=0)
+            np.abs(drawn.confidence.cpu().numpy().astype(int) - share).max(initial=0)
         ),
     }
 
 
 @torch.inference_mode()
-def graphs(subject: Subject, backend: Cuda) -> dict[str, Any]:
+def graphs(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
     """Batches by graphs and eagerly: the largest difference, of the largest score of its image."""
-    kept, most = backend._graphs, max(subject.batches)
+    kept, most = backend.graphs, max(subject.batches)
     if kept is None:
         return {"captured": []}
     images = subject.prepared(subject.scenes(most))
@@ -123,20 +124,15 @@ def graphs(subject: Subject, backend: Cuda) -> dict[str, Any]:
     }
 
 
-def beside_eager(backend: Cuda, images: list[Any]) -> float:
+def beside_eager(backend: CudaBackend, images: list[Any]) -> float:
     """The largest difference of an image, of its largest score; image by image, to take no memory."""
-    kept, replayed = backend._graphs, backend.forward(images)
-    backend._graphs = None
-    try:
-        eager = backend.forward(images)
-    finally:
-        backend._graphs = kept
+    replayed, eager = backend.forward(images), backend.forward_eager(images)
     pairs = zip(replayed, eager, strict=True)
     each = [(one - other).abs().max() / other.abs().max() for one, other in pairs]
     return torch.stack(each).max().item()
 
 
-def in_a_row(subject: Subject, backend: Cuda) -> dict[str, Any]:
+def in_a_row(subject: Subject, backend: CudaBackend) -> dict[str, Any]:
     """Full batches queued without waiting, of other images and sizes each, beside the same one by one.
 
     What waits too little in the copies shows here. But a plan of cuDNN's need not repeat itself to the
@@ -150,26 +146,26 @@ def in_a_row(subject: Subject, backend: Cuda) -> dict[str, Any]:
 
     def queued(some: list[Any]) -> list[Any]:
         given = backend.forward(some)
-        return [backend.answer(one, sizes[n % 2][::-1]) for n, one in enumerate(given)]
+        return [backend.start_mask(one, sizes[n % 2][::-1]) for n, one in enumerate(given)]
 
     alone: list[list[Any]] = []
     end = time.monotonic() + TURNS_S
     for some in turns:
-        alone.append(drawn(queued(some)))
+        alone.append(arrived(queued(some)))
         if len(alone) > 1 and time.monotonic() > end:
             break
     turns = turns[: len(alone)]
-    again = [drawn(queued(some)) for some in turns]
+    again = [arrived(queued(some)) for some in turns]
     together = [queued(some) for some in turns]
     return {
         "masks": len(turns) * count,
-        "in_a_row": differing(alone, [drawn(waits) for waits in together]),
+        "in_a_row": differing(alone, [arrived(pending) for pending in together]),
         "one_by_one_again": differing(alone, again),
     }
 
 
-def drawn(waits: list[Any]) -> list[Any]:
-    return [wait().mask for wait in waits]
+def arrived(pending: list[Any]) -> list[Any]:
+    return [one.wait().mask for one in pending]
 
 
 def differing(some: list[list[Any]], others: list[list[Any]]) -> dict[str, float]:

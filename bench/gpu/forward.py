@@ -12,7 +12,8 @@ import torch
 
 from bench.gpu.subject import Subject
 from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
-from maskq_worker.model.cuda import Cuda
+from maskq_worker.model.backend import PendingMask
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.network.rewrites import upsample
 
@@ -81,11 +82,11 @@ def ours(subject: Subject) -> Iterator[dict[str, Any]]:
         yield _tried("to masks, each batch waited for", batch, waiting)
 
 
-def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
+def bare(backend: CudaBackend, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Pixels that lie on the device to scores there: normalised, forward, upsampled."""
-    ways = {"eager": lambda: upsample(backend._compute(pixels))}
-    if backend._graphs is not None:
-        graphs = backend._graphs
+    ways = {"eager": lambda: upsample(backend.compute(pixels))}
+    if backend.graphs is not None:
+        graphs = backend.graphs
         ways["graphs"] = lambda: upsample(graphs(pixels))
     return ways
 
@@ -93,29 +94,29 @@ def bare(backend: Cuda, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
 class Waiting:
     """A batch from pixels in memory to masks in memory."""
 
-    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+    def __init__(self, backend: CudaBackend, images: list[Any], size: tuple[int, int]) -> None:
         self._backend, self._images, self._size = backend, images, size
 
     def __call__(self) -> None:
-        for wait in self.queue():
-            wait()
+        for mask in self.queue():
+            mask.wait()
 
-    def queue(self) -> list[Callable[[], Any]]:
+    def queue(self) -> list[PendingMask]:
         scores = self._backend.forward(self._images)
-        return [self._backend.answer(one, self._size) for one in scores]
+        return [self._backend.start_mask(one, self._size) for one in scores]
 
 
 class Ahead(Waiting):
     """The same, but a batch is waited for only when the next one is queued."""
 
-    def __init__(self, backend: Cuda, images: list[Any], size: tuple[int, int]) -> None:
+    def __init__(self, backend: CudaBackend, images: list[Any], size: tuple[int, int]) -> None:
         super().__init__(backend, images, size)
-        self._before: list[Callable[[], Any]] = []
+        self._before: list[PendingMask] = []
 
     def __call__(self) -> None:
         queued = self.queue()
-        for wait in self._before:
-            wait()
+        for mask in self._before:
+            mask.wait()
         self._before = queued
 
 

@@ -10,10 +10,15 @@ import torch
 
 from bench.gpu.subject import Subject, demo
 from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
-from maskq_worker.model.backends import reference_mask
-from maskq_worker.model.cuda.masks import Tile, TritonMaskKernel, _taps, load
+from maskq_worker.model.cuda.masks import (
+    Tile,
+    TritonMaskKernel,
+    device_interpolation,
+    load_masks,
+)
 from maskq_worker.model.cuda.transfer import Download
-from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.reference import transformers_mask
 
 SIZES = ((640, 480), (1920, 1080), (4000, 3000))  # px, width x height
 TILES = (
@@ -52,20 +57,23 @@ def scores(subject: Subject) -> dict[str, torch.Tensor]:
 @torch.inference_mode()
 def ways(subject: Subject, given: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
     """Milliseconds, and the memory that the slowest way takes."""
-    draw, download = load(subject.device), Download(subject.device)
-    found: dict[str, Any] = {"fused": draw.fused}
+    draw, download = load_masks(subject.device), Download(subject.device)
+    found: dict[str, Any] = {"kernel": draw.uses_kernel}
     found["kernel_ms"] = _ms(subject, lambda: draw(given, size))
     found["kernel_confidence_ms"] = _ms(subject, lambda: draw(given, size, confidence=True))
     lengths = list(zip(given.shape[1:], size, strict=True))
-    found["taps_of_a_new_size_ms"] = _ms(
-        subject, lambda: [_taps(source, target, subject.device) for source, target in lengths]
+    found["interpolation_of_a_new_size_ms"] = _ms(
+        subject,
+        lambda: [
+            device_interpolation(source, target, subject.device) for source, target in lengths
+        ],
     )
     runs = 2 if subject.dry else 5
     for name, way in {
-        "kernel_and_copy_ms": lambda: download(draw(given, size).mask)(),
+        "kernel_and_copy_ms": lambda: download.start(draw(given, size).mask).wait(),
         "bands_ms": lambda: upsampled_argmax(given, size),
         "bands_confidence_ms": lambda: mask_with_confidence(given, size),
-        "transformers_ms": lambda: reference_mask(subject.preprocessor.processor, given, size),
+        "transformers_ms": lambda: transformers_mask(subject.preprocessor.processor, given, size),
     }.items():
         release(subject.device)
         found[name] = _tried(partial(wall_seconds, way, subject.device, runs=runs))
@@ -80,10 +88,10 @@ def tiles(subject: Subject, given: dict[str, torch.Tensor]) -> list[dict[str, An
         return []
     rows: list[dict[str, Any]] = []
     for tile in TILES:
-        fused = TritonMaskKernel(tile)
+        kernel = TritonMaskKernel(tile)
         rows.append({"tile": str(tile)})
         for name, one in given.items():
-            draw = partial(fused, one, (1080, 1920))
+            draw = partial(kernel, one, (1080, 1920))
             rows[-1][name] = _tried(partial(seconds, draw, subject.device, least_s=0.1))
     return rows
 

@@ -40,7 +40,7 @@ def one(subject: Subject, backend: Any, batch: int) -> dict[str, Any]:
     pixels = subject.pixels(batch)
 
     def forward() -> torch.Tensor:
-        return upsample(backend._compute(pixels))
+        return upsample(backend.compute(pixels))
 
     took = seconds(forward, subject.device, least_s=0.01 if subject.dry else 0.2)
     on_gpu = subject.device.type == "cuda"

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.model.checkpoint.loading import load_network, load_source
-from maskq_worker.model.cuda import Cuda, load_cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.graphs import Captured, Compute
+from maskq_worker.model.cuda.load import load_cuda
 from maskq_worker.model.cuda.precision import exact_float32
+from maskq_worker.model.families.dpt import DPT
 from maskq_worker.model.network import Network
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Subject:
 
     @cached_property
     def preprocessor(self) -> Preprocessor:
-        return Preprocessor.from_checkpoint(self.directory)
+        return load_preprocessor(self.directory)
 
     @property
     def side(self) -> int:
@@ -45,12 +48,12 @@ class Subject:
 
     def transformers(self, dtype: torch.dtype = torch.float32) -> Any:
         """Its network as it comes."""
-        return load_network(self.directory, dtype).to(self.device)
+        return load_network(self.directory, dtype, DPT).to(self.device)
 
-    def ours(self, dtype: str = "auto", *, warm: bool = True) -> Cuda:
+    def ours(self, dtype: str = "auto", *, warm: bool = True) -> CudaBackend:
         """The backend; warm: with its graphs, for the batches."""
         backend = load_cuda(
-            Network(load_source(self.directory, self.device)),
+            Network(load_source(self.directory, DPT, self.device)),
             self.preprocessor,
             device=self.device,
             dtype=dtype,

@@ -22,7 +22,7 @@ class Forwards:
         ours = self._segmenter.prepare(image).views.each[0].pixels[None]
         theirs = reference.pixels([image])
         self._ways: dict[str, Callable[[], object]] = {
-            "ours": lambda: self._segmenter._backend.forward(ours),
+            "ours": lambda: self._segmenter.backend.forward(ours),
             "transformers": lambda: reference.network(pixel_values=theirs),
         }
         self.seconds: dict[str, list[float]] = {way: [] for way in self._ways}

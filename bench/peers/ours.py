@@ -11,7 +11,8 @@ from maskq import Client
 from maskq.contract.locations import S3Uri
 from maskq_standalone.workers import Worker
 from maskq_worker.model.checkpoint.folder import resolve
-from maskq_worker.model.openvino import cache, quantize
+from maskq_worker.model.openvino import cache
+from maskq_worker.model.openvino.load import quantize
 
 SEEDS = range(8_000_000, 8_000_018)  # of scenes that nobody else draws
 

@@ -157,7 +157,7 @@ def measured(
     for size in batches:
         pixels = np.stack([item.views.each[0].pixels] * size)
         ways: dict[str, Callable[[], Any]] = {
-            "forward": partial(segmenter._forward, pixels),
+            "forward": partial(segmenter.backend.forward, pixels),
             "whole": partial(segmenter.run, [item] * size),
         }
         work = partial(by_turns, ways, size, seconds)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from bench.null_model import without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
+from maskq_worker.batching.interface import BatchContext, PendingBatch
 from maskq_worker.broker import bootstep
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
 from maskq_worker.storage.object_store import ObjectStore
@@ -40,8 +42,8 @@ def main() -> int:
     chosen = options.parse_args()
     sys.argv = sys.argv[:1]  # the worker reads its own
 
-    def load(settings: Any) -> Segmenter:
-        segmenter = load_segmenter(settings)
+    def load(settings: Any, **options: Any) -> Segmenter:
+        segmenter = load_segmenter(settings, **options)
         if chosen.null:
             without_forward(segmenter)
         if chosen.batches:
@@ -54,11 +56,32 @@ def main() -> int:
     return worker.main()
 
 
+@dataclass(frozen=True, slots=True)
+class NotedBatch:
+    """A batch that writes its line when it has ended."""
+
+    pending: PendingBatch[PendingOutput]
+    file: int
+    size: int
+    began_at: float  # by time.time()
+    began: float  # by time.perf_counter()
+    forward_s: float
+    forward_cpu_s: float
+
+    def wait(self) -> Sequence[PendingOutput | Exception]:
+        outputs = self.pending.wait()
+        took = time.perf_counter() - self.began
+        times = f"{took:.6f} {self.forward_s:.6f} {self.forward_cpu_s:.6f}"
+        os.write(self.file, f"{self.began_at:.6f} {self.size} {times}\n".encode())
+        return outputs
+
+
 def note_batches(segmenter: Segmenter, file: int) -> None:
     """A line for each batch: when it began, its size, seconds until the model's thread was done with
     it (on a CPU with the masks, too, that it made), of these until all was launched (on a CPU: the
     forward), and the processor's for the forward."""
-    launch, forward, spent = segmenter.launch, segmenter._forward, list[float]()
+    submit_batch, forward = segmenter.submit_batch, segmenter.backend.forward
+    spent = list[float]()
     helping = list[int]()  # OpenMP's threads for the model's; those for masks are others
 
     def timed_forward(pixels: Any) -> Any:
@@ -69,26 +92,16 @@ def note_batches(segmenter: Segmenter, file: int) -> None:
         spent.append(time.thread_time() + processes.threads_s(helping) - began)
         return scores
 
-    def noted_launch(
-        batch: Sequence[ModelInput],
-    ) -> Callable[[], list[PendingOutput | Exception]]:
+    def noted_submit_batch(batch: Sequence[ModelInput], context: BatchContext) -> NotedBatch:
         spent.clear()
         began_at, began = time.time(), time.perf_counter()
-        ending = launch(batch)
-        forward_s, forward_cpu_s = time.perf_counter() - began, sum(spent)
-
-        def noted_ending() -> list[PendingOutput | Exception]:
-            scored = ending()
-            took = time.perf_counter() - began
-            line = f"{began_at:.6f} {len(batch)} {took:.6f} {forward_s:.6f} {forward_cpu_s:.6f}\n"
-            os.write(file, line.encode())
-            return scored
-
-        return noted_ending
+        pending = submit_batch(batch, context)
+        forward_s = time.perf_counter() - began
+        return NotedBatch(pending, file, len(batch), began_at, began, forward_s, sum(spent))
 
     if segmenter.info.device == "cpu":  # elsewhere a forward takes none, and to ask would slow it
-        segmenter._forward = timed_forward  # type: ignore[method-assign]
-    segmenter.launch = noted_launch  # type: ignore[method-assign]
+        segmenter.backend.forward = timed_forward  # type: ignore[method-assign]
+    segmenter.submit_batch = noted_submit_batch  # type: ignore[assignment,method-assign]
 
 
 def note_requests(file: Path) -> None:

@@ -148,7 +148,7 @@ def quantize(
     """
     require("openvino", "maskq weights quantize")
     from maskq_worker.model.checkpoint.folder import resolve
-    from maskq_worker.model.openvino import quantize as quantize_weights
+    from maskq_worker.model.openvino.load import quantize as quantize_weights
 
     record = quantize_weights(
         resolve(model, revision), _images_in(images, limit), threshold=threshold

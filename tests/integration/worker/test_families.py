@@ -22,7 +22,7 @@ from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq_worker.model import load_segmenter
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.masks.comparison import untied_differences
 from maskq_worker.settings import WorkerSettings
 
 WIDTH, HEIGHT = 190, 140  # px
@@ -58,7 +58,7 @@ def test_a_mask_in_the_store_is_transformers_own(
     # Then the mask is transformers' own, but for proved ties, where its processor looked
     mask = np.asarray(Image.open(io.BytesIO(found)))
     assert mask.shape == (HEIGHT, WIDTH)
-    place = segmenter.prepare(image).views.place
+    place = segmenter.prepare(image).views.area
     top, left, height, width = (
         (place.top, place.left, place.height, place.width) if place else (0, 0, HEIGHT, WIDTH)
     )

@@ -48,7 +48,7 @@ class Bench:
             home=self.settings.layout.home,
         )
         self.batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
-            segmenter.launch, max_batch_size=2, name="model"
+            segmenter, max_batch_size=2, name="model"
         )
         self.batcher.start()
         self.pipeline = JobRunner(

@@ -18,11 +18,11 @@ from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentati
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract.jobs import Mode
-from maskq_worker.model import ModelError, load_segmenter
+from maskq_worker.model import ModelError, load_segmenter, run_self_test
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.families import family_of
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.masks.comparison import untied_differences
 from maskq_worker.model.views import SCALES
 from maskq_worker.settings import WorkerSettings
 
@@ -100,7 +100,7 @@ def test_what_transformers_loads_is_loaded_with_its_labels(
             assert expected[index] == label.strip()
     segmenter = load(directory, backend=backend)
     assert list(segmenter.info.labels) == expected
-    segmenter.self_test()
+    run_self_test(segmenter)
     assert all(label.encode() for label in expected if label)
 
 
@@ -175,7 +175,7 @@ def test_nested_settings_go_first(copy: Any, alone: bool) -> None:
     if alone:
         (directory / "preprocessor_config.json").unlink()
     image = Image.effect_noise((50, 70), 90).convert("RGB")
-    preprocessor = load(directory)._preprocessor
+    preprocessor = load(directory).preprocessor
     pixels = preprocessor.normalised(torch.from_numpy(preprocessor(image))).numpy()
     processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
     assert processor.image_mean == (0.1, 0.2, 0.3)
@@ -222,8 +222,8 @@ def test_any_image_processor_that_shows_squares_will_do(copy: Any, kind: str) ->
     processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
     image = Image.effect_noise((50, 70), 90).convert("RGB")
     segmenter = load(directory)
-    segmenter.self_test()
-    preprocessor = segmenter._preprocessor
+    run_self_test(segmenter)
+    preprocessor = segmenter.preprocessor
     pixels = preprocessor.normalised(torch.from_numpy(preprocessor(image))).numpy()
     expected = processor(images=image, return_tensors="np")["pixel_values"][0]
     assert np.array_equal(pixels, expected)
@@ -282,6 +282,6 @@ def test_patches_of_14_px_are_never_cut(tmp_path: Path, mode: str) -> None:
     [output] = segmenter.run([item])
     assert output.mask.shape == (90, 200)
     if mode == "whole":
-        scores = reference._backend.forward(item.views.each[0].pixels[None])[0]
+        scores = reference.backend.forward(item.views.each[0].pixels[None])[0]
         [expected] = reference.run([item])
         assert untied_differences(scores, output.mask, expected.mask) == 0

@@ -18,21 +18,26 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
-from maskq_worker.model import ModelError, Segmenter
-from maskq_worker.model.backends import NativeBackend
+from maskq_worker.model import ModelError, Segmenter, run_self_test, warm_up
 from maskq_worker.model.checkpoint.folder import Checkpoint
-from maskq_worker.model.cuda import Cuda, load, load_cuda, masks, precision
 from maskq_worker.model.cuda import backend as backend_module
 from maskq_worker.model.cuda import coarse as coarse_module
+from maskq_worker.model.cuda import load, masks, precision
+from maskq_worker.model.cuda.backend import CudaBackend, PendingDeviceMask
 from maskq_worker.model.cuda.coarse import coarse
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
+from maskq_worker.model.cuda.load import load_cuda
 from maskq_worker.model.cuda.masks import DeviceMask, Masks
 from maskq_worker.model.cuda.normalise import Normalise
-from maskq_worker.model.masks import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.loader import describe
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.preprocess.preprocessor import Preprocessor
+from maskq_worker.model.segmenter import NoContext
 
 CPU = torch.device("cpu")
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -136,10 +141,10 @@ def preprocessor(tmp_path_factory: pytest.TempPathFactory) -> Preprocessor:
     DPTImageProcessorPil(
         size={"height": SIDE, "width": SIDE}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]
     ).save_pretrained(directory)
-    return Preprocessor.from_checkpoint(Path(directory))
+    return load_preprocessor(Path(directory))
 
 
-def cuda(preprocessor: Preprocessor) -> Cuda:
+def cuda(preprocessor: Preprocessor) -> CudaBackend:
     return load_cuda(Network(network()), preprocessor, device=CPU, dtype="auto")
 
 
@@ -213,9 +218,9 @@ def test_scores_outlive_the_next_forward(preprocessor: Preprocessor) -> None:
 def test_graphs_are_for_squares_only(preprocessor: Preprocessor) -> None:
     ours = cuda(preprocessor)
     ours.capture(4, capture, seconds)
-    assert ours._graphs
+    assert ours.graphs
     taken: list[int] = []
-    plain = ours._graphs.__class__.__call__
+    plain = ours.graphs.__class__.__call__
 
     def noted(self: Graphs, pixels: torch.Tensor) -> torch.Tensor:
         taken.append(len(pixels))
@@ -256,7 +261,7 @@ def test_an_answer_has_what_was_asked_for(
 ) -> None:
     ours = cuda(preprocessor)
     [scores] = ours.forward(photos(1))
-    answer = ours.answer(scores, (50, 70), confidence=confidence, logits=logits)()
+    answer = ours.start_mask(scores, (50, 70), confidence=confidence, logits=logits).wait()
     mask, sure = mask_with_confidence(scores, (50, 70))
     assert answer
     assert np.array_equal(answer.mask, mask)
@@ -275,7 +280,7 @@ def test_scores_that_are_no_numbers_are_told(preprocessor: Preprocessor) -> None
     for value in (np.nan, np.inf):
         scores = torch.zeros(7, 4, 4)
         scores[3, 2, 1] = value
-        assert ours.answer(scores, (8, 8))() is None
+        assert ours.start_mask(scores, (8, 8)).wait() is None
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
@@ -294,7 +299,7 @@ def test_a_segmenter_gives_every_image_of_a_batch_its_own(
         ours.capture(2, capture, seconds)
     plain = NativeBackend(Network(network()), preprocessor, name="cpu", device=CPU, dtype=FP32)
     sound, expected = (segmenter_of(one, preprocessor, tmp_path) for one in (ours, plain))
-    sound.self_test()
+    run_self_test(sound)
     modes = [Mode.WHOLE, Mode.TILED, Mode.WHOLE, Mode.MULTISCALE, Mode.ASPECT, Mode.WHOLE]
     asked = frozenset({Output.LOGITS, Output.CONFIDENCE})
     items = [
@@ -311,36 +316,40 @@ def test_a_segmenter_gives_every_image_of_a_batch_its_own(
         assert (one.confidence is None) == (other.confidence is None)
 
 
-def segmenter_of(backend: Any, preprocessor: Preprocessor, directory: Path) -> Segmenter:
+def segmenter_of(
+    backend: Any, preprocessor: Preprocessor, directory: Path, on_device_lost: Any = None
+) -> Segmenter:
     network().save_pretrained(directory)
     return Segmenter(
-        Checkpoint(directory, "tiny", "1"),
+        describe(Checkpoint(directory, "tiny", "1"), backend, preprocessor),
         backend,
         preprocessor,
         max_batch_size=2,
         max_score_bytes=2**24,
         multiple=32,
+        on_device_lost=on_device_lost,
     )
 
 
 @pytest.mark.usefixtures("_flags")
-def test_launch_does_not_wait_for_the_masks(
+def test_submit_batch_does_not_wait_for_the_masks(
     preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, waited = cuda(preprocessor), []
-    begun = ours.answer
+    wait = PendingDeviceMask.wait
 
-    def answer(*args: Any, **kwargs: Any) -> Any:
-        wait = begun(*args, **kwargs)
-        return lambda: (waited.append(1), wait())[1]
+    def noted_wait(mask: PendingDeviceMask) -> Any:
+        waited.append(1)
+        return wait(mask)
 
-    monkeypatch.setattr(ours, "answer", answer)
+    monkeypatch.setattr(PendingDeviceMask, "wait", noted_wait)
     segmenter = segmenter_of(ours, preprocessor, tmp_path)
-    ending = segmenter.launch([segmenter.prepare(picture(70, 50, seed)) for seed in range(2)])
+    items = [segmenter.prepare(picture(70, 50, seed)) for seed in range(2)]
+    batch = segmenter.submit_batch(items, NoContext())
     assert waited == []
-    arrived = ending()
+    arrived = batch.wait()
     assert waited == [1, 1]
-    assert [one.output().mask.shape for one in arrived] == [(50, 70)] * 2
+    assert [one.wait().mask.shape for one in arrived] == [(50, 70)] * 2
     assert waited == [1, 1]
 
 
@@ -366,14 +375,14 @@ def test_a_warm_up_that_fails_says_of_what(
 
     monkeypatch.setattr(ours, "warm_up", fail)
     with pytest.raises(raised, match=said) as caught:
-        segmenter_of(ours, preprocessor, tmp_path).warm_up()
+        warm_up(segmenter_of(ours, preprocessor, tmp_path))
     assert type(caught.value) is raised
     if raised is ModelError:
         assert "in batches of 2" in str(caught.value)
 
 
 @pytest.mark.usefixtures("_flags")
-@pytest.mark.parametrize("place", ["forward", "answer"])
+@pytest.mark.parametrize("place", ["forward", "start_mask", "wait"])
 def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
     preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -383,12 +392,12 @@ def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
         runs.append(place)
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
 
-    monkeypatch.setattr(ours, place, lost if place == "forward" else lambda *_, **__: lost)
-    segmenter = segmenter_of(ours, preprocessor, tmp_path)
-    segmenter.on_device_lost = told.append
+    monkeypatch.setattr(PendingDeviceMask if place == "wait" else ours, place, lost)
+    segmenter = segmenter_of(ours, preprocessor, tmp_path, lambda device, _: told.append(device))
     with pytest.raises(RuntimeError, match="illegal memory"):
         segmenter.run([segmenter.prepare(picture(70, 50, seed)) for seed in range(2)])
-    assert len(told) == len(runs) == 1
+    assert told == ["cpu"]
+    assert len(runs) == 1 + (place == "start_mask")  # there an error is at first the image's
 
 
 # Loading.
@@ -411,7 +420,7 @@ def test_what_a_card_lacks_falls_back_and_the_log_says_so(
         []
         if dtype == "float16"
         else [
-            "MASKQ_DTYPE is bfloat16: compute capability 7.5 has no bfloat16 (it begins at 8.0): "
+            "MASKQ_DTYPE is bfloat16: compute capability 7.5 has no bfloat16 (8.0 and later have it): "
             "float16 instead"
         ]
     )
@@ -440,7 +449,7 @@ def test_auto_takes_the_half_precision_whose_masks_agree_most(
     with caplog.at_level(logging.INFO):
         ours = load_cuda(Network(source), preprocessor, device=CPU, dtype="auto")
     assert ours.dtype == expected
-    assert "places where masks agree with float32's" in caplog.text
+    assert "share of scores with the same best class as float32" in caplog.text
     assert ours.forward(photos(1)).isfinite().all()
 
 
@@ -450,7 +459,7 @@ def test_the_classifier_stays_in_float32_and_float32_is_no_tf32(
 ) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     ours = load_cuda(Network(network()), preprocessor, device=CPU, dtype="float16")
-    types = {name: value.dtype for name, value in ours._network.named_parameters()}
+    types = {name: value.dtype for name, value in ours.network.named_parameters()}
     assert types.pop("head.classifier.weight") == types.pop("head.classifier.bias") == FP32
     assert set(types.values()) == {FP16}
     assert not torch.backends.cudnn.allow_tf32
@@ -481,14 +490,14 @@ def test_a_kernel_that_fails_is_replaced_for_good_and_that_is_said_once(
 ) -> None:
     failing: Any = Failing(RuntimeError("Failed to find C compiler. Please specify\nvia CC"))
     draw = Masks(failing)
-    assert draw.fused
+    assert draw.uses_kernel
     with caplog.at_level(logging.WARNING, logger=masks.__name__):
         for _ in range(3):
             drawn = draw(noise(), (50, 41), confidence=confidence)
             assert np.array_equal(drawn.mask.numpy(), upsampled_argmax(noise(), (50, 41)))
             assert (drawn.confidence is not None) == confidence
     assert failing.asked == 1
-    assert not draw.fused
+    assert not draw.uses_kernel
     [record] = caplog.records
     assert "RuntimeError: Failed to find C compiler. Please specify)" in record.getMessage()
 
@@ -498,7 +507,7 @@ def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:
     draw = Masks(failing)
     with pytest.raises(torch.OutOfMemoryError):
         draw(noise(), (50, 41))
-    assert draw.fused
+    assert draw.uses_kernel
 
 
 def test_a_kernel_that_found_no_room_is_tried_again() -> None:
@@ -532,7 +541,7 @@ def test_a_lost_card_is_no_fault_of_the_kernel_s() -> None:
     draw = Masks(failing)
     with pytest.raises(RuntimeError, match="illegal"):
         draw(noise(), (50, 41))
-    assert draw.fused
+    assert draw.uses_kernel
 
 
 def test_more_than_32_bits_can_count_are_drawn_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,7 +560,7 @@ def test_without_triton_masks_are_drawn_in_bands(
 
     monkeypatch.setattr(masks, "TritonMaskKernel", missing)
     with caplog.at_level(logging.WARNING, logger=masks.__name__):
-        draw = masks.load(torch.device("cuda", 0))
-    assert not draw.fused
+        draw = masks.load_masks(torch.device("cuda", 0))
+    assert not draw.uses_kernel
     assert "No module named 'triton'" in caplog.text
     assert draw(noise(), (5, 4)).mask.shape == (5, 4)

@@ -149,7 +149,7 @@ def test_a_graph_that_answers_wrongly_is_not_used(
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="no CUDA graph"):
         graphs(capture=wrong)
     assert len(caplog.records) == 3
-    assert "a plain forward's" in caplog.text
+    assert "an eager forward's" in caplog.text
 
 
 @pytest.mark.parametrize("same", [True, False])

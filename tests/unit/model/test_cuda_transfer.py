@@ -57,21 +57,21 @@ def test_a_batch_stays_while_the_next_one_arrives() -> None:
 
 def test_tensors_come_back_in_order_and_are_the_caller_s_own() -> None:
     source = [torch.arange(6).view(2, 3), torch.tensor([300], dtype=torch.uint16)]
-    arrived = Download(CPU)(*source)
-    arrays = arrived()
+    pending = Download(CPU).start(*source)
+    arrays = pending.wait()
     assert [array.tolist() for array in arrays] == [[[0, 1, 2], [3, 4, 5]], [300]]
     arrays[0][:] = 9
     assert source[0].max() == 5
-    assert arrived()[0].max() == 5
+    assert pending.wait()[0].max() == 5
 
 
 def test_what_is_huge_is_copied_by_whoever_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "_LARGEST_PINNED", 16)
     small, huge = torch.arange(2), torch.arange(24).view(4, 6).T.contiguous()
-    arrived = Download(CPU)(small, huge)
+    pending = Download(CPU).start(small, huge)
     huge += 1  # too early to be its copy
-    assert [array.tolist() for array in arrived()] == [small.tolist(), huge.tolist()]
-    arrived()[1][:] = 0
+    assert [array.tolist() for array in pending.wait()] == [small.tolist(), huge.tolist()]
+    pending.wait()[1][:] = 0
     assert huge.max() == 24
 
 

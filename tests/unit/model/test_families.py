@@ -17,10 +17,10 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
-from maskq_worker.model import ModelError, ModelOutput, Segmenter, load_segmenter
+from maskq_worker.model import ModelError, ModelOutput, Segmenter, load_segmenter, run_self_test
 from maskq_worker.model.families import FAMILIES, family_of
-from maskq_worker.model.masks import untied_differences
-from maskq_worker.model.preprocess import Frame, Place
+from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.preprocess.frame import Frame, ImageArea
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
@@ -84,11 +84,11 @@ def test_scores_and_masks_are_transformers_own(
     written: Any, served: Any, name: str, backend: str
 ) -> None:
     directory, segmenter = written(name), served(name, backend)
-    segmenter.self_test()
+    run_self_test(segmenter)
     for width, height in SIZES:
         image = photo(width, height)
         item = segmenter.prepare(image)
-        place = item.views.place or Place(0, 0, height, width)
+        place = item.views.area or ImageArea(0, 0, height, width)
         scores, mask = transformers_answer(directory, image, (place.height, place.width))
         [output] = run(segmenter, image)
         assert output.logits is not None
@@ -170,7 +170,7 @@ def test_a_panorama_that_would_be_shown_too_large_is_refused(served: Any) -> Non
     segmenter.prepare(photo(400, 100))
     segmenter._max_score_bytes, before = 2**20, segmenter._max_score_bytes
     try:
-        with pytest.raises(PermanentError, match=r"64000x64 px .*: choose mode tiled") as caught:
+        with pytest.raises(PermanentError, match=r"64000x64 px, .*: choose mode tiled") as caught:
             segmenter.prepare(Image.new("RGB", (10_000, 10)))
         assert caught.value.code is FailureCode.INVALID_REQUEST
         item = segmenter.prepare(Image.new("RGB", (10_000, 10)), mode=Mode.TILED)
@@ -208,7 +208,7 @@ def test_a_weight_of_chance_is_refused(written: Any, tmp_path: Path) -> None:
             with pytest.raises(ModelError, match=said):
                 load(directory)
         else:
-            load(directory).self_test()
+            run_self_test(load(directory))
 
 
 @pytest.mark.parametrize(
@@ -266,10 +266,10 @@ def test_every_class_of_transformers_is_known() -> None:
 def test_a_crop_of_a_large_image_is_resized_alone(
     served: Any, monkeypatch: pytest.MonkeyPatch, frame: Frame, size: tuple[int, int]
 ) -> None:
-    preprocessor = served("mobilevit")._preprocessor
+    preprocessor = served("mobilevit").preprocessor
     monkeypatch.setattr(preprocessor, "frame", frame)
     expected, place = preprocessor.whole(photo(*size))
-    monkeypatch.setattr("maskq_worker.model.preprocess._WHOLE", 0)
+    monkeypatch.setattr("maskq_worker.model.preprocess.preprocessor._MAX_RESIZED", 0)
     pixels, same = preprocessor.whole(photo(*size))
     assert place == same
     assert pixels.shape == (*frame.size, 3)

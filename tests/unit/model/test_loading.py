@@ -22,11 +22,13 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 
 import maskq_standalone
 from maskq_worker.model import ModelError
-from maskq_worker.model.backends import plain_mask, reference_mask
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.checkpoint.loading import load_network, load_source
+from maskq_worker.model.families.dpt import DPT
+from maskq_worker.model.masks.reference import plain_mask, transformers_mask
 from maskq_worker.model.network import Network, UnsupportedError, skeleton
-from maskq_worker.model.preprocess import DEFAULTS, Plain, Preprocessor
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.preprocess.settings import DEFAULTS, PlainSettings
 
 pytestmark = pytest.mark.slow
 
@@ -243,7 +245,7 @@ def test_a_skeleton_has_the_places_of_transformers_network(variant: str) -> None
 @torch.inference_mode()
 def same_scores(directory: Path) -> bool:
     """Whether both sources make the same network, bit for bit."""
-    ours, theirs = load_source(directory), load_network(directory, torch.float32)
+    ours, theirs = load_source(directory, DPT), load_network(directory, torch.float32, DPT)
     assert type(ours) is skeleton.Skeleton
     ours, theirs = Network(ours), Network(theirs)
     weights, expected = ours.state_dict(), theirs.state_dict()
@@ -310,14 +312,14 @@ def test_both_take_weights_in_several_files(checkpoint: Path) -> None:
 def test_both_refuse_in_the_same_words(checkpoint: Path, edit: Edit) -> None:
     edit(checkpoint)
     with pytest.raises(ModelError) as expected:
-        load_network(checkpoint, torch.float32)
+        load_network(checkpoint, torch.float32, DPT)
     with pytest.raises(ModelError) as caught:
-        load_source(checkpoint)
+        load_source(checkpoint, DPT)
     assert str(caught.value) == str(expected.value)
 
 
 def test_a_hybrid_s_source_is_transformers_own(tmp_path: Path) -> None:
-    source = load_source(save(tmp_path / "tiny", **HYBRID))
+    source = load_source(save(tmp_path / "tiny", **HYBRID), DPT)
     assert type(source) is DPTForSemanticSegmentation
     Network(source)
 
@@ -326,7 +328,7 @@ def test_weights_of_the_right_type_stay_in_the_mapped_file(checkpoint: Path) -> 
     """They lie as far from each other as in the file."""
 
     def apart() -> tuple[int, int]:
-        blocks = Network(load_source(checkpoint)).transformer.blocks
+        blocks = Network(load_source(checkpoint, DPT)).transformer.blocks
         first, second = (block.query.weight.data_ptr() for block in blocks[:2])
         content = (checkpoint / "model.safetensors").read_bytes()
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -342,7 +344,7 @@ def test_weights_of_the_right_type_stay_in_the_mapped_file(checkpoint: Path) -> 
 
 
 def test_what_nobody_needs_is_not_read(checkpoint: Path) -> None:
-    source = load_source(checkpoint)
+    source = load_source(checkpoint, DPT)
     meta = {name for name, weight in source.state_dict().items() if weight.is_meta}
     assert meta
     assert all("auxiliary_head" in name or "layers.0.residual_layer1" in name for name in meta)
@@ -354,9 +356,9 @@ def test_what_nobody_needs_is_not_read(checkpoint: Path) -> None:
 def test_defaults_of_the_processor_are_those_of_transformers() -> None:
     theirs = {key: getattr(DPTImageProcessorPil, key) for key in DEFAULTS}
     assert theirs == DEFAULTS
-    plain = Plain.read({})
-    assert plain == Plain.read(dict.fromkeys(DEFAULTS))
-    assert plain == Plain(384, 3, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    plain = PlainSettings.read({})
+    assert plain == PlainSettings.read(dict.fromkeys(DEFAULTS))
+    assert plain == PlainSettings(384, 3, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 PLAIN: list[dict[str, Any]] = [
@@ -376,9 +378,9 @@ PLAIN: list[dict[str, Any]] = [
 def test_plain_settings_are_read_as_transformers_reads_them(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert Plain.read(given) is not None
+    assert PlainSettings.read(given) is not None
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
-    ours = Preprocessor.from_checkpoint(tmp_path)
+    ours = load_preprocessor(tmp_path)
     theirs = DPTImageProcessorPil.from_dict(given)
     random = np.random.default_rng(3)
     for width, height in [(97, 61), (64, 64), (1, 9), (500, 3)]:
@@ -418,7 +420,7 @@ NOT_PLAIN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", NOT_PLAIN)
 def test_settings_that_are_not_plain_are_left_to_transformers(given: dict[str, Any]) -> None:
-    assert Plain.read(given) is None
+    assert PlainSettings.read(given) is None
 
 
 @pytest.mark.parametrize(
@@ -427,9 +429,9 @@ def test_settings_that_are_not_plain_are_left_to_transformers(given: dict[str, A
 def test_what_transformers_reads_gives_the_same_kind_of_preprocessor(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert Plain.read(given) is None
+    assert PlainSettings.read(given) is None
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
-    ours = Preprocessor.from_checkpoint(tmp_path)
+    ours = load_preprocessor(tmp_path)
     image = Image.effect_noise((50, 70), 90).convert("RGB")
     pixels = ours.normalised(torch.from_numpy(ours(image))).numpy()
     expected = ours.processor(images=image, return_tensors="np")["pixel_values"][0]
@@ -447,7 +449,7 @@ def test_the_plain_mask_is_transformers_own(classes: int, size: tuple[int, int])
     scores[classes // 2] = scores[0]  # a tie wherever one of them wins
     mask, expected = (
         plain_mask(scores, size),
-        reference_mask(DPTImageProcessorPil(), copy.copy(scores), size),
+        transformers_mask(DPTImageProcessorPil(), copy.copy(scores), size),
     )
     assert np.array_equal(mask, expected)
     assert mask.dtype == expected.dtype == (np.uint8 if classes <= 256 else np.uint16)
@@ -486,11 +488,11 @@ def test_a_worker_serves_the_demo_without_transformers() -> None:
 import sys
 from PIL import Image
 import maskq_worker.broker.bootstep, maskq_worker.broker.tasks
-from maskq_worker.model import load_segmenter
+from maskq_worker.model import load_segmenter, run_self_test, warm_up
 from maskq_worker.settings import WorkerSettings
 segmenter = load_segmenter(WorkerSettings(model="demo"))
-segmenter.self_test()
-segmenter.warm_up()
+run_self_test(segmenter)
+warm_up(segmenter)
 [output] = segmenter.run([segmenter.prepare(Image.new("RGB", (40, 30)))])
 assert output.mask.shape == (30, 40), output
 slow = {"transformers", "huggingface_hub", "torch._dynamo", "torch._inductor", "scipy", "sympy"}

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from maskq_worker.model.cuda.masks import Tile
-from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.comparison import untied_differences
 
 pytestmark = pytest.mark.slow
 

@@ -7,14 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from maskq_worker.model import masks
-from maskq_worker.model.interpolation import Interpolation
-from maskq_worker.model.masks import (
-    TIE,
-    mask_with_confidence,
-    untied_differences,
-    upsampled_argmax,
-)
+from maskq_worker.model.masks import bounded as masks
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.comparison import TIE, untied_differences
+from maskq_worker.model.masks.interpolation import Interpolation
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +24,21 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Mode
 from maskq_worker.errors import PermanentError
-from maskq_worker.model import ModelError, Segmenter, load_segmenter
-from maskq_worker.model import backends as backends_module
-from maskq_worker.model.backends import choose_device
+from maskq_worker.model import (
+    ModelError,
+    Segmenter,
+    load_segmenter,
+    native_backend,
+    run_self_test,
+    warm_up,
+)
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.checkpoint.loading import load_network
-from maskq_worker.model.masks import untied_differences
-from maskq_worker.model.preprocess import Preprocessor
+from maskq_worker.model.families.dpt import DPT
+from maskq_worker.model.loader import choose_device
+from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.segmenter import NoContext
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
@@ -156,7 +164,7 @@ def test_preprocessing_is_bit_equal_to_transformers(
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
 
-    preprocessor = Preprocessor.from_checkpoint(checkpoint)
+    preprocessor = load_preprocessor(checkpoint)
     small = preprocessor(image)
     pixels = preprocessor.normalised(torch.from_numpy(small)).numpy()
 
@@ -183,11 +191,11 @@ def test_the_preprocessor_file_of_intels_checkpoint_is_understood(checkpoint: Pa
             }
         )
     )
-    assert Preprocessor.from_checkpoint(checkpoint)(photo(50, 40)).shape == (480, 480, 3)
+    assert load_preprocessor(checkpoint)(photo(50, 40)).shape == (480, 480, 3)
 
 
 def test_one_preprocessor_serves_many_threads(original: Path) -> None:
-    preprocessor = Preprocessor.from_checkpoint(original)
+    preprocessor = load_preprocessor(original)
     images = [photo(40 + index, 30, seed=index) for index in range(12)]
     alone = [preprocessor(image) for image in images]
     with ThreadPoolExecutor(6) as pool:
@@ -257,9 +265,9 @@ def test_a_mask_that_finds_no_room_is_launched_again_in_parts(
     def no_room(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(segmenter._backend, "answer", no_room)
+    monkeypatch.setattr(segmenter.backend, "start_mask", no_room)
     with pytest.raises(PermanentError, match="the mask of 64x64 px") as caught:
-        segmenter.launch([item])  # raised here, which the batcher takes for a batch too large
+        segmenter.submit_batch([item], NoContext())  # the batcher runs it again in parts
     assert caught.value.code is FailureCode.OUT_OF_MEMORY
 
 
@@ -302,44 +310,62 @@ def test_a_batch_keeps_its_scores_while_the_next_is_computed(original: Path, bac
     segmenter = load(original, backend=backend)
     items = [segmenter.prepare(photo(40, 30, seed=seed)) for seed in (1, 2)]
     alone = [segmenter.run([item])[0].mask for item in items]
-    endings = [segmenter.launch([item]) for item in items]
-    for ending, mask in zip(endings, alone, strict=True):
-        assert np.array_equal(ending()[0].output().mask, mask)
+    pending = [segmenter.submit_batch([item], NoContext()) for item in items]
+    for batch, mask in zip(pending, alone, strict=True):
+        assert np.array_equal(batch.wait()[0].wait().mask, mask)
+
+
+@dataclass
+class Context:
+    """What a batcher tells the model."""
+
+    has_backlog: bool = False
+    heartbeats: int = 0
+
+    def heartbeat(self) -> None:
+        self.heartbeats += 1
+
+
+def test_each_forward_of_a_batch_gives_a_heartbeat(original: Path) -> None:
+    segmenter, context = load(original, max_batch_size=2), Context()
+    segmenter.submit_batch([segmenter.prepare(photo(64, 64), mode=Mode.MULTISCALE)], context)
+    assert context.heartbeats == 3  # six views, of which two share each size
 
 
 @pytest.mark.parametrize(
-    ("backend", "crowded", "beside"),
+    ("backend", "has_backlog", "beside"),
     [("auto", True, True), ("auto", False, False), ("transformers", True, False)],
 )
 @pytest.mark.parametrize("small", [True, False])
-def test_where_others_wait_masks_are_left_to_those_who_ask(
+def test_the_caller_computes_its_mask_when_the_batch_is_small_or_another_waits(
     original: Path,
     monkeypatch: pytest.MonkeyPatch,
     backend: str,
-    crowded: bool,
+    has_backlog: bool,
     beside: bool,
     small: bool,
 ) -> None:
     # Given a model that is wanted for another forward, or is not
     if not small:
-        monkeypatch.setattr("maskq_worker.model.segmenter._SMALL", 0)
+        monkeypatch.setattr("maskq_worker.model.pending._SMALL", 0)
     beside = beside or (small and backend == "auto")
     segmenter, drawn = load(original, backend=backend), list[int]()
     expected = segmenter.run([segmenter.prepare(photo(40, 30))])[0].mask
-    real = segmenter._backend.mask
+    real = segmenter.backend.mask
 
     def mask(*args: Any) -> Any:
         drawn.append(torch.get_num_threads())
         return real(*args)
 
-    monkeypatch.setattr(segmenter._backend, "mask", mask)
-    segmenter.crowded = lambda: crowded
+    monkeypatch.setattr(segmenter.backend, "mask", mask)
     # When a batch has ended, and a thread asks for its mask
-    [scored] = segmenter.launch([segmenter.prepare(photo(40, 30))])()
+    context = Context(has_backlog=has_backlog)
+    pending = segmenter.submit_batch([segmenter.prepare(photo(40, 30))], context)
+    [pending_output] = pending.wait()
     assert len(drawn) == (not beside)
     before = torch.get_num_threads()
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(2,)) as asking:
-        output = asking.submit(scored.output).result()
+        output = asking.submit(pending_output.wait).result()
     torch.set_num_threads(before)  # a thread's own, but also what later ones begin with
     # Then it is the same mask, drawn once; beside a forward by one thread
     assert np.array_equal(output.mask, expected)
@@ -351,14 +377,14 @@ def test_where_others_wait_masks_are_left_to_those_who_ask(
 def test_an_error_at_one_mask_stays_with_its_image(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = backends_module.upsampled_argmax
+    real = native_backend.upsampled_argmax
 
     def failing(logits: torch.Tensor, size: tuple[int, int]) -> Any:
         if size == (13, 13):
             raise MemoryError("no room")
         return real(logits, size)
 
-    monkeypatch.setattr(backends_module, "upsampled_argmax", failing)
+    monkeypatch.setattr(native_backend, "upsampled_argmax", failing)
     segmenter = load(original)
     items = [segmenter.prepare(photo(width, 13)) for width in (20, 13, 20)]
     first, failed, last = segmenter.run(items)
@@ -371,14 +397,14 @@ def test_scores_that_are_no_numbers_fail_only_their_own_image(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = load(original)
-    real = segmenter._backend.forward
+    real = segmenter.backend.forward
 
     def forward(pixels: Any) -> torch.Tensor:
         scores = real(pixels).clone()
         scores[[not image.any() for image in pixels]] = torch.nan
         return scores
 
-    monkeypatch.setattr(segmenter._backend, "forward", forward)
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
     good = segmenter.prepare(photo(20, 30))
     bad = segmenter.prepare(Image.new("RGB", (20, 30)))
     failed, output = segmenter.run([bad, good])
@@ -401,7 +427,7 @@ def test_what_does_not_fit_the_device_says_so(
         raise error
 
     segmenter = load(original)
-    monkeypatch.setattr(segmenter._backend, "forward", forward)
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
     with pytest.raises(PermanentError) as caught:
         segmenter.run([segmenter.prepare(photo(20, 30))])
     assert caught.value.code is FailureCode.OUT_OF_MEMORY
@@ -416,8 +442,8 @@ def test_the_cpu_s_allocator_says_what_is_looked_for(original: Path) -> None:
 @pytest.mark.parametrize("backend", ["transformers", "auto"])
 def test_a_sound_model_passes_its_self_test(original: Path, backend: str) -> None:
     segmenter = load(original, backend=backend)
-    segmenter.warm_up()
-    segmenter.self_test()
+    warm_up(segmenter)
+    run_self_test(segmenter)
     segmenter.close()
 
 
@@ -427,7 +453,7 @@ def test_a_warm_up_is_for_gpus(
 ) -> None:
     """A CPU has nothing to record or to allocate ahead, and its self-test ran the model twice."""
     segmenter, seen = load(original, max_batch_size=3), []
-    forward = segmenter._backend.forward
+    forward = segmenter.backend.forward
 
     def count(pixels: np.ndarray) -> torch.Tensor:
         seen.append(len(pixels))
@@ -436,51 +462,51 @@ def test_a_warm_up_is_for_gpus(
     backend = SimpleNamespace(
         device=torch.device(device),
         forward=count,
-        answer=segmenter._backend.answer,
+        start_mask=segmenter.backend.start_mask,
         thread_safe_masks=False,
         warm_up=lambda batch: seen.append(f"graphs up to {batch}"),
     )
-    monkeypatch.setattr(segmenter, "_backend", backend)
-    segmenter.warm_up()
+    monkeypatch.setattr(segmenter, "backend", backend)
+    warm_up(segmenter)
     assert seen == ["graphs up to 3", *batches]
 
 
 def test_the_self_test_sees_a_wrong_mask(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = backends_module.upsampled_argmax
+    real = native_backend.upsampled_argmax
     monkeypatch.setattr(
-        backends_module,
+        native_backend,
         "upsampled_argmax",
         lambda logits, size: np.roll(real(logits, size), 1, axis=1),  # a pixel to the right
     )
     with pytest.raises(ModelError, match=r"differs from transformers' own in \d+ pixels"):
-        load(original).self_test()
+        run_self_test(load(original))
 
 
 def test_the_self_test_sees_scores_that_change(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = load(original)
-    real, calls = segmenter._backend.forward, iter(range(9))
+    real, calls = segmenter.backend.forward, iter(range(9))
 
     def forward(pixels: Any) -> torch.Tensor:
         return real(pixels).roll(next(calls), dims=1)
 
-    monkeypatch.setattr(segmenter._backend, "forward", forward)
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
     with pytest.raises(ModelError, match="two masks for one image"):
-        segmenter.self_test()
+        run_self_test(segmenter)
 
 
 def test_the_self_test_sees_weights_that_are_no_numbers(checkpoint: Path) -> None:
     edit_weights(lambda weights: weights["head.head.4.bias"].fill_(float("nan")))(checkpoint)
-    with pytest.raises(ModelError, match="no numbers"):
-        load(checkpoint).self_test()
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        run_self_test(load(checkpoint))
 
 
 def test_the_self_test_sees_labels_that_do_not_fit(checkpoint: Path) -> None:
     segmenter = load(checkpoint)
     object.__setattr__(segmenter.info, "labels", ("wall", "sky"))
     with pytest.raises(ModelError, match="for 2 labels"):
-        segmenter.self_test()
+        run_self_test(segmenter)
 
 
 def without(*names: str) -> Edit:
@@ -575,7 +601,7 @@ def test_the_verbosity_of_transformers_is_left_as_it_was(original: Path) -> None
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    load_network(original, torch.float32)
+    load_network(original, torch.float32, DPT)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 

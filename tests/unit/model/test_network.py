@@ -19,22 +19,19 @@ from transformers import DPTConfig
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
-from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter
-from maskq_worker.model.backends import (
-    NativeBackend,
-    TransformersBackend,
-    choose_device,
-    load_backend,
-)
+from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter, run_self_test, warm_up
+from maskq_worker.model.backend import Backend
 from maskq_worker.model.families import dpt as dpt_family
-from maskq_worker.model.masks import untied_differences
+from maskq_worker.model.loader import choose_device, load_backend
+from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
 from maskq_worker.model.network.neck import Project
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.supported import check
 from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_small_map
-from maskq_worker.model.preprocess import Preprocessor
-from maskq_worker.model.segmenter import golden_image
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.self_test import golden_image
 from maskq_worker.process.capacity import capacity_of
 from maskq_worker.settings import WorkerSettings
 
@@ -313,9 +310,9 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return save
 
 
-def load(directory: Path, **options: str) -> TransformersBackend:
+def load(directory: Path, **options: str) -> Backend:
     chosen = {"backend": "cpu", "device": "auto", "dtype": "auto", **options}
-    return load_backend(directory, Preprocessor.from_checkpoint(directory), **chosen)
+    return load_backend(directory, load_preprocessor(directory), dpt_family.DPT, **chosen)
 
 
 @pytest.mark.parametrize("variant", ["as Intel's", "hybrid"])
@@ -340,8 +337,8 @@ def test_a_segmenter_with_it_passes_its_self_test(save: Callable[..., Path]) -> 
     directory = save()
     segmenter = load_segmenter(WorkerSettings(model=str(directory), backend="cpu"))
     assert segmenter.info.backend == "cpu"
-    segmenter.warm_up()
-    segmenter.self_test()
+    warm_up(segmenter)
+    run_self_test(segmenter)
     [output] = segmenter.run([segmenter.prepare(golden_image())])
     assert not isinstance(output, Exception)
     segmenter.close()
@@ -354,7 +351,7 @@ def test_in_half_precision_the_classifier_stays_in_float32(
     directory = save(**VARIANTS["as Intel's"])
     backend = load(directory, dtype=str(dtype).removeprefix("torch."))
     assert isinstance(backend, NativeBackend)
-    types = {name: parameter.dtype for name, parameter in backend._network.named_parameters()}
+    types = {name: parameter.dtype for name, parameter in backend.network.named_parameters()}
     assert types.pop("head.classifier.weight") == types.pop("head.classifier.bias") == torch.float32
     assert set(types.values()) == {dtype}
     assert backend.dtype == dtype

@@ -24,14 +24,18 @@ from typer.testing import CliRunner
 from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.jobs import Mode
-from maskq_worker.model import ModelOutput, load_segmenter
+from maskq_worker.model import ModelOutput, load_segmenter, run_self_test
 from maskq_worker.model.checkpoint.folder import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.network import Network
-from maskq_worker.model.openvino import OpenVINO, Record, cache, int8, load_openvino, runtime
+from maskq_worker.model.openvino import cache, int8, runtime
+from maskq_worker.model.openvino.backend import OpenVINOBackend
+from maskq_worker.model.openvino.cache import Record
 from maskq_worker.model.openvino.convert import converted
-from maskq_worker.model.openvino.load import quantize
-from maskq_worker.model.preprocess import Frame, Preprocessor
+from maskq_worker.model.openvino.load import load_openvino, quantize
+from maskq_worker.model.preprocess.frame import Frame
+from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
+from maskq_worker.model.segmenter import NoContext
 from maskq_worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
@@ -86,12 +90,12 @@ def served(built: tuple[Path, Record], written: Path, tmp_path: Path) -> Checkpo
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (128, 64)])
 def test_a_converted_network_s_scores_are_its_own(size: tuple[int, int], written: Path) -> None:
     source = network(torch.float32)
-    preprocessor = Preprocessor.from_checkpoint(written)
+    preprocessor = load_preprocessor(written)
     preprocessor.frame = Frame((64, 64))
     pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = Network(copy.deepcopy(source))(preprocessor.normalised(torch.from_numpy(pixels)))
-    ours = OpenVINO(converted(Network(source)), preprocessor, dtype=torch.float32)
+    ours = OpenVINOBackend(converted(Network(source)), preprocessor, dtype=torch.float32)
     scores = ours.forward(pixels)
     assert scores.shape == expected.shape
     assert (scores - expected).abs().max() < 2e-5 * expected.abs().max()
@@ -140,12 +144,12 @@ def test_a_record_says_what_was_measured(built: tuple[Path, Record], written: Pa
 def test_its_figures_are_those_of_the_network_that_is_served(
     served: Checkpoint, built: tuple[Path, Record]
 ) -> None:
-    preprocessor = Preprocessor.from_checkpoint(served.directory)
+    preprocessor = load_preprocessor(served.directory)
     _, held_out = int8.split([preprocessor(image) for image in pictures(24)])
     exact = load_segmenter(WorkerSettings(model=str(served.directory), device="cpu"))
     eight = load_openvino(served, preprocessor)
     found = int8.agreement(
-        int8.masks(exact._backend.forward, held_out), int8.masks(eight.forward, held_out)
+        int8.masks(exact.backend.forward, held_out), int8.masks(eight.forward, held_out)
     )
     assert found.pixels == built[1].agreement
     assert found.miou == pytest.approx(built[1].miou)
@@ -161,7 +165,7 @@ def test_a_worker_serves_it(served: Checkpoint) -> None:
     info = segmenter.info
     assert (info.backend, info.device, info.dtype) == ("openvino", "cpu", "int8")
     assert info.revision == exact.info.revision
-    segmenter.self_test()
+    run_self_test(segmenter)
     asked = frozenset({Output.LOGITS, Output.CONFIDENCE})
     for mode in Mode:
         item = segmenter.prepare(pictures(1)[0], mode=mode, outputs=asked)
@@ -180,9 +184,11 @@ def test_a_batch_keeps_its_scores_while_the_next_is_computed(served: Checkpoint)
     segmenter = load_segmenter(settings)
     items = [segmenter.prepare(one) for one in pictures(2)]
     alone = [mask_of(segmenter.run([item])) for item in items]
-    endings = [segmenter.launch([item]) for item in items]
-    for ending, mask in zip(endings, alone, strict=True):
-        assert np.array_equal(mask_of([one.output() for one in ending()]), mask)
+    pending = [segmenter.submit_batch([item], NoContext()) for item in items]
+    for batch, mask in zip(pending, alone, strict=True):
+        [output] = batch.wait()
+        assert not isinstance(output, Exception)
+        assert np.array_equal(mask_of([output.wait()]), mask)
     assert not np.array_equal(*alone)
 
 
@@ -233,7 +239,7 @@ def test_a_cpu_that_gains_nothing_is_told_of(
 ) -> None:
     change(served, dot_products=False)
     monkeypatch.setattr(runtime, "has_dot_products", lambda: has)
-    load_openvino(served, Preprocessor.from_checkpoint(served.directory))
+    load_openvino(served, load_preprocessor(served.directory))
     assert ("no faster" in caplog.text) is not has
 
 
@@ -317,6 +323,6 @@ def test_the_command_builds_prints_and_keeps(written: Path, photos: Path) -> Non
     assert dataclasses.asdict(found) == record
     refused = CliRunner().invoke(build(), [*asked, "1.0"])
     assert refused.exit_code == 1, refused.output
-    assert "where 100.000% of the pixels are asked for" in refused.stdout
+    assert "and needs 100.000%" in refused.stdout
     with pytest.raises(ModelError, match="agrees with float32"):
         cache.load(resolve(str(written)))

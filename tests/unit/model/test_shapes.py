@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maskq_worker.model.masks import mask_with_confidence, untied_differences, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.comparison import untied_differences
 
 pytestmark = pytest.mark.slow
 

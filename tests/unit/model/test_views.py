@@ -17,12 +17,12 @@ from maskq.contract.jobs import Mode
 from maskq_worker.model.views import (
     OVERLAP,
     SCALES,
-    Merged,
+    MergedScores,
     View,
     Views,
     aspect_size,
     canvas_size,
-    look,
+    make_views,
     starts,
 )
 
@@ -52,7 +52,7 @@ def photo(width: int, height: int) -> Image.Image:
 
 def views_of(image: Image.Image, mode: Mode, budget: int = BUDGET) -> Views:
     trained = (SIDE, SIDE)
-    return look(
+    return make_views(
         image, mode, resize, size=trained, multiple=MULTIPLE, classes=CLASSES, budget=budget
     )
 
@@ -67,7 +67,7 @@ def colours(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def merged(views: Views, network: Any = scores_of) -> torch.Tensor:
-    one = Merged(views)
+    one = MergedScores(views)
     for view in views.each:
         one.add(view, network(view))
     return one.scores()
@@ -165,7 +165,7 @@ def test_the_merged_scores_fit_their_budget(height: int, width: int, classes: in
 
 def test_views_that_are_missing_are_no_result() -> None:
     views = views_of(photo(75, 40), Mode.TILED)
-    one = Merged(views)
+    one = MergedScores(views)
     one.add(views.each[0], scores_of(views.each[0]))
     with pytest.raises(ValueError, match="of"):
         one.scores()

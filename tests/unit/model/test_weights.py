@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maskq_worker.model import ModelError
-from maskq_worker.model.checkpoint.folder import resolve, served_name, weights_root
+from maskq_worker.model.checkpoint.files import weights_root
+from maskq_worker.model.checkpoint.folder import resolve, served_name
 from maskq_worker.model.checkpoint.weights import HuggingFaceHub, convert, pull
 
 MODEL = "Intel/dpt-large-ade"

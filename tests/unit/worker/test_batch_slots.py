@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import pytest
 
-from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
+from maskq_worker.batching.batcher import MicroBatcher
+from maskq_worker.batching.errors import BatcherClosed
+from maskq_worker.batching.interface import BatchContext
 
 WAIT_S = 10.0  # far beyond what any of these takes
-
-Ending = Callable[[], Sequence[int | Exception]]
 
 
 class Device:
@@ -26,21 +27,20 @@ class Device:
         self._inside = 0
         self._may_end = threading.Semaphore(0)
 
-    def launch(self, batch: Sequence[int]) -> Ending:
+    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> OnDevice:
         if self._inside + len(batch) > self._room:
             raise MemoryError
         self._inside += len(batch)
         self.launched.append(list(batch))
         self.entered.release()
+        return OnDevice(self, batch)
 
-        def ending() -> list[int | Exception]:
-            assert self._may_end.acquire(timeout=WAIT_S)
-            self._inside -= len(batch)
-            if 13 in batch:
-                raise ValueError("13 is poison")
-            return [2 * item for item in batch]
-
-        return ending
+    def wait(self, batch: Sequence[int]) -> list[int | Exception]:
+        assert self._may_end.acquire(timeout=WAIT_S)
+        self._inside -= len(batch)
+        if 13 in batch:
+            raise ValueError("13 is poison")
+        return [2 * item for item in batch]
 
     def end(self, batches: int = 1) -> None:
         self._may_end.release(batches)
@@ -53,6 +53,17 @@ class Device:
         return not self.entered.acquire(timeout=0.05)
 
 
+@dataclass
+class OnDevice:
+    """A batch that has begun and not ended."""
+
+    device: Device
+    batch: Sequence[int]
+
+    def wait(self) -> list[int | Exception]:
+        return self.device.wait(self.batch)
+
+
 @pytest.fixture
 def device() -> Device:
     return Device()
@@ -62,7 +73,7 @@ def device() -> Device:
 def ahead(device: Device) -> Iterator[MicroBatcher[int, int]]:
     """Two batches of at most two on the device."""
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        device.launch, max_batch_size=2, name="model", at_once=2
+        device, max_batch_size=2, name="model", max_running_batches=2
     )
     batcher.start()
     yield batcher
@@ -134,7 +145,7 @@ def test_a_batch_that_fails_on_the_device_fails_alone(
 def test_what_does_not_fit_beside_another_batch_waits_until_it_has_ended() -> None:
     device = Device(room=2)
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        device.launch, max_batch_size=2, name="model", at_once=2
+        device, max_batch_size=2, name="model", max_running_batches=2
     )
     batcher.start()
     first = batcher.submit(1)
@@ -181,14 +192,15 @@ def test_close_waits_for_what_is_on_the_device(
 
 
 def test_what_cuts_a_batch_off_leaves_nobody_waiting() -> None:
-    def launch(batch: Sequence[int]) -> Ending:
-        def ending() -> list[int | Exception]:
+    class CutOff:
+        def submit_batch(self, batch: Sequence[int], context: BatchContext) -> CutOff:
+            return self
+
+        def wait(self) -> list[int | Exception]:
             raise SystemExit
 
-        return ending
-
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        launch, max_batch_size=2, name="model", at_once=2
+        CutOff(), max_batch_size=2, name="model", max_running_batches=2
     )
     batcher.start()
     for _ in range(2):
@@ -197,6 +209,6 @@ def test_what_cuts_a_batch_off_leaves_nobody_waiting() -> None:
     batcher.close()
 
 
-def test_fewer_than_one_batch_at_once_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 batches at once"):
-        MicroBatcher(lambda batch: lambda: batch, max_batch_size=1, name="model", at_once=0)
+def test_fewer_than_one_running_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_running_batches is 0"):
+        MicroBatcher(Device(), max_batch_size=1, name="model", max_running_batches=0)

@@ -7,27 +7,39 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 from support.waiting import until
 
-from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
+from maskq_worker.batching.batcher import MicroBatcher
+from maskq_worker.batching.errors import BatcherClosed
+from maskq_worker.batching.interface import BatchContext
 
 WAIT_S = 10.0  # far beyond what any of these takes
 
 
 Run = Callable[[Sequence[int]], Sequence[int | Exception]]
-Ending = Callable[[], Sequence[int | Exception]]
 
 
-def immediate(run: Run) -> Callable[[Sequence[int]], Ending]:
-    """A launch that has done all when it returns."""
+@dataclass
+class Done:
+    """A batch that has ended already."""
 
-    def launch(batch: Sequence[int]) -> Ending:
-        results = run(batch)
-        return lambda: results
+    results: Sequence[int | Exception]
 
-    return launch
+    def wait(self) -> Sequence[int | Exception]:
+        return self.results
+
+
+@dataclass
+class ImmediateModel:
+    """A model whose batches have ended when `submit_batch` returns."""
+
+    run: Run
+
+    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> Done:
+        return Done(self.run(batch))
 
 
 class Model:
@@ -47,9 +59,8 @@ class Model:
             raise ValueError("13 is poison")
         return [ValueError("7 has no mask") if item == 7 else 2 * item for item in batch]
 
-    @property
-    def launch(self) -> Callable[[Sequence[int]], Ending]:
-        return immediate(self.run)
+    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> Done:
+        return Done(self.run(batch))
 
     def hold(self) -> None:
         self.go_on.clear()
@@ -65,7 +76,7 @@ def model() -> Model:
 
 @pytest.fixture
 def batcher(model: Model) -> Iterator[MicroBatcher[int, int]]:
-    batcher: MicroBatcher[int, int] = MicroBatcher(model.launch, max_batch_size=4, name="model")
+    batcher: MicroBatcher[int, int] = MicroBatcher(model, max_batch_size=4, name="model")
     batcher.start()
     yield batcher
     model.go_on.set()
@@ -88,7 +99,7 @@ def held_while(
 def submitted_behind_one(
     batcher: MicroBatcher[int, int], gate: threading.Event, items: Sequence[int]
 ) -> tuple[Future[int], list[Future[int]]]:
-    """A first item, which waits for the gate in its launch, and those that are one batch after it."""
+    """A first item, which waits for the gate, and those that are one batch after it."""
     batcher.start()
     first = batcher.submit(0)
     until(lambda: batcher.busy_since() is not None)
@@ -143,7 +154,9 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
             raise MemoryError
         return list(batch)
 
-    batcher: MicroBatcher[int, int] = MicroBatcher(immediate(run), max_batch_size=8, name="model")
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        ImmediateModel(run), max_batch_size=8, name="model"
+    )
     first, futures = submitted_behind_one(batcher, gate, range(8))
 
     assert first.result(WAIT_S) == 0
@@ -153,14 +166,14 @@ def test_a_batch_that_is_too_large_passes_in_parts() -> None:
 
 
 def test_what_failed_holds_nothing_while_it_runs_again() -> None:
-    """What a launch holds may be most of a device's memory."""
+    """What `submit_batch` holds may be most of a device's memory."""
 
     class Item:
         pass
 
     gate, refs = threading.Event(), list[weakref.ref[Item]]()
 
-    def launch(batch: Sequence[int]) -> Ending:
+    def run(batch: Sequence[int]) -> list[int | Exception]:
         assert gate.wait(WAIT_S)
         held, alive = Item(), sum(ref() is not None for ref in refs)
         refs.append(weakref.ref(held))
@@ -169,9 +182,11 @@ def test_what_failed_holds_nothing_while_it_runs_again() -> None:
                 raise MemoryError
             except MemoryError as error:
                 raise RuntimeError("too large") from error
-        return lambda: [alive] * len(batch)
+        return [alive] * len(batch)
 
-    batcher: MicroBatcher[int, int] = MicroBatcher(launch, max_batch_size=4, name="model")
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        ImmediateModel(run), max_batch_size=4, name="model"
+    )
     first, futures = submitted_behind_one(batcher, gate, range(4))
     assert first.result(WAIT_S) == 0
     assert [future.result(WAIT_S) for future in futures] == [0] * 4
@@ -181,7 +196,7 @@ def test_what_failed_holds_nothing_while_it_runs_again() -> None:
 
 def test_a_wrong_number_of_results_is_an_error() -> None:
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(lambda _: []), max_batch_size=2, name="model"
+        ImmediateModel(lambda _: []), max_batch_size=2, name="model"
     )
     batcher.start()
 
@@ -223,7 +238,7 @@ def test_a_batch_of_cancelled_items_only_does_not_reach_the_model(
 def test_a_batch_weighs_no_more_than_the_limit_but_for_one_item_alone() -> None:
     model = Model()
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        model.launch, max_batch_size=4, name="model", weight=lambda item: item
+        model, max_batch_size=4, name="model", weight=lambda item: item
     )
     batcher.start()
     model.hold()
@@ -245,7 +260,7 @@ def test_initialise_runs_first_and_in_the_thread_that_runs_batches() -> None:
         return list(batch)
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(run),
+        ImmediateModel(run),
         max_batch_size=1,
         name="the-model",
         initialise=lambda: threads.append("initialise " + threading.current_thread().name),
@@ -262,7 +277,7 @@ def test_start_raises_what_initialise_raises() -> None:
         raise LookupError("no weights")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(list), max_batch_size=1, name="model", initialise=initialise
+        ImmediateModel(list), max_batch_size=1, name="model", initialise=initialise
     )
     with pytest.raises(LookupError, match="no weights"):
         batcher.start()
@@ -280,7 +295,7 @@ def test_items_submitted_during_a_failing_initialise_fail_too() -> None:
         raise LookupError("no weights")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(list), max_batch_size=1, name="model", initialise=initialise
+        ImmediateModel(list), max_batch_size=1, name="model", initialise=initialise
     )
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(batcher.start)
@@ -294,7 +309,7 @@ def test_items_submitted_during_a_failing_initialise_fail_too() -> None:
 
 
 def test_nothing_is_taken_before_start_or_after_close(model: Model) -> None:
-    batcher: MicroBatcher[int, int] = MicroBatcher(model.launch, max_batch_size=1, name="model")
+    batcher: MicroBatcher[int, int] = MicroBatcher(model, max_batch_size=1, name="model")
     with pytest.raises(BatcherClosed, match="model is not running"):
         batcher.submit(1)
     batcher.start()
@@ -351,7 +366,7 @@ def test_the_end_of_the_thread_leaves_nobody_waiting(batch_size: int) -> None:
         raise GeneratorExit
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(run), max_batch_size=batch_size, name="model"
+        ImmediateModel(run), max_batch_size=batch_size, name="model"
     )
     batcher.start()
     futures = [batcher.submit(item) for item in range(6)]
@@ -380,14 +395,42 @@ def test_busy_since_tells_how_long_the_run_has_lasted(
     assert batcher.busy_since() is None
 
 
-def test_progress_outside_of_a_batch_is_none(model: Model) -> None:
+def test_the_model_hears_whether_items_wait_and_its_heartbeats_count_as_progress() -> None:
+    entered, go_on, seen = threading.Event(), threading.Event(), list[bool]()
+    times: list[float | None] = []
+
+    class Asking:
+        def submit_batch(self, batch: Sequence[int], context: BatchContext) -> Done:
+            entered.set()
+            assert go_on.wait(WAIT_S)
+            seen.append(context.has_backlog)
+            times.append(batcher.busy_since())
+            context.heartbeat()
+            times.append(batcher.busy_since())
+            return Done(batch)
+
+    batcher: MicroBatcher[int, int] = MicroBatcher(Asking(), max_batch_size=1, name="model")
+    batcher.start()
+    first = batcher.submit(1)
+    assert entered.wait(WAIT_S)
+    second = batcher.submit(2)
+    go_on.set()
+    assert [first.result(WAIT_S), second.result(WAIT_S)] == [1, 2]
+    batcher.close()
+    assert seen == [True, False]
+    assert times[0] is not None
+    assert times[1] is not None
+    assert times[0] < times[1]
+
+
+def test_a_heartbeat_outside_of_a_batch_is_ignored(model: Model) -> None:
     """A warm-up runs forwards, too: the watchdog would wait for their end for ever."""
     batchers: list[MicroBatcher[int, int]] = []
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        model.launch,
+        model,
         max_batch_size=1,
         name="model",
-        initialise=lambda: batchers[0].progress(),
+        initialise=lambda: batchers[0].heartbeat(),
     )
     batchers.append(batcher)
     batcher.start()
@@ -403,7 +446,7 @@ def test_on_batch_hears_every_batch_and_cannot_break_it() -> None:
         raise KeyError("a metric is missing")
 
     batcher: MicroBatcher[int, int] = MicroBatcher(
-        immediate(list), max_batch_size=4, name="model", on_batch=on_batch
+        ImmediateModel(list), max_batch_size=4, name="model", on_batch=on_batch
     )
     batcher.start()
     assert batcher.submit(3).result(WAIT_S) == 3
@@ -420,4 +463,4 @@ def test_many_threads_each_get_their_own_answer(batcher: MicroBatcher[int, int])
 
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_batch_size is 0"):
-        MicroBatcher(immediate(list), max_batch_size=0, name="model")
+        MicroBatcher(ImmediateModel(list), max_batch_size=0, name="model")

@@ -9,17 +9,27 @@ import time
 
 PROGRAM = """
 import logging, math, sys, time
-from maskq_worker.batching.batcher import BatcherClosed, MicroBatcher
+from dataclasses import dataclass
+from maskq_worker.batching.batcher import MicroBatcher
+from maskq_worker.batching.errors import BatcherClosed
 from maskq_worker.jobs.watchdog import Watchdog
 
 logging.basicConfig()
-def launch(batch):
-    if math.isnan(batch[0]):
-        sys.exit(1)
-    time.sleep(batch[0])
-    return lambda: batch
+class Sleeping:
+    def submit_batch(self, batch, context):
+        if math.isnan(batch[0]):
+            sys.exit(1)
+        time.sleep(batch[0])
+        return Slept(batch)
 
-batcher = MicroBatcher(launch, max_batch_size=1, name="model")
+@dataclass
+class Slept:
+    batch: list
+
+    def wait(self):
+        return self.batch
+
+batcher = MicroBatcher(Sleeping(), max_batch_size=1, name="model")
 batcher.start()
 watchdog = Watchdog(batcher, limit_s=0.6)
 watchdog.start()

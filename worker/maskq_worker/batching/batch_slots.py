@@ -1,106 +1,128 @@
-"""Batches that have begun and not ended, and who waits for their ends."""
+"""The batches that a model runs at the same time, and the thread that waits for them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-
-# Waits for a batch; what it returns hands the results out.
-Ending = Callable[[], Callable[[], None]]
+from typing import Protocol
 
 
-class InFlight:
-    """At most `limit`. They end in the order in which they began.
+class RunningBatch(Protocol):
+    """A batch that holds a slot."""
 
-    With a limit of 1 whoever begins a batch waits for it, too; with more a thread does, which is
-    started with the first.
+    def wait(self) -> None:
+        """Wait until the batch has ended. An error of the batch is one of its results."""
+
+    def deliver(self) -> None:
+        """Give the results to those who wait for them, after the slot is free."""
+
+
+class BatchSlots:
+    """A slot for each batch that may run at the same time. Batches end in the order of their start.
+
+    With one slot, the thread that starts a batch also waits for it. With more, another thread does.
     """
 
-    def __init__(self, limit: int, changed: threading.Condition, *, name: str) -> None:
-        """changed: told of each end; name: of the thread."""
-        if limit < 1:
-            raise ValueError(f"{limit} batches at once; expected 1 or more")
-        self.busy_since: float | None = None  # by time.monotonic()
-        self._limit = limit
+    def __init__(self, slots: int, changed: threading.Condition, *, name: str) -> None:
+        """
+        Args:
+            slots: the number of batches that may run at the same time.
+            changed: notified when a slot becomes free.
+            name: of the thread that waits for batches. It starts with the first batch.
+        """
+        if slots < 1:
+            raise ValueError(f"max_running_batches is {slots}; expected 1 or more")
+        self._slots = slots
         self._changed = changed
-        self._count = 0
-        self._endings: SimpleQueue[Ending | None] = SimpleQueue()
+        self._taken = 0
+        self._busy_since: float | None = None
+        self._running: SimpleQueue[RunningBatch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
-    def __len__(self) -> int:
-        return self._count
+    @property
+    def busy_since(self) -> float | None:
+        """The last start, progress or end of a batch, by time.monotonic(); None: no batch runs."""
+        return self._busy_since
 
     @property
-    def has_room(self) -> bool:
-        """Whether another may begin."""
-        return self._count < self._limit
+    def all_free(self) -> bool:
+        """Whether no batch runs."""
+        return not self._taken
 
-    def progress(self) -> None:
-        """A batch is not done, but further. Nothing happens where there is none (in a warm-up, say)."""
-        if self._count:
-            self.busy_since = time.monotonic()
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether another batch may start."""
+        return self._taken < self._slots
+
+    def heartbeat(self) -> None:
+        """Note that a batch makes progress. Without a running batch (in a warm-up) nothing happens."""
+        if self._taken:
+            self._busy_since = time.monotonic()
 
     @contextmanager
-    def beginning(self) -> Iterator[None]:
-        """Around the begin of a batch, which waits for room; one that raises has not begun."""
+    def taken(self) -> Iterator[None]:
+        """Wait for a free slot and take it. If the body raises, the slot is free again."""
         with self._changed:
-            self._changed.wait_for(lambda: self.has_room)
-            self._count += 1
-            if self._count == 1:
-                self.progress()
+            self._changed.wait_for(lambda: self.has_free_slot)
+            self._taken += 1
+            if self._taken == 1:
+                self.heartbeat()
         try:
             yield
         except BaseException:
-            self._left()
+            self._release()
             raise
 
-    def end(self, ending: Ending) -> None:
-        """Wait for a batch that has begun, here or in the thread."""
-        if self._limit == 1:
-            self._end(ending)
+    def finish(self, batch: RunningBatch) -> None:
+        """Wait for a batch that holds a slot, free the slot and deliver the results.
+
+        With one slot the caller waits; with more the other thread does, and this returns at once.
+        """
+        if self._slots == 1:
+            self._finish(batch)
             return
         if not self._thread.is_alive():
             self._thread.start()
-        self._endings.put(ending)
+        self._running.put(batch)
 
-    def await_none(self) -> bool:
-        """Wait until all have ended. False: there were none."""
+    def wait_until_free(self) -> bool:
+        """Wait until no batch runs. False: none was running."""
         with self._changed:
-            if not self._count:
+            if self.all_free:
                 return False
-            self._changed.wait_for(lambda: not self._count)
+            self._changed.wait_for(lambda: self.all_free)
             return True
 
     def close(self) -> None:
-        """No batch begins any more. Waits for those that have."""
+        """Wait for the batches that run. No batch may start any more."""
         if self._thread.is_alive():
-            self._endings.put(None)
+            self._running.put(None)
             self._thread.join()
 
     def _main(self) -> None:
-        while self._end_next():
+        while self._finish_next():
             pass
 
-    def _end_next(self) -> bool:
+    def _finish_next(self) -> bool:
         """A function of its own, so that a batch's arrays are freed before the thread waits again."""
-        ending = self._endings.get()
-        if ending is None:
+        batch = self._running.get()
+        if batch is None:
             return False
-        self._end(ending)
+        self._finish(batch)
         return True
 
-    def _end(self, ending: Ending) -> None:
+    def _finish(self, batch: RunningBatch) -> None:
         try:
-            hand_out = ending()
+            batch.wait()
         finally:
-            self._left()
-        hand_out()
+            self._release()
+        batch.deliver()
 
-    def _left(self) -> None:
+    def _release(self) -> None:
         with self._changed:
-            self._count -= 1
-            self.busy_since = time.monotonic() if self._count else None
+            self._taken -= 1
+            self._busy_since = time.monotonic() if self._taken else None
             self._changed.notify_all()

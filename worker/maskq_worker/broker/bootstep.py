@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from celery import bootsteps, signals
@@ -32,7 +31,14 @@ from maskq_worker.jobs.presence import Presence
 from maskq_worker.jobs.retention import Retention
 from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.jobs.watchdog import Watchdog, end_process
-from maskq_worker.model import ModelInput, PendingOutput, Segmenter, load_segmenter
+from maskq_worker.model import (
+    ModelInput,
+    PendingOutput,
+    Segmenter,
+    load_segmenter,
+    run_self_test,
+    warm_up,
+)
 from maskq_worker.model.checkpoint.folder import served_name
 from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
@@ -84,23 +90,20 @@ class ModelStep(bootsteps.StartStopStep):
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
-            loaded = loading.submit(load_segmenter, settings)
+            loaded = loading.submit(load_segmenter, settings, on_device_lost=_end_for)
             decoder = loading.submit(_make_decoder, settings, worker.app.capacity.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
             self._decoder = decoder.result()
         self._batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
-            self._segmenter.launch,
+            self._segmenter,
             max_batch_size=worker.app.capacity.max_batch_size,
             name="maskq-model",
-            at_once=worker.app.capacity.batches,
+            max_running_batches=worker.app.capacity.batches,
             # Tiles of one image are forwards of their own.
             weight=lambda item: len(item.views.each),
             initialise=self._make_ready,
         )
-        self._segmenter.on_forward = self._batcher.progress
-        self._segmenter.crowded = self._batcher.crowded
-        self._segmenter.on_device_lost = partial(_end_for, self._segmenter.info.device)
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
@@ -155,9 +158,10 @@ class ModelStep(bootsteps.StartStopStep):
 
     def _make_ready(self) -> None:
         """In the thread that owns the model."""
-        # In this order: on a GPU the test is of the graphs then, and cuDNN keeps what it chose first.
-        self._segmenter.warm_up()
-        self._segmenter.self_test()
+        # In this order: on a GPU the test runs the graphs then, and cuDNN keeps the algorithms that it
+        # chose first.
+        warm_up(self._segmenter)
+        run_self_test(self._segmenter)
 
     def _await_registered(self) -> None:
         """Register the model. Waits for a Redis that is unavailable or loading, not for a full one."""

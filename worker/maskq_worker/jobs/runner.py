@@ -14,7 +14,7 @@ from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
-from maskq_worker.batching.batcher import BatcherClosed
+from maskq_worker.batching.errors import BatcherClosed
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.jobs.cleanup import Cleanup
 from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases

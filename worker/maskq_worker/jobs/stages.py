@@ -89,7 +89,7 @@ class Stages:
         )
         times.lap("prepare")
         held.check()
-        output = self._batcher.submit(prepared).result().output()
+        output = self._batcher.submit(prepared).result().wait()
         times.lap("model")
         held.check()
         source = _source(record, stored)

@@ -4,15 +4,11 @@
 """
 
 from maskq_worker.model.errors import ModelError
-from maskq_worker.model.output import ModelOutput
-from maskq_worker.model.segmenter import (
-    ModelInfo,
-    ModelInput,
-    PendingOutput,
-    Segmenter,
-    goes_to_gpu,
-    load_segmenter,
-)
+from maskq_worker.model.inputs_and_outputs import ModelInfo, ModelInput, ModelOutput
+from maskq_worker.model.loader import goes_to_gpu, load_segmenter, warm_up
+from maskq_worker.model.pending import PendingOutput
+from maskq_worker.model.segmenter import Segmenter
+from maskq_worker.model.self_test import run_self_test
 
 __all__ = [
     "ModelError",
@@ -23,4 +19,6 @@ __all__ = [
     "Segmenter",
     "goes_to_gpu",
     "load_segmenter",
+    "run_self_test",
+    "warm_up",
 ]

@@ -1,14 +1,14 @@
-"""How an image is shown to the network: whole, at several scales, or in windows; and how scores merge.
+"""The views of an image that the network sees, and how their scores are merged.
 
-- whole: as the checkpoint's image processor says: mostly resized to the size that the network was
-  trained on, and for some families a crop from the middle.
-- aspect: resized as little as makes one side the network's, the other in proportion, both rounded to
-  whole strides of the network (as DPT's authors show images to it). For networks that take rectangles.
-- multiscale: all of it at three scales, each also mirrored; the mean of the scores (the 'multi-scale
-  and flip' testing of segmentation papers). Six forwards. For networks that take other sizes.
-- tiled: windows of the trained size, which overlap by a third, over the image at its own
-  resolution, or as much of it as the budget for the merged scores allows. Where windows overlap, the
-  one in whose middle a pixel lies counts most.
+- whole: one view, as the checkpoint's image processor makes it: mostly resized to the trained size, for
+  some families cropped from the middle.
+- aspect: one view with the image's aspect ratio. One side has the trained size, and both are rounded to
+  multiples of the network's stride, as DPT's authors do. For networks that take rectangles.
+- multiscale: the whole image at three scales, each also mirrored; the scores' mean (the "multi-scale
+  and flip" testing of segmentation papers). Six forwards. For networks that take other sizes.
+- tiled: windows of the trained size, which overlap by a third, over the image at its own resolution, or
+  at the largest that the budget for the merged scores allows. In an overlap the window with the nearest
+  middle counts most.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from maskq_worker.model.preprocess import Place
+    from maskq_worker.model.preprocess.frame import ImageArea
 
 SCALES: Final = (0.75, 1.0, 1.25)  # of the trained size
 OVERLAP: Final = 1 / 3  # of a window
@@ -36,20 +36,20 @@ _PER_SCORE: Final = 8  # bytes: a float32 in the sum, and one more while it is w
 
 
 class Preprocessing(Protocol):
-    """What `look` needs of a Preprocessor."""
+    """What `make_views` needs of a Preprocessor."""
 
     def __call__(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
         """(height, width, 3), all of the image resized to (width, height) px."""
         ...
 
-    def whole(self, image: Image.Image) -> tuple[NDArray[np.uint8], Place | None]:
-        """What the processor shows of the image, and which part of it that is (None: all)."""
+    def whole(self, image: Image.Image) -> tuple[NDArray[np.uint8], ImageArea | None]:
+        """The processor's own view of the image, and which part that is (None: all)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One thing for the network to look at."""
+    """One input of the network."""
 
     pixels: NDArray[np.uint8]  # (h, w, 3); several views may be parts of one array
     top: int = 0  # of a window, px of the canvas
@@ -59,14 +59,14 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """All that the network looks at for one image, and the grid that the scores are merged on."""
+    """All inputs of the network for one image, and the grid on which their scores are merged."""
 
     each: tuple[View, ...]
     canvas: tuple[int, int] | None = None  # (height, width) px, of windows
-    place: Place | None = None  # the part of the image that is looked at; None: all of it
+    area: ImageArea | None = None  # the part of the image that the network sees; None: all of it
 
 
-def look(
+def make_views(
     image: Image.Image,
     mode: Mode,
     preprocess: Preprocessing,
@@ -76,8 +76,15 @@ def look(
     classes: int,
     budget: int,
 ) -> Views:
-    """image: RGB, upright. size: (height, width) px that the network was trained on. multiple: px that
-    other sides are multiples of. budget: bytes for merged scores."""
+    """Make the views of an image.
+
+    Args:
+        image: RGB, upright.
+        size: (height, width) px that the network was trained on.
+        multiple: px; the sides of other sizes are multiples of it.
+        classes: the number of classes.
+        budget: bytes for the merged scores.
+    """
     high, wide = size
     if mode is Mode.MULTISCALE:
         sizes = [tuple(_scaled(side, scale, multiple) for side in (wide, high)) for scale in SCALES]
@@ -103,15 +110,17 @@ def look(
             (image.height, image.width), min(size), multiple, classes, budget
         )
         return Views((View(preprocess(image, (width, height))),))
-    pixels, place = preprocess.whole(image)
-    return Views((View(pixels),), place=place)
+    pixels, area = preprocess.whole(image)
+    return Views((View(pixels),), area=area)
 
 
 def aspect_size(
     size: tuple[int, int], side: int, multiple: int, classes: int, budget: int
 ) -> tuple[int, int]:
-    """(height, width) px: one of them `side`, the ratio kept, or less of both where the scores of a
-    panorama would not fit the budget."""
+    """The size of the aspect view, (height, width) px: one is `side`, and the aspect ratio is kept.
+
+    Both are smaller if the scores of a panorama would not fit the budget.
+    """
     height, width = size
     # As little as possible, as transformers' processor keeps a ratio.
     scale = min((side / width, side / height), key=lambda one: abs(1 - one))
@@ -123,25 +132,25 @@ def aspect_size(
     scale = min(scale, math.sqrt(pixels / (height * width)))
     high = _rounded(height * scale, multiple, math.floor)
     wide = _rounded(width * scale, multiple, math.floor)
-    # A side that is less than one multiple was made longer: the other makes up for it.
+    # A side of less than one multiple was rounded up: the other one is shortened for it.
     longest = max(multiple, _rounded(pixels / min(high, wide), multiple, math.floor))
     return min(high, longest), min(wide, longest)
 
 
 def _scaled(side: int, scale: float, multiple: int) -> int:
-    """The trained size itself need not be a multiple."""
+    """A scaled side, px. The trained size itself need not be a multiple."""
     return side if scale == 1 else _rounded(side * scale, multiple)
 
 
 def _rounded(length: float, multiple: int, how: Callable[[float], int] = round) -> int:
-    """In multiples of what patches and strides divide, px."""
+    """A length rounded to a multiple, at least one, px."""
     return max(multiple, how(length / multiple) * multiple)
 
 
 def canvas_size(
     size: tuple[int, int], window: tuple[int, int], classes: int, budget: int
 ) -> tuple[int, int]:
-    """(height, width) px on which windows are laid: the image's own, or what the budget holds of it."""
+    """The size that windows cover, (height, width) px: the image's own, or what the budget allows."""
     height, width = size
     shrink = min(1.0, math.sqrt(budget / (_PER_SCORE * classes * height * width)))
     high, wide = (
@@ -158,13 +167,13 @@ def canvas_size(
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Where windows of `side` begin that cover `length` evenly and overlap by OVERLAP at least."""
+    """The starts of windows of `side` px that cover `length` px evenly and overlap by OVERLAP."""
     count = max(1, math.ceil((length - side) / (side * (1 - OVERLAP))) + 1)
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
 
-class Merged:
-    """Scores of an image's views, added as they come."""
+class MergedScores:
+    """The scores of an image, merged from those of its views."""
 
     def __init__(self, views: Views) -> None:
         self._views = views

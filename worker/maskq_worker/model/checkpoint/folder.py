@@ -1,38 +1,40 @@
-"""Where a model's files are: a folder in the hub's layout, checked before anything is loaded."""
+"""Find a model: a folder in the hub's layout, checked before anything is loaded."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-import os
-import re
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from maskq.contract.models import ModelName
+from maskq_worker.model.checkpoint.files import (
+    CONFIG,
+    INDEX,
+    PICKLE,
+    PREPROCESSOR,
+    PROCESSOR,
+    RECORD,
+    SAFETENSORS,
+    is_hub_id,
+    model_folder,
+    read_json,
+    read_preprocessor,
+    sha256_of_all,
+    weight_files,
+    weights_root,
+)
 from maskq_worker.model.checkpoint.labels import labels_of
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.families import family_of
 
 DEMO: Final = "demo"
-CONFIG: Final = "config.json"
-PREPROCESSOR: Final = "preprocessor_config.json"
-PROCESSOR: Final = "processor_config.json"  # newer: the image processor's settings are a part of it
-SAFETENSORS: Final = "model.safetensors"
-PICKLE: Final = "pytorch_model.bin"  # read only by `maskq weights`, and then without running code
-INDEX: Final = ".index.json"  # of weights in several files
-RECORD: Final = "maskq.json"  # what `maskq weights pull` wrote about a folder
-# Bytes. At each block a thread gives the interpreter's lock away, and may wait 5 ms to have it back.
-_BLOCK: Final = 2**24
 _MODEL_NAME: Final[TypeAdapter[str]] = TypeAdapter(ModelName)
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,23 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """Of the weights; of several files, of their hashes in order of name."""
+        """The SHA-256 of the weights; of several files, of their hashes in order of name."""
         return self._sha256.result()
 
     def begin_sha256(self) -> None:
-        """Compute it beside what else is done, if it will be asked for: a commit needs none."""
+        """Start to compute the SHA-256 in another thread, unless a commit identifies the weights."""
         if self.revision is None:
             _ = self._sha256
 
     @cached_property
     def _sha256(self) -> Future[str]:
-        """In a thread of its own, which ends with the process: nobody waits for it but who asks."""
+        """Computed in a daemon thread: only readers of the value wait for it."""
         answer: Future[str] = Future()
 
         def work() -> None:
             try:
-                answer.set_result(_sha256_of_all(weight_files(self.directory)))
-            except Exception as error:  # noqa: BLE001 - raised where it is asked for
+                answer.set_result(sha256_of_all(weight_files(self.directory)))
+            except Exception as error:  # noqa: BLE001 - raised to readers of the value
                 answer.set_exception(error)
 
         threading.Thread(target=work, name="maskq-sha256", daemon=True).start()
@@ -95,10 +97,10 @@ def resolve(model: str, revision: str | None = None) -> Checkpoint:
 
 
 def served_name(model: str, chosen: str | None = None) -> str:
-    """The name under which jobs ask for `model`, without a look at its weights.
+    """The name under which jobs ask for `model`, without reading its weights.
 
-    `chosen`: MASKQ_MODEL_NAME, which goes before the hub's id or the folder's name. Raises ModelError
-    for a folder whose name no job can ask for.
+    `chosen`: MASKQ_MODEL_NAME, which overrides the hub's id and the folder's name. Raises ModelError
+    for a folder whose name is not a valid model name.
     """
     if chosen:
         return chosen
@@ -115,25 +117,10 @@ def served_name(model: str, chosen: str | None = None) -> str:
         ) from None
 
 
-def is_hub_id(model: str) -> bool:
-    return _HUB_ID.fullmatch(model) is not None and not model.startswith(".")
-
-
-def weights_root() -> Path:
-    """Where `maskq weights pull` keeps what it fetched."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "maskq" / "weights"
-
-
-def model_folder(root: Path, model: str) -> Path:
-    """The folder of all pulled revisions of a hub id."""
-    return root / model.replace("/", "--")
-
-
 def check_layout(directory: Path, convert: str | None = None) -> None:
     """Raises ModelError unless `directory` holds a checkpoint of a known family as safetensors.
 
-    convert: the command that makes safetensors, named where only a pickle is there.
+    convert: the command that makes safetensors, for the message if there is only a pickle.
     """
     check_config(directory)
     if weight_files(directory):
@@ -154,75 +141,9 @@ def check_config(directory: Path) -> None:
     read_preprocessor(directory)
 
 
-def read_preprocessor(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """The image processor's settings, and the file that they stand in: as for transformers, that of all
-    processors comes first. Raises ModelError."""
-    path = directory / PROCESSOR
-    if path.is_file() and (nested := read_json(path).get("image_processor")) is not None:
-        if not isinstance(nested, dict):
-            raise ModelError(f"{path}: image_processor is not a JSON object")
-        return path, nested
-    return directory / PREPROCESSOR, read_json(directory / PREPROCESSOR)
-
-
-def weight_files(directory: Path, name: str = SAFETENSORS) -> list[Path]:
-    """The files that hold the weights, in order; none if there are none.
-
-    name: `model.safetensors`, or `pytorch_model.bin` for the pickled layout.
-    """
-    if (directory / name).is_file():
-        return [directory / name]
-    index = directory / f"{name}{INDEX}"
-    if not index.is_file():
-        return []
-    files = [directory / part for part in shards(index)]
-    for file in files:
-        if not file.is_file():
-            raise ModelError(f"{directory} is incomplete: {file.name} is missing")
-    return files
-
-
-def shards(index: Path) -> list[str]:
-    """The names of the files that an index of several weight files lists."""
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    if any(Path(name).name != name for name in names):
-        raise ModelError(f"{index} names files outside its own folder")
-    return names
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path.parent} is not a model in the hub's layout: {path.name} is missing"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return value
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(_BLOCK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            digest.update(block[:count])
-    return digest.hexdigest()
-
-
-def _sha256_of_all(paths: list[Path]) -> str:
-    digests = [sha256_of(path) for path in paths]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
 def _demo() -> Path:
-    # The stack is a layer above the worker, so it is looked up and never imported: a worker alone
-    # has no demo checkpoint and needs none.
+    # The stack is a layer above the worker, so it is found without an import: a worker alone has no
+    # demo checkpoint.
     spec = importlib.util.find_spec("maskq_standalone")
     for place in spec.submodule_search_locations or [] if spec else []:
         directory = Path(place) / "demo" / "checkpoint"
@@ -241,7 +162,7 @@ def _from_folder(directory: Path) -> Checkpoint:
 
 
 def _name_and_revision(directory: Path) -> tuple[str, str | None]:
-    """What a pull recorded; a folder of the user's own is named by itself."""
+    """The recorded ones of a pulled model; else the folder's name and None."""
     if not (directory / RECORD).is_file():
         return directory.name, None
     record = read_json(directory / RECORD)
@@ -258,11 +179,11 @@ def _same_revision(checkpoint: Checkpoint, wanted: str | None) -> Checkpoint:
 
 
 def _pulled(model: str, revision: str | None) -> Checkpoint | None:
-    """The revision asked for (a commit, or the name it was pulled by), else the one pulled last."""
+    """The pulled model of a revision (a commit, or the name it was pulled by); default: the latest."""
     records = [
         (read_json(path), path.parent)
         for path in model_folder(weights_root(), model).glob(f"*/{RECORD}")
-        if not path.parent.name.startswith(".")  # a pull that did not end
+        if not path.parent.name.startswith(".")  # an unfinished pull
     ]
     matching = [
         (record["pulled_at"], folder)
@@ -275,7 +196,7 @@ def _pulled(model: str, revision: str | None) -> Checkpoint | None:
 
 
 def _cached(model: str, revision: str | None) -> Checkpoint | None:
-    """The same from the hub's own cache."""
+    """The model from the hub's own cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -286,7 +207,7 @@ def _cached(model: str, revision: str | None) -> Checkpoint | None:
                 model, revision=revision, local_files_only=True, allow_patterns=needed
             )
         )
-    except (OSError, HFValidationError):  # not there, or only in part
+    except (OSError, HFValidationError):  # missing, or incomplete
         return None
     if not (folder / CONFIG).is_file():
         return None

@@ -1,7 +1,7 @@
-"""A checkpoint's network, with every weight that the scores need accounted for.
+"""Load a checkpoint's network, and check that every weight that the scores need is there.
 
-Two ways: transformers' own network, and a skeleton of it for `Network` to take apart, which needs no
-transformers. Both are held to the same report.
+`load_network` gives transformers' own network. `load_source` gives a skeleton of a DPT, which `Network`
+takes apart and which needs no transformers. Both check the weights by the same rules.
 """
 
 from __future__ import annotations
@@ -10,16 +10,34 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
-from maskq_worker.model.checkpoint.folder import CONFIG, read_json, weight_files
+from maskq_worker.model.checkpoint.files import CONFIG, read_json, weight_files
+from maskq_worker.model.checkpoint.transformers_log import quiet_transformers
 from maskq_worker.model.errors import ModelError
-from maskq_worker.model.families import Family
-from maskq_worker.model.families.dpt import DPT
 from maskq_worker.model.network import UnsupportedError, skeleton
+
+if TYPE_CHECKING:
+    import re
+
+
+class NetworkClass(Protocol):
+    """The class of transformers that a checkpoint holds. A `Family` is one."""
+
+    @property
+    def architecture(self) -> str:
+        """The name of the class."""
+
+    @property
+    def attention(self) -> str | None:
+        """The implementation of attention that transformers is asked for; None: its own choice."""
+
+    @property
+    def not_needed(self) -> re.Pattern[str]:
+        """The names of weights that no score depends on."""
 
 
 @dataclass(slots=True)
@@ -32,9 +50,9 @@ class Report:
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
 
 
-def load_network(directory: Path, dtype: torch.dtype, family: Family = DPT) -> Any:
+def load_network(directory: Path, dtype: torch.dtype, family: NetworkClass) -> Any:
     """transformers' own network in evaluation mode, with every weight from the checkpoint."""
-    with _in_one_sentence(directory), quiet_transformers():
+    with _errors_in_one_sentence(directory), quiet_transformers():
         import transformers
 
         # By the class, and not by AutoModel, so that a model_type may be missing.
@@ -42,24 +60,24 @@ def load_network(directory: Path, dtype: torch.dtype, family: Family = DPT) -> A
         network, info = loader.from_pretrained(
             directory,
             dtype=dtype,
-            # Not of a hybrid's backbone, which has none. Of others transformers knows what they have.
-            attn_implementation={"": "sdpa"} if family is DPT else None,
+            # The empty name leaves out a hybrid's backbone, which has no attention.
+            attn_implementation={"": family.attention} if family.attention else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are in the report, and refused below
+            ignore_mismatched_sizes=True,  # the report lists them, and _check_weights refuses them
         )
     report = Report(info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
     _check_weights(directory, report, network, family)
     return network.eval()
 
 
-class ScoresOf(nn.Module):
-    """transformers' network, called as our own: pixels in, scores out."""
+class TransformersNetwork(nn.Module):
+    """transformers' network with the interface of `Network`: pixels in, scores out."""
 
     def __init__(self, source: Any) -> None:
-        """source: transformers' network, which loses the head that serves training only."""
+        """source: transformers' network. Its auxiliary head, which only training uses, is removed."""
         super().__init__()
         if getattr(source, "auxiliary_head", None) is not None:
             source.auxiliary_head = None
@@ -73,35 +91,37 @@ class ScoresOf(nn.Module):
         return scores
 
 
-def load_source(directory: Path, device: torch.device | None = None) -> Any:
-    """What `Network` takes apart, in float32, with every weight from the checkpoint.
+def load_source(directory: Path, family: NetworkClass, device: torch.device | None = None) -> Any:
+    """The float32 network of a DPT checkpoint that `Network` takes apart.
 
-    A skeleton on `device` (left out: the CPU, where weights that are float32 stay in the mapped file),
-    or transformers' own network on the CPU where config.json asks for more than the skeleton knows.
+    Returns a skeleton on `device` (default: the CPU, where float32 weights stay in the mapped file). If
+    config.json describes more than the skeleton supports, returns transformers' network on the CPU.
     """
     try:
         config = skeleton.read(read_json(directory / CONFIG))
     except UnsupportedError:
-        return load_network(directory, torch.float32)
-    with _in_one_sentence(directory):
+        return load_network(directory, torch.float32, family)
+    with _errors_in_one_sentence(directory):
         source = skeleton.Skeleton(config).eval()
-        report, weights = _stored(weight_files(directory), source, device or torch.device("cpu"))
-    _check_weights(directory, report, source, DPT)
+        report, weights = _stored(
+            weight_files(directory), source, family, device or torch.device("cpu")
+        )
+    _check_weights(directory, report, source, family)
     source.load_state_dict(weights, strict=False, assign=True)
     return source
 
 
 def _stored(
-    files: Iterable[Path], source: nn.Module, device: torch.device
+    files: Iterable[Path], source: nn.Module, family: NetworkClass, device: torch.device
 ) -> tuple[Report, dict[str, torch.Tensor]]:
-    """The weights that fit `source`, each in the type of its place there."""
+    """Read the weights that fit `source`, each in the dtype of its place there."""
     from safetensors import safe_open
 
     places = source.state_dict()
     report, weights = Report(missing=set(places)), {}
     for path in files:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            for name in file.keys():  # noqa: SIM118 (it is not a dictionary)
                 report.missing.discard(name)
                 place = places.get(name)
                 shape = tuple(file.get_slice(name).get_shape())
@@ -109,13 +129,15 @@ def _stored(
                     report.unexpected.add(name)
                 elif shape != place.shape:
                     report.mismatched.add((name, shape, tuple(place.shape)))
-                elif not DPT.not_needed.match(name):
+                elif not family.not_needed.match(name):
                     weights[name] = file.get_tensor(name).to(place.dtype)
     return report, weights
 
 
-def _check_weights(directory: Path, report: Report, network: nn.Module, family: Family) -> None:
-    """A network with weights of chance still gives masks, so each must be there and fit."""
+def _check_weights(
+    directory: Path, report: Report, network: nn.Module, family: NetworkClass
+) -> None:
+    """Refuse missing, misshapen and surplus weights: random weights still give masks."""
     not_needed = family.not_needed
     for name, stored, expected in sorted(report.mismatched):
         if not not_needed.match(name):
@@ -126,7 +148,7 @@ def _check_weights(directory: Path, report: Report, network: nn.Module, family: 
     missing = sorted(name for name in report.missing if not not_needed.match(name))
     if missing:
         raise ModelError(f"{directory} lacks {len(missing)} weights, {missing[0]} among them")
-    # A weight too many in a part of the network means another network than config.json describes.
+    # A surplus weight in a part of the network means that config.json describes another network.
     parts = {".".join(name.split(".")[:2]) for name, _ in network.named_modules()}
     surplus = sorted(
         name
@@ -141,26 +163,9 @@ def _check_weights(directory: Path, report: Report, network: nn.Module, family: 
 
 
 @contextmanager
-def _in_one_sentence(directory: Path) -> Iterator[None]:
+def _errors_in_one_sentence(directory: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # safetensors, torch and transformers each raise their own
+    except Exception as error:  # safetensors, torch and transformers raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{directory} could not be loaded: {reason}") from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bar and no report: what matters in it becomes a ModelError."""
-    from transformers import utils
-
-    logging: Any = utils.logging  # without annotations
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

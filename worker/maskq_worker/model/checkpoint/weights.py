@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from maskq_worker.model.checkpoint.folder import (
+from maskq_worker.model.checkpoint.files import (
     CONFIG,
     INDEX,
     PICKLE,
@@ -21,8 +21,6 @@ from maskq_worker.model.checkpoint.folder import (
     PROCESSOR,
     RECORD,
     SAFETENSORS,
-    check_config,
-    check_layout,
     is_hub_id,
     model_folder,
     read_json,
@@ -31,6 +29,7 @@ from maskq_worker.model.checkpoint.folder import (
     weight_files,
     weights_root,
 )
+from maskq_worker.model.checkpoint.folder import check_config, check_layout
 from maskq_worker.model.errors import ModelError
 
 if TYPE_CHECKING:

@@ -1,8 +1,11 @@
-"""Our own network on an NVIDIA GPU; docs/gpu.md says what it does there and what it falls back to."""
+"""Our own network on an NVIDIA GPU; docs/gpu.md says what it does there and what it falls back to.
 
-from __future__ import annotations
-
-from maskq_worker.model.cuda.backend import Cuda
-from maskq_worker.model.cuda.load import load_cuda
-
-__all__ = ["Cuda", "load_cuda"]
+- load.py: choose the precision, make the backend
+- backend.py: the backend
+- graphs.py, buckets.py: the forward as CUDA graphs, and which graphs a batch runs through
+- masks.py, kernel.py: masks on the GPU, by Triton's kernel or by torch
+- transfer.py: copies to and from the GPU
+- normalise.py, coarse.py: the network's first and last step
+- precision.py: which floating point type a card computes in
+- faults.py: errors after which the GPU is lost
+"""

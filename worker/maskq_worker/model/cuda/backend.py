@@ -1,41 +1,59 @@
-"""The network on a GPU: what is queued there, and what comes back."""
+"""Our own network on a GPU, with CUDA graphs, copies beside the computing, and masks on the GPU."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from maskq_worker.model.backends import TransformersBackend
-from maskq_worker.model.cuda import masks
+from maskq_worker.model.backend import Backend
 from maskq_worker.model.cuda.buckets import bucket_sizes
 from maskq_worker.model.cuda.coarse import upsampled
 from maskq_worker.model.cuda.graphs import Capture, CaptureCuda, Graphs, seconds_cuda
+from maskq_worker.model.cuda.masks import load_masks
 from maskq_worker.model.cuda.normalise import Normalise
-from maskq_worker.model.cuda.transfer import Download, Upload
-from maskq_worker.model.output import ModelOutput
+from maskq_worker.model.cuda.transfer import Download, PendingDownload, Upload
+from maskq_worker.model.inputs_and_outputs import ModelOutput
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 
 
-class Cuda(TransformersBackend):
-    """Our own network with CUDA graphs, copies beside the computing, and masks drawn on the device.
+@dataclass(frozen=True, slots=True)
+class PendingDeviceMask:
+    """One image's mask, which the GPU computes and copies. It is a `PendingMask`."""
 
-    `forward` and `answer` queue work and return; only what `answer` returns waits. All but that belong
-    to the model's own thread.
-    """
+    download: PendingDownload  # mask, unsound, and as asked for: confidence, scores
+    confidence: bool  # whether the confidence is among them
+    logits: bool  # whether the scores are among them
+
+    def wait(self) -> ModelOutput | None:
+        """Wait for the copies, in any thread. None: some scores are NaN or infinite."""
+        mask, unsound, *rest = self.download.wait()
+        if unsound[0]:
+            return None
+        return ModelOutput(
+            mask=mask,
+            confidence=rest[0] if self.confidence else None,
+            logits=rest[-1] if self.logits else None,
+        )
+
+
+class CudaBackend(Backend):
+    """`forward` and `start_mask` queue work and return. They belong to the model's own thread."""
 
     supports_rectangles = True
+    thread_safe_masks = False  # waiting is short here, so the thread that waits for batches does it
 
     def __init__(
         self,
@@ -45,11 +63,15 @@ class Cuda(TransformersBackend):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """network: of `coarse`, on the device and in its type already."""
-        super().__init__(network, preprocessor, name=device.type, device=device, dtype=dtype)
+        """network: of `coarse`, on the device and in `dtype` already."""
+        self.name = device.type
+        self.device = device
+        self.dtype = dtype
+        self.network = network
+        self._side = preprocessor.side
         self._normalise = Normalise(preprocessor, device, dtype)
         self._upload, self._download = Upload(device), Download(device)
-        self._draw = masks.load(device)
+        self._masks = load_masks(device)
         self._graphs: Graphs | None = None
 
     @torch.inference_mode()
@@ -58,7 +80,7 @@ class Cuda(TransformersBackend):
         if self.device.type == "cuda":
             self.capture(max_batch_size, CaptureCuda(), seconds_cuda)
             with suppress(RuntimeError):  # after a capture that was cut short, some versions refuse
-                torch.cuda.empty_cache()  # what the forwards before each recording left
+                torch.cuda.empty_cache()  # the memory of the forwards before each recording
 
     @torch.inference_mode()
     def capture(
@@ -67,11 +89,11 @@ class Cuda(TransformersBackend):
         capture: Capture,
         seconds: Callable[[Callable[[], object]], float],
     ) -> None:
-        """As `Graphs`; where no graph can be recorded forwards stay eager."""
-        buckets, side = bucket_sizes(max_batch_size), self._preprocessor.side
+        """Record the graphs as `Graphs` does. If none can be recorded, forwards stay eager."""
+        buckets = bucket_sizes(max_batch_size)
         try:
             self._graphs = Graphs(
-                self._compute, buckets, side, self.device, capture=capture, seconds=seconds
+                self.compute, buckets, self._side, self.device, capture=capture, seconds=seconds
             )
         except RuntimeError as error:
             _log.warning("%s: forwards are started kernel by kernel", error)
@@ -79,54 +101,55 @@ class Cuda(TransformersBackend):
         times = ", ".join(f"{n}: {1e3 * s:.1f}" for n, s in sorted(self._graphs.seconds.items()))
         _log.info("CUDA graphs by batch size, in ms: %s", times)
 
-    @torch.inference_mode()
-    def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
-        """pixels: N times (H, W, 3). Returns (N, C, h, w) float32 on the device, perhaps not yet
-        computed: what is queued after it finds it complete."""
-        with self._upload(pixels) as there:
-            graphs = self._graphs
-            if graphs is not None and graphs.takes(there):
-                return upsampled(graphs(there))
-            return upsampled(self._compute(there))
+    @property
+    def graphs(self) -> Graphs | None:
+        """The recorded graphs; None: forwards are eager."""
+        return self._graphs
 
     @torch.inference_mode()
-    def answer(
+    def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
+        return self._scores(pixels, self._graphs)
+
+    @torch.inference_mode()
+    def forward_eager(
+        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+    ) -> torch.Tensor:
+        """As `forward`, without graphs."""
+        return self._scores(pixels, None)
+
+    @torch.inference_mode()
+    def start_mask(
         self,
         scores: torch.Tensor,
         size: tuple[int, int],
         *,
         confidence: bool = False,
         logits: bool = False,
-    ) -> Callable[[], ModelOutput | None]:
-        """As the reference's. Returns at once; what it returns waits for the copies, in any thread."""
-        drawn = self._draw(scores, size, confidence=confidence)
+    ) -> PendingDeviceMask:
+        drawn = self._masks(scores, size, confidence=confidence)
         wanted = [drawn.mask, drawn.unsound]
         if drawn.confidence is not None:
             wanted.append(drawn.confidence)
         if logits:
             wanted.append(scores.contiguous())
-        arriving = self._download(*wanted)
-
-        def wait() -> ModelOutput | None:
-            mask, unsound, *rest = arriving()
-            if unsound[0]:
-                return None
-            return ModelOutput(
-                mask=mask,
-                confidence=rest[0] if confidence else None,
-                logits=rest[-1] if logits else None,
-            )
-
-        return wait
+        return PendingDeviceMask(self._download.start(*wanted), confidence, logits)
 
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
-        """As the reference's; waits for it. Raises ValueError for scores that are no numbers."""
-        answer = self.answer(scores, size)()
-        if answer is None:
-            raise ValueError("there are scores that are no numbers")
-        return answer.mask
+        """Raises ValueError for scores that are NaN or infinite."""
+        output = self.start_mask(scores, size).wait()
+        if output is None:
+            raise ValueError("some scores are NaN or infinite")
+        return output.mask
 
-    def _compute(self, pixels: torch.Tensor) -> torch.Tensor:
-        """pixels: (N, H, W, 3) uint8 on the device -> (N, C, h, w), to be upsampled."""
-        scores: torch.Tensor = self._network(self._normalise(pixels))
+    def compute(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: (N, H, W, 3) uint8 on the device. Returns (N, C, h, w), to be upsampled by two."""
+        scores: torch.Tensor = self.network(self._normalise(pixels))
         return scores
+
+    def _scores(
+        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], graphs: Graphs | None
+    ) -> torch.Tensor:
+        with self._upload(pixels) as uploaded:
+            if graphs is not None and graphs.takes(uploaded):
+                return upsampled(graphs(uploaded))
+            return upsampled(self.compute(uploaded))

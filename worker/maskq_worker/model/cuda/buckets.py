@@ -1,4 +1,4 @@
-"""Which graphs a batch runs through: one that is larger, with padding, or several smaller ones."""
+"""Which graphs a batch runs through: a larger one with padding, or several smaller ones."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def bucket_sizes(largest: int) -> tuple[int, ...]:
 
 
 class Plan:
-    """How to cut a batch, by what each bucket was measured to cost."""
+    """Splits batches into buckets by the measured time of each bucket."""
 
     def __init__(self, seconds: Mapping[int, float]) -> None:
-        """seconds: of a run of each bucket; the same for however few images are in it."""
+        """seconds: of a run by bucket, which does not depend on the images in it."""
         self._seconds = dict(seconds)
-        self._first: list[int] = [0]  # by number of images: the bucket that its first part takes
+        self._first: list[int] = [0]  # by number of images: the bucket of the first part
         self._total: list[float] = [0.0]
 
     def split(self, images: int) -> list[tuple[int, int]]:
-        """(bucket, images in it) of each part, at least total cost; of equals the fewest parts."""
+        """(bucket, images in it) of each part, in the least total time; of equals the fewest parts."""
         while len(self._first) <= images:
             self._extend()
         parts = []
@@ -33,7 +33,7 @@ class Plan:
         return parts
 
     def _extend(self) -> None:
-        """The best first part of one image more than so far, given the best of all that is less."""
+        """Find the best first part for one more image, from the best ones for fewer."""
         images = len(self._first)
         total, bucket = min(
             (seconds + self._total[max(0, images - bucket)], -bucket)

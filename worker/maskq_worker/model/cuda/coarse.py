@@ -1,7 +1,7 @@
-"""The network up to its last upsampling.
+"""The network without its last upsampling, which follows the graph.
 
-Scores at half the size are what a graph keeps for each batch size: a quarter of the memory. The
-upsampling comes after it, into memory that no later graph writes.
+A graph keeps its scores for each batch size: at half the size they take a quarter of the memory. The
+upsampling writes to memory that no later graph overwrites.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maskq_worker.model.network.dpt import Head
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.upsampled import convolve_upsampled
 
-_INDEXED: Final = 2**31  # elements: torch's upsampling counts in 32 bits
+_INDEXED: Final = 2**31  # elements: torch's upsampling has 32-bit indices
 
 
 class CoarseHead(nn.Module):
@@ -34,14 +34,14 @@ class CoarseHead(nn.Module):
 
 
 def coarse(network: Network) -> Network:
-    """The same network, changed: it gives scores that are to be upsampled by two."""
+    """Change a network in place: its scores are to be upsampled by two. Returns it."""
     if isinstance(network.head, Head):
         network.head = CoarseHead(network.head)  # type: ignore[assignment]  # one with the same parts
     return network
 
 
 def upsampled(scores: torch.Tensor) -> torch.Tensor:
-    """(N, C, h, w) -> (N, C, 2h, 2w), in parts where the batch is too large for one call."""
+    """(N, C, h, w) -> (N, C, 2h, 2w), in parts if the batch is too large for one call."""
     images = max(1, (_INDEXED - 1) // (4 * scores[0].numel()))
     if len(scores) <= images:
         return upsample(scores)

@@ -1,4 +1,4 @@
-"""Errors after which a process can compute nothing more on its card."""
+"""Errors after which a process can compute nothing more on its GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Final
 
 import torch
 
-# What torch, cuBLAS and cuDNN say when a kernel failed, whichever call comes to hear of it.
+# Messages of torch, cuBLAS and cuDNN after a kernel failed, by whichever call reports it.
 _SAID: Final = ("CUDA error", "STATUS_EXECUTION_FAILED", "CUDNN_STATUS_INTERNAL_ERROR")
-# A call that was refused: nothing ran, and the next one may.
-NO_KERNELS: Final = "no kernel image"  # of a card that this build of torch was not made for
+# Messages of a refused call: nothing ran, and the next call may succeed.
+NO_KERNELS: Final = "no kernel image"  # this build of torch does not support the GPU
 _REFUSED: Final = (
     NO_KERNELS,
     "out of memory",
@@ -21,8 +21,11 @@ _REFUSED: Final = (
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether the card, or this process's context on it, is lost: an illegal address, a card that fell
-    off its bus. Want of memory is none, nor is a launch that was refused."""
+    """Whether the GPU, or this process's context on it, is lost: an illegal address, or a card off
+    its bus.
+
+    Too little memory and a refused launch are not faults.
+    """
     if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
         return False
     said = str(error)

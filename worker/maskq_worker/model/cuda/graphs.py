@@ -1,7 +1,7 @@
-"""The forward as CUDA graphs: one a batch size, recorded once, each started by a single call.
+"""The forward as CUDA graphs: one for each batch size, recorded once and started by a single call.
 
-A graph always reads and writes the same memory, and all graphs share theirs: pixels are copied in, and
-scores are good until the next graph runs. Whoever records them also runs them, in one thread.
+A graph always reads and writes the same memory, and all graphs share it: pixels are copied in, and the
+scores are valid until the next graph runs. One thread records the graphs and runs them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from maskq_worker.model.cuda.buckets import Plan
 # pixels (N, H, W, 3) uint8 -> scores (N, C, h, w) float32
 Compute = Callable[[torch.Tensor], torch.Tensor]
 
-_SAME: Final = 1e-2  # of the largest score; what differs by more is no rounding
-_WARM_UP: Final = 3  # forwards before one is recorded: cuDNN chooses its algorithms in them
+_SAME: Final = 1e-2  # of the largest score: a larger difference is an error, not rounding
+_WARM_UP: Final = 3  # forwards before the recording, in which cuDNN chooses its algorithms
 _TIMED: Final = 3  # runs
 
 _log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ class Captured:
     """One recorded forward."""
 
     replay: Callable[[], object]
-    scores: torch.Tensor  # (N, C, h, w): where every replay leaves them
+    scores: torch.Tensor  # (N, C, h, w), which every replay overwrites
 
 
-# Records a forward of these pixels, which stay where they are.
+# Records a forward of pixels that stay in the same memory.
 Capture = Callable[[Compute, torch.Tensor], Captured]
 
 
@@ -51,14 +51,24 @@ class Graphs:
         capture: Capture,
         seconds: Callable[[Callable[[], object]], float],
     ) -> None:
-        """side: px. capture, seconds: `CaptureCuda()` and `seconds_cuda`, or a stand-in on a CPU.
+        """Record a graph for each bucket. One that cannot be recorded is logged and omitted.
 
-        A bucket that cannot be captured is left out, and the log says so; RuntimeError where none can.
+        Args:
+            compute: the forward.
+            buckets: batch sizes.
+            side: of the square images, px.
+            capture: `CaptureCuda()`, or a stand-in on a CPU.
+            seconds: `seconds_cuda`, or a stand-in on a CPU.
+
+        Raises:
+            RuntimeError: if no graph can be recorded.
         """
         self._pixels = torch.empty((max(buckets), side, side, 3), dtype=torch.uint8, device=device)
         self._compute = compute
         self._captured: dict[int, Captured] = {}
-        for bucket in sorted(buckets, reverse=True):  # the small ones find room in the large one's
+        for bucket in sorted(
+            buckets, reverse=True
+        ):  # the small ones reuse the memory of the largest
             self._add(bucket, capture)
         if not self._captured:
             raise RuntimeError("no CUDA graph could be captured")
@@ -66,11 +76,11 @@ class Graphs:
         self._plan = Plan(self.seconds)
 
     def takes(self, pixels: torch.Tensor) -> bool:
-        """Whether these are of the size that was captured."""
+        """Whether pixels (N, H, W, 3) have the size that was recorded."""
         return pixels.shape[1:] == self._pixels.shape[1:]
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """pixels: (N, H, W, 3) uint8, any N. Returns (N, C, h, w), good until the next call."""
+        """pixels: (N, H, W, 3) uint8, any N. Returns (N, C, h, w), valid until the next call."""
         parts = self._plan.split(len(pixels))
         if len(parts) == 1:
             return self._run(parts[0][0], pixels)
@@ -82,7 +92,7 @@ class Graphs:
         return torch.cat(whole)
 
     def _run(self, bucket: int, pixels: torch.Tensor) -> torch.Tensor:
-        """What pads a batch is whatever was there before: images do not see one another."""
+        """The batch is padded with old pixels: images of a batch do not influence one another."""
         captured = self._captured[bucket]
         self._pixels[: len(pixels)].copy_(pixels)
         captured.replay()
@@ -93,16 +103,16 @@ class Graphs:
         try:
             captured = capture(self._compute, pixels)
             self._check(captured, pixels)
-        except Exception as error:  # noqa: BLE001 - whatever it is: there is another way
+        except Exception as error:  # noqa: BLE001 - eager forwards still work
             reason = str(error).strip().splitlines() or [type(error).__name__]
             _log.warning("no CUDA graph for batches of %d (%s)", bucket, reason[0])
             return
         self._captured[bucket] = captured
 
     def _check(self, captured: Captured, pixels: torch.Tensor) -> None:
-        """Other pixels than were there at the capture must give what a plain forward gives.
+        """Compare the graph with an eager forward, on other pixels than at the recording.
 
-        Noise may overflow fp16 where no photograph does: then both must, in the same places.
+        Noise may overflow fp16 where photographs do not: then both must overflow in the same places.
         """
         pixels.random_(0, 256)
         captured.replay()
@@ -110,41 +120,41 @@ class Graphs:
         sound = expected.isfinite()
         if not torch.equal(captured.scores.isfinite(), sound):
             raise RuntimeError(
-                "its scores are no numbers where a plain forward's are, or the reverse"
+                "its scores are NaN or infinite in other places than an eager forward's"
             )
         largest = expected.abs().where(sound, 0.0).max()
         difference = (captured.scores - expected).abs().where(sound, 0.0).max()
         if difference > _SAME * largest:
             raise RuntimeError(
-                f"its scores differ by {difference.item():.2g} from a plain forward's, of which "
-                f"{largest.item():.2g} is the largest"
+                f"its scores differ by {difference.item():.2g} from an eager forward's, whose largest "
+                f"is {largest.item():.2g}"
             )
 
 
 class CaptureCuda:
-    """Records on a device; all graphs share their memory, since one runs at a time."""
+    """Records graphs on a GPU. They share their memory, since one runs at a time."""
 
     def __init__(self) -> None:
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # not the default one, which cannot be recorded
+        self._stream = torch.cuda.Stream()  # the default stream cannot be recorded
 
     def __call__(self, compute: Compute, pixels: torch.Tensor) -> Captured:
         try:
             return self._captured(compute, pixels)
         except Exception:
-            # A capture that was cut short may leave its memory unusable.
+            # A recording that was cut short may leave its memory unusable.
             self._pool = torch.cuda.graph_pool_handle()
             raise
 
     def _captured(self, compute: Compute, pixels: torch.Tensor) -> Captured:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            with _chosen_algorithms():  # not while recording: to try one is to wait for it
+            with _chosen_algorithms():  # not while recording: trying an algorithm waits for it
                 for _ in range(_WARM_UP):
                     compute(pixels)
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # thread_local: what another thread does meanwhile does not spoil the capture.
+            # thread_local: calls of other threads do not spoil the recording.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
@@ -154,7 +164,7 @@ class CaptureCuda:
 
 @contextmanager
 def _chosen_algorithms() -> Iterator[None]:
-    """cuDNN tries its algorithms; only here, where no job waits and shapes are few."""
+    """Let cuDNN try its algorithms: only here, while no job waits and shapes are few."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -164,7 +174,7 @@ def _chosen_algorithms() -> Iterator[None]:
 
 
 def seconds_cuda(run: Callable[[], object]) -> float:
-    """Of one run, the least of some: other processes may start on the card just now."""
+    """The shortest of some runs: other processes may start on the GPU at the same time."""
     run()
     return min(_timed(run) for _ in range(_TIMED))
 

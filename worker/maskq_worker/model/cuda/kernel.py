@@ -1,8 +1,8 @@
-"""The mask in Triton: bilinear interpolation and argmax in one pass, nothing in between in memory.
+"""The mask in Triton: bilinear interpolation and argmax in one pass, without memory in between.
 
-As in `masks.py`: where the four corners around a pixel agree on the best class, that is the answer, and
-only the other pixels look at all classes. A NaN counts as the highest score, as for torch's argmax.
-Scores lie by place: all classes of a place together, so that neighbouring lanes read neighbours.
+As in `masks/bounded.py`: if the four corners around a pixel agree on the best class, it is the answer,
+and only the other pixels compare all classes. A NaN counts as the highest score, as for torch's argmax.
+Scores are `channels_last`: neighbouring lanes read neighbouring memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 _LOWEST = tl.constexpr(-3.4028234663852886e38)  # of float32; finite, for differences
 _NO_CLASS = tl.constexpr(2**31 - 1)
 
-# One compilation for all sizes: a new one takes a second, and an image would wait for it.
+# One compilation serves all sizes: another one takes a second, and an image would wait for it.
 _SIZES = ["places", "classes", "width", "height_out", "width_out"]
 _POINTERS = ["scores", "best", "unsound", "rows", "row_weights", "columns", "column_weights"]
 _OUT = ["mask", "confidence"]
@@ -21,21 +21,21 @@ _OUT = ["mask", "confidence"]
 
 @triton.jit
 def _with_more(highest, winner, values, ids):
-    """The highest so far of every lane and whose it is; of equals the first."""
+    """The highest score so far of every lane and its class; of equals the first."""
     values = tl.where(values == values, values, float("inf"))
     return tl.maximum(highest, values), tl.where(values > highest, ids, winner)
 
 
 @triton.jit
 def _winners(highest, winner):
-    """Of each row of lanes the lowest class id among the highest."""
+    """The lowest class id among the highest scores, for each row of lanes."""
     top = tl.max(highest, axis=1)
     return tl.min(tl.where(highest == top[:, None], winner, _NO_CLASS), axis=1)
 
 
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=_POINTERS)
 def best_classes(scores, best, unsound, places, classes, PLACES: tl.constexpr, LANES: tl.constexpr):
-    """Of scores (places, classes) the best class (places,); `unsound` becomes 1 if one is no number."""
+    """Write the best class (places,) of scores (places, classes), and whether one is not finite."""
     place = tl.program_id(0) * PLACES + tl.arange(0, PLACES)
     lanes = tl.arange(0, LANES)
     row = place[:, None] * classes
@@ -72,10 +72,11 @@ def draw_mask(
     LANES: tl.constexpr,
     CONFIDENCE: tl.constexpr,
 ):
-    """One tile of HEIGHT x WIDTH pixels of the mask (height_out, width_out).
+    """Write one tile of HEIGHT x WIDTH pixels of the mask (height_out, width_out).
 
-    scores (h * width, classes) float32, best (h * width,): of `best_classes`; rows (2, height_out)
-    int32 and row_weights, float32: between which rows of scores one of the mask lies; columns alike.
+    scores: (h * width, classes) float32. best: (h * width,), of `best_classes`. rows, row_weights:
+    (2, height_out) int32 and float32, the two rows of scores around each row of the mask, and their
+    weights; columns and column_weights are the same for columns.
     """
     tile = tl.arange(0, HEIGHT * WIDTH)
     y = tl.program_id(1) * HEIGHT + tile // WIDTH
@@ -123,7 +124,7 @@ def draw_mask(
         if CONFIDENCE:
             peak = tl.max(highest, axis=1)
             total = tl.sum(whole * tl.exp(highest - peak[:, None]), axis=1)
-            # The winner's own share is 1: less is a pixel outside, or NaN.
+            # The winner's own share is 1: a smaller total is a pixel outside, or NaN.
             level = tl.floor(255.0 / tl.where(total >= 1.0, total, float("inf")) + 0.5)
             tl.store(confidence + pixel, level.to(tl.uint8), mask=inside)
     tl.store(mask + pixel, answer.to(mask.dtype.element_ty), mask=inside)

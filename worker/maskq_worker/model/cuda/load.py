@@ -1,4 +1,4 @@
-"""From our own network to the backend: its precision, its place."""
+"""Make the backend of our own network: choose its precision, bring it to the GPU."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from maskq_worker.model.cuda import precision
-from maskq_worker.model.cuda.backend import Cuda
+from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.coarse import coarse
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.network import Network
+from maskq_worker.model.self_test import golden_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,15 @@ def load_cuda(
     *,
     device: torch.device,
     dtype: str,
-) -> Cuda:
-    """network: float32, on any device; it may not be used any more. dtype: auto, or one of torch's.
+) -> CudaBackend:
+    """Make the backend. If the GPU lacks the dtype, another one replaces it, and the log says so.
 
-    What the card lacks is replaced, and the log says so. Graphs are recorded by `warm_up` only.
+    Graphs are recorded by `warm_up` only.
+
+    Args:
+        network: float32, on any device; it may not be used any more.
+        device: the GPU.
+        dtype: auto | float32 | float16 | bfloat16.
     """
     precision.exact_float32()
     choice = precision.choose(capability(device), dtype)
@@ -41,28 +47,30 @@ def load_cuda(
         _log.warning("MASKQ_DTYPE is %s: %s", dtype, choice.missing)
     whole = coarse(network).to(device)
     chosen = choice.dtypes[0]
-    if dtype == "auto" and chosen is not torch.float32:  # one alone may overflow, too
-        # In a thread of its own: what cuDNN chose in a thread, here without trying, it keeps there.
+    if dtype == "auto" and chosen is not torch.float32:  # even a single candidate may overflow
+        # In a thread of its own: cuDNN keeps, per thread, the algorithms that it chose first, and here
+        # it chooses them without trying.
         with ThreadPoolExecutor(1) as thread:
-            chosen = thread.submit(measured, whole, preprocessor, device, choice.dtypes).result()
-    return Cuda(precision.lower(whole, chosen), preprocessor, device=device, dtype=chosen)
+            chosen = thread.submit(best_dtype, whole, preprocessor, device, choice.dtypes).result()
+    return CudaBackend(precision.lower(whole, chosen), preprocessor, device=device, dtype=chosen)
 
 
 def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a card; (0, 0) of the CPU."""
+    """The compute capability of a GPU; (0, 0) for a CPU."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
 
 
 @torch.inference_mode()
-def measured(
+def best_dtype(
     network: nn.Module,
     preprocessor: Preprocessor,
     device: torch.device,
     dtypes: Sequence[torch.dtype],
 ) -> torch.dtype:
-    """The type whose masks of a drawn image agree most with float32's; network: float32, unchanged."""
-    from maskq_worker.model.segmenter import golden_image
+    """The dtype whose scores of a drawn image agree most with float32's.
 
+    network: float32; it is left unchanged.
+    """
     pixels = torch.from_numpy(preprocessor(golden_image()))[None].to(device)
 
     def scores(one: nn.Module, dtype: torch.dtype) -> torch.Tensor:
@@ -81,5 +89,7 @@ def measured(
         f"{precision.name(dtype)} " + ("overflows" if share is None else f"{share:.4%}")
         for dtype, share in shares.items()
     )
-    _log.info("%s; places where masks agree with float32's: %s", precision.name(chosen), said)
+    _log.info(
+        "%s; share of scores with the same best class as float32: %s", precision.name(chosen), said
+    )
     return chosen

@@ -1,4 +1,4 @@
-"""Masks on the device: by the Triton kernel, or in bands by torch where it cannot run."""
+"""Masks on the GPU: by the Triton kernel, or by torch if the kernel cannot run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any, Final
 
 import torch
 
-from maskq_worker.model.backends import finite
 from maskq_worker.model.cuda.faults import is_fault
-from maskq_worker.model.interpolation import Interpolation
-from maskq_worker.model.masks import mask_dtype, mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.interpolation import Interpolation
+from maskq_worker.model.masks.scores import all_finite, mask_dtype
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
-_INDEXED: Final = 2**31  # scores, or pixels: the kernel counts in 32 bits
+_INDEXED: Final = 2**31  # scores, or pixels: the kernel has 32-bit indices
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What one program of the kernel does at once; all powers of two.
+    """The work of one program of the kernel; all are powers of two.
 
-    With four pairs of pixel and class a thread the compiler takes 80 to 98 registers (for a T4 and an
-    H200), with eight about 160, with sixteen all there are, and spills.
+    With four pairs of pixel and class per thread the compiler takes 80 to 98 registers (for a T4 and an
+    H200), with eight about 160. With sixteen it takes all there are, and spills.
     """
 
     height: int = 4  # px
@@ -36,15 +36,15 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMask:
-    """What was drawn, perhaps not yet: it is queued on the current stream."""
+    """A mask that is queued on the current stream, and perhaps not computed yet."""
 
     mask: torch.Tensor  # (H, W) uint8 up to 256 classes, else uint16
-    unsound: torch.Tensor  # (1,) int32: not 0 where a score is no number
+    unsound: torch.Tensor  # (1,) int32: not 0 if a score is NaN or infinite
     confidence: torch.Tensor | None  # (H, W) uint8
 
 
 class TritonMaskKernel:
-    """The kernel, for one device."""
+    """Computes masks by the kernel, on one device."""
 
     def __init__(self, tile: Tile | None = None) -> None:
         """Raises ImportError where Triton is not installed."""
@@ -52,104 +52,114 @@ class TritonMaskKernel:
 
         self._kernel: Any = kernel
         self._tile = tile or Tile()
-        # An image's size often comes again; a few hundred keep less than 20 MB.
-        self._taps = lru_cache(maxsize=256)(_taps)
+        # Images often share a size; the tensors of 256 sizes take less than 20 MB.
+        self._interpolation = lru_cache(maxsize=256)(device_interpolation)
 
     def __call__(
         self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
     ) -> DeviceMask:
-        """scores: (C, h, w) float32, best by place in memory (`channels_last`); size: (H, W) px.
+        """Queue the mask on the current stream.
 
-        Queued on the current stream. The mask as of `upsampled_argmax`, the confidence as of
-        `mask_with_confidence`. A NaN counts as the highest score.
+        Args:
+            scores: (C, h, w) float32, fastest if `channels_last` in memory.
+            size: (H, W) px of the mask.
+            confidence: whether the confidence is wanted.
+
+        Returns:
+            The mask as of `upsampled_argmax`, the confidence as of `mask_with_confidence`. A NaN counts
+            as the highest score.
         """
         classes, height, width = scores.shape
-        by_place = scores.permute(1, 2, 0).contiguous()
+        channels_last = scores.permute(1, 2, 0).contiguous()
         device, tile = scores.device, self._tile
         dtype = _TYPES[mask_dtype(classes)().itemsize]
         best = torch.empty(height * width, dtype=dtype, device=device)
         unsound = torch.zeros(1, dtype=torch.int32, device=device)
         mask = torch.empty(size, dtype=dtype, device=device)
-        sure = torch.empty(size if confidence else (1, 1), dtype=torch.uint8, device=device)
+        shares = torch.empty(size if confidence else (1, 1), dtype=torch.uint8, device=device)
+        rows = self._interpolation(height, size[0], device)
+        columns = self._interpolation(width, size[1], device)
         places = tile.height * tile.width
-        self._kernel.best_classes[(_parts(height * width, places),)](
-            by_place, best, unsound, height * width, classes,
+        self._kernel.best_classes[(_count(height * width, places),)](
+            channels_last, best, unsound, height * width, classes,
             PLACES=places, LANES=tile.lanes, num_warps=tile.warps, enable_fp_fusion=True,
         )  # fmt: skip
-        self._kernel.draw_mask[(_parts(size[1], tile.width), _parts(size[0], tile.height))](
-            by_place, best, *self._taps(height, size[0], device), *self._taps(width, size[1], device),
-            mask, sure, classes, width, *size,
+        self._kernel.draw_mask[(_count(size[1], tile.width), _count(size[0], tile.height))](
+            channels_last, best, *rows, *columns,
+            mask, shares, classes, width, *size,
             HEIGHT=tile.height, WIDTH=tile.width, LANES=tile.lanes, CONFIDENCE=confidence,
             num_warps=tile.warps, enable_fp_fusion=True,
         )  # fmt: skip
-        return DeviceMask(mask, unsound, sure if confidence else None)
+        return DeviceMask(mask, unsound, shares if confidence else None)
 
 
 class Masks:
-    """What the backend asks for a mask; a kernel that fails is not tried again."""
+    """Computes masks by the kernel, and by torch after the kernel has failed once."""
 
-    def __init__(self, fused: TritonMaskKernel | None) -> None:
-        self._fused = fused
+    def __init__(self, kernel: TritonMaskKernel | None) -> None:
+        self._kernel = kernel
 
     @property
-    def fused(self) -> bool:
-        """Whether the kernel draws, as far as is known."""
-        return self._fused is not None
+    def uses_kernel(self) -> bool:
+        """Whether the kernel computes the next mask."""
+        return self._kernel is not None
 
     def __call__(
         self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
     ) -> DeviceMask:
-        """As `TritonMaskKernel`. A mask that torch computes in bands is in host memory on return."""
-        if self._fused is not None and max(scores.numel(), size[0] * size[1]) < _INDEXED:
+        """As `TritonMaskKernel`. A mask that torch computes is complete, and in host memory."""
+        if self._kernel is not None and max(scores.numel(), size[0] * size[1]) < _INDEXED:
             try:
-                return self._fused(scores, size, confidence=confidence)
+                return self._kernel(scores, size, confidence=confidence)
             except torch.OutOfMemoryError:
-                raise  # of this image, not of the kernel
+                raise  # the image is too large: the kernel works
             except Exception as error:
                 if is_fault(error):
-                    raise  # the other way would fail too
-                if "out of memory" in str(error):  # Triton's: the kernel is loaded another time
-                    return _in_bands(scores, size, confidence=confidence)
-                self._fused = None  # no compiler, a driver or a card too old
-                _say(error)
-        return _in_bands(scores, size, confidence=confidence)
+                    raise  # torch would fail, too
+                if "out of memory" in str(error):  # Triton's: the kernel is loaded the next time
+                    return _by_torch(scores, size, confidence=confidence)
+                self._kernel = None  # no compiler, or the driver or the GPU is too old
+                _warn(error)
+        return _by_torch(scores, size, confidence=confidence)
 
 
-def load(device: torch.device) -> Masks:
-    """With the kernel where there is one for the device."""
+def load_masks(device: torch.device) -> Masks:
+    """With the kernel, if it can be loaded for the device."""
     if device.type != "cuda":
         return Masks(None)
     try:
         return Masks(TritonMaskKernel())
-    except Exception as error:  # noqa: BLE001 - not installed, or not for this Python
-        _say(error)
+    except Exception as error:  # noqa: BLE001 - Triton is not installed, or not for this Python
+        _warn(error)
         return Masks(None)
 
 
-def _say(error: Exception) -> None:
+def _warn(error: Exception) -> None:
     reason = str(error).strip().splitlines() or [""]
     _log.warning(
-        "the mask kernel cannot run (%s: %s), so torch draws masks in bands, with the same pixels and "
-        "more slowly; it needs the package triton and a C compiler",
+        "the mask kernel cannot run (%s: %s): torch computes the same masks more slowly; the kernel "
+        "needs the package triton and a C compiler",
         type(error).__name__,
         reason[0],
     )
 
 
-def _in_bands(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> DeviceMask:
-    unsound = torch.tensor([not finite(scores)], dtype=torch.int32)
+def _by_torch(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> DeviceMask:
+    unsound = torch.tensor([not all_finite(scores)], dtype=torch.int32)
     if not confidence:
         return DeviceMask(torch.from_numpy(upsampled_argmax(scores, size)), unsound, None)
-    mask, sure = mask_with_confidence(scores, size)
-    return DeviceMask(torch.from_numpy(mask), unsound, torch.from_numpy(sure))
+    mask, shares = mask_with_confidence(scores, size)
+    return DeviceMask(torch.from_numpy(mask), unsound, torch.from_numpy(shares))
 
 
-def _taps(source: int, target: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every output position two source positions, (2, target) int32, and weights, float32."""
+def device_interpolation(
+    source: int, target: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two source positions for every output position, (2, target) int32, and their weights, float32."""
     interpolation = Interpolation.of(source, target, device)
     positions = torch.stack([interpolation.first, interpolation.second]).int()
     return positions, torch.stack([interpolation.first_weight, interpolation.second_weight])
 
 
-def _parts(length: int, part: int) -> int:
+def _count(length: int, part: int) -> int:
     return -(-length // part)

@@ -1,8 +1,8 @@
-"""Which floating point type a card computes in, and how exactly.
+"""The floating point type that a GPU computes in, and how exactly.
 
-fp16 keeps three more bits of every number than bf16, which reaches further: so fp16 comes first, and
-bf16 only where measured agreement with float32 is better (an overflow, say). The classifier stays in
-float32 either way.
+fp16 keeps three more bits of every number than bf16, which has the larger range. So fp16 is preferred,
+and bf16 is chosen only if its measured agreement with float32 is better, for example after an overflow.
+The classifier stays in float32.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Final
 
 import torch
 
-_TENSOR_CORES: Final = (7, 0)  # compute capability; before it half precision is not worth having
+_TENSOR_CORES: Final = (7, 0)  # compute capability; older GPUs gain nothing from half precision
 _BFLOAT16: Final = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a card may compute in. Between several types, measured agreement decides."""
+    """The types that a GPU may compute in. Among several, measured agreement decides."""
 
     dtypes: tuple[torch.dtype, ...]  # the preferred one first
-    missing: str = ""  # what was asked for and the card lacks, for the log
+    missing: str = ""  # the requested type that the GPU lacks, for the log
 
 
 def choose(capability: tuple[int, int], requested: str) -> Choice:
-    """capability: of the card, as (7, 5). requested: auto, float32, float16 or bfloat16."""
+    """Choose by compute capability, as (7, 5). requested: auto | float32 | float16 | bfloat16."""
     if requested == "float32" or (requested == "auto" and capability < _TENSOR_CORES):
         return Choice((torch.float32,))
     if requested == "float16":
@@ -39,13 +39,13 @@ def choose(capability: tuple[int, int], requested: str) -> Choice:
     instead = torch.float16 if capability >= _TENSOR_CORES else torch.float32
     return Choice(
         (instead,),
-        f"compute capability {capability[0]}.{capability[1]} has no bfloat16 (it begins at 8.0): "
+        f"compute capability {capability[0]}.{capability[1]} has no bfloat16 (8.0 and later have it): "
         f"{name(instead)} instead",
     )
 
 
 def best(agreement: Mapping[torch.dtype, float | None]) -> torch.dtype:
-    """The type whose masks agree most with float32's; of equals the first; float32 where none is sound.
+    """The type that agrees most with float32; of equals the first; float32 if all overflow.
 
     agreement: by type, as `agreement` measures it.
     """
@@ -54,9 +54,9 @@ def best(agreement: Mapping[torch.dtype, float | None]) -> torch.dtype:
 
 
 def agreement(scores: torch.Tensor, exact: torch.Tensor) -> float | None:
-    """Share of places with the same best class, 0..1; None: scores that are no numbers.
+    """The share of places with the same best class, 0..1; None: some scores are NaN or infinite.
 
-    Both (N, C, h, w); `exact` from float32.
+    scores, exact: (N, C, h, w); `exact` is computed in float32.
     """
     if not scores.isfinite().all():
         return None
@@ -64,16 +64,17 @@ def agreement(scores: torch.Tensor, exact: torch.Tensor) -> float | None:
 
 
 def lower(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The network in this type, its classifier in float32; the same module."""
+    """Convert a network in place, but for its classifier, which stays in float32. Returns it."""
     network.to(dtype)
     network.get_submodule("head.classifier").float()
     return network
 
 
 def exact_float32() -> None:
-    """For this process: what is float32 is computed as float32.
+    """Compute float32 exactly, in this process.
 
-    torch lets cuDNN round a convolution's inputs to TF32 (10 bits of mantissa), the classifier's too.
+    By default torch lets cuDNN round the inputs of convolutions, the classifier's too, to TF32 (10 bits
+    of mantissa).
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

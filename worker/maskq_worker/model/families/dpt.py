@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ class DPTFamily(Family):
     """transformers' head takes squares only; our network takes any rectangle of whole patches."""
 
     def multiple(self, config: Mapping[str, Any], side: int) -> int | None:
-        """Patches, in pairs where the trained size is: the coarsest level halves their grid."""
+        """The side of a patch, or of two if the trained size allows: the coarsest level halves the
+        grid of patches."""
         patch = config.get("patch_size") or 16
         patch = max(patch) if isinstance(patch, list) else patch
         pair = 2 * patch
@@ -34,26 +35,26 @@ class DPTFamily(Family):
         return next((one for one in (coarsest, pair) if side % one == 0), patch)
 
     def preprocessor(self, directory: Path) -> Preprocessor:
-        from maskq_worker.model.preprocess import Preprocessor
+        from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 
-        return Preprocessor.from_checkpoint(directory)
+        return load_preprocessor(directory)
 
     def network(self, directory: Path, device: torch.device) -> nn.Module:
-        from maskq_worker.model.checkpoint.loading import ScoresOf, load_source
+        from maskq_worker.model.checkpoint.loading import TransformersNetwork, load_source
         from maskq_worker.model.network import Network, UnsupportedError
 
-        # Folded as float32 where the weights are meant to be half, and rounded once, after it.
-        source = load_source(directory, device)
+        # Folded in float32 even if the network will compute in half precision, and rounded once.
+        source = load_source(directory, self, device)
         try:
             return Network(source)
         except UnsupportedError as error:
             _log.warning(
-                "%s is a DPT that maskq's own network cannot compute (%s), so transformers computes "
+                "%s is a DPT that maskq's own network does not support (%s): transformers computes "
                 "its scores",
                 directory,
                 error,
             )
-            return ScoresOf(source.to(device))
+            return TransformersNetwork(source.to(device))
 
 
 DPT: Final = DPTFamily(
@@ -64,4 +65,5 @@ DPT: Final = DPTFamily(
     not_needed=re.compile(
         r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|auxiliary_head\.|.*num_batches_tracked$"
     ),
+    attention="sdpa",
 )

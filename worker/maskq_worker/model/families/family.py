@@ -1,4 +1,4 @@
-"""What differs between families, and what holds for all that transformers computes."""
+"""A family of networks: what differs between families. By default transformers computes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
-# Weights that no score depends on: heads for training, counters, and what is computed anyway.
+# Weights that no score depends on: heads for training, counters, and tables that are computed.
 _NOT_NEEDED: Final = re.compile(
     r"auxiliary_head\.|.*num_batches_tracked$|.*relative_position_index$"
 )
@@ -26,31 +26,39 @@ class Family:
 
     model_type: str  # in config.json
     architecture: str  # transformers' class
-    # px that sides of other sizes than the trained one are multiples of; None: it takes no other size
+    # px. The sides of an input may be any multiple of it; None: the network takes its trained size only
     stride: int | None = None
-    squares: bool = False  # whether transformers' network takes nothing but squares
+    squares: bool = False  # whether transformers' network takes only square inputs
     not_needed: re.Pattern[str] = _NOT_NEEDED  # names of weights that may be missing
+    attention: str | None = None  # the implementation to ask transformers for; None: its own choice
 
     def multiple(self, config: Mapping[str, Any], side: int) -> int | None:
-        """`stride`, if it depends on the checkpoint. config: of config.json; side: as trained, px."""
+        """The stride of one checkpoint, px, or None as for `stride`.
+
+        config: the content of config.json. side: the trained size, px.
+        """
         return self.stride
 
     def preprocessor(self, directory: Path) -> Preprocessor:
-        """Raises ModelError for an image processor whose work maskq cannot repeat."""
-        from maskq_worker.model.preprocess import Preprocessor
+        """Raises ModelError for an image processor that maskq cannot reproduce."""
+        from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 
-        return Preprocessor.from_checkpoint(directory, squares=False, usual="")
+        return load_preprocessor(directory, squares=False, default_processor="")
 
-    def reference(self, directory: Path, dtype: torch.dtype) -> nn.Module:
-        """transformers' network. Raises ModelError."""
+    def transformers_network(self, directory: Path, dtype: torch.dtype) -> nn.Module:
+        """Load transformers' network. Raises ModelError."""
         from maskq_worker.model.checkpoint.loading import load_network
 
-        return load_network(directory, dtype, self)
+        network: nn.Module = load_network(directory, dtype, self)
+        return network
 
     def network(self, directory: Path, device: torch.device) -> nn.Module:
-        """What computes scores (B, C, h, w) of pixels (B, 3, H, W), in float32. Raises ModelError."""
+        """Load what computes scores (B, C, h, w) from pixels (B, 3, H, W), in float32 on `device`.
+
+        Raises ModelError.
+        """
         import torch
 
-        from maskq_worker.model.checkpoint.loading import ScoresOf
+        from maskq_worker.model.checkpoint.loading import TransformersNetwork
 
-        return ScoresOf(self.reference(directory, torch.float32)).to(device)
+        return TransformersNetwork(self.transformers_network(directory, torch.float32)).to(device)

@@ -1,10 +1,9 @@
-"""DPT for semantic segmentation as a plain module: the scores of transformers' network for less.
+"""DPT for semantic segmentation as a plain module: the scores of transformers' network in less time.
 
-Left out is what inference does not read: the auxiliary head, the last LayerNorm, the first fusion
-layer's second input, all hidden states but the four that are used. Rewritten, each exact but for
-rounding, is what costs time; every rewrite is a function of its own in `rewrites.py`. Maps lie in
-memory as tokens do, all channels of a place together (`channels_last`), so neither is ever moved
-into the other's order.
+It omits what inference does not read: the auxiliary head, the last LayerNorm, the first fusion
+layer's second input, all hidden states but the four that the neck reads. It rewrites what takes time,
+exactly up to rounding; every rewrite is a function in `rewrites.py`. Maps lie in memory as tokens do
+(`channels_last`), so neither is copied into the other's order.
 """
 
 from __future__ import annotations

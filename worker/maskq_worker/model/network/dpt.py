@@ -16,7 +16,7 @@ from maskq_worker.model.network.vit import Embedding, Transformer
 
 
 class Head(nn.Module):
-    """Scores of every class. The classifier may be of another type than the rest, as float32."""
+    """Scores of every class. The classifier may have another dtype than the rest, as float32."""
 
     def __init__(self, source: Any) -> None:
         """source: transformers' segmentation head: convolution, norm, ReLU, dropout, classifier."""
@@ -34,10 +34,13 @@ class Network(nn.Module):
     """DPTForSemanticSegmentation's scores, for inputs of any shape."""
 
     def __init__(self, source: Any) -> None:
-        """source: transformers' network in evaluation mode, which is taken apart: the layers that are
-        not rewritten become this module's own, so it may not be used any more.
+        """
+        Args:
+            source: transformers' network in evaluation mode. Its layers become this module's own, so it
+                may not be used any more.
 
-        Raises UnsupportedError, and then leaves it whole.
+        Raises:
+            UnsupportedError: `source` is left as it was.
         """
         super().__init__()
         config = source.config
@@ -59,8 +62,8 @@ class Network(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: (B, 3, H, W), normalised; H and W multiples of the patch size, equal or not.
 
-        Returns (B, classes, h, w), as large as transformers' (mostly H x W), unbounded scores, in
-        memory by place (`channels_last`).
+        Returns (B, classes, h, w), as large as transformers' (mostly H x W), unbounded scores,
+        `channels_last`.
         """
         values = pixels.contiguous(memory_format=torch.channels_last)
         maps = [] if self.backbone is None else self.backbone(values)

@@ -66,7 +66,7 @@ class Reassembly(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions, each behind a ReLU, beside a shortcut."""
+    """Two 3x3 convolutions, each after a ReLU, with a shortcut."""
 
     def __init__(self, source: Any) -> None:
         """source: transformers' pre-activation residual layer."""

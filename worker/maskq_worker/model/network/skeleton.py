@@ -1,8 +1,8 @@
 """Places for a checkpoint's weights, by transformers' names, for `Network` to take apart.
 
-A skeleton computes nothing. Made on torch's meta device, it takes no memory until the weights are put
-in; and no import of transformers, which costs more time than they do. It knows a plain DPT only: a
-hybrid, a quantised checkpoint and the like are left to transformers.
+A skeleton computes nothing. On torch's meta device it takes no memory until the weights are assigned,
+and it needs no import of transformers, which takes longer than loading them. It supports a plain DPT
+only: transformers loads a hybrid, a quantised checkpoint and the like.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import nn
 
 from maskq_worker.model.network.supported import UnsupportedError, check
 
-# Keys that make another network of it, or another layout of the weights.
-_ELSEWHERE = (
+# Settings that mean another network, or another layout of the weights.
+_UNSUPPORTED = (
     "is_hybrid",
     "backbone",
     "backbone_config",
@@ -49,16 +49,16 @@ class Config:
     fusion_hidden_size: int = 256
     head_in_index: int = -1
     use_batch_norm_in_fusion_residual: bool = False
-    use_bias_in_fusion_residual: bool | None = None  # None: where there is no norm
+    use_bias_in_fusion_residual: bool | None = None  # None: only without norms
     use_auxiliary_head: bool = True
     is_hybrid: bool = False
     backbone_config: None = None
-    neck_ignore_stages: tuple[int, ...] = ()  # of hybrids only, whatever the file says
+    neck_ignore_stages: tuple[int, ...] = ()  # a setting of hybrids only
 
 
 def read(settings: Mapping[str, Any]) -> Config:
-    """settings: of config.json. Raises UnsupportedError for what transformers has to read."""
-    for key in _ELSEWHERE:
+    """Read the settings of config.json. Raises UnsupportedError for those that need transformers."""
+    for key in _UNSUPPORTED:
         if settings.get(key) not in (None, False):
             raise UnsupportedError(key)
     given = {
@@ -174,7 +174,7 @@ def _residual(config: Config) -> nn.Module:
 
 
 def _head(config: Config) -> nn.Module:
-    """The head, and the auxiliary one. The weights stand at 0, 1 and 4; between are none."""
+    """The segmentation head. Layers 0, 1 and 4 hold weights; those between hold none."""
     size = config.fusion_hidden_size
     return _named(
         head=nn.Sequential(
@@ -195,7 +195,7 @@ def _named(**parts: nn.Module | nn.Parameter) -> Any:
 
 
 def _value(field: Field[Any], value: Any) -> Any:
-    """Of the default's own type. Of others transformers knows what they mean, or refuses them."""
+    """A value of the default's type. transformers interprets or refuses other types."""
     if isinstance(field.default, tuple):
         numbers = {type(one) for one in field.default}
         if type(value) is list and all(type(one) in numbers for one in value):
@@ -218,7 +218,7 @@ def _number_of_labels(settings: Mapping[str, Any]) -> int:
 
 
 def _check_sizes(config: Config) -> None:
-    """What transformers refuses in its own words, or cannot run."""
+    """Refuse sizes that transformers refuses, with its own message, or cannot run."""
     heads = config.num_attention_heads
     if heads < 1 or config.hidden_size % heads:
         raise UnsupportedError(f"num_attention_heads {heads}")

@@ -1,4 +1,4 @@
-"""Which checkpoints `Network` knows. All others are left to transformers."""
+"""Which checkpoints `Network` supports. transformers computes all others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class UnsupportedError(Exception):
-    """A configuration that `Network` does not know; the message says what of it."""
+    """`Network` does not support the configuration; the message names the setting."""
 
 
 def check(config: Any) -> None:
@@ -23,16 +23,16 @@ def check(config: Any) -> None:
     if config.is_hybrid:
         _check_backbone(config.backbone_config)
     elif config.backbone_config is not None:
-        raise UnsupportedError("a backbone of its own, which is no hybrid")
-    if len(tapped_layers(config)) + len(_raw_levels(config)) != levels:
+        raise UnsupportedError("a backbone that is not a hybrid's")
+    if len(read_layers(config)) + len(_raw_levels(config)) != levels:
         raise UnsupportedError(f"backbone_out_indices {config.backbone_out_indices}")
 
 
-def tapped_layers(config: Any) -> list[int]:
+def read_layers(config: Any) -> list[int]:
     """The transformer layers whose outputs the neck reads, in order."""
     first = 2 if config.is_hybrid else 0  # a hybrid's first two levels are convolutional
-    tapped = set(config.backbone_out_indices[first:])
-    return [index for index in range(config.num_hidden_layers) if index in tapped]
+    read = set(config.backbone_out_indices[first:])
+    return [index for index in range(config.num_hidden_layers) if index in read]
 
 
 def _raw_levels(config: Any) -> list[int]:

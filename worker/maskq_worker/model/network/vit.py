@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from maskq_worker.model.network.supported import ACTIVATIONS, tapped_layers
+from maskq_worker.model.network.supported import ACTIVATIONS, read_layers
 
 
 class Embedding(nn.Module):
     """Patches and the readout token, each with its position."""
 
     def __init__(self, source: Any, projection: nn.Conv2d) -> None:
-        """source: transformers' embeddings; projection: what makes patches of its input."""
+        """source: transformers' embeddings. projection: makes patches of the input."""
         super().__init__()
         self.projection = projection
         self.cls_token = source.cls_token  # (1, 1, C)
@@ -31,12 +31,12 @@ class Embedding(nn.Module):
         return tokens.add_(self.positions_on(height, width)), (height, width)
 
     def positions_on(self, height: int, width: int) -> torch.Tensor:
-        """(1, 1 + height * width, C): the checkpoint's square of positions, stretched to this grid.
+        """The checkpoint's square of positions stretched to a grid: (1, 1 + height * width, C).
 
         Not cached: 0.3 % of the demo's forward, 0.1 % of DPT-Large's, against a cache of all sizes.
         """
         if self.positions.shape[1] == 1 + height * width and height == width:
-            positions: torch.Tensor = self.positions  # as trained: nothing to stretch
+            positions: torch.Tensor = self.positions  # the trained grid
             return positions
         side = int((self.positions.shape[1] - 1) ** 0.5)
         square = self.positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
@@ -47,7 +47,7 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each behind a LayerNorm and beside a shortcut."""
+    """Attention and a perceptron, each after a LayerNorm and with a shortcut."""
 
     def __init__(self, source: Any, config: Any) -> None:
         """source: transformers' layer."""
@@ -81,19 +81,19 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All layers; keeps the outputs of those that the neck reads."""
+    """All layers. Keeps the outputs that the neck reads."""
 
     def __init__(self, source: Any, config: Any) -> None:
         """source: transformers' encoder."""
         super().__init__()
-        self.hidden_layers = tapped_layers(config)
-        # What comes after the last tap is read by nobody.
+        self.hidden_layers = read_layers(config)
+        # The neck reads no layer after these.
         self.blocks = nn.ModuleList(
             Block(layer, config) for layer in source.layer[: self.hidden_layers[-1] + 1]
         )
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """tokens: (B, N, C). Returns a list of the same shape, one for each tap."""
+        """tokens: (B, N, C). Returns (B, N, C) of each layer that the neck reads."""
         kept = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)

@@ -1,4 +1,4 @@
-"""What serves a converted network."""
+"""The backend of a network that OpenVINO computes."""
 
 from __future__ import annotations
 
@@ -8,50 +8,78 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from maskq_worker.model.backends import NativeBackend
+from maskq_worker.model.backend import Backend
+from maskq_worker.model.masks.bounded import upsampled_argmax
+from maskq_worker.model.masks.lazy import LazyMask
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.openvino import runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 OPENVINO: Final = "openvino"
 _ANY: Final = (-1, -1)  # height and width, to OpenVINO
 
 
-class OpenVINO(NativeBackend):
-    """Scores by OpenVINO; masks in bounded memory.
+class OpenVINOBackend(Backend):
+    """Scores by OpenVINO on a CPU; masks in bounded memory.
 
-    Compiled twice: for the network's square, which is faster by a fifth, when it is made; and for any
-    other shape when the first comes, since the two share no memory.
+    The network is compiled twice: for the trained square, which is a fifth faster, when the backend is
+    made; and for all other shapes when the first one comes, since the two share no memory.
     """
+
+    name = OPENVINO
+    device = torch.device("cpu")
+    supports_rectangles = True
+    thread_safe_masks = True
 
     def __init__(self, model: Any, preprocessor: Preprocessor, *, dtype: torch.dtype) -> None:
         """model: as of `converted`. dtype: int8 for a quantised one, float32 for any other."""
-        super().__init__(None, preprocessor, name=OPENVINO, device=torch.device("cpu"), dtype=dtype)
+        self.dtype = dtype
+        self._preprocessor = preprocessor
         self._model = model
         square = (preprocessor.side, preprocessor.side)
         self._requests = {square: _compile(model, square)}
 
+    def warm_up(self, max_batch_size: int) -> None:
+        """It needs none."""
+
     @torch.inference_mode()
     def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
-        """pixels: N times (H, W, 3). Returns (N, C, h, w) float32, in memory by place."""
+        """The scores are `channels_last` in memory."""
         batch = self._preprocessor.normalised(torch.from_numpy(np.stack(list(pixels))))
         # One by one: a CPU gains nothing from a batch, and one compiled shape does for all.
         scores = [self._scores(image) for image in batch.split(1)]
         return scores[0] if len(scores) == 1 else torch.cat(scores)
 
+    def start_mask(
+        self,
+        scores: torch.Tensor,
+        size: tuple[int, int],
+        *,
+        confidence: bool = False,
+        logits: bool = False,
+    ) -> LazyMask:
+        return LazyMask(scores, size, self.mask, confidence, logits)
+
+    @torch.inference_mode()
+    def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        return upsampled_argmax(scores, size)
+
     def _scores(self, batch: torch.Tensor) -> torch.Tensor:
-        """batch: (1, 3, H, W) float32. Returns (1, C, h, w)."""
-        by_place = batch.movedim(1, -1).contiguous()
-        request = self._request((by_place.shape[1], by_place.shape[2]))
+        """batch: (1, 3, H, W) float32. Returns (1, C, h, w) float32."""
+        channels_last = batch.movedim(1, -1).contiguous()
+        request = self._request((channels_last.shape[1], channels_last.shape[2]))
         # The answer lies in the request's own memory, until the upsampling has copied it.
-        [coarse] = request.infer([by_place.numpy()], share_inputs=True, share_outputs=True).values()
+        [coarse] = request.infer(
+            [channels_last.numpy()], share_inputs=True, share_outputs=True
+        ).values()
         return upsample(torch.from_numpy(coarse).movedim(-1, 1))
 
     def _request(self, size: tuple[int, int]) -> Any:
+        """OpenVINO's InferRequest for inputs of (H, W) px."""
         found = self._requests.get(size) or self._requests.get(_ANY)
         if found is None:
             found = self._requests[_ANY] = _compile(self._model, _ANY)

@@ -1,4 +1,4 @@
-"""Where 8-bit networks lie, what is recorded about each, and which is not served."""
+"""Store 8-bit networks with their figures, and refuse to load one that does not fit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from maskq_worker.model.checkpoint.folder import (
+from maskq_worker.model.checkpoint.files import (
     CONFIG,
-    DEMO,
     PREPROCESSOR,
     PROCESSOR,
-    Checkpoint,
     read_json,
     sha256_of,
     weights_root,
 )
+from maskq_worker.model.checkpoint.folder import DEMO, Checkpoint
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.openvino import runtime
 from maskq_worker.model.openvino.int8 import Agreement
@@ -34,7 +33,7 @@ WEIGHTS: Final = "int8.bin"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an 8-bit network is made from; another source, another network."""
+    """What an 8-bit network is made from. Another source needs another network."""
 
     checkpoint: str  # commit of the hub, else `sha256:…` of the weights
     settings: str  # SHA-256 of config.json and the settings of the image processor
@@ -72,20 +71,22 @@ class Record:
     def figures(self) -> str:
         return (
             f"agrees with float32 in {self.agreement:.3%} of the pixels of {self.checked_images} "
-            f"images (mean IoU {self.miou:.4f}), where {self.threshold:.3%} of the pixels are asked for"
+            f"images (mean IoU {self.miou:.4f}), and needs {self.threshold:.3%}"
         )
 
 
 def folder(source: Source) -> Path:
-    """`~/.cache/maskq/openvino/…`: one for each source."""
+    """The folder of a source's network, in `~/.cache/maskq/openvino/`."""
     key = hashlib.sha256("\0".join(asdict(source).values()).encode()).hexdigest()[:32]
     return weights_root().with_name("openvino") / key
 
 
 def load(checkpoint: Checkpoint) -> tuple[Any, Record]:
-    """OpenVINO's model of this checkpoint in 8 bits, whole, and good enough to be served.
+    """Load OpenVINO's 8-bit model of a checkpoint, with its record.
 
-    Raises ModelError with what to do.
+    Raises:
+        ModelError: if it is missing, damaged, of another checkpoint, or below its threshold; with what
+            to do.
     """
     source = Source.of(checkpoint)
     directory = folder(source)
@@ -125,7 +126,7 @@ def store(
     calibration_images: int,
     checked_images: int,
 ) -> Record:
-    """Write the network and its record; one of the same source is replaced.
+    """Write the network and its record, in place of an earlier one of the same source.
 
     save: writes the network to the path of its .xml, and a .bin beside it.
     """
@@ -150,7 +151,7 @@ def store(
         )
         text = json.dumps(asdict(record), indent=2) + "\n"
         (staging / RECORD).write_text(text, encoding="utf-8")
-        staging.chmod(0o755)  # made private by mkdtemp; weights are none
+        staging.chmod(0o755)  # mkdtemp makes it private, and weights need not be
         _replace(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -158,7 +159,7 @@ def store(
 
 
 def _replace(staging: Path, final: Path) -> None:
-    """A worker that has the old files open keeps them."""
+    """A worker that has opened the old files keeps them."""
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
 
@@ -175,6 +176,6 @@ def _read(path: Path, build: str) -> Record:
 
 
 def _model(checkpoint: Checkpoint) -> str:
-    """As a user names it to `maskq`."""
+    """The model as an argument of `maskq weights quantize`."""
     named = checkpoint.revision is not None or checkpoint.name == DEMO
     return checkpoint.name if named else os.fspath(checkpoint.directory)

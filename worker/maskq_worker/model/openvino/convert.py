@@ -1,7 +1,7 @@
 """From our own network to OpenVINO's: the same arithmetic, for inputs of any shape.
 
-What is traced must not branch on a shape, so three parts are written again here. The last upsampling is
-left to torch: that is faster, and a quarter of the numbers leave OpenVINO.
+A traced network must not branch on a shape, so three parts are written again here. torch computes the
+last upsampling: that is faster, and OpenVINO returns a quarter of the numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MULTIPLE: Final = 32  # px: what all views but the whole image's are multiples 
 
 
 class AnyShapeEmbedding(nn.Module):
-    """`Embedding` whose positions are always stretched, which changes none where nothing is to do."""
+    """`Embedding` whose positions are always stretched. At the trained size this changes nothing."""
 
     def __init__(self, source: Embedding) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class CoarseHead(nn.Module):
         return scores
 
 
-class ByPlace(nn.Module):
-    """A network whose input and output have all channels of a place together, as they lie in memory."""
+class ChannelsLast(nn.Module):
+    """A network whose input and output have the channels last, as they lie in memory."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class ByPlace(nn.Module):
 
 
 def converted(network: Network) -> Any:
-    """OpenVINO's model of `ByPlace`, for one image of any height and width.
+    """OpenVINO's model of `ChannelsLast`, for one image of any height and width.
 
     network: float32, on the CPU; it may not be used any more. Raises ModelError for a hybrid.
     """
     if network.backbone is not None:  # OpenVINO 2026.4 crashes as it compiles one
-        raise ModelError("a DPT-Hybrid cannot be had in 8 bits: set MASKQ_DTYPE=float32")
+        raise ModelError("a DPT-Hybrid cannot be converted to 8 bits: set MASKQ_DTYPE=float32")
     unit = math.lcm(_MULTIPLE, network.embedding.projection.kernel_size[0])
     example = torch.zeros(1, 2 * unit, 3 * unit, 3)
     with torch.no_grad(), _quiet_torch():
@@ -119,7 +119,7 @@ def _traceable(network: Network) -> nn.Module:
     parts.embedding = AnyShapeEmbedding(network.embedding)
     parts.neck.fusions = nn.ModuleList(AnyShapeFusion(fusion) for fusion in parts.neck.fusions)
     parts.head = CoarseHead(network.head)
-    return ByPlace(network).eval()
+    return ChannelsLast(network).eval()
 
 
 @contextmanager

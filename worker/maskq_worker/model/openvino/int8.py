@@ -1,4 +1,4 @@
-"""8 bits: weights and activations calibrated by NNCF, and what that changed in the masks."""
+"""Quantise a network to 8 bits by NNCF, and measure what that changes in its masks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from maskq_worker.model.preprocess import Preprocessor
+    from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
-EVERY: Final = 3  # of so many images one is held out
+EVERY: Final = 3  # one of so many images is held out
 FEWEST: Final = 12  # images
 
 # From pixels (N, H, W, 3) uint8 to scores (N, C, h, w) float32.
@@ -29,7 +29,7 @@ Forward = Callable[["NDArray[np.uint8]"], "torch.Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How masks of a network compare with float32's, over all pixels of some images together."""
+    """How a network's masks agree with float32's, over all pixels of some images together."""
 
     pixels: float  # share with the same class, 0..1
     miou: float  # mean intersection over union of float32's classes, 0..1
@@ -49,10 +49,14 @@ def split(
 
 
 def quantised(model: Any, images: Sequence[NDArray[np.uint8]], preprocessor: Preprocessor) -> Any:
-    """OpenVINO's model in 8 bits, progress on stderr.
+    """Quantise OpenVINO's model to 8 bits; progress goes to stderr.
 
-    model: as of `converted`; left as it is. images: (side, side, 3) each. LayerNorm, softmax and GELU
-    stay float32, as NNCF does with transformers, and the classifier, whose scores decide.
+    LayerNorm, softmax and GELU stay float32, as NNCF does for transformers, and so does the classifier,
+    whose scores decide.
+
+    Args:
+        model: as of `converted`; it is left unchanged.
+        images: (side, side, 3) uint8 each.
     """
     import torch
 
@@ -76,7 +80,7 @@ def quantised(model: Any, images: Sequence[NDArray[np.uint8]], preprocessor: Pre
 def agreement(
     exact: Iterable[NDArray[np.integer[Any]]], other: Iterable[NDArray[np.integer[Any]]]
 ) -> Agreement:
-    """exact, other: masks (H, W) of the same images; two of one image have one size."""
+    """Compare masks (H, W) of the same images, in the same order."""
     pairs = list(zip(exact, other, strict=True))
     classes = 1 + max(int(mask.max()) for pair in pairs for mask in pair)
     counts = np.zeros(classes * classes, dtype=np.int64)
@@ -94,5 +98,5 @@ def agreement(
 
 
 def masks(forward: Forward, images: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint16]]:
-    """The best class at every place of the scores (h, w), image by image."""
+    """The best class at every place of the scores, (h, w) uint16, image by image."""
     return [forward(image[None])[0].argmax(dim=0).numpy().astype(np.uint16) for image in images]

@@ -1,10 +1,10 @@
 """From the network's scores to a mask at the image's own size, in bounded memory.
 
-The reference upsamples every class to the image's size and takes the argmax: 7.2 GB for 150
-classes and 12 megapixels. Three facts make it cheap. Every output pixel lies in one cell of the score
-grid and is a weighted mean of the cell's four corners. Where the four agree on the best class, so
-does everything between them. And where they do not (the borders of regions), a class can win only if at
-its best corner it reaches what some class has at its worst: mostly two or three of all do.
+transformers upsamples every class to the image's size and takes the argmax: 7.2 GB for 150 classes and
+12 megapixels. Three facts make it cheap. Every output pixel lies in one cell of the score grid, and is
+a weighted mean of the cell's four corners. If the corners agree on the best class, so do all pixels
+between them. If they disagree (at the borders of regions), a class can win only if its score at its
+best corner reaches some class's score at its worst corner: mostly two or three classes do.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from maskq_worker.model.interpolation import Interpolation, plain_interpolation
+from maskq_worker.model.masks.interpolation import Interpolation, plain_interpolation
+from maskq_worker.model.masks.scores import mask_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
-TIE: Final = 1e-5  # of the largest score's magnitude: closer classes are equally good
-_FEW: Final = 4  # candidates of a border cell that are looked at alone
-_FEW_CLASSES: Final = 32  # for no more a CPU makes a small mask soonest by looking at all of them
-_BAND: Final = 1 << 17  # scores at once there: half a megabyte stays in a core's cache
-_SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is cheaper to look at each
-_DENSE: Final = 0.25  # of a band's pixels: with more of them open, all classes of all are cheaper
-
-
-def mask_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The type of a mask: 8 bits where they hold every class id."""
-    return np.uint8 if classes <= 256 else np.uint16
+_FEW: Final = 4  # candidates of a border cell that are compared without the other classes
+_FEW_CLASSES: Final = 32  # up to so many, a CPU is fastest if it compares all in every pixel
+_BAND: Final = 1 << 17  # scores at a time then: half a megabyte stays in a core's cache
+_SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is faster to compute each one
+_DENSE: Final = (
+    0.25  # of a block's pixels: with more of them undecided, all classes of all are faster
+)
 
 
 def upsampled_argmax(
@@ -41,32 +38,39 @@ def upsampled_argmax(
 ) -> NDArray[np.unsignedinteger[Any]]:
     """The best class of every pixel after bilinear interpolation (`align_corners=False`).
 
-    logits: (C, h, w) floating point, C <= 65536, on any device; size: (H, W) of the mask in px.
-    Returns (H, W), uint8 up to 256 classes, else uint16. Equal to `interpolate` and `argmax`
-    except where two classes are tied but for rounding.
+    Equal to `interpolate` and `argmax`, but for pixels in which two classes are tied up to rounding.
+
+    Args:
+        logits: (C, h, w) floating point, C <= 65536, on any device.
+        size: (H, W) px of the mask.
+        budget_bytes: of temporary memory.
+
+    Returns:
+        (H, W) class ids, uint8 up to 256 classes, else uint16.
     """
     classes, height, width = logits.shape
-    # It takes two arrays (C, h, W), and for a large mask another way is sooner done.
+    # `_all_compared` takes two arrays (C, h, W), and is slower for a large mask.
     all_scores = 4 * classes * max(2 * height, size[0]) * size[1]
     few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
     if few and logits.device.type == "cpu":
-        return _between_all(logits.float().contiguous().numpy(), size)
+        return _all_compared(logits.float().contiguous().numpy(), size)
     mask = np.empty(size, mask_dtype(classes))
-    # Few pixels are each looked at alone, whatever the number of scores.
+    # A few pixels are computed one by one, whatever the number of scores.
     narrow = math.prod(size) > _SMALL * height * width
     for rows, columns, part in _parts(logits, size, budget_bytes, narrow=narrow):
         mask[rows, columns] = part.mask().cpu().numpy()
     return mask
 
 
-@np.errstate(all="ignore")  # whoever calls looks for scores that are no numbers, or does not mind
-def _between_all(
+@np.errstate(all="ignore")  # callers check for NaN and infinite scores, or accept them
+def _all_compared(
     scores: NDArray[np.float32], size: tuple[int, int]
 ) -> NDArray[np.unsignedinteger[Any]]:
-    """The mask, every pixel decided between all classes, some rows at a time.
+    """The mask, by a comparison of all classes in every pixel, some rows at a time.
 
-    scores: (C, h, w). numpy, whose calls cost less than torch's, and a comparison for each class, where
-    an argmax across them takes three times as long.
+    numpy's calls cost less than torch's here, and an argmax over the classes takes three times as long.
+
+    scores: (C, h, w). Returns (H, W).
     """
     classes, height, width = scores.shape
     rows, columns = plain_interpolation(height, size[0]), plain_interpolation(width, size[1])
@@ -84,9 +88,18 @@ def _between_all(
 def mask_with_confidence(
     logits: torch.Tensor, size: tuple[int, int], *, budget_bytes: int = BUDGET_BYTES
 ) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.uint8]]:
-    """The mask as `upsampled_argmax`, and beside it the winner's softmax probability, 0..255 for 0..1.
+    """The mask as of `upsampled_argmax`, and the softmax probability of each pixel's class.
 
-    Both (H, W). Every class counts in every pixel here, so it costs as much time as the reference.
+    All classes count in every pixel, so it takes as much time as transformers.
+
+    Args:
+        logits: (C, h, w) floating point, C <= 65536, on any device.
+        size: (H, W) px of the mask.
+        budget_bytes: of temporary memory.
+
+    Returns:
+        The mask (H, W), uint8 up to 256 classes, else uint16; the probabilities (H, W), 0..255
+        for 0..1.
     """
     mask = np.empty(size, mask_dtype(len(logits)))
     confidence = np.empty(size, np.uint8)
@@ -97,27 +110,13 @@ def mask_with_confidence(
     return mask, confidence
 
 
-def untied_differences(logits: torch.Tensor, mask: np.ndarray, other: np.ndarray) -> int:
-    """In how many pixels two masks (H, W) of the same logits (C, h, w) differ without a tie."""
-    if mask.shape != other.shape:
-        return max(mask.size, other.size)
-    y, x = np.nonzero(mask != other)
-    if not len(y):
-        return 0
-    exact = functional.interpolate(
-        logits[None].double().cpu(), size=mask.shape, mode="bilinear", align_corners=False
-    )[0].numpy()
-    gap = np.abs(exact[mask[y, x], y, x] - exact[other[y, x], y, x])
-    return int((gap > TIE * logits.abs().max().item()).sum())
-
-
 def _parts(
     logits: torch.Tensor, size: tuple[int, int], budget_bytes: int, *, narrow: bool
 ) -> Iterator[tuple[slice, slice, _Part]]:
     """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part.
 
-    narrow: whether the scores are first interpolated along a side that has fewer pixels than scores, so
-    that no later step takes more time or memory than the mask has pixels.
+    narrow: whether the scores are first interpolated along a side with fewer pixels than scores. Then
+    the time and memory of later steps depend on the mask's pixels only.
     """
     scores = logits.float().permute(1, 2, 0).contiguous()  # (h, w, C): a pixel's scores together
     interpolation = [
@@ -166,8 +165,8 @@ class _Part:
         between: tuple[bool, bool],
         budget_bytes: int,
     ) -> None:
-        """scores: (h, w, C) float32, contiguous. rows, columns: the taps of the block's in them.
-        between: whether pixels lie between rows, and between columns; if not, they lie on them."""
+        """scores: (h, w, C) float32, contiguous. rows, columns: their interpolation to the
+        block's. between: whether pixels lie between rows, and between columns of the scores."""
         self.height, self.width, self.classes = scores.shape
         self.size = (len(rows.first), len(columns.first))
         self.scores, self.rows, self.columns = scores, rows, columns
@@ -183,12 +182,12 @@ class _Part:
             return mask
         best = _argmax(self.scores).to(self.dtype)  # (h, w)
         mask = best.index_select(1, self.columns.first).index_select(0, self.rows.first)
-        still_open = _Borders(self, best).decide(mask)
-        if len(still_open) > _DENSE * mask.numel():
+        undecided = _Borders(self, best).decide(mask)
+        if len(undecided) > _DENSE * mask.numel():
             for rows, columns, winner, _ in self.all_classes(confidence=False):
                 mask[rows, columns] = winner
         else:
-            self.decide(mask, still_open)
+            self.decide(mask, undecided)
         return mask
 
     def corners(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,7 +237,7 @@ class _Part:
 
 
 def _argmax(values: torch.Tensor) -> torch.Tensor:
-    """Along the last dimension, the first of equals. numpy takes a third of torch's time on a CPU."""
+    """The argmax of the last dimension; of equals the first. numpy is three times as fast on a CPU."""
     if values.device.type != "cpu":
         return values.argmax(dim=-1)
     return torch.from_numpy(values.numpy().argmax(axis=-1))
@@ -288,8 +287,10 @@ class _Borders:
         self._enough = torch.cat([enough for _, _, enough in found])  # (n,) no other class can win
 
     def decide(self, mask: torch.Tensor) -> torch.Tensor:
-        """Write what the few candidates decide into the mask; the pixels (P, 2) that are left open
-        come back."""
+        """Decide pixels by the few candidates of their cells, and write them into the mask.
+
+        Returns the undecided pixels (P, 2).
+        """
         part = self._part
         left = []
         wide = self._border.index_select(1, part.columns.first)
@@ -312,8 +313,11 @@ class _Borders:
 def _candidates(
     part: _Part, cells: torch.Tensor, few: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of n cells (n, 2): ids (n, few) of the most promising classes, their scores (n, 4, few) at the
-    corners, and whether (n,) every class that can win is among them."""
+    """The candidates of n cells (n, 2).
+
+    Returns their class ids (n, few), their scores at the corners (n, 4, few), and for each cell whether
+    all classes that can win are among them (n,).
+    """
     y, x = cells.unbind(1)
     below = (y + int(part.between[0])).clamp_(max=part.height - 1)
     right = (x + int(part.between[1])).clamp_(max=part.width - 1)
@@ -329,9 +333,9 @@ def _candidates(
 
 
 def _disagreeing(best: torch.Tensor, down: bool, across: bool) -> torch.Tensor:
-    """(h, w) bool: whether the corners (i, j) to (i + 1, j + 1) disagree; edges are repeated.
+    """Whether the corners (i, j) to (i + 1, j + 1) disagree: (h, w) bool. Edges are repeated.
 
-    down, across: whether there are pixels between rows, and between columns; if not, these agree.
+    down, across: whether pixels lie between rows, and between columns; if not, these do not count.
     """
     right = torch.cat([best[:, 1:], best[:, -1:]], dim=1) if across else best
     below = torch.cat([best[1:], best[-1:]]) if down else best

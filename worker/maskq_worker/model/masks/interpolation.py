@@ -1,4 +1,4 @@
-"""Which source positions an interpolated position is a mean of, and with which weights."""
+"""Linear interpolation: each output position is the weighted mean of two source positions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ class Interpolation:
 
     @classmethod
     def of(cls, source: int, target: int, device: torch.device) -> Interpolation:
-        """The taps of `interpolate` from `source` to `target` positions (`align_corners=False`).
+        """That of torch's `interpolate` from `source` to `target` positions (`align_corners=False`).
 
-        The weights are read off `interpolate` itself: at 4000 px the float32 coordinate is off by
-        1e-5 and more, by an amount that depends on how torch was compiled, and masks would differ by
-        it. Positions 0, 1, 2, 0, 1, 2, … are marked in three signals: neighbours are told apart in
-        each.
+        The weights are read off `interpolate` itself. A computed weight would differ: at 4000 px the
+        float32 coordinate is off by 1e-5 and more, depending on how torch was compiled. Three signals
+        mark the positions 0, 1, 2, 0, 1, 2, …, so that neighbours differ in each signal.
         """
         position = torch.arange(source, device=device)
         signals = functional.one_hot(position % 3, 3).T.float()[None]
@@ -49,13 +48,13 @@ class Interpolation:
 
     @classmethod
     def identity(cls, size: int, device: torch.device) -> Interpolation:
-        """The taps of as many output positions as there are source positions."""
+        """The interpolation that changes nothing: as many output positions as source positions."""
         first = torch.arange(size, device=device)
         ones = torch.ones(size, device=device)
         return cls(first, (first + 1).clamp_(max=size - 1), ones, torch.zeros_like(ones))
 
     def window(self, some: slice) -> tuple[slice, Interpolation]:
-        """The source positions that some output positions need, and the taps among these."""
+        """The source positions that some output positions need, and their interpolation from these."""
         interpolation = self.at(some)
         low, high = int(interpolation.first[0]), int(interpolation.second[-1]) + 1
         return slice(low, high), Interpolation(
@@ -66,7 +65,7 @@ class Interpolation:
         )
 
     def at(self, index: torch.Tensor | slice) -> Interpolation:
-        """Those of some output positions."""
+        """The interpolation of some output positions."""
         return Interpolation(
             self.first[index],
             self.second[index],
@@ -77,7 +76,7 @@ class Interpolation:
 
 @dataclass(frozen=True, slots=True)
 class PlainInterpolation:
-    """The same in numpy's arrays, in the memory of the CPU."""
+    """An `Interpolation` as numpy arrays."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -85,13 +84,13 @@ class PlainInterpolation:
     second_weight: NDArray[np.float32]
 
     def at(self, some: slice) -> PlainInterpolation:
-        """Those of some output positions."""
+        """The interpolation of some output positions."""
         return PlainInterpolation(
             self.first[some], self.second[some], self.first_weight[some], self.second_weight[some]
         )
 
     def interpolated(self, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        """values: (C, h, w). Along one axis, 1 or 2, of it."""
+        """Interpolate values (C, h, w) along axis 1 or 2."""
         shape = (-1, 1) if axis == 1 else (1, -1)
         first = values.take(self.first, axis)
         first *= self.first_weight.reshape(shape)
@@ -103,7 +102,7 @@ class PlainInterpolation:
 
 @lru_cache(maxsize=32)
 def plain_interpolation(source: int, target: int) -> PlainInterpolation:
-    """Cached: many images share a size, and `Interpolation.of` takes longer than a small mask."""
+    """The interpolation on the CPU. Cached: images share sizes, and a small mask takes less time."""
     interpolation = Interpolation.of(source, target, torch.device("cpu"))
     return PlainInterpolation(
         interpolation.first.numpy(),

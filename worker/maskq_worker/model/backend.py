@@ -1,0 +1,85 @@
+"""The interface of a backend: it computes scores from pixels, and masks from scores.
+
+- transformers_backend.py: transformers' network and masks, the reference
+- native_backend.py: our own network, or transformers', with masks in bounded memory
+- cuda/backend.py: our own network on a GPU
+- openvino/backend.py: our own network in 8 bits on a CPU
+
+`loader.py` chooses one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from maskq_worker.model.inputs_and_outputs import ModelOutput
+
+
+class PendingMask(Protocol):
+    """One image's mask, which the device computes or which is computed by `wait`."""
+
+    def wait(self) -> ModelOutput | None:
+        """Wait for the mask, in any thread. None: some scores are NaN or infinite."""
+
+
+class Backend(ABC):
+    """One network on one device. Its methods are for the model's own thread."""
+
+    name: str  # transformers | cpu | cuda | openvino
+    device: torch.device  # where it computes
+    dtype: torch.dtype  # of the network's weights
+    supports_rectangles: bool  # whether the network takes inputs that are not square
+    thread_safe_masks: bool  # whether several threads may wait for masks at once, beside a forward
+
+    @abstractmethod
+    def warm_up(self, max_batch_size: int) -> None:
+        """Do what is done once, in the thread that will call `forward`."""
+
+    @abstractmethod
+    def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
+        """Compute the scores of a batch.
+
+        Args:
+            pixels: N times (H, W, 3) uint8.
+
+        Returns:
+            (N, C, h, w) float32 on the device. On a GPU they may be computed later: what is queued next
+            sees them complete.
+        """
+
+    @abstractmethod
+    def start_mask(
+        self,
+        scores: torch.Tensor,
+        size: tuple[int, int],
+        *,
+        confidence: bool = False,
+        logits: bool = False,
+    ) -> PendingMask:
+        """Start to compute one image's mask, and return at once.
+
+        Args:
+            scores: (C, h, w) float32 on the device.
+            size: (H, W) px of the mask.
+            confidence: whether the confidence of each pixel is wanted.
+            logits: whether the scores are wanted.
+        """
+
+    @abstractmethod
+    def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """Compute one image's mask now.
+
+        Args:
+            scores: (C, h, w) float32 on the device.
+            size: (H, W) px of the mask.
+
+        Returns:
+            (H, W) class ids, uint8 up to 256 classes, else uint16.
+        """

@@ -1,0 +1,9 @@
+"""From the network's scores to a mask at the image's own size.
+
+- bounded.py: the exact mask in bounded memory
+- interpolation.py: the weights of bilinear interpolation
+- reference.py: the mask of transformers, and the same mask without transformers
+- comparison.py: in how many pixels two masks differ
+- lazy.py: a mask that is computed when it is waited for
+- scores.py: the mask's type, and whether all scores are finite
+"""
