@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from bench.report import table, write
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_standalone.demo.scenes import Scene, draw
 from maskq_standalone.demo.score import mean_iou
 from maskq_worker.model import Segmenter, load_segmenter

@@ -1,65 +1,27 @@
-"""From what a caller asks to what the ledger takes: options, mistakes, fingerprints, refusals."""
+"""Requests of callers: their validation, their fingerprints, and the errors of a refused submission."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from maskq.contract import Output, Priority, SegmentRequest
+from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.options import BY_KEYWORD, Options
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
 from maskq.ledger.calls import SubmitOutcome, Submitted, models
 
 
-class Options(TypedDict, total=False):
-    """What may be asked for beside the image; SegmentRequest says what each means."""
-
-    image_version_id: str | None
-    image_etag: str | None
-    model: str | None
-    outputs: set[str] | frozenset[str] | Iterable[Output]
-    classes: set[str] | frozenset[str] | list[str] | None
-    overlay_alpha: float | None
-    overlay_legend: bool
-    mode: str
-    priority: Priority | str
-    tenant: str | None
-    output_prefix: str | None
-    output_urls: dict[str, str]
-    metadata: dict[str, str]
-    webhook: str | None
-    webhook_events: Iterable[str]
-    queue_ttl: float | None
-    run_timeout: float | None
-    max_attempts: int | None
-
-
-_RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
-
-
-def _default(option: str) -> Any:
-    field = SegmentRequest.model_fields[_RENAMED.get(option, option)]
-    match field.get_default(call_default_factory=True):
-        case StrEnum() as value:
-            return value.value
-        case frozenset() as values:
-            return frozenset(map(str, values))
-        case value:
-            return value
-
-
-# What an option is that is not given, as a caller would write it: for signatures.
-OPTION_DEFAULTS = {option: _default(option) for option in Options.__annotations__}
-
-
 def build(image_uri: str, options: Options) -> SegmentRequest:
-    fields = {_RENAMED.get(name, name): value for name, value in options.items()}
+    fields = {
+        BY_KEYWORD[keyword].name if keyword in BY_KEYWORD else keyword: value
+        for keyword, value in options.items()
+    }
     return _checked({**fields, "image_uri": image_uri})
 
 
@@ -98,8 +60,8 @@ def _checked(fields: Mapping[str, object]) -> SegmentRequest:
     try:
         return SegmentRequest.model_validate(fields)
     except ValidationError as error:
-        names = {value: name for name, value in _RENAMED.items()}
-        raise InvalidRequest(sentence(error, names)) from None
+        keywords = {option.name: option.keyword for option in BY_KEYWORD.values()}
+        raise InvalidRequest(sentence(error, keywords)) from None
 
 
 def shown_place(image_uri: str) -> str:

@@ -7,10 +7,9 @@ from maskq.contract.jobs import (
     JobRecord,
     JobResult,
     JobStatus,
-    Output,
-    Priority,
     SegmentRequest,
 )
+from maskq.contract.options import Mode, Output, Priority
 
 __all__ = [
     "TERMINAL",
@@ -20,6 +19,7 @@ __all__ = [
     "JobRecord",
     "JobResult",
     "JobStatus",
+    "Mode",
     "Output",
     "Priority",
     "SegmentRequest",

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskq.contract.jobs import Tenant
+from maskq.contract.options import Tenant
 
 _PREFIX: Final = "maskq"
 _ID: Final = re.compile(r"[0-9a-z]{10}")

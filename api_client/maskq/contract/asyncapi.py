@@ -23,15 +23,16 @@ from maskq.contract.events import (
     job_event,
 )
 from maskq.contract.failures import FailureCode, JobFailure
-from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, Output, SegmentRequest
+from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, SegmentRequest
 from maskq.contract.locations import S3Uri
+from maskq.contract.options import Output
 from maskq.contract.storage_layout import StorageLayout
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP
 
 # Of what is on the wire, not of the package. Raise the last number for words, the middle one for what
 # a reader that ignores what it does not know survives (a new field, event type or failure code), the
 # first one for what it does not (a field that is gone, renamed or means something else).
-CONTRACT_VERSION: Final = "1.0.0"
+CONTRACT_VERSION: Final = "1.0.1"
 
 CLOUDEVENTS: Final = "application/cloudevents+json"
 TASK: Final = "maskq.segment"

@@ -25,8 +25,9 @@ from types import MappingProxyType
 from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
-from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
+from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.options import Output
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"

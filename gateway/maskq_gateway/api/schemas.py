@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
 from maskq.contract.models import DefaultModel, ServedModel
+from maskq.contract.options import JobOptions
 
 LARGEST_BATCH = 500
 LONGEST_WAIT_S = 60.0
@@ -23,7 +24,7 @@ Wait = Annotated[
 
 
 class NewJob(SegmentRequest):
-    """What is to be segmented, and how. `image_uri` is `s3://bucket/key` or an https URL."""
+    """One image to segment, and the options of its job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -49,8 +50,8 @@ class NewBatch(BaseModel):
         description="`s3://bucket/key` or https URLs.",
         json_schema_extra={"items": {"type": "string", "pattern": "^(s3|https?)://."}},
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="The fields of a job, without `image_uri`."
+    options: JobOptions = Field(
+        default_factory=JobOptions, description="The fields of a job, without `image_uri`."
     )
     webhook: str | None = Field(default=None, description="Is told when all jobs have ended.")
 

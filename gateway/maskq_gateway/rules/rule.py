@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
-from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
+from maskq.contract import SegmentRequest
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, redact
+from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.contract.storage_layout import is_output
 from maskq.contract.validation import sentence
-from maskq.contract.webhooks import ENDS, WebhookEvents
 from maskq.errors import InvalidRequest
 from maskq_gateway.rules import loop_guard
 
 TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it
-# Of a rule and not of its jobs.
-_MATCHING = {"name", "bucket", "prefix", "suffixes"}
 _SHOWN = {"image_uri": "bucket and prefix"}  # what the example's place is made of
 
 
@@ -29,16 +32,8 @@ def _lower(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(suffix.lower() for suffix in suffixes)
 
 
-def _free_of_ours(metadata: dict[str, str]) -> dict[str, str]:
-    if TRIGGER in metadata:
-        raise ValueError(f"{TRIGGER!r} is taken: it holds the name of the rule; choose another key")
-    return metadata
-
-
-class Rule(BaseModel):
-    """One kind of object, and the job that each of them starts. SegmentRequest says what each means."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Rule(JobOptions):
+    """One kind of object, and the options of the job that each such object starts."""
 
     name: str = Field(min_length=1, max_length=100)
     bucket: str = Field(min_length=1)
@@ -46,21 +41,27 @@ class Rule(BaseModel):
     suffixes: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_lower)
     ] = IMAGE_SUFFIXES  # of the key; upper and lower case are the same
-    model: str | None = None
-    outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
-    classes: Classes | None = None
-    overlay_alpha: float | None = None
-    overlay_legend: bool = False
-    mode: Mode = Mode.WHOLE
-    priority: Priority = Priority.NORMAL
-    tenant: str | None = None
-    output_prefix: str | None = None
-    webhook: str | None = None
-    webhook_events: WebhookEvents = ENDS
-    metadata: Annotated[dict[str, str], AfterValidator(_free_of_ours)] = Field(default_factory=dict)
-    queue_ttl_s: Seconds | None = None
-    run_timeout_s: Seconds | None = None
-    max_attempts: int | None = None
+
+    @field_validator(*sorted(PER_IMAGE), mode="before")
+    @classmethod
+    def _refuse(cls, value: object) -> object:
+        raise ValueError("not an option of a rule: it concerns one image")
+
+    @field_validator("metadata")
+    @classmethod
+    def _check_metadata(cls, metadata: dict[str, str]) -> dict[str, str]:
+        if TRIGGER in metadata:
+            raise ValueError(
+                f"{TRIGGER!r} is taken: it holds the name of the rule; choose another key"
+            )
+        return metadata
+
+    @field_validator("output_prefix", mode="wrap")
+    @classmethod
+    def _as_written(cls, text: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Checked, but not normalized: the idempotency keys of triggers are made from the text."""
+        check(text)
+        return text
 
     def takes(self, bucket: str, key: str) -> bool:
         """Whether an object is of its kind."""
@@ -71,19 +72,20 @@ class Rule(BaseModel):
         )
 
     def options(self) -> dict[str, Any]:
-        """What its jobs ask for beside the image, as fields of SegmentRequest."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields.keys() - _MATCHING}
+        """The options of its jobs, as fields of SegmentRequest."""
+        names = JobOptions.model_fields.keys() - PER_IMAGE
+        fields = {name: getattr(self, name) for name in names}
         return fields | {"metadata": {**self.metadata, TRIGGER: self.name}}
 
     def example(self) -> SegmentRequest:
-        """A job of it. Raises ValidationError for what no job may ask for."""
+        """A job of it. Raises ValidationError if no object can have such a name."""
         image_uri = f"s3://{self.bucket}/{self.prefix}1{self.suffixes[0]}"
         return SegmentRequest.model_validate({"image_uri": image_uri, **self.options()})
 
     def public(self) -> dict[str, Any]:
         """As plain JSON values, without what is not set; a webhook's query may hold a secret."""
-        told = self.model_dump(mode="json", exclude_none=True)
-        return told | ({"webhook": redact(self.webhook)} if self.webhook else {})
+        shown = self.model_dump(mode="json", exclude_none=True, exclude=set(PER_IMAGE))
+        return shown | ({"webhook": redact(self.webhook)} if self.webhook else {})
 
     def watched(self) -> loop_guard.Watched:
         return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)

@@ -8,10 +8,10 @@ import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from maskq import Client
-from maskq.client.requests import Options
+from maskq.contract.options import OPTIONS, Options
 from maskq.contract.storage_layout import is_output
 from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, UnknownModel
 from maskq_gateway.rules.rule import Rule, Rules
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Ours alone; another one would start every job again that a sender repeats.
 _NAMESPACE: Final = uuid.UUID("5f0c1c5e-6d0b-4a51-9a37-6f1d3c8e2b74")
-_OPTION_OF = {"queue_ttl_s": "queue_ttl", "run_timeout_s": "run_timeout"}
 _FOR_GOOD = (UnknownModel, InvalidRequest, IdempotencyConflict)  # the same again when tried again
 
 
@@ -120,7 +119,8 @@ def idempotency_key(event: ObjectCreated, rule: Rule) -> str:
 
 
 def _options(event: ObjectCreated, rule: Rule) -> Options:
-    chosen: dict[str, Any] = {_OPTION_OF.get(n, n): v for n, v in rule.options().items()}
+    fields = rule.options()
+    chosen = {one.keyword: fields[one.name] for one in OPTIONS if one.name in fields}
     if event.version_id:
         chosen["image_version_id"] = event.version_id
     elif event.etag:

@@ -102,6 +102,9 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"queue_ttl_s": 0}, "rule 'scans': queue_ttl_s"),
         ({"run_timeout_s": "soon"}, "rule 'scans': run_timeout_s"),
         ({"image_uri": "s3://a/b"}, "rule 'scans': image_uri"),
+        ({"image_etag": "e"}, "rule 'scans': image_etag: .*concerns one image"),
+        ({"image_version_id": "v"}, "rule 'scans': image_version_id: .*concerns one image"),
+        ({"output_urls": {}}, "rule 'scans': output_urls: .*concerns one image"),
         ({"name": ""}, "rule 1: name"),
     ],
 )
@@ -232,6 +235,10 @@ def test_the_idempotency_key_is_of_the_state_and_of_what_is_asked() -> None:
         idempotency_key(ObjectCreated("photos", "2.jpg", etag="e", sequencer="0A"), plain),
     ]
     assert len(set(keys)) == len(keys)
+    # The text of an output_prefix counts, as it always did, though both name one place
+    whole = [Rule(**rule(output_prefix=uri)) for uri in ("s3://masks", "s3://masks/")]
+    assert len({idempotency_key(event, one) for one in whole}) == 2
+    assert whole[0].example().output_prefix == whole[1].example().output_prefix
     # And the same where only what it takes changed, or what the store tells beside
     again = ObjectCreated("photos", "1.jpg", etag="e", sequencer="0A", size=1, when="today")
     assert idempotency_key(again, Rule(**rule(prefix="1"))) == keys[0]

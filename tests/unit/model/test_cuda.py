@@ -17,7 +17,7 @@ from PIL import Image
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model import ModelError, Segmenter
 from maskq_worker.model.backends import NativeBackend
 from maskq_worker.model.checkpoint.folder import Checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskq.contract import FailureCode, Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.checkpoint.folder import CONFIG, Checkpoint, read_json, resolve
 from maskq_worker.model.checkpoint.labels import read_labels

@@ -20,10 +20,11 @@ from maskq.client.bulk import CHUNK, Bulk, SubmitOptions, name_of
 from maskq.client.client import Client
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
-from maskq.client.requests import Options, Requests
+from maskq.client.requests import Requests
 from maskq.client.sending import OutageTolerance
 from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
+from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership

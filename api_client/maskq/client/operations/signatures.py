@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin
 
-from maskq.client.requests import OPTION_DEFAULTS, Options
+from maskq.contract.options import BY_KEYWORD, Options
 
 _FLOW = re.compile(r"Flow\[(.*)\]")
 
@@ -53,11 +53,11 @@ def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
     if parameter.annotation != "Unpack[Options]":
         yield parameter
         return
-    for name, annotation in Options.__annotations__.items():
+    for keyword, annotation in Options.__annotations__.items():
         yield inspect.Parameter(
-            name,
+            keyword,
             inspect.Parameter.KEYWORD_ONLY,
-            default=OPTION_DEFAULTS[name],
+            default=BY_KEYWORD[keyword].default,
             annotation=annotation.__forward_arg__,
         )
 
