@@ -25,7 +25,7 @@ def schemas() -> Json:
 
 
 def _separate_refs(node: Any) -> Any:
-    """Put each `$ref` alone: readers of AsyncAPI ignore what stands beside it, such as a description."""
+    """Move each `$ref` into an `allOf`: AsyncAPI readers ignore what stands beside a `$ref`."""
     match node:
         case {"$ref": ref, **rest} if rest:
             return {"allOf": [{"$ref": ref}], **_separate_refs(rest)}
