@@ -85,7 +85,7 @@ def submit(
     if recursive:
         from maskq.cli import bulk
 
-        asked = bulk.Asked(
+        run_flags = bulk.RunFlags(
             manifest=manifest,
             retry_failed=retry_failed,
             durable=durable,
@@ -95,7 +95,7 @@ def submit(
             as_json=as_json,
         )
         with Client.from_env() as client:
-            bulk.submit_recursive(client, images, options, asked)
+            bulk.submit_recursive(client, images, options, run_flags)
         return
     if manifest or retry_failed:
         raise InvalidRequest("--manifest and --retry-failed go with --recursive")

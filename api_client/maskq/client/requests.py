@@ -26,10 +26,10 @@ def build(image_uri: str, options: Options) -> SegmentRequest:
 
 
 class Requests:
-    """Requests that differ in their image alone: their options are checked once."""
+    """Makes requests that differ only in their image: the options are checked once."""
 
     def __init__(self, options: Options) -> None:
-        """Raises InvalidRequest for an option that is wrong."""
+        """Raises InvalidRequest for an option that is not valid."""
         self._any = build("s3://bucket/key", options)
         self._rest = _rest(self._any)
 
@@ -38,19 +38,19 @@ class Requests:
         return self._any.tenant
 
     def of(self, image_uri: str) -> SegmentRequest:
-        """Raises InvalidRequest for what is no place of an image."""
+        """The request for one image. Raises InvalidRequest if it is not an S3 URI or http(s) URL."""
         try:
             S3Uri.parse(image_uri)
-        except ValueError:  # a URL, for which other rules hold, or nothing: `_checked` knows
+        except ValueError:  # a URL, which needs all checks of a request, or not valid
             return _checked({**dict(self._any), "image_uri": image_uri})
         return self._any.model_copy(update={"image_uri": image_uri})
 
     def fingerprint(self, request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
-        """The function `fingerprint`, for one of these."""
+        """The fingerprint of one of these requests, as the function `fingerprint` computes it."""
         return _digest(upload, shown_place(request.image_uri), self._rest)
 
     def options(self) -> dict[str, Any]:
-        """What was asked for beside the image, as plain JSON values, without defaults."""
+        """The options as plain JSON values, without defaults."""
         return self._any.redacted().model_dump(
             mode="json", exclude={"image_uri"}, exclude_defaults=True
         )
@@ -65,12 +65,12 @@ def _checked(fields: Mapping[str, object]) -> SegmentRequest:
 
 
 def shown_place(image_uri: str) -> str:
-    """Without the secret of a presigned URL."""
+    """The image's URI without the secret of a presigned URL."""
     return image_uri if image_uri.startswith("s3://") else redact(image_uri)
 
 
 def check_webhook(url: str) -> None:
-    """Raises InvalidRequest for what is no URL of a receiver."""
+    """Raises InvalidRequest if it is not the URL of a receiver."""
     try:
         TypeAdapter(WebhookUrl).validate_python(url)
     except ValidationError as error:
@@ -78,7 +78,7 @@ def check_webhook(url: str) -> None:
 
 
 def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
-    """What makes two requests the same: the options, and the image's bytes or its place."""
+    """A digest that is equal for equal requests: of the options, and of the image's bytes or URI."""
     return _digest(upload, shown_place(request.image_uri), _rest(request))
 
 
@@ -94,7 +94,7 @@ def _digest(upload: tuple[bytes, str] | None, place: str, rest: str) -> str:
 
 
 def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | None) -> None:
-    """Raise what a submission that was not accepted means for its caller."""
+    """Raise the error of a submission that was not accepted."""
     match answer.outcome:
         case SubmitOutcome.FULL:
             raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")

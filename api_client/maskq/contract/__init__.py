@@ -1,4 +1,4 @@
-"""The wire: what a request, a record, an event and an error look like. pydantic and stdlib only."""
+"""The wire format: requests, records, events and errors. Needs pydantic and the standard library."""
 
 from maskq.contract.events import Event
 from maskq.contract.failures import FailureCode, JobFailure

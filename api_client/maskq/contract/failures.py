@@ -1,4 +1,4 @@
-"""Why a job did not give a mask: a stable code for programs, a sentence for people."""
+"""Why a job failed: a stable code for programs, a sentence for people."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,7 +9,7 @@ from maskq.inert import without_secrets
 
 
 class FailureCode(StrEnum):
-    """Stable: a code is never renamed. Branch on these, not on the text of a message."""
+    """Codes are never renamed. Programs branch on the code, not on the message."""
 
     INVALID_IMAGE = "invalid_image"  # not an image, damaged, or a format that is not accepted
     IMAGE_TOO_LARGE = "image_too_large"  # more bytes or pixels than the worker accepts
@@ -24,16 +24,18 @@ class FailureCode(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"  # same key, other request
     EXPIRED = "expired"  # not started within its queue_ttl_s
     CANCELED = "canceled"  # by the caller
-    WORKER_LOST = "worker_lost"  # its process died under it max_attempts times, running alone
+    WORKER_LOST = (
+        "worker_lost"  # its worker process died max_attempts times while only this job ran
+    )
     TIMEOUT = "timeout"  # did not end within its run_timeout_s
     OUT_OF_MEMORY = "out_of_memory"  # does not fit the device even when run alone
     STORE_UNAVAILABLE = "store_unavailable"  # Redis or S3 could not be reached
-    STORE_REFUSED = "store_refused"  # S3 will never do this; the message has its own code and words
-    INTERNAL = "internal"  # a fault of ours; the worker's log has the traceback
+    STORE_REFUSED = "store_refused"  # S3 refuses it for good; the message has S3's error
+    INTERNAL = "internal"  # a bug in maskq; the worker's log has the traceback
 
 
 class JobFailure(BaseModel):
-    """Why a job ended without a result, as it stands in the record and in the event."""
+    """Why a job ended without a result, as in its record and its event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""A job: what is asked for, what is known about it, and what comes out.
+"""A job: its request, its record and its result.
 
             submit                claim                 finish
     (none) ────────► queued ────────────────► running ────────► succeeded | failed
@@ -7,7 +7,7 @@
                       ├──► expired                └──► canceled, failed (timeout, worker_lost)
                       └──► canceled
 
-Terminal states never change. A retry is 'queued again'.
+Terminal states never change: a retry by the caller is a new job.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _checked_image(uri: str) -> str:
 
 
 class _Image(BaseModel):
-    """The first field of a request; the bases of a class decide the order."""
+    """Puts image_uri first: pydantic orders fields by the bases, the last base first."""
 
     image_uri: Annotated[
         str,
@@ -57,27 +57,27 @@ class SegmentRequest(JobOptions, _Image):
     def _check_image(self) -> Self:
         if is_url(self.image_uri) and (self.image_version_id or self.image_etag):
             raise ValueError(
-                "image_version_id and image_etag go with s3:// only: a URL names its own"
+                "image_version_id and image_etag apply to s3:// images only, not to URLs"
             )
         return self
 
     def redacted(self) -> SegmentRequest:
-        """As it may stand in a record: presigned URLs without what makes them work."""
+        """The request as records show it: presigned URLs without their secrets."""
         urls = {output: redact(url) for output, url in self.output_urls.items()}
         image_uri = redact(self.image_uri) if is_url(self.image_uri) else self.image_uri
         return self.model_copy(update={"image_uri": image_uri, "output_urls": urls})
 
     def wire(self) -> str:
-        """What the record keeps, as JSON, without what was left at its default."""
+        """The redacted request as JSON, without defaults: what the record keeps."""
         return self.redacted().model_dump_json(exclude_defaults=True)
 
     @property
     def incomplete(self) -> bool:
-        """Whether it came out of a record that did not keep its presigned URLs."""
+        """Whether it was read from a record, which does not keep presigned URLs."""
         return any(url.endswith(HIDDEN) for url in (self.image_uri, *self.output_urls.values()))
 
     def private(self) -> PrivateUrls:
-        """What `wire` leaves out."""
+        """The secrets that `wire` omits."""
         plain = self.redacted()
         whole = self.image_uri if self.image_uri != plain.image_uri else ""
         urls = {o.value: u for o, u in self.output_urls.items() if u != plain.output_urls[o]}
@@ -85,7 +85,7 @@ class SegmentRequest(JobOptions, _Image):
 
 
 class ClassStats(BaseModel):
-    """How much of the image one class covers, and where."""
+    """Size and position of one class in the image."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -93,13 +93,13 @@ class ClassStats(BaseModel):
     label: str
     pixels: int
     share: float  # of all pixels, 0..1
-    # x, y, width and height of the smallest box around it, px; None: an older result
+    # bounding box: x, y, width, height, in px; None in results of older versions
     bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
-    regions: int | None = None  # connected ones, corners count; None: an older result
+    regions: int | None = None  # 8-connected regions; None in results of older versions
 
 
 class JobResult(BaseModel):
-    """What a succeeded job left in the store; the manifest `result.json` holds this and more."""
+    """The result of a succeeded job. The manifest `result.json` holds this and more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -108,32 +108,35 @@ class JobResult(BaseModel):
     model: str  # served name
     model_revision: str | None = None  # commit or content hash of the checkpoint
     backend: str = "transformers"
-    dtype: str | None = None  # that the model computed in: float32, float16, bfloat16 or int8
-    # s3:// URIs, or redacted URLs; that of `binary` is a prefix and ends in '/'
+    dtype: str | None = None  # in which the model computed: float32, float16, bfloat16 or int8
+    # s3:// URIs or redacted URLs; `binary` has a prefix, which ends in '/'
     outputs: dict[Output, str] = Field(default_factory=dict)
     labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
-    stats: list[ClassStats] = Field(default_factory=list)  # if asked for; largest share first
+    stats: list[ClassStats] = Field(default_factory=list)  # largest share first
     source_etag: str | None = None
-    source_version_id: str | None = None  # of the object that was read, in a bucket with versions
+    source_version_id: str | None = None  # of the image, in a bucket with versions
     notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
     timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
 
 
 class Manifest(JobResult):
-    """`result.json`: the result, and what whoever has only the files needs to understand them.
+    """`result.json`: the result, and what readers of the files need who have no record.
 
-    It lies in the store and not in the ledger, whose records stay small.
+    It is in the object store, not in the ledger, so that records stay small.
     """
 
     palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
     preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
-    output_bytes: dict[Output, int] = Field(default_factory=dict)  # of `binary` all files together
-    # The job's created_ms: tells it from a job that had the same id before. None: an older manifest.
+    output_bytes: dict[Output, int] = Field(
+        default_factory=dict
+    )  # of `binary` the sum of all files
+    # The job's created_ms: tells jobs apart that had the same id one after the other. None in manifests
+    # of older versions.
     submitted_ms: int | None = None
 
 
 class JobRecord(BaseModel):
-    """One job as the ledger knows it. Times are milliseconds since the epoch, by Redis' clock."""
+    """One job as the ledger keeps it. Times are milliseconds since the epoch, by Redis' clock."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -148,21 +151,19 @@ class JobRecord(BaseModel):
     created_ms: int
     started_ms: int | None = None  # of the latest attempt
     ended_ms: int | None = None
-    owner: str | None = None  # host:pid of the worker that has, or last had, it
-    not_before_ms: int | None = None  # waits until then: a back-off, or Celery's eta
+    owner: str | None = None  # host:pid of the latest worker
+    not_before_ms: int | None = None  # earliest start: a back-off, or Celery's eta
     batch_id: str | None = None
     tenant: str | None = None
-    retry_of: str | None = None  # the job that this one repeats
-    alias: str | None = (
-        None  # what else it is found by: the id of Celery's task, if that is no UUID
-    )
+    retry_of: str | None = None  # the job that this one retries
+    alias: str | None = None  # a second id: that of Celery's task, if it is not a UUID
     result: JobResult | None = None  # only when succeeded
-    error: JobFailure | None = None  # why it ended, or why the last attempt was given back
+    error: JobFailure | None = None  # why it failed, or why the last attempt was released
 
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
 
     def public(self) -> dict[str, Any]:
-        """The record as plain JSON values, without what is not set."""
+        """The record as plain JSON values, without fields that are None."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 
 from maskq.contract.locations import MAX_KEY_BYTES, PresignedUrl, S3Uri
 from maskq.contract.models import ModelName
-from maskq.contract.webhooks import ENDS, WebhookEvent, WebhookEvents, WebhookUrl
+from maskq.contract.webhooks import END_EVENTS, WebhookEvent, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
 TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in keys and paths
@@ -188,7 +188,7 @@ class JobOptions(BaseModel):
         "default: MASKQ_WEBHOOK_URL, if set.",
     )
     webhook_events: Annotated[WebhookEvents, Flag("--webhook-event")] = Field(
-        default=ENDS,
+        default=END_EVENTS,
         min_length=1,
         description=f"Events to post to the webhook, of {', '.join(WebhookEvent)}; default: the four "
         "that end a job.",

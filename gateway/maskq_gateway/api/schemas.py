@@ -1,4 +1,4 @@
-"""What callers send and get, as models: they check requests, and OpenAPI is made from them."""
+"""Models of request and response bodies. OpenAPI is made from them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NewJob(SegmentRequest):
 
 
 class NewBatch(BaseModel):
-    """Images that are segmented alike, with one id and one completion event for all."""
+    """Images that are segmented with the same options, as one batch with one completion event."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,9 @@ class NewBatch(BaseModel):
     options: JobOptions = Field(
         default_factory=JobOptions, description="The fields of a job, without `image_uri`."
     )
-    webhook: str | None = Field(default=None, description="Is told when all jobs have ended.")
+    webhook: str | None = Field(
+        default=None, description="URL that receives a signed POST when all jobs have ended."
+    )
 
 
 class JobPage(BaseModel):

@@ -1,4 +1,4 @@
-"""Rules: what they take, which mistakes they name, and that none starts another for ever."""
+"""Rules: what they match, how their errors name rule and field, and that they never loop."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"priority": "urgent"}, "rule 'scans': priority"),
         ({"tenant": "a b"}, "rule 'scans': tenant"),
         ({"model": ""}, "rule 'scans': model"),
-        ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a place in S3"),
+        ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a valid S3 URI"),
         ({"webhook": "ftp://x"}, "rule 'scans': webhook"),
         ({"webhook_events": []}, "rule 'scans': webhook_events"),
         ({"metadata": {"n": 1}}, "rule 'scans': metadata.n"),
@@ -116,11 +116,11 @@ def test_a_mistake_names_rule_and_field(fields: dict[str, Any], named: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no"),
-        ("[[rules]]\nname = 'a'", "'rules' is not known"),
-        ("[rule]\nname = 'a'", "holds no"),
-        ("rule = [1]", "rule 1 is no table"),
-        ("[[rule]", "no TOML"),
+        ("", "has no"),
+        ("[[rules]]\nname = 'a'", "'rules' is not a valid key"),
+        ("[rule]\nname = 'a'", "has no"),
+        ("rule = [1]", "rule 1 is not a table"),
+        ("[[rule]", "not valid TOML"),
         ("[[rule]]\nname = 'a'\nbucket = 1", "rule 'a': bucket"),
         ("[[rule]]\nname='a'\nbucket='bbb'\n[[rule]]\nname='a'\nbucket='ccc'", "named 'a'"),
     ],

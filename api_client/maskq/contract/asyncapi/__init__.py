@@ -1,4 +1,4 @@
-"""What goes in and out without the client, as one AsyncAPI document, made from the contract's models.
+"""The AsyncAPI document of events, webhooks and Celery messages, made from the contract's models.
 
     python -m maskq.contract.asyncapi > docs/asyncapi.json
 
@@ -50,7 +50,7 @@ def _info() -> Json:
         "title": "maskq",
         "version": CONTRACT_VERSION,
         "description": "A queue of image segmentation jobs. Every state that a job or batch enters is "
-        "a CloudEvent: on a Redis stream, and posted to whoever the request names. Events come at "
-        "least once, with a stable id. Readers ignore fields and types they do not know.",
+        "a CloudEvent: on a Redis stream, and posted to the webhook of the request. Events are "
+        "delivered at least once, with a stable id. Readers ignore unknown fields and types.",
         "license": {"name": "Apache-2.0"},
     }

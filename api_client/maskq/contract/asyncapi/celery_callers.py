@@ -21,7 +21,7 @@ class SegmentAnswer(JobResult):
 
 HEADERS: Final[Json] = {
     "type": "object",
-    "description": "Of Celery's own headers, those that matter here.",
+    "description": "The headers of Celery that maskq reads.",
     "properties": {
         "task": {"type": "string", "const": TASK},
         "id": {

@@ -10,7 +10,7 @@ from maskq.contract.events import EVENT_DATA
 from maskq.contract.webhooks.signing import ID
 
 KEY_PREFIX: Final[Json] = {
-    "description": "MASKQ_KEY_PREFIX of the deployment: every key and queue of it begins so.",
+    "description": "MASKQ_KEY_PREFIX of the deployment: every key and queue begins with it.",
     "default": "maskq",
 }
 
@@ -23,19 +23,18 @@ def channels() -> Json:
             "title": "Events of a deployment",
             "description": "A Redis stream. Each entry has one field, `event`, which holds the "
             "CloudEvent as JSON. Read with XREAD or XREADGROUP; the entry's id is the cursor. "
-            "Entries go after MASKQ_EVENT_RETENTION_S, and sooner when there are more than about "
-            "100000.",
+            "Entries are removed after MASKQ_EVENT_RETENTION_S, or sooner when there are more than "
+            "about 100000.",
             "parameters": parameters,
             "messages": _messages(*EVENT_DATA),
         },
         "webhooks": {
             "address": None,
             "title": "Webhooks",
-            "description": "Standard Webhooks: a POST to the caller's own URL, `webhook` of the "
-            "request or of the batch, or else, for jobs only, to MASKQ_WEBHOOK_URL of whoever "
-            "submits; with the event as on the stream, byte for byte. A 2xx answer ends it and so "
-            "does 410; after any other, or none, it comes again, a limited number of times, with "
-            f"the same {ID}.",
+            "description": "Standard Webhooks: a POST to `webhook` of the request or of the batch. "
+            "Default for jobs: MASKQ_WEBHOOK_URL of the client that submits. The body is the event "
+            "as on the stream, byte for byte. An answer of 2xx or 410 ends the delivery. After any "
+            f"other, or none, it is repeated a limited number of times with the same {ID}.",
             "messages": _messages(*EVENT_DATA),
         },
         "segment": {
@@ -44,8 +43,8 @@ def channels() -> Json:
             "description": "A queue of Celery (message protocol 2, JSON) on Redis: "
             f'`send_task("{TASK}", args=[request], queue=key_prefix)`, or '
             '`kwargs={"request": request}`. The payload is that one argument. A task id that was '
-            "sent before is the same job. `eta` (or `countdown`) is when the job may run, `expires` "
-            "until when it may start. Lists of a priority of 1 to 9 are read as well.",
+            "sent before names the same job. The job starts after `eta` (or `countdown`) and before "
+            "`expires`. Lists of the priorities 1 to 9 are read as well.",
             "parameters": parameters,
             "messages": _messages("SegmentRequest"),
         },
@@ -68,13 +67,13 @@ def operations() -> Json:
         },
         "deliverWebhook": {
             "action": "send",
-            "summary": "Tells the caller of the events asked for in `webhook_events`.",
+            "summary": "Posts the events that `webhook_events` of the request names.",
             **_on("webhooks", *EVENT_DATA),
             "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
         },
         "receiveSegment": {
             "action": "receive",
-            "summary": "Takes a job from a program that has Celery and nothing of ours.",
+            "summary": "Accepts a job from a program that has Celery, but not maskq.",
             **_on("segment", "SegmentRequest"),
             "reply": {
                 "address": {

@@ -39,11 +39,11 @@ def _event_message(kind: str) -> Json:
 
 
 _SUMMARIES: Final = {
-    job_event(JobStatus.QUEUED): "A job waits for a worker: for the first time, or once more.",
+    job_event(JobStatus.QUEUED): "A job waits for a worker, for the first time or again.",
     job_event(JobStatus.RUNNING): "A worker took a job.",
-    job_event(JobStatus.SUCCEEDED): "A job has left its result in the store.",
+    job_event(JobStatus.SUCCEEDED): "A job has succeeded; its result is in the object store.",
     job_event(JobStatus.FAILED): "A job has ended without a result; `error` says why.",
-    job_event(JobStatus.CANCELED): "The caller took a job back.",
+    job_event(JobStatus.CANCELED): "The caller canceled a job.",
     job_event(JobStatus.EXPIRED): "A job was not started within its queue_ttl_s.",
     BATCH_COMPLETED: "The last job of a batch has ended.",
 }
