@@ -23,12 +23,18 @@ from maskq.contract.options import JobOptions, Output, Priority
 
 
 class JobStatus(StrEnum):
-    QUEUED = "queued"  # waits for a worker, or for its back-off to pass
-    RUNNING = "running"  # a worker holds its lease
-    SUCCEEDED = "succeeded"  # the result is in the store and named in the record
-    FAILED = "failed"  # the record's error says why
-    CANCELED = "canceled"  # by the caller, before its commit
-    EXPIRED = "expired"  # not started within its queue_ttl_s
+    QUEUED = "queued"
+    """The job waits for a worker, or for its back-off to pass."""
+    RUNNING = "running"
+    """A worker holds the job's lease."""
+    SUCCEEDED = "succeeded"
+    """The result is in the store, and the record names it."""
+    FAILED = "failed"
+    """The job ended with an error, which the record holds."""
+    CANCELED = "canceled"
+    """The caller canceled the job before its commit."""
+    EXPIRED = "expired"
+    """The job did not start within its queue_ttl_s."""
 
 
 TERMINAL: Final = frozenset(
@@ -89,13 +95,18 @@ class ClassStats(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: int  # class id, 0-based, as in the mask
+    id: int
+    """Class id, counted from 0, as in the mask."""
     label: str
+    """Name of the class."""
     pixels: int
-    share: float  # of all pixels, 0..1
-    # bounding box: x, y, width, height, in px; None in results of older versions
+    """Pixels of the class."""
+    share: float
+    """Share of all pixels, 0 to 1."""
     bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
-    regions: int | None = None  # 8-connected regions; None in results of older versions
+    """x, y, width and height in pixels of the smallest box around the class. None: an older result."""
+    regions: int | None = None
+    """Connected regions, where corners connect. None: an older result."""
 
 
 class JobResult(BaseModel):
@@ -103,20 +114,34 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    width: int  # px, of the upright image and so of the mask
-    height: int  # px
-    model: str  # served name
-    model_revision: str | None = None  # commit or content hash of the checkpoint
+    width: int
+    """Pixels, of the upright image and of the mask."""
+    height: int
+    """Pixels."""
+    model: str
+    """Name under which the model is served."""
+    model_revision: str | None = None
+    """Commit or content hash of the checkpoint."""
     backend: str = "transformers"
-    dtype: str | None = None  # in which the model computed: float32, float16, bfloat16 or int8
-    # s3:// URIs or redacted URLs; `binary` has a prefix, which ends in '/'
+    """What computed the scores, as in MASKQ_BACKEND."""
+    dtype: str | None = None
+    """Precision that the model computed in: float32, float16, bfloat16 or int8."""
     outputs: dict[Output, str] = Field(default_factory=dict)
-    labels: dict[int, str] = Field(default_factory=dict)  # class id → label, of those present
-    stats: list[ClassStats] = Field(default_factory=list)  # largest share first
+    """Output → `s3://` URI, or a URL without its secrets. The URI of `binary` is a folder and ends in
+    '/'.
+    """
+    labels: dict[int, str] = Field(default_factory=dict)
+    """Class id → label, of the classes present."""
+    stats: list[ClassStats] = Field(default_factory=list)
+    """Statistics of each class, largest share first, if asked for."""
     source_etag: str | None = None
-    source_version_id: str | None = None  # of the image, in a bucket with versions
-    notes: list[str] = Field(default_factory=list)  # e.g. 'rotated upright', 'first of 3 frames'
-    timings_ms: dict[str, float] = Field(default_factory=dict)  # stage → milliseconds
+    """ETag of the object that was read."""
+    source_version_id: str | None = None
+    """Version of the object that was read, in a bucket with versions."""
+    notes: list[str] = Field(default_factory=list)
+    """What was done to the image: `rotated upright`, `first of 3 frames`."""
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+    """Stage → milliseconds."""
 
 
 class Manifest(JobResult):
@@ -125,14 +150,16 @@ class Manifest(JobResult):
     It is in the object store, not in the ledger, so that records stay small.
     """
 
-    palette: dict[int, str] = Field(default_factory=dict)  # class id → '#rrggbb', of those present
-    preprocessing: dict[str, Any] = Field(default_factory=dict)  # of the image, for the network
-    output_bytes: dict[Output, int] = Field(
-        default_factory=dict
-    )  # of `binary` the sum of all files
-    # The job's created_ms: tells jobs apart that had the same id one after the other. None in manifests
-    # of older versions.
+    palette: dict[int, str] = Field(default_factory=dict)
+    """Class id → `#rrggbb`, of the classes present."""
+    preprocessing: dict[str, Any] = Field(default_factory=dict)
+    """How the image was prepared for the network."""
+    output_bytes: dict[Output, int] = Field(default_factory=dict)
+    """Output → bytes; of `binary` all files together."""
     submitted_ms: int | None = None
+    """The job's `created_ms`, which tells it from an earlier job of the same id. None: an older
+    manifest.
+    """
 
 
 class JobRecord(BaseModel):

@@ -43,20 +43,31 @@ class Priority(StrEnum):
 
 
 class Mode(StrEnum):
-    WHOLE = "whole"  # the image resized to the network's square, as the checkpoint was trained
-    ASPECT = "aspect"  # one side the network's, the ratio kept: for networks that take rectangles
-    MULTISCALE = "multiscale"  # the mean of three scales, each also mirrored: six forwards
-    TILED = "tiled"  # overlapping windows at the image's own resolution, as far as memory allows
+    WHOLE = "whole"
+    """The image is resized to the network's square, as the checkpoint was trained."""
+    ASPECT = "aspect"
+    """The ratio of the sides is kept, for networks that take rectangles."""
+    MULTISCALE = "multiscale"
+    """The mean of three scales, each also mirrored: six forwards."""
+    TILED = "tiled"
+    """Overlapping windows at the image's own resolution, as far as memory allows."""
 
 
 class Output(StrEnum):
-    MASK = "mask"  # palette PNG, pixel = class id, at the image's own upright size
-    OVERLAY = "overlay"  # the image with the mask's colours over it, JPEG
-    STATS = "stats"  # pixels, share, box and regions per class, JSON, also inside the record
-    LOGITS = "logits"  # float32 scores (classes, height, width) at the model's own size, npy
-    CONFIDENCE = "confidence"  # gray PNG, 255 = the winning class is certain, at the image's size
-    RLE = "rle"  # a COCO document: one annotation of compressed RLE per class, JSON
-    BINARY = "binary"  # a folder with a 1-bit PNG per class, {class id:03d}.png
+    MASK = "mask"
+    """Palette PNG of the upright image's size; a pixel is a class id."""
+    OVERLAY = "overlay"
+    """JPEG of the image under the mask's colours."""
+    STATS = "stats"
+    """JSON: pixels, share, bounding box and regions of each class present; also in the record."""
+    LOGITS = "logits"
+    """NumPy file of float32 scores, (classes, height, width), at the network's own size."""
+    CONFIDENCE = "confidence"
+    """Gray PNG of the upright image's size; 255 times the probability of the winning class."""
+    RLE = "rle"
+    """COCO document with one annotation of compressed RLE for each class present."""
+    BINARY = "binary"
+    """One PNG of 1 bit per pixel for each class present; the output's place is their folder."""
 
 
 # The outputs that the option `classes` changes.
