@@ -14,7 +14,7 @@ import numpy as np
 from demo_scenes.scenes import Scene, draw
 
 from bench.report import table, write
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_standalone.demo.score import mean_iou
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.settings import WorkerSettings

@@ -24,7 +24,7 @@ from PIL import Image
 from bench.checkpoints import write_smallest
 from bench.report import table, write
 from maskq.contract import Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model import Segmenter, load_segmenter
 from maskq_worker.outputs import encode
 from maskq_worker.process.malloc import trim_malloc

@@ -29,6 +29,7 @@ import maskq_worker.webhooks  # noqa: F401 - likewise
 from maskq.cli import build
 from maskq.contract import Output
 from maskq.contract.events import EVENT_DATA
+from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.settings import PREFIX, Settings, known
 from maskq_gateway.rules.rule import Rule
 from maskq_worker import outputs
@@ -138,18 +139,27 @@ def _events() -> Lines:
 
 def _json() -> Lines:
     """Fields of requests, records, results, manifests, events and errors; keys of trigger rules."""
-    yield from _fields(Rule, "rule ")
+    yield from (line for line in _fields(Rule, "rule ") if line[5:].split(":")[0] not in PER_IMAGE)
     for found in pkgutil.iter_modules(maskq.contract.__path__):
         for model in vars(importlib.import_module(f"maskq.contract.{found.name}")).values():
-            if inspect.isclass(model) and issubclass(model, BaseModel):
-                yield f"json {model.__name__}({model.__bases__[0].__name__})"
+            if inspect.isclass(model) and issubclass(model, BaseModel) and not _is_part(model):
+                base = BaseModel if _is_part(model.__bases__[0]) else model.__bases__[0]
+                yield f"json {model.__name__}({base.__name__})"
                 yield from _fields(model, f"json {model.__name__}.")
+
+
+def _is_part(model: type) -> bool:
+    """Whether it is never sent by itself: its fields are listed with the models that extend it."""
+    return model is JobOptions or model.__name__.startswith("_")
 
 
 def _fields(model: type[BaseModel], path: str, *, upper: bool = False) -> Lines:
     """Its own, not those of its bases."""
     types = typing.get_type_hints(model)
-    for name in set(model.model_fields) & set(model.__annotations__):
+    own = set(model.__annotations__).union(
+        *(base.__annotations__ for base in model.__bases__ if _is_part(base))
+    )
+    for name in set(model.model_fields) & own:
         default = model.model_fields[name].get_default(call_default_factory=True)
         text = "" if default is PydanticUndefined else f" = {_value(default)}"
         yield f"{path}{name.upper() if upper else name}: {inspect.formatannotation(types[name])}{text}"

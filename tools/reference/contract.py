@@ -18,7 +18,8 @@ from maskq.contract.events import (
     JobEventData,
     job_event,
 )
-from maskq.contract.jobs import ClassStats, Manifest, Mode
+from maskq.contract.jobs import ClassStats, Manifest
+from maskq.contract.options import Mode
 from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES
 
 _BATCH = "Every job of the batch has ended."

@@ -1,4 +1,4 @@
-"""Every page, by its file name in docs/reference. options.md is written by hand beside them."""
+"""Every page, by its file name in docs/reference."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Final
 
 from tools.reference.commands import commands, exit_codes
 from tools.reference.contract import errors, events, outputs
+from tools.reference.options import page as options
 from tools.reference.settings import settings
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "settings.md": settings,
+    "options.md": options,
     "outputs.md": outputs,
     "errors.md": errors,
     "events.md": events,

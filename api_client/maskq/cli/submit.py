@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from maskq.cli.job_options import options_of, with_job_flags
 from maskq.cli.jobs import Json, wait_for
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
-from maskq.client.requests import Options
 from maskq.errors import InvalidRequest
 from maskq.inert import print_json, print_lines
 
@@ -20,99 +20,72 @@ def register(app: typer.Typer) -> None:
     app.command()(submit)
 
 
+@with_job_flags
 def submit(
     images: Annotated[
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="files, s3://bucket/key or URLs; with --recursive folders, s3://bucket/prefix/, "
-            "lists of images (a text file, or - for stdin)",
+            help="Files, s3://bucket/key or URLs; with --recursive folders, s3://bucket/prefix/ or "
+            "lists of images (a text file, or - for stdin).",
         ),
     ],
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="mask, overlay, stats, logits, confidence, rle, binary; may be repeated"),
+    *,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A key that was used before returns its job.")
     ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="only this label or id; may be repeated")
-    ] = None,
-    overlay_alpha: Annotated[
-        float | None, typer.Option(help="how much of the overlay is colour, 0 to 1")
-    ] = None,
-    legend: Annotated[
-        bool, typer.Option("--legend", help="labels and shares below the overlay")
-    ] = False,
-    model: Annotated[str | None, typer.Option(help="one of those served")] = None,
-    mode: Annotated[str, typer.Option(help="whole, aspect, multiscale or tiled")] = "whole",
-    priority: Annotated[str, typer.Option(help="high, normal or low")] = "normal",
-    tenant: Annotated[str | None, typer.Option(help="whose job: tenants take turns")] = None,
-    queue_ttl: Annotated[float | None, typer.Option(help="seconds in which it must start")] = None,
-    run_timeout: Annotated[float | None, typer.Option(help="seconds it may run")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="attempts that may be charged")] = None,
-    output_prefix: Annotated[str | None, typer.Option(help="s3://bucket/prefix")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="the same key: the same job")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
     durable: Annotated[
-        bool, typer.Option("--durable", help="only once Redis has it on disk")
+        bool, typer.Option("--durable", help="Return only when Redis has the job on disk.")
     ] = False,
     room_timeout: Annotated[
         float | None,
         typer.Option(
-            help="seconds to wait for room in a full queue; left out: none, with --recursive "
-            "as long as it takes"
+            help="Seconds to wait for room in a full queue; default: 0, with --recursive no limit."
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until all have ended")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
-            help=f"seconds to wait for a job at most; left out: {DEFAULT_WAIT_S:g}, with "
-            f"--recursive no limit"
+            help=f"Seconds to wait for a job at most; default: {DEFAULT_WAIT_S:g}, with "
+            f"--recursive no limit."
         ),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="every image in there; run again to go on")
+        bool,
+        typer.Option(
+            "--recursive", "-r", help="Submit every image in the sources; run again to resume."
+        ),
     ] = False,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="where --recursive writes what becomes of each image, one JSON line each; left "
-            "out: maskq-SOURCE.jsonl"
+            help="File that --recursive writes, a JSON line for each image; default: "
+            "maskq-SOURCE.jsonl."
         ),
     ] = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="with --recursive: what failed or expired, once more"),
+        typer.Option(
+            "--retry-failed", help="With --recursive: submit again what failed or expired."
+        ),
     ] = False,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
-    """Submit images; prints the ids of their jobs.
+    """Submit images and print the ids of their jobs.
 
-    With --recursive every image below s3://bucket/prefix/, in a folder, or named in a list, one a line.
-    What becomes of each is appended to the manifest. The same command goes on where the last one
-    stopped; exit 0 only if none failed.
+    --recursive submits every image below s3://bucket/prefix/, in a folder or in a list (one a line).
+    It appends the outcome of each to the manifest. Run the same command again to resume. It exits with
+    0 only if no image failed.
     """
-    options: Options = {
-        "outputs": frozenset(output or ["mask"]),
-        "classes": frozenset(classes) if classes else None,
-        "overlay_alpha": overlay_alpha,
-        "overlay_legend": legend,
-        "model": model,
-        "mode": mode,
-        "priority": priority,
-        "tenant": tenant,
-        "queue_ttl": queue_ttl,
-        "run_timeout": run_timeout,
-        "max_attempts": max_attempts,
-        "output_prefix": output_prefix,
-        "metadata": dict(_pair(entry) for entry in metadata or []),
-    }
+    options = options_of(flags)
     if idempotency_key and (recursive or len(images) > 1):
         raise InvalidRequest("--idempotency-key names one job; submit one image with it")
     if recursive:
         from maskq.cli import bulk
 
-        asked = bulk.Asked(
+        run_flags = bulk.RunFlags(
             manifest=manifest,
             retry_failed=retry_failed,
             durable=durable,
@@ -122,7 +95,7 @@ def submit(
             as_json=as_json,
         )
         with Client.from_env() as client:
-            bulk.submit_recursive(client, images, options, asked)
+            bulk.submit_recursive(client, images, options, run_flags)
         return
     if manifest or retry_failed:
         raise InvalidRequest("--manifest and --retry-failed go with --recursive")
@@ -156,10 +129,3 @@ def _refuse_folders(images: list[str]) -> None:
             is_folder = is_folder or Path(image).is_dir()
         if is_folder:
             raise InvalidRequest(f"{image} is a folder; --recursive submits the images in it")
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not equals:
-        raise InvalidRequest(f"--metadata {entry!r} is not NAME=VALUE")
-    return name, value

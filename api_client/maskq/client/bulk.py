@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from maskq.client.objects import read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, Sleep
-from maskq.client.requests import Options, Requests, refuse
+from maskq.client.requests import Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, OutageTolerance, QueueFullBackoff, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri, is_url, redact
+from maskq.contract.options import Options
 from maskq.errors import (
     IdempotencyConflict,
     InvalidRequest,

@@ -33,13 +33,14 @@ from maskq.client.operations.flow import (
     RunsBlocking,
     operation,
 )
-from maskq.client.requests import Options, build, check_webhook, fingerprint, refuse
+from maskq.client.requests import build, check_webhook, fingerprint, refuse
 from maskq.client.results.result import AsyncResult, Result
 from maskq.client.sending import NO_ROOM, QueueFullBackoff, sent
 from maskq.client.session import AsyncSession, BlockingSession, Session
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
+from maskq.contract.options import Options
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls

@@ -1,73 +1,35 @@
-"""From what a caller asks to what the ledger takes: options, mistakes, fingerprints, refusals."""
+"""Requests of callers: their validation, their fingerprints, and the errors of a refused submission."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from maskq.contract import Output, Priority, SegmentRequest
+from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.options import BY_KEYWORD, Options
 from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
 from maskq.ledger.calls import SubmitOutcome, Submitted, models
 
 
-class Options(TypedDict, total=False):
-    """What may be asked for beside the image; SegmentRequest says what each means."""
-
-    image_version_id: str | None
-    image_etag: str | None
-    model: str | None
-    outputs: set[str] | frozenset[str] | Iterable[Output]
-    classes: set[str] | frozenset[str] | list[str] | None
-    overlay_alpha: float | None
-    overlay_legend: bool
-    mode: str
-    priority: Priority | str
-    tenant: str | None
-    output_prefix: str | None
-    output_urls: dict[str, str]
-    metadata: dict[str, str]
-    webhook: str | None
-    webhook_events: Iterable[str]
-    queue_ttl: float | None
-    run_timeout: float | None
-    max_attempts: int | None
-
-
-_RENAMED = {"queue_ttl": "queue_ttl_s", "run_timeout": "run_timeout_s"}
-
-
-def _default(option: str) -> Any:
-    field = SegmentRequest.model_fields[_RENAMED.get(option, option)]
-    match field.get_default(call_default_factory=True):
-        case StrEnum() as value:
-            return value.value
-        case frozenset() as values:
-            return frozenset(map(str, values))
-        case value:
-            return value
-
-
-# What an option is that is not given, as a caller would write it: for signatures.
-OPTION_DEFAULTS = {option: _default(option) for option in Options.__annotations__}
-
-
 def build(image_uri: str, options: Options) -> SegmentRequest:
-    fields = {_RENAMED.get(name, name): value for name, value in options.items()}
+    fields = {
+        BY_KEYWORD[keyword].name if keyword in BY_KEYWORD else keyword: value
+        for keyword, value in options.items()
+    }
     return _checked({**fields, "image_uri": image_uri})
 
 
 class Requests:
-    """Requests that differ in their image alone: their options are checked once."""
+    """Makes requests that differ only in their image: the options are checked once."""
 
     def __init__(self, options: Options) -> None:
-        """Raises InvalidRequest for an option that is wrong."""
+        """Raises InvalidRequest for an option that is not valid."""
         self._any = build("s3://bucket/key", options)
         self._rest = _rest(self._any)
 
@@ -76,19 +38,19 @@ class Requests:
         return self._any.tenant
 
     def of(self, image_uri: str) -> SegmentRequest:
-        """Raises InvalidRequest for what is no place of an image."""
+        """The request for one image. Raises InvalidRequest if it is not an S3 URI or http(s) URL."""
         try:
             S3Uri.parse(image_uri)
-        except ValueError:  # a URL, for which other rules hold, or nothing: `_checked` knows
+        except ValueError:  # a URL, which needs all checks of a request, or not valid
             return _checked({**dict(self._any), "image_uri": image_uri})
         return self._any.model_copy(update={"image_uri": image_uri})
 
     def fingerprint(self, request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
-        """The function `fingerprint`, for one of these."""
+        """The fingerprint of one of these requests, as the function `fingerprint` computes it."""
         return _digest(upload, shown_place(request.image_uri), self._rest)
 
     def options(self) -> dict[str, Any]:
-        """What was asked for beside the image, as plain JSON values, without defaults."""
+        """The options as plain JSON values, without defaults."""
         return self._any.redacted().model_dump(
             mode="json", exclude={"image_uri"}, exclude_defaults=True
         )
@@ -98,17 +60,17 @@ def _checked(fields: Mapping[str, object]) -> SegmentRequest:
     try:
         return SegmentRequest.model_validate(fields)
     except ValidationError as error:
-        names = {value: name for name, value in _RENAMED.items()}
-        raise InvalidRequest(sentence(error, names)) from None
+        keywords = {option.name: option.keyword for option in BY_KEYWORD.values()}
+        raise InvalidRequest(sentence(error, keywords)) from None
 
 
 def shown_place(image_uri: str) -> str:
-    """Without the secret of a presigned URL."""
+    """The image's URI without the secret of a presigned URL."""
     return image_uri if image_uri.startswith("s3://") else redact(image_uri)
 
 
 def check_webhook(url: str) -> None:
-    """Raises InvalidRequest for what is no URL of a receiver."""
+    """Raises InvalidRequest if it is not the URL of a receiver."""
     try:
         TypeAdapter(WebhookUrl).validate_python(url)
     except ValidationError as error:
@@ -116,7 +78,7 @@ def check_webhook(url: str) -> None:
 
 
 def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> str:
-    """What makes two requests the same: the options, and the image's bytes or its place."""
+    """A digest that is equal for equal requests: of the options, and of the image's bytes or URI."""
     return _digest(upload, shown_place(request.image_uri), _rest(request))
 
 
@@ -132,7 +94,7 @@ def _digest(upload: tuple[bytes, str] | None, place: str, rest: str) -> str:
 
 
 def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | None) -> None:
-    """Raise what a submission that was not accepted means for its caller."""
+    """Raise the error of a submission that was not accepted."""
     match answer.outcome:
         case SubmitOutcome.FULL:
             raise QueueFull("as many jobs as MASKQ_MAX_QUEUED wait already; submit again later")

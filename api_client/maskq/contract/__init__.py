@@ -1,4 +1,4 @@
-"""The wire: what a request, a record, an event and an error look like. pydantic and stdlib only."""
+"""The wire format: requests, records, events and errors. Needs pydantic and the standard library."""
 
 from maskq.contract.events import Event
 from maskq.contract.failures import FailureCode, JobFailure
@@ -7,10 +7,9 @@ from maskq.contract.jobs import (
     JobRecord,
     JobResult,
     JobStatus,
-    Output,
-    Priority,
     SegmentRequest,
 )
+from maskq.contract.options import Mode, Output, Priority
 
 __all__ = [
     "TERMINAL",
@@ -20,6 +19,7 @@ __all__ = [
     "JobRecord",
     "JobResult",
     "JobStatus",
+    "Mode",
     "Output",
     "Priority",
     "SegmentRequest",

@@ -1,4 +1,4 @@
-"""API keys: who may call the HTTP API, what a key allows, and how its text is made and read."""
+"""API keys of the HTTP API: their scopes, and how the text of a key is made and read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskq.contract.jobs import Tenant
+from maskq.contract.options import Tenant
 
 _PREFIX: Final = "maskq"
 _ID: Final = re.compile(r"[0-9a-z]{10}")
@@ -21,22 +21,22 @@ LARGEST_RATE: Final = 1_000_000
 
 
 class Scope(StrEnum):
-    """What a key allows. Each stands for itself, but admin includes the others."""
+    """What a key allows. admin includes the other scopes; the others are independent."""
 
     SUBMIT = "submit"  # submit, upload, cancel, retry, delete
     READ = "read"  # jobs, outputs, events, batches
-    ADMIN = "admin"  # also what concerns the deployment: webhooks of all, models, scaling
+    ADMIN = "admin"  # also the whole deployment: all webhooks, models, scaling
 
 
 KeyId = Annotated[str, Field(pattern=rf"^{_ID.pattern}$")]
 
 
 class ApiKey(BaseModel):
-    """What the deployment knows of a key. The key's text is not stored, only its SHA-256."""
+    """A key as the deployment keeps it. Only the SHA-256 of its text is stored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: KeyId  # the part of the key that is no secret
+    id: KeyId  # the public part of the key
     name: str = Field(default="", max_length=200)  # for people
     scopes: frozenset[Scope] = Field(min_length=1)
     tenant: Tenant | None = None  # sees and submits this tenant's jobs only; None: all jobs
@@ -49,7 +49,7 @@ class ApiKey(BaseModel):
 
 
 class NewKey(NamedTuple):
-    """A key that was just made. `text` is shown once: it cannot be read again."""
+    """A new key. `text` is shown once and cannot be read again."""
 
     key: ApiKey
     text: str
@@ -70,7 +70,7 @@ class Credentials(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Credentials | None:
-        """The parts of a key as a caller shows it; None if it is not one."""
+        """The parts of the text of a key; None if it is not a valid key."""
         found = _TEXT.fullmatch(text)
         return cls(found[1], _digest(text)) if found else None
 

@@ -18,7 +18,7 @@ from maskq.contract.jobs import JobResult, JobStatus
 
 
 class JobEventData(BaseModel):
-    """What an event of a job says: the state it entered and, once it has ended, what came of it."""
+    """The data of a job's event: the state it entered and, once it has ended, its outcome."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,7 +36,7 @@ class JobEventData(BaseModel):
     )
     result: JobResult | None = Field(
         default=None,
-        description="If succeeded: the outputs. Its fields at their defaults are left out.",
+        description="If succeeded: the outputs. Fields with default values are omitted.",
     )
     error: JobFailure | None = Field(
         default=None, description="If failed, canceled or expired: the reason."
@@ -44,7 +44,7 @@ class JobEventData(BaseModel):
 
 
 class BatchEventData(BaseModel):
-    """What a batch came to: every job of it has ended, in one of four ways."""
+    """The outcome of a batch: all its jobs have ended."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -52,7 +52,7 @@ class BatchEventData(BaseModel):
     total: int = Field(description="Jobs in it: the sum of the four counts.")
     succeeded: int = Field(description="Jobs that left a result.")
     failed: int = Field(description="Jobs that ended with an error.")
-    canceled: int = Field(description="Jobs the caller took back.")
+    canceled: int = Field(description="Jobs that the caller canceled.")
     expired: int = Field(description="Jobs not started within their queue_ttl_s.")
     tenant: str | None = Field(
         default=None, description="The tenant of its first job; absent if that has none."
@@ -67,7 +67,7 @@ def job_event(status: JobStatus) -> str:
     return f"maskq.job.{status.value}"
 
 
-# Every type there is, and what its `data` holds.
+# Type of an event → the model of its `data`.
 EVENT_DATA: Final[Mapping[str, type[JobEventData] | type[BatchEventData]]] = MappingProxyType(
     {job_event(status): JobEventData for status in JobStatus} | {BATCH_COMPLETED: BatchEventData}
 )
@@ -87,24 +87,26 @@ class Event(BaseModel):
     type: str = Field(description="`maskq.job.succeeded`, `maskq.batch.completed`, …")
     subject: str = Field(description="The job's or batch's id.")
     time: datetime = Field(description="When the state was entered, by Redis' clock.")
-    # None: written before there was one.
+    # None in events of older versions.
     timestamp: datetime | None = Field(
-        default=None, description="`time` once more, under the name Standard Webhooks has for it."
+        default=None, description="The same as `time`, under its name in Standard Webhooks."
     )
     datacontenttype: str = Field(default="application/json", description="Of `data`.")
     data: dict[str, Any] = Field(
         default_factory=dict, description="What happened; its fields depend on `type`."
     )
-    cursor: str = Field(default="", exclude=True)  # where to go on: client.events(since=cursor)
+    cursor: str = Field(default="", exclude=True)  # to resume: client.events(since=cursor)
 
     def job(self) -> JobEventData:
-        """`data`, typed. Raises ValueError if this is no event of a job."""
+        """`data` as a model. Raises ValueError if this is not an event of a job."""
         if EVENT_DATA.get(self.type) is not JobEventData:
-            raise ValueError(f"{self.type!r} is no event of a job; look at `type` before job()")
+            raise ValueError(f"{self.type!r} is not an event of a job; check `type` before job()")
         return JobEventData.model_validate(self.data)
 
     def batch(self) -> BatchEventData:
-        """`data`, typed. Raises ValueError if this is no event of a batch."""
+        """`data` as a model. Raises ValueError if this is not an event of a batch."""
         if EVENT_DATA.get(self.type) is not BatchEventData:
-            raise ValueError(f"{self.type!r} is no event of a batch; look at `type` before batch()")
+            raise ValueError(
+                f"{self.type!r} is not an event of a batch; check `type` before batch()"
+            )
         return BatchEventData.model_validate(self.data)

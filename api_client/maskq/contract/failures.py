@@ -1,4 +1,4 @@
-"""Why a job did not give a mask: a stable code for programs, a sentence for people."""
+"""Why a job failed: a stable code for programs, a sentence for people."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,7 +9,7 @@ from maskq.inert import without_secrets
 
 
 class FailureCode(StrEnum):
-    """Stable: a code is never renamed. Branch on these, not on the text of a message."""
+    """Codes are never renamed. Programs branch on the code, not on the message."""
 
     # Each docstring says what the code means, then what to do (docs/reference/errors.md).
 
@@ -113,7 +113,7 @@ class FailureCode(StrEnum):
 
 
 class JobFailure(BaseModel):
-    """Why a job ended without a result, as it stands in the record and in the event."""
+    """Why a job ended without a result, as in its record and its event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

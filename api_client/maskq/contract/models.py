@@ -1,4 +1,4 @@
-"""Models as callers and operators see them: who serves what, and which one is the default."""
+"""Served models, their workers and the default model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ ModelName = Annotated[str, Field(min_length=1, max_length=200)]  # as served, an
 
 
 class ModelChoice(StrEnum):
-    """Who said which model a job is for."""
+    """Where the choice of a job's model comes from."""
 
     REQUEST = "request"  # the request names it
     STORED = "stored"  # `maskq models default NAME`
     SETTING = "setting"  # MASKQ_DEFAULT_MODEL
-    CALLER = "caller"  # MASKQ_MODEL_NAME or MASKQ_MODEL of the caller, which is served so
-    ONLY = "only"  # the only live model, or the only one known while none is alive
-    NOBODY = "nobody"  # there are several, or none
+    CALLER = "caller"  # MASKQ_MODEL_NAME or MASKQ_MODEL of the caller, if a worker serves it
+    ONLY = "only"  # the only model with workers, or the only known one if none has workers
+    NOBODY = "nobody"  # no choice: there are several models, or none
 
 
 class ServingWorker(BaseModel):
-    """A worker process that serves a model, as it says of itself."""
+    """A worker process that serves a model, as it registered itself."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,7 +30,7 @@ class ServingWorker(BaseModel):
     model: str
     revision: str  # commit of the hub, else `sha256:…` of the weights
     labels: int  # how many classes
-    labels_digest: str = ""  # of their names in order: the same classes under the same ids
+    labels_digest: str = ""  # of the class names in order: equal digests mean equal classes and ids
     backend: str = ""
     device: str = ""
     dtype: str = ""
@@ -38,27 +38,27 @@ class ServingWorker(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """A model that jobs can ask for by name. Without workers, its jobs wait."""
+    """A model that jobs can name. Its jobs wait while it has no workers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
-    revision: str | None = None  # of the worker that registered last
-    workers: tuple[ServingWorker, ...] = ()  # those alive, the oldest first
+    revision: str | None = None  # of the latest worker to register
+    workers: tuple[ServingWorker, ...] = ()  # live ones, the oldest first
     queued: int = 0  # jobs
-    default: bool = False  # whether a request that names no model goes to it
+    default: bool = False  # whether it is the default model
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """What its live workers serve: more than one during a rolling upgrade, or by mistake."""
+        """The revisions of its live workers: several during a rolling upgrade, or by mistake."""
         return tuple(dict.fromkeys(worker.revision for worker in self.workers))
 
 
 class DefaultModel(BaseModel):
-    """The model of requests that name none, and where that choice comes from."""
+    """The model of requests that name none, and the source of that choice."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str | None  # None: it is refused
+    name: str | None  # None: such requests are refused
     choice: ModelChoice
-    known: bool  # whether a worker has served it; if not, the request is refused, too
+    known: bool  # whether a worker has served it; if not, such requests are refused

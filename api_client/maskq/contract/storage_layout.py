@@ -1,16 +1,16 @@
-"""Where maskq writes in the object store, and under which names. Nothing else knows these names.
+"""Names of the objects that maskq writes. No other module knows them.
 
     {home}                         s3://MASKQ_S3_BUCKET/MASKQ_OUTPUT_PREFIX
-    {home}/{job id}/               a job's folder; a tenant's: {home}/tenants/{tenant}/{job id}/
+    {home}/{job id}/               a job's folder; with a tenant: {home}/tenants/{tenant}/{job id}/
         input                      the image that a client uploaded
-        result.json                the manifest; it is created once, which commits the job's result
+        result.json                the manifest; creating it commits the job's result
         {token}/mask.png, …        the outputs of one attempt (`FILES`)
-        {token}/binary/007.png     one for each class
+        {token}/binary/007.png     one file for each class
     {output_prefix}/{job id}/      manifest and outputs of a job with an output_prefix
 
-Whoever deletes asks `JobStorage.has` for each object: below a job's folder only the names above are
-maskq's. Copies under a name that the caller chose (`output_name`) will carry the metadata
-`x-amz-meta-maskq-job` with the job's id; that is what will prove that they may be deleted.
+Code that deletes asks `JobStorage.has` for each object: only objects with the names above are maskq's.
+Copies under a name that the caller chose (`output_name`) will carry the metadata
+`x-amz-meta-maskq-job` with the job's id, which will prove that they may be deleted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from types import MappingProxyType
 from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
-from maskq.contract.jobs import JobRecord, JobResult, Output, SegmentRequest
+from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.options import Output
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
@@ -69,7 +70,7 @@ _OWNED = re.compile(
 # Below any prefix of any deployment.
 _WRITTEN = re.compile(rf"(?:.*/)?{OWN_ID}/(?:{_WRITTEN_BY_WORKERS})", re.ASCII | re.DOTALL)
 _TOKEN = re.compile(TOKEN, re.ASCII)
-# Ours alone; another one would name other folders.
+# Never change it: the names of existing folders depend on it.
 _NAMESPACE: Final = uuid.UUID("c7a1f0f2-3f1e-4d5b-9a44-5b0a4f6d7e21")
 
 
@@ -79,13 +80,13 @@ def binary_name(class_id: int) -> str:
 
 
 def is_output(key: str) -> bool:
-    """Whether a key looks like what a worker writes, under whatever prefix, of whatever deployment."""
+    """Whether a key has the form that workers write, under any prefix of any deployment."""
     return _WRITTEN.fullmatch(key) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose object it is."""
+    """The tenant and job that an object belongs to."""
 
     tenant: str | None
     job_id: str
@@ -100,11 +101,11 @@ class StorageLayout:
     def job(
         self, job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
     ) -> JobStorage:
-        """Where the objects of a job lie."""
+        """Where the objects of a job are."""
         return JobStorage(job_id, tenant, output_prefix, self.home)
 
     def of(self, record: JobRecord) -> JobStorage:
-        """Where the objects of a recorded job lie."""
+        """Where the objects of a recorded job are."""
         request = record.request
         return self.job(record.id, tenant=request.tenant, output_prefix=request.output_prefix)
 
@@ -113,7 +114,7 @@ class StorageLayout:
         return self.home / TENANTS / name
 
     def owner(self, place: S3Uri) -> Owner | None:
-        """Whose job an object below home belongs to; None: it is not a name that maskq writes."""
+        """The job that an object below home belongs to; None if maskq writes no such name."""
         below = _below(self.home, place)
         found = _OWNED.fullmatch(below) if below is not None else None
         return Owner(found["tenant"], found["job"]) if found else None
@@ -121,7 +122,7 @@ class StorageLayout:
 
 @dataclass(frozen=True)
 class JobStorage:
-    """Where the objects of one job lie. Made by StorageLayout."""
+    """Where the objects of one job are. Made by StorageLayout."""
 
     job_id: str
     tenant: str | None
@@ -135,7 +136,7 @@ class JobStorage:
 
     @cached_property
     def outputs(self) -> S3Uri:
-        """The folder of manifest and outputs."""
+        """The folder of the manifest and the outputs."""
         if self.output_prefix:
             return S3Uri.parse(self.output_prefix, key_required=False) / self._folder
         return self._at_home
@@ -145,7 +146,7 @@ class JobStorage:
         return self.outputs / MANIFEST
 
     def output(self, token: str, output: Output) -> S3Uri:
-        """Where an attempt puts an output; of `binary` the folder, which ends in '/'."""
+        """Where an attempt puts an output; for `binary` the folder, which ends in '/'."""
         return self.outputs / token / (BINARY if output is Output.BINARY else FILES[output].name)
 
     def file(self, token: str, name: str) -> S3Uri:
@@ -154,7 +155,7 @@ class JobStorage:
 
     @cached_property
     def folders(self) -> tuple[S3Uri, ...]:
-        """The folders that may hold objects of the job."""
+        """All folders that may hold objects of the job."""
         return tuple(dict.fromkeys((self._at_home, self._without_tenant, self.outputs)))
 
     def has(self, found: S3Uri) -> bool:
@@ -171,14 +172,13 @@ class JobStorage:
         return any(image_uri == str(folder / INPUT) for folder in self._upload_folders)
 
     def is_output(self, output: Output, uri: str) -> bool:
-        """Whether it is where some attempt of this job puts this output."""
+        """Whether an attempt of this job can have written this output there."""
         return self._token_of(output, uri) is not None
 
     def refusal(self, result: JobResult, request: SegmentRequest) -> str:
         """Why a result cannot be this job's, as the end of a sentence; '' if it can.
 
-        A result is believed only if each output stands where an attempt of this job puts it, or is
-        the URL that the caller gave for it.
+        Each output must be where one attempt of this job writes it, or at the URL that the caller gave.
         """
         if result.outputs.keys() != request.outputs:
             return "it does not name the outputs that the job asks for"
@@ -190,14 +190,14 @@ class JobStorage:
                 continue
             token = self._token_of(output, uri)
             if token is None:
-                return f"its {output.value} lies outside the job's own folder {self.outputs}/"
+                return f"its {output.value} is outside the job's own folder {self.outputs}/"
             tokens.add(token)
         if len(tokens) > 1:
-            return "its outputs are of several attempts"
+            return "its outputs come from several attempts"
         return ""
 
     def _token_of(self, output: Output, uri: str) -> str | None:
-        """The token of the attempt that puts this output there; None: no attempt does."""
+        """The token of the attempt that writes this output there; None if none does."""
         folders = {self.outputs} if self.output_prefix else self._upload_folders
         name = BINARY if output is Output.BINARY else FILES[output].name
         for folder in folders:
@@ -209,7 +209,7 @@ class JobStorage:
 
     @cached_property
     def _folder(self) -> str:
-        """Its name. An id that is not of our own form never becomes part of a path."""
+        """The folder's name. An id that is not a UUID never becomes part of a path."""
         if is_own_id(self.job_id):
             return self.job_id
         digest = hashlib.sha256(self.job_id.encode(errors="surrogateescape")).hexdigest()
@@ -223,7 +223,7 @@ class JobStorage:
 
     @cached_property
     def _without_tenant(self) -> S3Uri:
-        """Where also a tenant's jobs were, before tenants had folders."""
+        """The folder that jobs of tenants had, too, before tenants had folders."""
         return self.home / self._folder
 
     @cached_property
@@ -232,7 +232,7 @@ class JobStorage:
 
 
 def _below(folder: S3Uri, place: S3Uri) -> str | None:
-    """The rest of the key below a folder; None if it lies elsewhere."""
+    """The rest of the key below a folder; None if it is elsewhere."""
     start = (folder / "").key
     if place.bucket != folder.bucket or not place.key.startswith(start):
         return None

@@ -1,4 +1,4 @@
-"""What is wrong with a request, as one sentence for whoever wrote it."""
+"""Validation errors as sentences for the caller."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pydantic_core import ErrorDetails
 from maskq.inert import without_secrets
 
 
-def forgotten(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The same, after each validator's own exception has let go of its frames.
+def without_tracebacks(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The same errors; the exceptions in them no longer hold their tracebacks.
 
-    pydantic's error holds that exception where Python's garbage collector cannot look. Its frames hold
-    their callers' variables, among them, sooner or later, what was raised because of the error: a cycle
-    that is never freed, 400 KB for each request that a worker refuses.
+    pydantic keeps a validator's exception where Python's garbage collector cannot see it. The traceback
+    holds the local variables of every caller, and one of them is often the exception that was raised
+    because of the error. That is a cycle which is never freed: 400 KB for each refused request.
     """
-    for mistake in mistakes:
-        raised = mistake.get("ctx", {}).get("error")
+    for error in errors:
+        raised = error.get("ctx", {}).get("error")
         while isinstance(raised, BaseException):
             raised.__traceback__, raised = None, raised.__context__
-    return mistakes
+    return errors
 
 
-def sentence(error: ValidationError, shown: Mapping[str, str] | None = None) -> str:
-    """Every mistake, naming its field, without secrets of URLs.
+def sentence(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
+    """Every error with the name of its field; secrets in URLs are hidden.
 
-    shown: names of fields as the caller knows them.
+    names: field -> the caller's name for it; default: the field's own name.
     """
     lines = []
-    for mistake in forgotten(error.errors(include_url=False)):
-        place = ".".join(str(part) for part in mistake["loc"])
-        field = (shown or {}).get(place, place)
-        field = f"{field}: " if field else ""
-        lines.append(f"{field}{mistake['msg']} (got {mistake['input']!r})")
+    for details in without_tracebacks(error.errors(include_url=False)):
+        path = ".".join(str(part) for part in details["loc"])
+        name = (names or {}).get(path, path)
+        prefix = f"{name}: " if name else ""
+        lines.append(f"{prefix}{details['msg']} (got {details['input']!r})")
     return without_secrets("; ".join(lines))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from maskq.contract import TERMINAL, JobFailure, JobRecord, JobResult, SegmentRequest
-from maskq.contract.jobs import STORED
+from maskq.contract.options import STORED
 
 
 def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -44,9 +44,7 @@ def router(client: AsyncClient, authorizer: Authorizer) -> APIRouter:
             wanted = NewBatch.model_validate(await json_of(request))
         except ValidationError as error:
             raise InvalidRequest(sentence(error)) from None
-        if "image_uri" in wanted.options:
-            raise InvalidRequest("options: image_uri is not an option; list images in image_uris")
-        fields = of_tenant(wanted.options, caller)
+        fields = of_tenant(wanted.options.model_dump(exclude_unset=True), caller)
         for uri in wanted.image_uris:
             options(fields, uri)
         batch = await client.submit_many(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from maskq.contract.failures import FailureCode
+from maskq.contract.options import OPTIONS
+from maskq.errors import InvalidRequest
 from maskq_gateway.problems import Problem
 
 LARGEST_JSON = 2**20  # bytes
 _FORM_OVERHEAD = 2**20  # bytes of a multipart body that are not the image
 _MOST_FIELDS = 64
+_KINDS = {option.name: option.kind for option in OPTIONS}
 
 
 async def json_of(request: Request) -> dict[str, Any]:
@@ -77,6 +80,43 @@ async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
             yield part
     except ClientDisconnect:
         raise _bad("the body ended too early") from None
+
+
+async def image_of(form: FormData) -> bytes:
+    """The file in the field `image`. Raises InvalidRequest."""
+    images = form.getlist("image")
+    if len(images) != 1 or not isinstance(images[0], UploadFile):
+        raise InvalidRequest("image: send exactly one file in the multipart field `image`")
+    body = await images[0].read()
+    if not body:
+        raise InvalidRequest("image: the file is empty")
+    return body
+
+
+def options_of(form: FormData) -> dict[str, Any]:
+    """The other fields as fields of a request, which are not checked yet. Raises InvalidRequest.
+
+    A list is a field that is repeated or holds commas; an object is JSON; anything else stays text.
+    """
+    names = dict.fromkeys(name for name, _ in form.multi_items() if name != "image")
+    return {name: _value_of(name, form.getlist(name)) for name in names}
+
+
+def _value_of(name: str, values: Sequence[UploadFile | str]) -> Any:
+    if any(isinstance(value, UploadFile) for value in values):
+        raise InvalidRequest(f"{name}: is not a file; only `image` is")
+    texts = [str(value) for value in values]
+    kind = _KINDS.get(name, str)
+    if kind is frozenset:
+        return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if len(texts) > 1:
+        raise InvalidRequest(f"{name}: is given {len(texts)} times")
+    if kind is dict:
+        try:
+            return json.loads(texts[0])
+        except ValueError:
+            raise InvalidRequest(f"{name}: must be a JSON object") from None
+    return texts[0]
 
 
 def _no_number(text: str) -> float:

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from maskq.contract.options import JobOptions
 from maskq_gateway.api.schemas import ProblemDocument
 
+_REFERENCE: Final = "#/components/schemas/{model}"
 _STATUSES: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
@@ -46,19 +48,25 @@ def described(model: type[BaseModel], *, multipart: bool = False) -> dict[str, A
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "properties": {"image": {"type": "string", "format": "binary"}},
-                "additionalProperties": True,
-                "description": "The file in `image`; options of a job as further fields: lists "
-                "repeated or separated by commas, objects as JSON.",
+                "properties": {"image": {"type": "string", "format": "binary"}, **_options()},
+                "additionalProperties": False,
+                "description": "The file in `image`, and options of a job as further fields: lists "
+                "are repeated or separated by commas, objects are JSON.",
             }
         }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _options() -> dict[str, Any]:
+    schema = JobOptions.model_json_schema(ref_template=_REFERENCE)
+    properties: dict[str, Any] = schema["properties"]
+    return properties
 
 
 def add_schemas(document: dict[str, Any], *models: type[BaseModel]) -> None:
     """Put models into the document that no route declares."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in models:
-        found = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found = model.model_json_schema(ref_template=_REFERENCE)
         schemas |= found.pop("$defs", {})
         schemas[model.__name__] = found

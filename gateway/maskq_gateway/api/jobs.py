@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from maskq import AsyncClient
 from maskq.client.job import record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
+from maskq.contract.options import OPTIONS
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
-from maskq_gateway.api.bodies import form_of, json_of
+from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import ANSWERS, described
 from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, Wait
 from maskq_gateway.problems import Problem
 
 _RETRY_AFTER_S = 1
-# The client's names of options that the contract calls otherwise.
-_OPTIONS = {"queue_ttl_s": "queue_ttl", "run_timeout_s": "run_timeout"}
 
 
 class Jobs:
@@ -179,7 +177,7 @@ class Jobs:
         """The image, by its place or its bytes, and the options beside it."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
-                return await _image_of(form), _options_of(form)
+                return await image_of(form), options_of(form)
         document = await json_of(request)
         uri = document.pop("image_uri", None)
         if not isinstance(uri, str):
@@ -202,17 +200,17 @@ class Jobs:
 
 
 def options(wanted: Mapping[str, Any], image_uri: str = "s3://bucket/key") -> dict[str, Any]:
-    """The client's options for fields of a request.
+    """The client's keywords for fields of a request.
 
-    Raises InvalidRequest for a field that is wrong. An `image_uri` is checked here: the client would
-    take a text that is no place in S3 and no URL for the path of a file on this machine.
+    Raises InvalidRequest for a field that is not valid. An `image_uri` is checked here: the client
+    would take any other text for the path of a file on this machine.
     """
     try:
         request = SegmentRequest.model_validate({**wanted, "image_uri": image_uri})
     except ValidationError as error:
         raise InvalidRequest(sentence(error)) from None
-    given = request.model_fields_set - {"image_uri"}
-    return {_OPTIONS.get(name, name): getattr(request, name) for name in given}
+    given = request.model_fields_set
+    return {one.keyword: getattr(request, one.name) for one in OPTIONS if one.name in given}
 
 
 def preferred_wait_s(prefer: str | None) -> float:
@@ -229,39 +227,3 @@ def _scoped(key: str | None, caller: Caller) -> str | None:
     if key is None or caller.tenant is None:
         return key
     return f"{caller.tenant}/{key}"
-
-
-async def _image_of(form: FormData) -> bytes:
-    images = form.getlist("image")
-    if len(images) != 1 or not isinstance(images[0], UploadFile):
-        raise InvalidRequest("image: send exactly one file in the multipart field `image`")
-    body = await images[0].read()
-    if not body:
-        raise InvalidRequest("image: the file is empty")
-    return body
-
-
-def _options_of(form: FormData) -> dict[str, Any]:
-    """Options from the other fields: text as it is, several of one name a list, JSON for objects."""
-    wanted: dict[str, Any] = {}
-    for name in dict.fromkeys(name for name, _ in form.multi_items() if name != "image"):
-        wanted[name] = _value_of(name, form.getlist(name))
-    return wanted
-
-
-def _value_of(name: str, values: Sequence[UploadFile | str]) -> Any:
-    if any(isinstance(value, UploadFile) for value in values):
-        raise InvalidRequest(f"{name}: is not a file; only `image` is")
-    texts = [str(value) for value in values]
-    field = SegmentRequest.model_fields.get(name)
-    default = field.get_default(call_default_factory=True) if field else None
-    if isinstance(default, frozenset) or name == "classes":
-        return [part.strip() for text in texts for part in text.split(",") if part.strip()]
-    if len(texts) > 1:
-        raise InvalidRequest(f"{name}: is given {len(texts)} times")
-    if isinstance(default, dict):
-        try:
-            return json.loads(texts[0])
-        except ValueError:
-            raise InvalidRequest(f"{name}: must be a JSON object") from None
-    return texts[0]

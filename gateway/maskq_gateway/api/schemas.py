@@ -1,13 +1,14 @@
-"""What callers send and get, as models: they check requests, and OpenAPI is made from them."""
+"""Models of request and response bodies. OpenAPI is made from them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
 from maskq.contract.models import DefaultModel, ServedModel
+from maskq.contract.options import JobOptions
 
 LARGEST_BATCH = 500
 LONGEST_WAIT_S = 60.0
@@ -23,7 +24,7 @@ Wait = Annotated[
 
 
 class NewJob(SegmentRequest):
-    """What is to be segmented, and how. `image_uri` is `s3://bucket/key` or an https URL."""
+    """One image to segment, and the options of its job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -39,7 +40,7 @@ class NewJob(SegmentRequest):
 
 
 class NewBatch(BaseModel):
-    """Images that are segmented alike, with one id and one completion event for all."""
+    """Images that are segmented with the same options, as one batch with one completion event."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,10 +50,12 @@ class NewBatch(BaseModel):
         description="`s3://bucket/key` or https URLs.",
         json_schema_extra={"items": {"type": "string", "pattern": "^(s3|https?)://."}},
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="The fields of a job, without `image_uri`."
+    options: JobOptions = Field(
+        default_factory=JobOptions, description="The fields of a job, without `image_uri`."
     )
-    webhook: str | None = Field(default=None, description="Is told when all jobs have ended.")
+    webhook: str | None = Field(
+        default=None, description="URL that receives a signed POST when all jobs have ended."
+    )
 
 
 class JobPage(BaseModel):

@@ -1,6 +1,6 @@
-"""No job may start another by what it writes: refused at the start, and again for each object.
+"""Refuses rules whose jobs would start further jobs by their outputs.
 
-What a job writes below a directory, storage_layout.py says; it also recognises an object that is one.
+Triggers check each object again: storage_layout.py recognizes outputs of maskq.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _BINARY = tuple(binary_name(index) for index in range(1000))  # one for each cla
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What starts jobs of a rule."""
+    """The objects that start jobs of a rule."""
 
     rule: str
     bucket: str
-    prefix: str  # of the key, as it is
+    prefix: str  # of the key
     suffixes: tuple[str, ...]  # in lower case
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What jobs of a rule write."""
+    """The objects that jobs of a rule write."""
 
     rule: str
     place: S3Uri  # a directory, with or without its slash; the key '' is the whole bucket
@@ -36,7 +36,7 @@ class Written:
 
     @property
     def directory(self) -> str:
-        """What every key begins with; '' for the whole bucket."""
+        """The prefix of every key; '' for the whole bucket."""
         return (self.place / "").key
 
     @property
@@ -46,29 +46,29 @@ class Written:
 
 
 def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:
-    """Raises InvalidRequest when an output of any rule could start a job of any."""
+    """Raises InvalidRequest if an output of one rule could start a job of the same or another rule."""
     for writer in written:
         for watcher in watched:
-            if file := _caught(writer, watcher):
-                raise InvalidRequest(_told(writer, watcher, file))
+            if file := _looping_file(writer, watcher):
+                raise InvalidRequest(_message(writer, watcher, file))
 
 
-def _caught(writer: Written, watcher: Watched) -> str | None:
-    """A file by which a job of one starts a job of the other."""
+def _looping_file(writer: Written, watcher: Watched) -> str | None:
+    """A file of the writer that starts a job of the watcher; None if there is none."""
     if writer.place.bucket != watcher.bucket:
         return None
-    ours, theirs = writer.directory, watcher.prefix
-    if not ours.startswith(theirs) and not theirs.startswith(ours):
+    written, watched = writer.directory, watcher.prefix
+    if not written.startswith(watched) and not watched.startswith(written):
         return None
     return next((file for file in writer.files if file.endswith(watcher.suffixes)), None)
 
 
-def _told(writer: Written, watcher: Watched, file: str) -> str:
-    whom = "itself" if writer.rule == watcher.rule else f"rule {watcher.rule!r}"
+def _message(writer: Written, watcher: Watched, file: str) -> str:
+    started = "itself" if writer.rule == watcher.rule else f"rule {watcher.rule!r}"
     place = f"s3://{writer.place.bucket}/{writer.directory}"
     return (
-        f"rule {writer.rule!r} would start {whom} by its own outputs, and so on for ever: it writes "
-        f"{file} below {place}, and rule {watcher.rule!r} takes what ends so below "
+        f"rule {writer.rule!r} would start {started} by its own outputs, in an endless loop: it writes "
+        f"{file} below {place}, and rule {watcher.rule!r} applies to such names below "
         f"s3://{watcher.bucket}/{watcher.prefix}; give rule {writer.rule!r} an output_prefix outside, "
-        f"or rule {watcher.rule!r} a prefix or suffixes that leave it out"
+        f"or rule {watcher.rule!r} a prefix or suffixes that exclude it"
     )

@@ -1,4 +1,4 @@
-"""Which objects start which jobs: `[[rule]]` tables of a TOML file, refused where they would loop."""
+"""Rules: `[[rule]]` tables of a TOML file that say which objects start which jobs."""
 
 from __future__ import annotations
 
@@ -8,62 +8,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
-from maskq.contract import Output, Priority, SegmentRequest
-from maskq.contract.jobs import Classes, Mode, Outputs, Seconds
+from maskq.contract import SegmentRequest
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, redact
+from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.contract.storage_layout import is_output
 from maskq.contract.validation import sentence
-from maskq.contract.webhooks import ENDS, WebhookEvents
 from maskq.errors import InvalidRequest
 from maskq_gateway.rules import loop_guard
 
 TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it
-# Of a rule and not of its jobs.
-_MATCHING = {"name", "bucket", "prefix", "suffixes"}
-_SHOWN = {"image_uri": "bucket and prefix"}  # what the example's place is made of
+_SHOWN = {"image_uri": "bucket and prefix"}  # the fields that image_uri of the example is made of
 
 
 def _lower(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(suffix.lower() for suffix in suffixes)
 
 
-def _free_of_ours(metadata: dict[str, str]) -> dict[str, str]:
-    if TRIGGER in metadata:
-        raise ValueError(f"{TRIGGER!r} is taken: it holds the name of the rule; choose another key")
-    return metadata
-
-
-class Rule(BaseModel):
-    """One kind of object, and the job that each of them starts. SegmentRequest says what each means."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Rule(JobOptions):
+    """One kind of object, and the options of the job that each such object starts."""
 
     name: str = Field(min_length=1, max_length=100)
     bucket: str = Field(min_length=1)
-    prefix: str = ""  # of the key, as it is: 'in' also takes 'inbox/1.jpg'
+    prefix: str = ""  # of the key, not of a folder: 'in' also matches 'inbox/1.jpg'
     suffixes: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_lower)
-    ] = IMAGE_SUFFIXES  # of the key; upper and lower case are the same
-    model: str | None = None
-    outputs: Outputs = Field(default=frozenset({Output.MASK}), min_length=1)
-    classes: Classes | None = None
-    overlay_alpha: float | None = None
-    overlay_legend: bool = False
-    mode: Mode = Mode.WHOLE
-    priority: Priority = Priority.NORMAL
-    tenant: str | None = None
-    output_prefix: str | None = None
-    webhook: str | None = None
-    webhook_events: WebhookEvents = ENDS
-    metadata: Annotated[dict[str, str], AfterValidator(_free_of_ours)] = Field(default_factory=dict)
-    queue_ttl_s: Seconds | None = None
-    run_timeout_s: Seconds | None = None
-    max_attempts: int | None = None
+    ] = IMAGE_SUFFIXES  # of the key, in upper or lower case
+
+    @field_validator(*sorted(PER_IMAGE), mode="before")
+    @classmethod
+    def _refuse(cls, value: object) -> object:
+        raise ValueError("not an option of a rule: it concerns one image")
+
+    @field_validator("metadata")
+    @classmethod
+    def _check_metadata(cls, metadata: dict[str, str]) -> dict[str, str]:
+        if TRIGGER in metadata:
+            raise ValueError(
+                f"{TRIGGER!r} is taken: it holds the name of the rule; choose another key"
+            )
+        return metadata
+
+    @field_validator("output_prefix", mode="wrap")
+    @classmethod
+    def _as_written(cls, text: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Checked, but not normalized: the idempotency keys of triggers are made from the text."""
+        check(text)
+        return text
 
     def takes(self, bucket: str, key: str) -> bool:
-        """Whether an object is of its kind."""
+        """Whether the rule applies to an object."""
         return (
             bucket == self.bucket
             and key.startswith(self.prefix)
@@ -71,25 +72,26 @@ class Rule(BaseModel):
         )
 
     def options(self) -> dict[str, Any]:
-        """What its jobs ask for beside the image, as fields of SegmentRequest."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields.keys() - _MATCHING}
+        """The options of its jobs, as fields of SegmentRequest."""
+        names = JobOptions.model_fields.keys() - PER_IMAGE
+        fields = {name: getattr(self, name) for name in names}
         return fields | {"metadata": {**self.metadata, TRIGGER: self.name}}
 
     def example(self) -> SegmentRequest:
-        """A job of it. Raises ValidationError for what no job may ask for."""
+        """The request of one of its jobs. Raises ValidationError if no object can have such a name."""
         image_uri = f"s3://{self.bucket}/{self.prefix}1{self.suffixes[0]}"
         return SegmentRequest.model_validate({"image_uri": image_uri, **self.options()})
 
     def public(self) -> dict[str, Any]:
-        """As plain JSON values, without what is not set; a webhook's query may hold a secret."""
-        told = self.model_dump(mode="json", exclude_none=True)
-        return told | ({"webhook": redact(self.webhook)} if self.webhook else {})
+        """The rule as plain JSON values, without None and without the query of the webhook."""
+        shown = self.model_dump(mode="json", exclude_none=True, exclude=set(PER_IMAGE))
+        return shown | ({"webhook": redact(self.webhook)} if self.webhook else {})
 
     def watched(self) -> loop_guard.Watched:
         return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)
 
     def written(self, own_output: S3Uri) -> loop_guard.Written:
-        """What its jobs write; without an output_prefix below `own_output`."""
+        """Where its jobs write; without an output_prefix below `own_output`."""
         chosen = self.output_prefix
         place = S3Uri.parse(chosen, key_required=False) if chosen else own_output
         return loop_guard.Written(self.name, place, self.outputs)
@@ -97,7 +99,7 @@ class Rule(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules of a deployment, none of which can start another by what its jobs write."""
+    """All rules of a deployment. The outputs of no rule can start a job of any rule."""
 
     each: tuple[Rule, ...]
 
@@ -112,7 +114,7 @@ class Rules:
         except OSError as error:
             raise InvalidRequest(f"{path}: cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise InvalidRequest(f"{path}: no TOML: {error}") from None
+            raise InvalidRequest(f"{path}: is not valid TOML: {error}") from None
         try:
             return cls.of(_tables(document), own_output=own_output)
         except InvalidRequest as error:
@@ -120,7 +122,7 @@ class Rules:
 
     @classmethod
     def of(cls, tables: Iterable[Mapping[str, Any]], *, own_output: S3Uri) -> Rules:
-        """From tables as TOML has them. Raises InvalidRequest naming rule and field."""
+        """The rules of TOML tables. Raises InvalidRequest naming rule and field."""
         rules = tuple(_rule(number, table) for number, table in enumerate(tables, 1))
         names = [rule.name for rule in rules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -131,7 +133,7 @@ class Rules:
         return cls(rules)
 
     def taking(self, bucket: str, key: str) -> tuple[Rule, ...]:
-        """The rules that an object is of, in their order; outputs of maskq are of none."""
+        """The rules that apply to an object, in their order; none applies to outputs of maskq."""
         if is_output(key):
             return ()
         return tuple(rule for rule in self.each if rule.takes(bucket, key))
@@ -139,16 +141,16 @@ class Rules:
 
 def _tables(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if unknown := sorted(document.keys() - {"rule"}):
-        raise InvalidRequest(f"{unknown[0]!r} is not known here; there are only [[rule]] tables")
+        raise InvalidRequest(f"{unknown[0]!r} is not a valid key; only [[rule]] tables are")
     tables = document.get("rule")
     if not isinstance(tables, list) or not tables:
-        raise InvalidRequest("it holds no [[rule]] table; write one for each kind of object")
+        raise InvalidRequest("it has no [[rule]] table; write one for each kind of object")
     return tables
 
 
 def _rule(number: int, table: object) -> Rule:
     if not isinstance(table, Mapping):
-        raise InvalidRequest(f"rule {number} is no table; write [[rule]] above its fields")
+        raise InvalidRequest(f"rule {number} is not a table; write [[rule]] above its fields")
     name = table.get("name")
     called = f"rule {name!r}" if isinstance(name, str) and name else f"rule {number}"
     try:

@@ -1,4 +1,4 @@
-"""From a created object to its jobs: exactly one a rule and state, in whatever order events come."""
+"""Starts the jobs of a created object: one for each rule and state, in any order of events."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from maskq import Client
-from maskq.client.requests import Options
+from maskq.contract.options import OPTIONS, Options
 from maskq.contract.storage_layout import is_output
 from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, UnknownModel
 from maskq_gateway.rules.rule import Rule, Rules
@@ -20,15 +20,18 @@ from maskq_gateway.sources.notifications import ObjectCreated
 
 logger = logging.getLogger(__name__)
 
-# Ours alone; another one would start every job again that a sender repeats.
+# Never change it: idempotency keys depend on it, and repeated events would start second jobs.
 _NAMESPACE: Final = uuid.UUID("5f0c1c5e-6d0b-4a51-9a37-6f1d3c8e2b74")
-_OPTION_OF = {"queue_ttl_s": "queue_ttl", "run_timeout_s": "run_timeout"}
-_FOR_GOOD = (UnknownModel, InvalidRequest, IdempotencyConflict)  # the same again when tried again
+_FOR_GOOD = (
+    UnknownModel,
+    InvalidRequest,
+    IdempotencyConflict,
+)  # a retry would fail in the same way
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job of a rule and an object; it may have been started by an earlier delivery."""
+    """The job of a rule and an object, started now or by an earlier delivery."""
 
     rule: str
     job_id: str
@@ -36,7 +39,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Nothing was to be done, and why."""
+    """No job was needed, and why."""
 
     key: str
     reason: str
@@ -44,7 +47,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The rule's job was not accepted and will not be until somebody changes something."""
+    """The job was refused; a retry would be refused as well."""
 
     rule: str
     bucket: str
@@ -52,21 +55,22 @@ class Refused:
     error: MaskqError
 
     def __str__(self) -> str:
-        # Quoted and cut: whoever uploads chooses the key, and this goes into a log.
+        # Quoted and cut: uploaders choose the key, and this text goes into a log.
         return f"rule {self.rule!r}, {f's3://{self.bucket}/{self.key}'!r:.300}: {self.error}"
 
 
 class Triggers:
-    """Submits what the rules say. Thread-safe, as its client is."""
+    """Submits the jobs of the rules. Thread-safe."""
 
     def __init__(self, client: Client, rules: Rules) -> None:
         self._client = client
         self._rules = rules
 
     def start(self, events: Iterable[ObjectCreated]) -> list[Started | Skipped | Refused]:
-        """What became of each event and rule. One that is refused does not hold up the others.
+        """The outcome for each event and rule. A refused job does not stop the others.
 
-        Raises QueueFull and StoreUnavailable: let the sender try all of it again, which repeats none.
+        Raises QueueFull and StoreUnavailable: the sender must then repeat all events. That starts
+        no job twice.
         """
         return [outcome for event in events for outcome in self._each(event)]
 
@@ -74,12 +78,12 @@ class Triggers:
         rules = self._rules.taking(event.bucket, event.key)
         if not rules:
             ours = is_output(event.key)
-            return [Skipped(event.key, "an output of maskq" if ours else "no rule takes it")]
+            return [Skipped(event.key, "an output of maskq" if ours else "no rule applies to it")]
         return [self._one(event, rule) for rule in rules]
 
     def _one(self, event: ObjectCreated, rule: Rule) -> Started | Skipped | Refused:
         if self._is_stale(event, rule):
-            return Skipped(event.key, "stale: a later state of it was notified before")
+            return Skipped(event.key, "stale: a later state of the object was notified before")
         try:
             job = self._client.submit(
                 f"s3://{event.bucket}/{event.key}",
@@ -93,7 +97,7 @@ class Triggers:
         return Started(rule.name, job.id)
 
     def _is_stale(self, event: ObjectCreated, rule: Rule) -> bool:
-        """A version is there whatever follows it; an object without versions was overwritten."""
+        """Whether the object was overwritten. A version stays, whatever follows it."""
         if event.version_id or not event.sequencer:
             return False
         call = sequence.advance(
@@ -106,21 +110,22 @@ class Triggers:
 
 
 def idempotency_key(event: ObjectCreated, rule: Rule) -> str:
-    """The same for every delivery of an event, whichever way it came; another for the next state.
+    """The same for every delivery of one event by any transport, and another for the next state.
 
-    Everything that the rule asks for is part of it: with a rule changed, a repeated event starts the
-    job as it is asked for now, and is no conflict.
+    It depends on the options of the rule: after a change of the rule, a repeated event starts a job
+    with the new options, and is not a conflict.
     """
-    # Without defaults: an option that a later version adds makes no second job of a repeated event.
+    # Without defaults: an option of a later version must not change the keys of existing rules.
     matching = {"bucket", "prefix", "suffixes"}
     asked = rule.model_dump(mode="json", exclude=matching, exclude_defaults=True)
     said = json.dumps([event.bucket, event.key, event.state, asked], sort_keys=True)
-    # Hashed first: UUIDv5 is SHA-1, and who uploads chooses the key.
+    # Hashed with SHA-256 first: UUIDv5 uses SHA-1, and uploaders choose the key.
     return str(uuid.uuid5(_NAMESPACE, hashlib.sha256(said.encode()).hexdigest()))
 
 
 def _options(event: ObjectCreated, rule: Rule) -> Options:
-    chosen: dict[str, Any] = {_OPTION_OF.get(n, n): v for n, v in rule.options().items()}
+    fields = rule.options()
+    chosen = {one.keyword: fields[one.name] for one in OPTIONS if one.name in fields}
     if event.version_id:
         chosen["image_version_id"] = event.version_id
     elif event.etag:

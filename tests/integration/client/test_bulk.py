@@ -406,9 +406,9 @@ def test_below_a_place_in_s3_page_by_page(
     assert "no bucket of this name" in nowhere.stderr
     nothing = maskq(f"{root}/{below}/empty/")
     assert nothing.returncode == 1
-    assert "there is no image" in nothing.stderr
+    assert "found no image" in nothing.stderr
     inside = maskq(f"{root}/{service.prefix}/")
-    assert "lies where outputs are written" in inside.stderr
+    assert "is where outputs are written" in inside.stderr
     assert [*folder.glob("*.jsonl")] == [manifest]
 
 
@@ -430,7 +430,7 @@ def test_one_bad_line_does_not_stop_the_others(service: Service, folder: Path) -
 
     assert ran.returncode == 1
     assert "4 invalid_request" in ran.stdout
-    assert ran.stderr == "maskq: what becomes of each image is written to maskq-list.txt.jsonl\n"
+    assert ran.stderr == "maskq: the outcome of each image is written to maskq-list.txt.jsonl\n"
     head, *entries = lines(folder / "maskq-list.txt.jsonl")
     assert head["options"] == {"tenant": "acme"}
     failed = {entry["image"]: entry["message"] for entry in entries if "code" in entry}
@@ -445,7 +445,7 @@ def test_one_bad_line_does_not_stop_the_others(service: Service, folder: Path) -
     assert (again.returncode, summary(again)["submitted"], summary(again)["failed"]) == (1, 1, 3)
     other = maskq("list.txt", "--tenant", "zeta")
     assert other.returncode == 1
-    assert 'begun with other options (tenant="acme")' in other.stderr
+    assert 'started with other options (tenant="acme")' in other.stderr
     assert service.images().total() == 4
 
 
@@ -466,7 +466,7 @@ def test_a_folder_is_uploaded_and_stdin_is_a_list(service: Service, folder: Path
 
     piped = maskq("-", stdin="photos/0/0.png\ns3://photos/a.jpg\n")
     assert piped.returncode == 0, piped.stderr
-    assert piped.stdout.startswith("2 images: 2 submitted, 0 had a job already\n")
+    assert piped.stdout.startswith("2 images: 2 submitted, 0 already had a job\n")
     assert service.images().total() == 72
 
 
@@ -568,7 +568,7 @@ def test_masks_of_a_folder(environment: dict[str, str], folder: Path, segmenter:
         (("--recursive", "a", "--idempotency-key", "k"), "names one job"),
         (("a.jpg", "--retry-failed"), "go with --recursive"),
         (("a.jpg", "--manifest", "x"), "go with --recursive"),
-        (("--recursive", "nowhere"), "there is no nowhere"),
+        (("--recursive", "nowhere"), "nowhere does not exist"),
         (("--recursive", "s3://photos/", "--mode", "odd"), "mode"),
         (("s3://photos/2024/",), "--recursive submits the images in it"),
         ((".",), "--recursive submits the images in it"),

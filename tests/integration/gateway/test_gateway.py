@@ -305,8 +305,8 @@ def test_a_failed_submission_is_made_up_for_by_its_repetition(
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("notes.txt", "no rule takes it"),
-        ("folder/", "no rule takes it"),
+        ("notes.txt", "no rule applies to it"),
+        ("folder/", "no rule applies to it"),
         (f"masks/{JOB}/{TOKEN}/mask.png", "an output of maskq"),
     ],
 )

@@ -178,11 +178,11 @@ def test_an_event_gives_its_data_typed() -> None:
 
 @pytest.mark.parametrize("kind", [BATCH_COMPLETED, "maskq.job.paused", "other"])
 def test_no_job_is_read_out_of_another_event(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"'{kind}' is no event of a job; look at `type`"):
+    with pytest.raises(ValueError, match=f"'{kind}' is not an event of a job; check `type`"):
         an_event(kind, JOB).job()
 
 
 @pytest.mark.parametrize("kind", ["maskq.job.queued", "maskq.batch.started", "other"])
 def test_no_batch_is_read_out_of_another_event(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"'{kind}' is no event of a batch; look at `type`"):
+    with pytest.raises(ValueError, match=f"'{kind}' is not an event of a batch; check `type`"):
         an_event(kind, BATCH).batch()

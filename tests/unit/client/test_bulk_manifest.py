@@ -13,7 +13,7 @@ import pytest
 from maskq import FailureCode, InvalidRequest, JobRecord, JobStatus
 from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
-from maskq.cli.bulk.sources import Bad, images_in
+from maskq.cli.bulk.sources import InvalidEntry, images_in
 from maskq.contract import JobFailure, JobResult, Priority, SegmentRequest
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
 
@@ -140,7 +140,7 @@ def test_other_options_are_refused_by_name(path: Path) -> None:
 def test_another_source_is_refused_unless_the_file_was_named(path: Path) -> None:
     with Manifest(path, ["other.txt"], OPTIONS, named=True) as manifest:
         assert manifest.jobs
-    with pytest.raises(InvalidRequest, match=r"begun for list\.txt"):
+    with pytest.raises(InvalidRequest, match=r"started for list\.txt"):
         Manifest(path, ["other.txt"], OPTIONS, named=False)
 
 
@@ -179,7 +179,7 @@ def test_a_manifest_is_named_after_its_source(given: list[str], name: str) -> No
 
 def found(*given: str, outputs: list[S3Uri] | None = None) -> list[str]:
     return [
-        f"bad {one.name}: {one.error}" if isinstance(one, Bad) else one
+        f"bad {one.name}: {one.error}" if isinstance(one, InvalidEntry) else one
         for one in images_in(given, None, outputs or [])
     ]
 
@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
     next(images)
     (tmp_path / "sub").rmdir()
     (bad,) = images
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, InvalidEntry)
     assert bad.name == str(tmp_path / "sub")
     assert "cannot read folder" in str(bad.error)
 
@@ -225,9 +225,9 @@ def test_a_list_says_line_by_line(tmp_path: Path) -> None:
 def test_what_is_no_list_and_no_image_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.write_bytes(b"PK\x03\x04\0\0")
-    with pytest.raises(InvalidRequest, match="no list of images"):
+    with pytest.raises(InvalidRequest, match="not a list of images"):
         found(str(archive))
-    with pytest.raises(InvalidRequest, match="there is no nowhere"):
+    with pytest.raises(InvalidRequest, match="nowhere does not exist"):
         found("s3://photos/a.jpg", "nowhere")
     with pytest.raises(InvalidRequest, match="not a valid bucket"):
         found("s3://Photos/")
@@ -241,7 +241,7 @@ def test_single_images_are_sources_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["s3://maskq/maskq/", "s3://maskq/maskq/old", "s3://out"])
 def test_where_outputs_go_no_images_are_looked_for(place: str) -> None:
-    with pytest.raises(InvalidRequest, match="lies where outputs are written"):
+    with pytest.raises(InvalidRequest, match="is where outputs are written"):
         found(place, outputs=[S3Uri("maskq", "maskq"), S3Uri("out", "")])
 
 

@@ -25,8 +25,9 @@ from maskq.contract import (
     Priority,
     SegmentRequest,
 )
-from maskq.contract.jobs import MAX_METADATA_BYTES, ClassStats
+from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import S3Uri
+from maskq.contract.options import MAX_METADATA_BYTES
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest
 

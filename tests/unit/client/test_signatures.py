@@ -12,8 +12,8 @@ from unittest.mock import AsyncMock, create_autospec
 import pytest
 
 from maskq import AsyncBatch, AsyncClient, AsyncJob, AsyncResult, Batch, Client, Job, Result
-from maskq.client.requests import Options
 from maskq.contract import SegmentRequest
+from maskq.contract.options import BY_KEYWORD, Options
 
 # Every method that is written once and runs both ways.
 PAIRS = [(Client, AsyncClient), (Job, AsyncJob), (Batch, AsyncBatch), (Result, AsyncResult)]
@@ -106,7 +106,9 @@ def test_a_mock_of_the_async_client_is_awaited() -> None:
 def test_help_shows_the_call_and_what_it_means() -> None:
     text = pydoc.render_doc(Client.submit, renderer=pydoc.plaintext)
     assert "submit(self, image:" in text
-    assert "overlay_alpha:" in text
+    assert "overlay_alpha: 'float | None' = None" in text
+    assert f"overlay_alpha: {BY_KEYWORD['overlay_alpha'].meaning}" in text
+    assert text.count("\n        queue_ttl: ") == 1
     assert "Raises InvalidRequest, UnknownModel, QueueFull" in text
     page = pydoc.render_doc(Client, renderer=pydoc.plaintext)
     assert "retry(self, job_id: 'str') -> 'Job'" in page

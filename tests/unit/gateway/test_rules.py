@@ -1,4 +1,4 @@
-"""Rules: what they take, which mistakes they name, and that none starts another for ever."""
+"""Rules: what they match, how their errors name rule and field, and that they never loop."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"priority": "urgent"}, "rule 'scans': priority"),
         ({"tenant": "a b"}, "rule 'scans': tenant"),
         ({"model": ""}, "rule 'scans': model"),
-        ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a place in S3"),
+        ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a valid S3 URI"),
         ({"webhook": "ftp://x"}, "rule 'scans': webhook"),
         ({"webhook_events": []}, "rule 'scans': webhook_events"),
         ({"metadata": {"n": 1}}, "rule 'scans': metadata.n"),
@@ -102,6 +102,9 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"queue_ttl_s": 0}, "rule 'scans': queue_ttl_s"),
         ({"run_timeout_s": "soon"}, "rule 'scans': run_timeout_s"),
         ({"image_uri": "s3://a/b"}, "rule 'scans': image_uri"),
+        ({"image_etag": "e"}, "rule 'scans': image_etag: .*concerns one image"),
+        ({"image_version_id": "v"}, "rule 'scans': image_version_id: .*concerns one image"),
+        ({"output_urls": {}}, "rule 'scans': output_urls: .*concerns one image"),
         ({"name": ""}, "rule 1: name"),
     ],
 )
@@ -113,11 +116,11 @@ def test_a_mistake_names_rule_and_field(fields: dict[str, Any], named: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no"),
-        ("[[rules]]\nname = 'a'", "'rules' is not known"),
-        ("[rule]\nname = 'a'", "holds no"),
-        ("rule = [1]", "rule 1 is no table"),
-        ("[[rule]", "no TOML"),
+        ("", "has no"),
+        ("[[rules]]\nname = 'a'", "'rules' is not a valid key"),
+        ("[rule]\nname = 'a'", "has no"),
+        ("rule = [1]", "rule 1 is not a table"),
+        ("[[rule]", "not valid TOML"),
         ("[[rule]]\nname = 'a'\nbucket = 1", "rule 'a': bucket"),
         ("[[rule]]\nname='a'\nbucket='bbb'\n[[rule]]\nname='a'\nbucket='ccc'", "named 'a'"),
     ],
@@ -232,6 +235,10 @@ def test_the_idempotency_key_is_of_the_state_and_of_what_is_asked() -> None:
         idempotency_key(ObjectCreated("photos", "2.jpg", etag="e", sequencer="0A"), plain),
     ]
     assert len(set(keys)) == len(keys)
+    # The text of an output_prefix counts, as it always did, though both name one place
+    whole = [Rule(**rule(output_prefix=uri)) for uri in ("s3://masks", "s3://masks/")]
+    assert len({idempotency_key(event, one) for one in whole}) == 2
+    assert whole[0].example().output_prefix == whole[1].example().output_prefix
     # And the same where only what it takes changed, or what the store tells beside
     again = ObjectCreated("photos", "1.jpg", etag="e", sequencer="0A", size=1, when="today")
     assert idempotency_key(again, Rule(**rule(prefix="1"))) == keys[0]

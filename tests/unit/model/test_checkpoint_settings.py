@@ -17,7 +17,7 @@ from support.family_checkpoints import draw_weights
 from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentation
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model import ModelError, load_segmenter, run_self_test
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.families import family_of

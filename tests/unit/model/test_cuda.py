@@ -17,7 +17,7 @@ from PIL import Image
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model import ModelError, Segmenter, run_self_test, warm_up
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.cuda import backend as backend_module

@@ -15,7 +15,7 @@ from support.family_checkpoints import CHECKPOINTS, LABELS, SIDE, write
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from maskq.contract import FailureCode, Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model import ModelError, ModelOutput, Segmenter, load_segmenter, run_self_test
 from maskq_worker.model.families import FAMILIES, family_of

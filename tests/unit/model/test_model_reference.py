@@ -22,7 +22,7 @@ from transformers import AutoImageProcessor, DPTConfig, DPTForSemanticSegmentati
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import FailureCode, Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.errors import PermanentError
 from maskq_worker.model import (
     ModelError,

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from maskq.cli import build
 from maskq.contract import Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model import ModelOutput, load_segmenter, run_self_test
 from maskq_worker.model.checkpoint.folder import Checkpoint, resolve
 from maskq_worker.model.errors import ModelError

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
 
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.model.views import (
     OVERLAP,
     SCALES,

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from maskq.contract.validation import forgotten
+from maskq.contract.validation import without_tracebacks
 from maskq.ledger import keys
 from maskq.ledger.message import ORIGIN
 
@@ -299,7 +299,7 @@ _HINTS = {
 def _sentence(error: ValidationError, *, of_body: bool = False) -> str:
     """The first validation errors, each with its place. The message itself is kept (transport.py)."""
     errors_found = []
-    for mistake in forgotten(error.errors(include_url=False, include_input=False))[:3]:
+    for mistake in without_tracebacks(error.errors(include_url=False, include_input=False))[:3]:
         place = [str(part) for part in mistake["loc"]]
         if of_body:
             place = ["body", *(_BODY_PARTS.get(part, part) for part in place[:1]), *place[1:]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from maskq.contract import FailureCode, Output
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 from maskq_worker.batching.interface import BatchContext
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.device import DeviceGuard

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from maskq.contract.jobs import Mode
+from maskq.contract.options import Mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

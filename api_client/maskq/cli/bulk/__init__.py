@@ -1,8 +1,8 @@
-"""`maskq submit --recursive`: images of a place, a folder or a list, by the thousand.
+"""`maskq submit --recursive`: the images of an S3 prefix, a folder or a list.
 
-sources finds them, manifest remembers them, run submits and waits, progress tells.
+sources finds the images, manifest records them, run submits and waits, progress reports.
 """
 
-from maskq.cli.bulk.run import Asked, submit_recursive
+from maskq.cli.bulk.run import RunFlags, submit_recursive
 
-__all__ = ["Asked", "submit_recursive"]
+__all__ = ["RunFlags", "submit_recursive"]

@@ -1,4 +1,4 @@
-"""The manifest of a run: a file of JSON lines, to which what became of each image is appended.
+"""The manifest of a run: a file of JSON lines, to which the outcome of each image is appended.
 
     {"maskq_manifest": 1, "run_id": …, "begun": …, "sources": […], "options": {…}}
     {"image": …, "job_id": …}                                                       accepted
@@ -6,7 +6,7 @@
     {"image": …, "job_id": …, "status": "failed", "code": …, "message": …}
     {"image": …, "status": "refused", "code": …, "message": …}                      no job
 
-Of several lines of one image the last one counts. Only what went wrong has a "code".
+The last line of an image counts. Only failures have a "code".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FLUSH_LINES = 1000
 
 
 def default_path(sources: Sequence[str]) -> Path:
-    """In the current folder, named after the first source; stdin has no name, so after the time."""
+    """A file in the current folder, named after the first source; for stdin, after the time."""
     first = sources[0]
     if first == "-":
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -46,7 +46,7 @@ def default_path(sources: Sequence[str]) -> Path:
 
 
 class Manifest:
-    """What is known of a run; some hundred bytes of memory an image. Use it in a `with` block.
+    """The state of a run; takes a few hundred bytes an image. Use it in a `with` block.
 
     jobs: image → its latest job. open: job → image, of those not known to have ended. failures: image →
     code, of those refused or ended without a result.
@@ -55,7 +55,7 @@ class Manifest:
     def __init__(
         self, path: Path, sources: Sequence[str], options: Mapping[str, Any], *, named: bool
     ) -> None:
-        """Begin a manifest, or go on with it where there is one.
+        """Start a manifest, or resume an existing one.
 
         `named`: the caller chose the path; another one belongs to its sources. Raises InvalidRequest
         for a manifest of other options, a file that is none, and one that another process writes.
@@ -81,7 +81,7 @@ class Manifest:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was written."""
+        """Whether the manifest has a first line."""
         return self._file.tell() > 0
 
     def __enter__(self) -> Self:
@@ -95,15 +95,15 @@ class Manifest:
         finally:
             self._file.close()
 
-    # --- what is known ------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------
 
     def is_settled(self, image: str, retry_failed: bool) -> bool:
-        """Whether it has a job, and is not to be submitted once more."""
+        """Whether the image has a job and must not be submitted again."""
         return image in self.jobs and not (retry_failed and self.failed_job(image))
 
     def failed_job(self, image: str) -> str:
-        """The job of an image that failed or expired; '' if it has none."""
-        code = self.failures.get(image, FailureCode.CANCELED)  # that was somebody's own wish
+        """The failed or expired job of an image; '' if it has none."""
+        code = self.failures.get(image, FailureCode.CANCELED)  # canceled on purpose: not retried
         return "" if code == FailureCode.CANCELED else self.jobs.get(image, "")
 
     @property
@@ -112,13 +112,13 @@ class Manifest:
         return len(self.jobs) - len(self.open) - sum(image in self.jobs for image in self.failures)
 
     def codes(self) -> dict[str, int]:
-        """Images by why they failed, the most frequent first."""
+        """Failure code → number of images, the most frequent first."""
         return dict(Counter(self.failures.values()).most_common())
 
-    # --- what is new --------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Write the run's id, which must be known before a job is made under it."""
+        """Write the run's id, before the first job of the run is submitted."""
         if self.begun:
             return
         head = {
@@ -131,25 +131,25 @@ class Manifest:
         self._write(_line(head))
 
     def accepted(self, image: str, job_id: str) -> bool:
-        """It has a job. False: it had this one already."""
+        """The image has a job. False: it already had this one."""
         if self.jobs.get(image) == job_id:
             return False
         self._add({"image": image, "job_id": job_id})
         return True
 
     def refused(self, image: str, error: MaskqError) -> None:
-        """It got no job."""
+        """The image got no job."""
         self._add(
             {"image": image, "status": "refused", "code": error.code.value, "message": str(error)}
         )
 
     def ended(self, job_id: str, record: JobRecord | None) -> None:
-        """Its job ended. None: there is no record of it any more."""
+        """The job ended. None: its record no longer exists."""
         if image := self.open.get(job_id):
             self._add({"image": image, "job_id": job_id, **_end_of(record)})
 
     def flush(self) -> None:
-        """Hand over to the file what was added since. Raises MaskqError, as for a full disk."""
+        """Write the new lines to the file. Raises MaskqError, for example if the disk is full."""
         lines, self._lines = "".join(self._lines), []
         if lines:
             self.begin()
@@ -185,14 +185,14 @@ class Manifest:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InvalidRequest(f"{self.path} is written by another process already") from None
+            raise InvalidRequest(f"another process already writes {self.path}") from None
 
     def _read(self, named: bool) -> None:
         self._file.seek(0)
         end = 0
         for number, line in enumerate(self._file):
             if not line.endswith(b"\n") and (number or line.startswith(b'{"maskq_manifest"')):
-                break  # torn: the process was killed while it wrote
+                break  # incomplete: the process was killed while it wrote
             try:
                 entry = json.loads(line)
                 if number:
@@ -203,7 +203,7 @@ class Manifest:
                 raise
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise InvalidRequest(
-                    f"line {number + 1} of {self.path} is not that of a manifest; name another "
+                    f"line {number + 1} of {self.path} is not a line of a manifest; name another "
                     f"file with --manifest"
                 ) from None
             end += len(line)
@@ -219,12 +219,12 @@ class Manifest:
                 f"{n}={json.dumps(found[n])}" if n in found else f"no {n}" for n in other
             )
             raise InvalidRequest(
-                f"{self.path} was begun with other options ({had}); use these, or name another "
+                f"{self.path} was started with other options ({had}); use these, or name another "
                 f"file with --manifest"
             )
         if not named and head["sources"] != self._sources:
             raise InvalidRequest(
-                f"{self.path} was begun for {' '.join(head['sources'])}; name another file with "
+                f"{self.path} was started for {' '.join(head['sources'])}; name another file with "
                 f"--manifest"
             )
         self.run_id = head["run_id"]
@@ -239,7 +239,7 @@ def _end_of(record: JobRecord | None) -> dict[str, Any]:
         return {
             "status": "gone",
             "code": FailureCode.NOT_FOUND.value,
-            "message": "there is no record of this job any more: deleted, or past its retention",
+            "message": "this job no longer has a record: it was deleted, or its retention has passed",
         }
     end: dict[str, Any] = {"status": record.status.value}
     if result := record.result:

@@ -1,4 +1,4 @@
-"""How far it is, on stderr: one line rewritten on a terminal, one every few seconds elsewhere."""
+"""Progress on stderr: one line that is rewritten on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTH = 24  # of the bar
 
 
 class Progress:
-    """`quiet`: says nothing."""
+    """Shows one counter at a time. `quiet`: shows nothing."""
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -26,13 +26,13 @@ class Progress:
         self._counted_from = 0
 
     def begin(self, count: int = 0) -> None:
-        """Another thing is counted now; `count` of it are there already."""
+        """Start another counter at `count`."""
         self._began, self._counted_from = time.monotonic(), count
 
     def show(
         self, count: int, what: str, *, of: int | None = None, failed: int = 0, note: str = ""
     ) -> None:
-        """`count` are `what`, of so many if that is known."""
+        """Show that `count` are `what` ('submitted'), out of `of` if that is known."""
         now = time.monotonic()
         pause_s = _REWRITE_S if self._rewrites else _LINE_S
         if self._quiet or now - self._shown < pause_s:
@@ -51,13 +51,13 @@ class Progress:
         self._drawn = True
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if not self._quiet:
             self.clear()
             print_error(f"maskq: {line}", to=self._stream)
 
     def clear(self) -> None:
-        """Take the line away that is rewritten."""
+        """Remove the line that is rewritten."""
         if self._drawn:
             overwrite_line(to=self._stream)
             self._drawn = False

@@ -1,4 +1,4 @@
-"""One run: submit what has no job yet, wait for what has not ended, sum up."""
+"""One run: submits images without a job, waits for open jobs, prints a summary."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import typer
 from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
-from maskq.cli.bulk.sources import Bad, Found, images_in
+from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
 from maskq.client.bulk import CHUNK, Bulk, SubmitOptions, name_of
 from maskq.client.client import Client
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
-from maskq.client.requests import Options, Requests
+from maskq.client.requests import Requests
 from maskq.client.sending import OutageTolerance
 from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
 from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
+from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_S = 0.4  # what ends meanwhile is looked at together
-_CHECK_S = 30.0  # without an end: were some missed? Then twice as long, and so on
+_LOOK_S = 0.4  # between two looks at the ended jobs
+_CHECK_S = 30.0  # without an ended job until every open job is checked; doubles each time
 _OUTAGE_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a caller wants beside the options of the jobs."""
+class RunFlags:
+    """The flags of a run that are not options of its jobs."""
 
     manifest: Path | None
     retry_failed: bool
@@ -53,33 +54,33 @@ class Asked:
 
 
 def submit_recursive(
-    client: Client, sources: Sequence[str], options: Options, asked: Asked
+    client: Client, sources: Sequence[str], options: Options, flags: RunFlags
 ) -> None:
     """Submit every image of the sources. Raises typer.Exit(1) if any failed."""
     requests = Requests(options)
     found = images_in(sources, _connector(client.settings), _outputs(client, options))
-    path, named = asked.manifest or default_path(sources), asked.manifest is not None
-    progress = Progress(quiet=asked.as_json)
+    path, named = flags.manifest or default_path(sources), flags.manifest is not None
+    progress = Progress(quiet=flags.as_json)
     with Manifest(path, [*map(_shown, sources)], requests.options(), named=named) as manifest:
-        run = _Run(client, manifest, progress, asked)
+        run = _Run(client, manifest, progress, flags)
         if manifest.jobs:
-            progress.say(f"going on with {path}: {len(manifest.jobs)} images have a job already")
+            progress.say(f"resuming {path}: {len(manifest.jobs)} images already have a job")
         else:
-            progress.say(f"what becomes of each image is written to {path}")
+            progress.say(f"the outcome of each image is written to {path}")
         try:
             run.submit(found, options)
-            if asked.wait:
+            if flags.wait:
                 run.wait()
         except WaitTimeout:
-            run.sum_up()
+            run.print_summary()
             raise
         except (KeyboardInterrupt, MaskqError):
             if manifest.jobs:
-                progress.say(f"{path} holds what was done; the same command goes on from there")
+                progress.say(f"{path} records what was done; run the same command again to resume")
             raise
         finally:
             progress.clear()
-        run.sum_up()
+        run.print_summary()
         if manifest.failures:
             raise typer.Exit(1)
 
@@ -89,7 +90,7 @@ def _shown(source: str) -> str:
 
 
 def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Uri]:
-    """Where images must not be looked for."""
+    """Where outputs are written, so that no image is read there."""
     places = [S3Uri(client.settings.s3_bucket, client.settings.output_prefix)]
     if chosen := options.get("output_prefix"):
         place = S3Uri.parse(chosen, key_required=False)
@@ -99,44 +100,44 @@ def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Uri]:
 
 class _Run:
     def __init__(
-        self, client: Client, manifest: Manifest, progress: Progress, asked: Asked
+        self, client: Client, manifest: Manifest, progress: Progress, flags: RunFlags
     ) -> None:
         self._client = client
         self._manifest = manifest
         self._progress = progress
-        self._asked = asked
-        self._goes_on = bool(manifest.jobs)
-        self._endings = CompletionCursor(client.key_prefix, manifest.run_id)
+        self._flags = flags
+        self._resumes = bool(manifest.jobs)
+        self._cursor = CompletionCursor(client.key_prefix, manifest.run_id)
         self._outage_tolerance = OutageTolerance()
-        self._looked = time.monotonic()
+        self._last_look = time.monotonic()
         self._images = 0
         self._had_a_job = 0
         self._submitted = 0
 
     def submit(self, found: Iterable[Found], options: Options) -> None:
-        """What has no job yet."""
-        if self._goes_on and (self._asked.wait or self._asked.retry_failed):
+        """Submit the images that have no job yet."""
+        if self._resumes and (self._flags.wait or self._flags.retry_failed):
             self._check()
-        bulk = Bulk(self._client.session, Job, self._manner(), options)
-        for step in bulk.steps(self._wanted(found)):
+        bulk = Bulk(self._client.session, Job, self._submit_options(), options)
+        for step in bulk.steps(self._without_job(found)):
             for _, (image, job, error) in self._client.session.drive(step):
                 if error:
                     self._manifest.refused(name_of(image), error)
                 elif job:
                     self._submitted += self._manifest.accepted(name_of(image), job.id)
             self._manifest.flush()
-            if self._asked.wait and time.monotonic() > self._looked + _LOOK_S:
+            if self._flags.wait and time.monotonic() > self._last_look + _LOOK_S:
                 self._look()
             self._show_submitted(bulk.held_up)
         if not self._images and not self._manifest.jobs:
             known = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise InvalidRequest(f"there is no image, nothing whose name ends in {known}")
+            raise InvalidRequest(f"found no image; known suffixes: {known}")
 
     def wait(self) -> None:
-        """Until all have ended. Raises WaitTimeout."""
-        if self._goes_on:
-            self._check()  # some may have ended before this manifest knew that they were accepted
-        manifest, timeout = self._manifest, self._asked.timeout
+        """Wait until all jobs have ended. Raises WaitTimeout."""
+        if self._resumes:
+            self._check()  # a job may have ended before the manifest recorded it
+        manifest, timeout = self._manifest, self._flags.timeout
         total, left = len(manifest.jobs), len(manifest.open)
         self._progress.begin(total - left)
         last, check_s = time.monotonic(), _CHECK_S
@@ -148,7 +149,7 @@ class _Run:
                 left, last, check_s = len(manifest.open), time.monotonic(), _CHECK_S
             elif timeout is not None and idle_s > timeout:
                 raise WaitTimeout(
-                    f"{left} of {total} jobs have not ended, none for {timeout:g} s; they go on, "
+                    f"{left} of {total} jobs have not ended, none for {timeout:g} s; they continue, "
                     f"and the same command waits for them again"
                 )
             elif idle_s > check_s:
@@ -156,8 +157,8 @@ class _Run:
                 self._check()
             self._progress.show(total - left, "ended", of=total, failed=len(manifest.failures))
 
-    def sum_up(self) -> None:
-        """On stdout."""
+    def print_summary(self) -> None:
+        """Print the summary on stdout."""
         manifest = self._manifest
         summary = {
             "run_id": manifest.run_id,
@@ -167,56 +168,58 @@ class _Run:
             "had_a_job": self._had_a_job,
             "succeeded": manifest.succeeded,
             "failed": len(manifest.failures),
-            "not_ended": len(manifest.open),  # as far as was looked
+            "not_ended": len(manifest.open),  # as of the last look
             "failures": manifest.codes(),
         }
         self._progress.clear()
-        if self._asked.as_json:
+        if self._flags.as_json:
             print_json(summary)
         else:
             print_lines(*_lines(summary))
 
-    def _manner(self) -> SubmitOptions:
+    def _submit_options(self) -> SubmitOptions:
         return SubmitOptions(
             batch=BatchMembership(batch_id=self._manifest.run_id, total=0),
             run_id=self._manifest.run_id,
             retry_of=self._failed_job,
-            durable=self._asked.durable,
-            room_timeout=self._asked.room_timeout,
+            durable=self._flags.durable,
+            room_timeout=self._flags.room_timeout,
         )
 
     def _failed_job(self, image: ImageSource) -> str:
         return self._manifest.failed_job(name_of(image))
 
-    def _wanted(self, found: Iterable[Found]) -> Iterator[str]:
+    def _without_job(self, found: Iterable[Found]) -> Iterator[str]:
         for one in found:
             self._images += 1
             self._manifest.begin()
-            if isinstance(one, Bad):
+            if isinstance(one, InvalidEntry):
                 self._manifest.refused(name_of(one.name), one.error)
-            elif self._manifest.is_settled(name_of(one), self._asked.retry_failed):
+            elif self._manifest.is_settled(name_of(one), self._flags.retry_failed):
                 self._had_a_job += 1
             else:
                 yield one
             self._show_submitted()
 
     def _look(self) -> int:
-        """How many jobs ended since the last look; 0 while Redis is away for a moment."""
-        ended = self._patiently(self._endings.look)
-        self._looked = time.monotonic()
-        self._note(ended or {})
+        """The number of jobs that ended since the last look; 0 while Redis is briefly unavailable."""
+        ended = self._tolerating_outages(self._cursor.look)
+        self._last_look = time.monotonic()
+        self._record(ended or {})
         return len(ended or {})
 
     def _check(self) -> None:
-        """Each job that is not known to have ended; from now on `_look` tells."""
-        self._patiently(self._endings.skip)
+        """Read the record of each open job. Later ends are found by `_look`."""
+        self._tolerating_outages(self._cursor.skip)
         job_ids = iter(list(self._manifest.open))
         while some := list(islice(job_ids, CHUNK)):
-            records = self._patiently(partial(records_of, self._client.key_prefix, some)) or {}
-            self._note({i: r for i, r in records.items() if r is None or r.ended})
+            records = (
+                self._tolerating_outages(partial(records_of, self._client.key_prefix, some)) or {}
+            )
+            self._record({i: r for i, r in records.items() if r is None or r.ended})
 
-    def _patiently(self, flow: Callable[[], Flow[T]]) -> T | None:
-        """None while Redis is away for a moment: what is missed, a later check finds."""
+    def _tolerating_outages(self, flow: Callable[[], Flow[T]]) -> T | None:
+        """The flow's result; None while Redis is briefly unavailable. The next check catches up."""
         try:
             answer: T = self._client.session.drive(flow())
         except StoreUnavailable as error:
@@ -227,7 +230,7 @@ class _Run:
         self._outage_tolerance.answered()
         return answer
 
-    def _note(self, ended: Mapping[str, Any]) -> None:
+    def _record(self, ended: Mapping[str, Any]) -> None:
         for job_id, record in ended.items():
             self._manifest.ended(job_id, record)
         self._manifest.flush()
@@ -242,11 +245,11 @@ def _connector(settings: Settings) -> Callable[[], Any]:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    yield "{images} images: {submitted} submitted, {had_a_job} had a job already".format_map(
+    yield "{images} images: {submitted} submitted, {had_a_job} already had a job".format_map(
         summary
     )
     yield "{succeeded} succeeded, {failed} failed, {not_ended} have not ended".format_map(summary)
     for code, count in summary["failures"].items():
         yield f"  {count} {code}"
     if summary["failures"]:
-        yield f"which and why: grep '\"code\"' {summary['manifest']}"
+        yield f"to list them: grep '\"code\"' {summary['manifest']}"

@@ -1,4 +1,4 @@
-"""Where the images are: below a place in S3, in a folder, or one a line in a list."""
+"""Finds images: below an S3 prefix, in a folder, or in a list with one image a line."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """An entry that is no image, and why."""
+class InvalidEntry:
+    """An entry that is not an image, and why."""
 
     name: str
     error: InvalidRequest
 
 
-Found = str | Bad
-Connect = Callable[[], Any]  # makes a client of the store, where one is needed
+Found = str | InvalidEntry
+Connect = Callable[[], Any]  # makes a client of the object store
 
 
 def images_in(
     sources: Sequence[str], connect: Connect, outputs: Sequence[S3Uri]
 ) -> Iterator[Found]:
-    """Paths, s3:// places and URLs, as they are needed; those of a place page by page.
+    """Paths, S3 URIs and URLs of images, found lazily; a prefix is listed page by page.
 
-    `outputs`: places where outputs are written, which are no images to submit. Raises InvalidRequest at
-    once for a source that there is not, StoreUnavailable on the way.
+    `outputs`: where outputs are written; images there are skipped. Raises InvalidRequest at once for a
+    source that does not exist, StoreUnavailable during iteration.
     """
     return chain.from_iterable([_images_of(one, connect, outputs) for one in sources])
 
@@ -60,7 +60,9 @@ def _images_of(source: str, connect: Connect, outputs: Sequence[S3Uri]) -> Itera
     if is_folder:
         return _in_folder(path)
     if not is_there:
-        raise InvalidRequest(f"there is no {source}; give s3://bucket/prefix/, a folder or a list")
+        raise InvalidRequest(
+            f"{source} does not exist; give s3://bucket/prefix/, a folder or a list"
+        )
     if _is_image(path.name):
         return [str(path)]
     return _lines_of(path)
@@ -81,8 +83,8 @@ def _refuse_outputs(place: S3Uri, outputs: Sequence[S3Uri]) -> None:
     for output in outputs:
         if _lies_in(place, output):
             raise InvalidRequest(
-                f"{place} lies where outputs are written, {output}: the masks would be submitted, "
-                f"too; give another SOURCE, or another --output-prefix"
+                f"{place} is where outputs are written ({output}): the masks would be submitted, too; "
+                f"give another SOURCE, or another --output-prefix"
             )
 
 
@@ -99,7 +101,7 @@ def _below(place: S3Uri, connect: Connect, outputs: Sequence[S3Uri]) -> Iterator
 
 
 def _keys_below(place: S3Uri, connect: Connect) -> Iterator[str]:
-    """A thousand are in memory."""
+    """Holds one page of a thousand keys in memory."""
     try:
         with s3.typed_errors(place):
             pages = (
@@ -117,7 +119,7 @@ def _keys_below(place: S3Uri, connect: Connect) -> Iterator[str]:
 
 
 def _in_folder(folder: Path) -> Iterator[Found]:
-    """In the order of their names; what is hidden (a name that begins with a dot) is left out."""
+    """In the order of their names, without hidden files and folders (names that begin with a dot)."""
     unreadable: list[OSError] = []
     for where, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -128,8 +130,8 @@ def _in_folder(folder: Path) -> Iterator[Found]:
     yield from map(_unreadable, unreadable)
 
 
-def _unreadable(error: OSError) -> Bad:
-    return Bad(
+def _unreadable(error: OSError) -> InvalidEntry:
+    return InvalidEntry(
         str(error.filename),
         InvalidRequest(f"cannot read folder {error.filename}: {error.strerror}"),
     )
@@ -147,11 +149,11 @@ def _lines_of(path: Path) -> Iterator[Found]:
 
 
 def _listed(lines: BinaryIO, name: str) -> Iterator[Found]:
-    """One image a line; what is blank or begins with # is left out."""
+    """One image a line; skips blank lines and lines that begin with #."""
     for number, line in enumerate(lines):
         if b"\0" in line:
             raise InvalidRequest(
-                f"{name} is no list of images, and its name is not that of an image"
+                f"{name} is not a list of images, and its name is not that of an image"
             )
         entry = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).strip()
         if entry and not entry.startswith("#"):
@@ -159,15 +161,18 @@ def _listed(lines: BinaryIO, name: str) -> Iterator[Found]:
 
 
 def _checked(entry: str) -> Found:
-    """As it is, or what is wrong with it as far as can be seen without reading it."""
+    """The entry, or why it cannot be an image, judged by its name alone."""
     if is_url(entry):
         return entry
     if entry.startswith("s3://") and entry.endswith("/"):
-        return Bad(entry, InvalidRequest(f"{entry} is a prefix; give it as a SOURCE of its own"))
+        return InvalidEntry(
+            entry, InvalidRequest(f"{entry} is a prefix; give it as a separate SOURCE")
+        )
     suffix = PurePosixPath(entry).suffix.lower()
     if suffix and suffix not in IMAGE_SUFFIXES:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        return Bad(entry, InvalidRequest(f"{entry} is no image by its name; known are {known}"))
+        message = f"{entry} does not have the name of an image; known suffixes: {known}"
+        return InvalidEntry(entry, InvalidRequest(message))
     return entry
 
 

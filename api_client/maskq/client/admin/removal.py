@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskq.client.operations.flow import Flow, RunBlocking
 from maskq.contract import JobRecord
-from maskq.contract.jobs import TENANT
+from maskq.contract.options import TENANT
 from maskq.errors import InvalidRequest, JobNotFound, StoreRefused
 from maskq.ledger import calls
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin
 
-from maskq.client.requests import OPTION_DEFAULTS, Options
+from maskq.contract.options import BY_KEYWORD, Options
 
 _FLOW = re.compile(r"Flow\[(.*)\]")
+_OPTIONS = "Unpack[Options]"  # the annotation of `**options`
+_MEANINGS = "\n".join(f"    {name}: {option.meaning}" for name, option in BY_KEYWORD.items())
 
 
 def as_method(owner: type, flow: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
@@ -35,6 +37,8 @@ def as_method(owner: type, flow: Callable[..., Any], *, awaited: bool) -> Callab
 def describe(owner: type, method: Callable[..., Any]) -> None:
     """Give a method the signature that its callers see: each option by name, and what it returns."""
     signature = inspect.signature(method)
+    if any(parameter.annotation == _OPTIONS for parameter in signature.parameters.values()):
+        method.__doc__ = f"{inspect.getdoc(method)}\n\nOptions:\n{_MEANINGS}"
     parameters = [
         one for parameter in signature.parameters.values() for one in _expanded(parameter)
     ]
@@ -50,14 +54,14 @@ def describe(owner: type, method: Callable[..., Any]) -> None:
 
 def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
     """`**options: Unpack[Options]` as the keywords that it stands for; anything else as it is."""
-    if parameter.annotation != "Unpack[Options]":
+    if parameter.annotation != _OPTIONS:
         yield parameter
         return
-    for name, annotation in Options.__annotations__.items():
+    for keyword, annotation in Options.__annotations__.items():
         yield inspect.Parameter(
-            name,
+            keyword,
             inspect.Parameter.KEYWORD_ONLY,
-            default=OPTION_DEFAULTS[name],
+            default=BY_KEYWORD[keyword].default,
             annotation=annotation.__forward_arg__,
         )
 

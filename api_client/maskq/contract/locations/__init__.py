@@ -1,4 +1,4 @@
-"""Where bytes are: a place in the object store, `s3://bucket/key`, or the URL of somebody else's."""
+"""Where images and outputs are: `s3://bucket/key`, or a presigned http(s) URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from maskq.inert import without_secrets
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
-# Of the names of images, for whoever looks for some among other objects.
+# Suffixes of image names: they tell images from other objects in a folder or bucket.
 IMAGE_SUFFIXES: Final = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
     ".tiff", ".webp",
@@ -27,11 +27,11 @@ class S3Uri:
 
     @classmethod
     def parse(cls, uri: str, *, key_required: bool = True) -> S3Uri:
-        """Read `s3://bucket/key`. Raises ValueError with a sentence for the caller."""
+        """Read `s3://bucket/key`. Raises ValueError with a message for the caller."""
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not bucket:
-            raise ValueError(f"{uri!r} is not a place in S3; expected s3://bucket/key")
+            raise ValueError(f"{uri!r} is not a valid S3 URI; expected s3://bucket/key")
         if not _BUCKET.fullmatch(bucket):
             raise ValueError(f"{bucket!r} in {uri!r} is not a valid bucket name")
         if key_required and not key:
@@ -41,22 +41,22 @@ class S3Uri:
         return cls(bucket, key)
 
     def __truediv__(self, name: str) -> S3Uri:
-        """The place `name` below this one."""
+        """The URI of `name` below this one."""
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def is_url(place: str) -> bool:
-    """Whether it is an HTTP URL and no place in S3."""
-    return place.startswith(("https://", "http://"))
+def is_url(uri: str) -> bool:
+    """Whether it is an http(s) URL, not an S3 URI."""
+    return uri.startswith(("https://", "http://"))
 
 
 def http_url(url: str) -> str:
-    """Only its form: whether it may be called is decided by who calls, when its address is known.
+    """The URL, if its form is valid. Workers check its address when they call it.
 
-    Raises ValueError with a sentence that does not repeat a presigned URL's secret.
+    Raises ValueError with a message that does not repeat the secret of a presigned URL.
     """
     try:
         parts = urlsplit(url)
@@ -64,9 +64,9 @@ def http_url(url: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError(f"{without_secrets(url)!r} is no http(s) URL")
+        raise ValueError(f"{without_secrets(url)!r} is not a valid http(s) URL")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL that is called by workers holds no user name or password")
+        raise ValueError("a URL that workers call must not hold a user name or password")
     return url
 
 
@@ -74,7 +74,7 @@ HIDDEN: Final = "?…"
 
 
 def redact(url: str) -> str:
-    """A URL as it may stand in records, events and logs: a presigned one's query is its secret."""
+    """The URL without its query, which is the secret of a presigned URL: for records and logs."""
     plain, question, _ = url.partition("?")
     return plain + HIDDEN if question else url
 
@@ -83,7 +83,7 @@ PresignedUrl = Annotated[str, Field(max_length=8192), AfterValidator(http_url)]
 
 
 class PrivateUrls(BaseModel):
-    """The URLs of a request that hold secrets, whole: for the worker, until the job ends."""
+    """The complete URLs of a request that hold secrets. The worker gets them until the job ends."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

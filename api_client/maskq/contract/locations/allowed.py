@@ -1,7 +1,7 @@
-"""Where a job may read and write: MASKQ_ALLOWED_LOCATIONS, and what belongs to its own tenant.
+"""Where a job may read and write: the allow-listed locations, and the objects of its own tenant.
 
-What maskq itself wrote (uploads, outputs, manifests) belongs to the tenant of its job, and no list
-opens it to another tenant.
+Objects that maskq wrote (uploads, outputs, manifests) belong to the tenant of their job. No allow-list
+opens them to another tenant.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from urllib.parse import unquote
 from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage, Owner, StorageLayout
 
-CONDITIONAL_MARK: Final = ".maskq-conditional-write"  # below home; a worker's own, at its start
+CONDITIONAL_MARK: Final = ".maskq-conditional-write"  # below home; workers write it when they start
 _TENANT: Final = "{tenant}"
-# Where a worker has the locations from: named in errors.
+# The settings that errors name.
 _INPUT_SETTINGS: Final = "MASKQ_ALLOWED_LOCATIONS or MASKQ_ALLOWED_BUCKETS of the worker"
 _OUTPUT_SETTINGS: Final = f"MASKQ_ALLOWED_OUTPUT_LOCATIONS, {_INPUT_SETTINGS}"
-_MAY_BE_READ_OTHERWISE = re.compile(r"%|\\|//|(?:^|/)\.{1,2}(?:/|$)|^/")
+_AMBIGUOUS = re.compile(r"%|\\|//|(?:^|/)\.{1,2}(?:/|$)|^/")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A bucket, or a folder in one; for one tenant where it holds {tenant}."""
+    """A bucket, or a folder in one. {tenant} stands for the tenant of the job."""
 
     bucket: str
-    prefix: str  # without a slash at its end
+    prefix: str  # without a trailing slash
 
     @classmethod
     def parse(cls, text: str) -> Location:
-        """Read `s3://bucket/prefix`. Raises ValueError with a sentence."""
+        """Read `s3://bucket/prefix`. Raises ValueError with a message for the operator."""
         try:
             S3Uri.parse(text.replace(_TENANT, "tenant"), key_required=False)
         except ValueError as error:
@@ -40,12 +40,12 @@ class Location:
         if set("{}") & set(text.replace(_TENANT, "")):
             raise ValueError(f"{text!r}: the only placeholder of a location is {_TENANT}")
         bucket, _, prefix = text.removeprefix("s3://").partition("/")
-        if len(_readings(prefix.rstrip("/"))) > 1:
-            raise ValueError(f"{text!r}: a location has no '..', '//' or percent sequences")
+        if len(_interpretations(prefix.rstrip("/"))) > 1:
+            raise ValueError(f"{text!r}: a location must not hold '..', '//' or percent sequences")
         return cls(bucket, prefix.rstrip("/"))
 
     def covers(self, bucket: str, key: str, tenant: str | None) -> bool:
-        """Whether it is in this location. The prefix `a` covers `a` and `a/b`, and not `ab`."""
+        """Whether an object is in this location. The prefix `a` covers `a` and `a/b`, but not `ab`."""
         mine = (self.bucket, self.prefix)
         if any(_TENANT in part for part in mine):
             if tenant is None:
@@ -57,7 +57,7 @@ class Location:
 
 
 class AllowedLocations:
-    """Decides for each request of a job to the object store."""
+    """Decides which objects a job may read and write."""
 
     def __init__(
         self,
@@ -67,20 +67,20 @@ class AllowedLocations:
         outputs: Collection[Location] = (),
     ) -> None:
         """
-        layout: of the deployment; None: there is none, and nothing belongs to a tenant.
+        layout: of the deployment; None: no object belongs to a tenant.
         inputs: where jobs may read; empty: anywhere.
-        outputs: where jobs may write; default: the same.
+        outputs: where jobs may write; default: the inputs.
         """
         self._layout = layout
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs) or self._inputs
 
     def refuse_read(self, place: S3Uri, job: JobStorage | None) -> str:
-        """Why the job may not read an object; '' if it may. None: no job, and so no tenant."""
+        """Why the job may not read an object; '' if it may. job None: a read without a tenant."""
         return self._refused(place, job, self._inputs, "read", _INPUT_SETTINGS)
 
     def refuse_write(self, place: S3Uri, job: JobStorage | None) -> str:
-        """Why the job may not write, list or delete there; '' if it may."""
+        """Why the job may not write, list or delete an object; '' if it may."""
         if job is None and self._layout and place == self._layout.home / CONDITIONAL_MARK:
             return ""
         return self._refused(place, job, self._outputs, "write", _OUTPUT_SETTINGS)
@@ -90,35 +90,35 @@ class AllowedLocations:
         place: S3Uri,
         job: JobStorage | None,
         locations: Collection[Location],
-        what: str,
+        action: str,
         settings: str,
     ) -> str:
         tenant = job.tenant if job else None
-        for key in _readings(place.key):
+        for key in _interpretations(place.key):
             if owner := self._owner(place.bucket, key):
-                if owner.tenant != tenant and not _was_without_tenant(owner, job):
+                if owner.tenant != tenant and not _is_from_before_tenants(owner, job):
                     return f"{place} belongs to a job of another tenant"
             elif locations and not any(
                 location.covers(place.bucket, key, tenant) for location in locations
             ):
-                return f"{place} is outside the locations that this job may {what} ({settings})"
+                return f"{place} is outside the locations that this job may {action} ({settings})"
         return ""
 
     def _owner(self, bucket: str, key: str) -> Owner | None:
         return self._layout.owner(S3Uri(bucket, key)) if self._layout else None
 
 
-def _was_without_tenant(owner: Owner, job: JobStorage | None) -> bool:
-    """Whether it is the job's own, from before tenants had folders."""
+def _is_from_before_tenants(owner: Owner, job: JobStorage | None) -> bool:
+    """Whether the object is the job's own, written before tenants had folders."""
     return owner.tenant is None and job is not None and owner.job_id == job.job_id
 
 
-def _readings(key: str) -> set[str]:
-    """The key, and what a store or a proxy may make of it that decodes and normalises paths.
+def _interpretations(key: str) -> set[str]:
+    """The key, and the key that a store or proxy sees which decodes and normalizes paths.
 
-    S3 takes a key as it is. Others do not, so `a/../b` is in `a` only if `b` is allowed as well.
+    S3 does neither. Because others do, `a/../b` is allowed only if both `a` and `b` are.
     """
-    if not _MAY_BE_READ_OTHERWISE.search(key):
+    if not _AMBIGUOUS.search(key):
         return {key}
     plain = key
     while (decoded := unquote(plain)) != plain:

@@ -1,4 +1,4 @@
-"""Webhooks: who is told of which events, and what became of telling them."""
+"""Webhooks: which events are posted, and the state of each delivery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskq.contract.locations import http_url
 
 
 class WebhookEvent(StrEnum):
-    """Type of an event, without its `maskq.`."""
+    """The type of an event, without `maskq.`."""
 
     QUEUED = "job.queued"
     RUNNING = "job.running"
@@ -21,7 +21,7 @@ class WebhookEvent(StrEnum):
     EXPIRED = "job.expired"
 
 
-ENDS: Final = frozenset(
+END_EVENTS: Final = frozenset(
     {WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELED, WebhookEvent.EXPIRED}
 )
 
@@ -31,22 +31,20 @@ WebhookEvents = Annotated[frozenset[WebhookEvent], PlainSerializer(sorted, when_
 
 
 class DeliveryState(StrEnum):
-    PENDING = "pending"  # to be tried, at once or again
-    DELIVERED = "delivered"  # the receiver said 2xx
-    FAILED = (
-        "failed"  # given up: every attempt failed, or the receiver said 410, or may not be called
-    )
+    PENDING = "pending"  # waits for its first or next attempt
+    DELIVERED = "delivered"  # the receiver answered 2xx
+    FAILED = "failed"  # every attempt failed, or the receiver answered 410 or may not be called
 
 
 class DeliveryAttempt(BaseModel):
-    """One try to reach a receiver."""
+    """One attempt to reach a receiver."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     at_ms: int
     took_ms: int
-    status: int | None = None  # of HTTP, where there was an answer
-    error: str | None = None  # why there was none, or what it said
+    status: int | None = None  # HTTP status, if there was an answer
+    error: str | None = None  # why there was no answer, or its text
 
 
 class Delivery(BaseModel):
@@ -65,5 +63,5 @@ class Delivery(BaseModel):
     log: list[DeliveryAttempt] = Field(default_factory=list)  # the last 20
 
     def public(self) -> dict[str, Any]:
-        """As plain JSON values, without what is not set."""
+        """The delivery as plain JSON values, without fields that are None."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -1,6 +1,6 @@
-"""Standard Webhooks 1.0.0: what is signed and how. Standard library only.
+"""Signatures of Standard Webhooks 1.0.0. Standard library only.
 
-Signed are the exact bytes `{id}.{timestamp}.{body}` with HMAC-SHA256; the header holds one
+The exact bytes `{id}.{timestamp}.{body}` are signed with HMAC-SHA256; the header holds one
 `v1,<base64>` per secret, space-separated, so that secrets can be changed while both are valid.
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -14,10 +14,10 @@ import hmac
 from collections.abc import Sequence
 from typing import Final
 
-ID: Final = "webhook-id"  # the same for every attempt: receivers drop what they have had
+ID: Final = "webhook-id"  # the same for every attempt: receivers drop repeated ids
 TIMESTAMP: Final = "webhook-timestamp"  # seconds since the epoch, of this attempt
 SIGNATURE: Final = "webhook-signature"
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the standard's mark of one, not one
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the standard's prefix, not a secret
 MIN_SECRET_BYTES: Final = 24
 _VERSION = "v1"
 
