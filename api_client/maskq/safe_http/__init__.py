@@ -4,7 +4,7 @@
 """
 
 from maskq.safe_http.happy_eyeballs import Address
-from maskq.safe_http.outbound import (
+from maskq.safe_http.request import (
     Answer,
     Refused,
     Target,
