@@ -15,10 +15,9 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
-if TYPE_CHECKING:
-    from logging import _SysExcInfoType
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 HIDDEN: Final = "…"
 
@@ -119,7 +118,7 @@ class LogFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))
 
-    def formatException(self, ei: _SysExcInfoType) -> str:
+    def formatException(self, ei: _ExcInfo) -> str:
         return indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:

@@ -124,7 +124,7 @@ class TestWithAStack:
             (("status", "nobody"), "there is no job nobody"),
             (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
             (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
-            (("list", "--status", "done"), "'done' is no job status"),
+            (("list", "--status", "done"), "'done' is not a valid job status"),
             (("events", "--type", "failed"), "there is no event failed; there are job.queued"),
             (("submit", "x" * 5000), "cannot read x"),
         ],

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from maskq.client.client import Client
+from maskq.client.image_source import read_image
 from maskq.client.job import DEFAULT_WAIT_S, Job
-from maskq.client.objects import read_image
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri

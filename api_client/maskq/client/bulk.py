@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from maskq.client.objects import read_image
+from maskq.client.image_source import ImageSource, is_reference, name_of, read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.requests import Options, Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, OutageTolerance, QueueFullBackoff, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Uri, is_url, redact
+from maskq.contract.locations import S3Uri
 from maskq.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -25,17 +24,12 @@ from maskq.errors import (
     StoreUnavailable,
     UnknownModel,
 )
-from maskq.inert import without_secrets
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, Call, Idempotency, SubmitOutcome, Submitted
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from maskq.client.job import JobCore
     from maskq.client.session import Session
-
-    ImageSource = str | Path | bytes | PIL.Image.Image
 
 JobT = TypeVar("JobT", bound="JobCore[Any]")
 
@@ -54,27 +48,6 @@ class Submission(NamedTuple, Generic[JobT]):
 
 
 Outcomes = list[tuple[int, Submission[JobT]]]  # with their numbers in the order they were taken
-
-
-def is_reference(image: ImageSource) -> bool:
-    """Whether it lies somewhere already, and is not to be uploaded."""
-    return isinstance(image, str) and (image.startswith("s3://") or is_url(image))
-
-
-def name_of(image: ImageSource) -> str:
-    """What tells images of a run apart: a path or place; a digest of what has neither.
-
-    Of a URL that holds a secret (a query, a password) the part without it, and a digest of the whole.
-    """
-    if isinstance(image, str) and is_url(image) and without_secrets(redact(image)) != image:
-        return without_secrets(redact(image)) + _digest(image.encode(errors="surrogateescape"))[:16]
-    if isinstance(image, str | Path):
-        return str(image)
-    return f"sha256:{_digest(read_image(image)[0])}"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +84,7 @@ class SubmitOptions:
     run_id: str | None = None
     retry_of: Callable[[ImageSource], str] = lambda image: ""
     durable: bool = False
-    room_timeout: float | None = None
+    queue_full_timeout: float | None = None
     chunk: int = CHUNK
     outage_s: float = OUTAGE_S
 
@@ -126,17 +99,17 @@ class Bulk(Generic[JobT]):
         self,
         session: Session,
         job_type: Callable[..., JobT],
-        manner: SubmitOptions,
+        submit_options: SubmitOptions,
         options: Options,
     ) -> None:
         """Raises InvalidRequest for an option that is wrong."""
         self._session = session
         self._job_type = job_type
         self._prefix = session.key_prefix
-        self._manner = manner
+        self._options = submit_options
         self._requests = Requests(options)
-        self._room = QueueFullBackoff(manner.room_timeout)
-        self._patience = OutageTolerance(manner.outage_s)
+        self._backoff = QueueFullBackoff(submit_options.queue_full_timeout)
+        self._outage_tolerance = OutageTolerance(submit_options.outage_s)
         self._taken: list[_Taken] = []
         self._ready: list[_Ready] = []
         self._outcomes: Outcomes[JobT] = []
@@ -157,20 +130,21 @@ class Bulk(Generic[JobT]):
 
     def _take(self, number: int, image: ImageSource) -> None:
         key, after = None, ""
-        if run_id := self._manner.run_id:
+        if run_id := self._options.run_id:
             try:
                 name = name_of(image)
             except InvalidRequest as error:  # no kind of image
                 self._settle(number, image, error)
                 return
-            after = self._manner.retry_of(image)
-            key = f"{run_id}:{_digest(name.encode(errors='surrogateescape'))[:32]}"
+            after = self._options.retry_of(image)
+            digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+            key = f"{run_id}:{digest[:32]}"
             key += f":{after}" if after else ""
         self._taken.append(_Taken(number, image, key, after))
 
     @property
     def _full(self) -> bool:
-        if len(self._taken) + len(self._ready) >= self._manner.chunk:
+        if len(self._taken) + len(self._ready) >= self._options.chunk:
             return True
         return (
             len(self._taken) >= _UPLOADS_A_STEP
@@ -185,11 +159,11 @@ class Bulk(Generic[JobT]):
         try:
             yield from self._prepare()
             yield from self._send()
-            self._patience.answered()
+            self._outage_tolerance.answered()
         except UnknownModel as error:
             self._fatal = error
         except StoreUnavailable as error:
-            if self._patience.ends_with(error):
+            if self._outage_tolerance.ends_with(error):
                 self._fatal = error
             else:
                 self.held_up = "Redis or S3 is away"
@@ -276,7 +250,7 @@ class Bulk(Generic[JobT]):
             request,
             self._session.limits,
             idempotency=idempotency,
-            batch=self._manner.batch,
+            batch=self._options.batch,
             retry_of=one.retry_of,
         )
         return _Ready(one, job_id, request, bool(upload), call)
@@ -290,7 +264,7 @@ class Bulk(Generic[JobT]):
         full: QueueFull | None = None
         try:
             answers = yield from sent(
-                self._prefix, [one.call for one in self._ready], self._manner.durable
+                self._prefix, [one.call for one in self._ready], self._options.durable
             )
         except QueueFull as error:
             full = error  # Redis is at its memory limit, perhaps since the middle of these
@@ -298,7 +272,7 @@ class Bulk(Generic[JobT]):
         tried, self._ready = self._ready, []
         needless = []
         for one, answer in zip(tried, answers, strict=True):
-            if answer.outcome in NO_ROOM and not self._room.time_is_up:
+            if answer.outcome in NO_ROOM and not self._backoff.time_is_up:
                 self._ready.append(one)
                 continue
             self._conclude(one, answer, full)
@@ -309,10 +283,10 @@ class Bulk(Generic[JobT]):
         if self._fatal:
             raise self._fatal
         if len(self._ready) < len(tried):
-            self._room.found(for_all=not self._ready)
+            self._backoff.found(for_all=not self._ready)
         if self._ready:
             self.held_up = "the queue is full"
-            yield self._room.wait()
+            yield self._backoff.wait()
 
     def _accepted_nevertheless(self) -> Flow[list[Submitted]]:
         records = yield Pipeline([calls.get(self._prefix, one.job_id) for one in self._ready])

@@ -1,9 +1,9 @@
-"""A handle on one job, and one on a batch of them."""
+"""A handle on one job."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from maskq.client.admin.removal import delete_job
 from maskq.client.operations.flow import (
@@ -11,7 +11,6 @@ from maskq.client.operations.flow import (
     Pipeline,
     RunsAsync,
     RunsBlocking,
-    Sleep,
     WaitFor,
     operation,
 )
@@ -28,7 +27,6 @@ ResultT = TypeVar("ResultT")
 JobT = TypeVar("JobT", bound="JobCore[Any]")
 
 DEFAULT_WAIT_S = 600.0
-_GATHER_S: Final = 0.03  # what ends meanwhile is fetched together
 
 
 class JobCore(Generic[ResultT]):
@@ -123,25 +121,6 @@ def record_when_ended(session: Session, job_id: str, timeout: float | None) -> F
     return raw.parse()
 
 
-def batch_when_ended(
-    session: Session, batch_id: str, timeout: float | None
-) -> Flow[calls.BatchProgress]:
-    """A batch's progress when all its jobs have ended, or as it is after `timeout` seconds.
-
-    Raises JobNotFound.
-    """
-    prefix = session.key_prefix
-    progress: calls.BatchProgress | None = yield WaitFor(
-        keys.wake(prefix, batch_id),
-        calls.batch_progress(prefix, batch_id),
-        lambda now: now is None or sum(now.counts.values()) >= now.total,
-        timeout,
-    )
-    if progress is None:
-        raise JobNotFound(batch_id, kind="batch")
-    return progress
-
-
 def _still(record: JobRecord, timeout: float | None) -> str:
     text = f"job {record.id} is still {record.status.value} after {timeout:g} s; it goes on"
     if record.status is JobStatus.QUEUED:
@@ -173,87 +152,3 @@ def jobs_by_id(
         job_type(session, record, record.id if record else name)
         for name, record in zip(job_ids, records, strict=True)
     ]
-
-
-class BatchCore(Generic[JobT]):
-    """Jobs submitted together: one handle, one completion event."""
-
-    _job_type: Callable[..., JobT]
-
-    def __init__(self, session: Session, batch_id: str, jobs: Sequence[JobT]) -> None:
-        self._session = session
-        self._driver: Any = session.driver
-        self.id = batch_id
-        self.jobs = list(jobs)
-
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    @operation
-    def progress(self) -> Flow[calls.BatchProgress]:
-        """How many of its jobs have ended, and how."""
-        return (yield from self._progress(0, lambda _: True, 0))
-
-    @operation
-    def cancel(self) -> Flow[int]:
-        """Take back every job that has not ended; how many those were."""
-        statuses = yield Pipeline(
-            [calls.cancel(self._session.key_prefix, job.id) for job in self.jobs]
-        )
-        return sum(status is JobStatus.CANCELED for status in statuses)
-
-    def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
-        """The jobs that ended after the first `seen` ones; waits for at least one."""
-        if seen:
-            yield Sleep(_GATHER_S)
-        progress = yield from self._progress(seen, lambda p: p is None or bool(p.ended), timeout)
-        if not progress.ended:
-            raise WaitTimeout(
-                f"{len(self.jobs) - seen} of {len(self.jobs)} jobs of batch {self.id} have not ended "
-                f"after {timeout:g} s; they go on"
-            )
-        return (yield from jobs_by_id(self._session, self._job_type, progress.ended))
-
-    def _progress(
-        self, seen: int, ready: Callable[[Any], bool], timeout: float | None
-    ) -> Flow[calls.BatchProgress]:
-        prefix = self._session.key_prefix
-        call = calls.batch_progress(prefix, self.id, seen)
-        progress: calls.BatchProgress | None = yield WaitFor(
-            keys.wake(prefix, self.id), call, ready, timeout
-        )
-        if progress is None:
-            raise JobNotFound(self.id, kind="batch")
-        return progress
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}: {len(self.jobs)} jobs>"
-
-
-class Batch(BatchCore[Job], RunsBlocking):
-    """Jobs submitted together."""
-
-    _job_type = Job
-
-    def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> Iterator[Job]:
-        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
-        seen = 0
-        while seen < len(self.jobs):
-            ended = self._driver.drive(self._ended_since(seen, timeout))
-            seen += len(ended)
-            yield from ended
-
-
-class AsyncBatch(BatchCore[AsyncJob], RunsAsync):
-    """Jobs submitted together; what talks to the service is awaited."""
-
-    _job_type = AsyncJob
-
-    async def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> AsyncIterator[AsyncJob]:
-        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
-        seen = 0
-        while seen < len(self.jobs):
-            ended = await self._driver.drive(self._ended_since(seen, timeout))
-            seen += len(ended)
-            for job in ended:
-                yield job

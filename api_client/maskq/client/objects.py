@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage
-from maskq.errors import InvalidRequest, StoreRefused
+from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 T = TypeVar("T")
 
@@ -89,32 +84,3 @@ class Objects:
             return self._connection.get().run(typed)
         except s3.StoreError as error:
             raise s3.for_callers(error) from error
-
-
-_TYPES = {
-    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp",
-    ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".gif": "image/gif",
-    ".avif": "image/avif",
-}  # fmt: skip
-
-
-def read_image(image: str | Path | bytes | PIL.Image.Image) -> tuple[bytes, str]:
-    """The bytes to upload and their content type. Raises InvalidRequest for what is no image source."""
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image), "application/octet-stream"
-    if isinstance(image, str | Path):
-        path = Path(image)
-        try:
-            return path.read_bytes(), _TYPES.get(path.suffix.lower(), "application/octet-stream")
-        except OSError as error:
-            raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
-    if hasattr(image, "save"):
-        buffer = io.BytesIO()
-        lossless = (
-            image if image.mode in ("RGB", "RGBA", "L", "P", "1", "I;16") else image.convert("RGB")
-        )
-        lossless.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue(), "image/png"
-    raise InvalidRequest(
-        f"cannot submit {type(image).__name__}; give a path, bytes, a PIL image or 's3://bucket/key'"
-    )

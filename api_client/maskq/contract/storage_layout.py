@@ -8,9 +8,9 @@
         {token}/binary/007.png     one for each class
     {output_prefix}/{job id}/      manifest and outputs of a job with an output_prefix
 
-Whoever deletes asks `JobStorage.has` for each object: below a job's folder only the names above are
-maskq's. Copies under a name that the caller chose (`output_name`) will carry the metadata
-`x-amz-meta-maskq-job` with the job's id; that is what will prove that they may be deleted.
+Deleting code calls `JobStorage.has` for each object and deletes only the names above: other objects
+in a job's folder are not maskq's. Copies under a name that the caller chose (`output_name`) will carry
+the job's id in the metadata `x-amz-meta-maskq-job`, which will show that they may be deleted.
 """
 
 from __future__ import annotations

@@ -7,26 +7,24 @@ proxies from the environment, https only. Private hosts must be allow-listed by 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from maskq.safe_http import happy_eyeballs
+from maskq.safe_http.addresses import parse_address
 from maskq.safe_http.deadline import Deadline
+from maskq.safe_http.errors import TooLong, Unreachable
 from maskq.safe_http.happy_eyeballs import Address
+from maskq.safe_http.target import Target
 
 # At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -35,40 +33,9 @@ _CONNECT_S, _READ_S = 5.0, 15.0
 _ANSWER_BYTES = 64 * 1024  # read at most
 _PART_BYTES = 256 * 1024
 _TOTAL_S = 20.0  # for a whole call: an answer that drips is cut off then
-_LOOKUP_S = 5.0  # for the addresses of a name
-_LOOKUPS = threading.BoundedSemaphore(1024)  # those as well that nobody waits for any more
-_PORTS = (443, 8443)
-_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 
 
 OnConnect = Callable[[Address], None]
-
-
-class Refused(Exception):
-    """The URL must not be called; the text says why."""
-
-
-class Unreachable(Exception):
-    """It may be called, but nobody answered as HTTP has it."""
-
-
-class TooLong(Exception):
-    """The answer has more bytes than were asked for; `size`: as it says, where it does."""
-
-    def __init__(self, size: int | None) -> None:
-        super().__init__(size)
-        self.size = size
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A URL and the addresses that its name had when it was checked."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str  # with its query
-    addresses: tuple[Address, ...]  # at least one, at most ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,40 +43,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]  # lower-case names
     body: bytes  # its beginning
-
-
-def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Target:
-    """Where a call of this URL may go. Raises Refused, Unreachable if the name has no address.
-
-    `setting`: the variable that holds the allowed hosts, for whoever is refused.
-    """
-    if _NOT_IN_URLS.search(url):  # urlsplit drops some of them without a word
-        raise Refused("it holds a space, a control character or a backslash")
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # its text may hold a part of the password
-        raise Refused("it is not a valid URL") from None
-    if not host:
-        raise Refused("it names no host")
-    if parts.username is not None or parts.password is not None:
-        raise Refused("it holds a user name or password; use a path that cannot be guessed")
-    port = port or (443 if parts.scheme == "https" else 80)
-    named = {one.lower() for one in allowed_hosts}
-    allowed = host in named or f"{host}:{port}" in named
-    if parts.scheme != "https" and not (allowed and parts.scheme == "http"):
-        raise Refused(f"only https is called (http for hosts in {setting})")
-    if not allowed and port not in _PORTS:
-        raise Refused(f"port {port} is not called; use {' or '.join(map(str, _PORTS))}")
-    addresses = _resolve(host, port)
-    private = [str(one) for one in addresses if not is_public(one)]
-    if private and not allowed:
-        raise Refused(
-            f"{host} has the address {private[0]}, which is not public; add it to {setting} if it is "
-            f"to be called"
-        )
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme, host, port, path, tuple(happy_eyeballs.tried_first(addresses)))
 
 
 def post(
@@ -263,7 +196,7 @@ class _Connection(HTTPConnection):
         except OSError as error:
             raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
         self._deadline.cut(made)
-        self._on_connect(_address(made.getpeername()[0]))
+        self._on_connect(parse_address(made.getpeername()[0]))
         made.settimeout(_CONNECT_S)  # of the TLS handshake; urllib3 sets its own for the answer
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
@@ -289,76 +222,3 @@ def _tls() -> ssl.SSLContext:
 def _reason(error: Exception) -> str:
     inner = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], Exception) else error
     return f"{type(inner).__name__}: {inner}"[:300]
-
-
-def _resolve(host: str, port: int) -> list[Address]:
-    """Raises Unreachable; also if the name servers take too long."""
-    if not _LOOKUPS.acquire(blocking=False):
-        raise Unreachable(f"{host} is not looked up: too many names wait for their name servers")
-    found: Future[list[Any]] = Future()
-    threading.Thread(
-        target=_look_up, args=(host, port, found), name="maskq-lookup", daemon=True
-    ).start()
-    try:
-        entries = found.result(_LOOKUP_S)
-    except TimeoutError:
-        raise Unreachable(
-            f"the name servers of {host} did not answer within {_LOOKUP_S:g} s"
-        ) from None
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{host} has no address: {error}") from None
-    return [_address(str(entry[4][0])) for entry in entries]
-
-
-def _look_up(host: str, port: int, found: Future[list[Any]]) -> None:
-    """In a thread of its own: nothing ends a call of the resolver before its own timeouts do."""
-    try:
-        found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except BaseException as error:  # noqa: BLE001  # for whoever waits
-        found.set_exception(error)
-    finally:
-        _LOOKUPS.release()
-
-
-def _address(text: str) -> Address:
-    # A zone index (fe80::1%eth0) is no part of the address.
-    return ipaddress.ip_address(text.partition("%")[0])
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")
-_IETF = ipaddress.ip_network("192.0.0.0/24")
-_COMPATIBLE = ipaddress.ip_network("::/96")
-
-
-def is_public(address: Address) -> bool:
-    """Whether it is one host on the internet; an IPv4 address inside an IPv6 one counts as well.
-
-    `is_global` alone passes multicast, NAT64 and 6to4 addresses of private networks, and site-local.
-    """
-    if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast and address not in _IETF
-    inner = embedded_ipv4(address)
-    if inner is not None:
-        return is_public(inner)
-    return (
-        address.is_global
-        and not address.is_multicast
-        and not address.is_reserved
-        and address not in _SITE_LOCAL
-        and address not in _NAT64_LOCAL
-    )
-
-
-def embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one (mapped, 6to4, Teredo, NAT64) leads to."""
-    if address.ipv4_mapped:
-        return address.ipv4_mapped
-    if address.sixtofour:
-        return address.sixtofour
-    if address.teredo:
-        return address.teredo[1]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from maskq import safe_http
 from maskq.safe_http import Unreachable, happy_eyeballs, request
 
 NAME = "hook.example"
@@ -75,8 +76,8 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 def post(port: int, scheme: str = "http") -> int:
-    target = request.check(f"{scheme}://{NAME}:{port}/", [NAME], setting="X")
-    return request.post(target, b"{}", {}).status
+    target = safe_http.check(f"{scheme}://{NAME}:{port}/", [NAME], setting="X")
+    return safe_http.post(target, b"{}", {}).status
 
 
 def test_an_ipv4_only_receiver_is_reached_though_its_name_has_an_ipv6_address_first(

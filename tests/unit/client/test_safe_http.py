@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from maskq.safe_http import request
-from maskq.safe_http.request import Refused, TooLong, Unreachable, is_public, post
+from maskq import safe_http
+from maskq.safe_http import Refused, TooLong, Unreachable, addresses, is_public, post, request
 
-check = partial(request.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
+check = partial(safe_http.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
 
 NASTY = [
     "http://example.com/",
@@ -235,10 +235,10 @@ def test_a_name_that_changes_its_address_is_not_asked_twice(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     # An address for documentation: to be taken for public here, and nobody answers at it.
-    monkeypatch.setattr(request, "is_public", lambda one: str(one) == "192.0.2.1")
+    monkeypatch.setattr("maskq.safe_http.target.is_public", lambda one: str(one) == "192.0.2.1")
     monkeypatch.setattr(request, "_CONNECT_S", 0.2)
     port = receiver.server_address[1]
-    monkeypatch.setattr(request, "_PORTS", (port,))
+    monkeypatch.setattr("maskq.safe_http.target._PORTS", (port,))
     target = check(f"https://rebind.example:{port}/")
     assert [str(one) for one in target.addresses] == ["192.0.2.1"]
     with pytest.raises(Unreachable):
@@ -350,8 +350,8 @@ def hung_name_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     let_go = threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_, **__: let_go.wait(20) and [])
-        patch.setattr(request, "_LOOKUP_S", 0.2)
-        patch.setattr(request, "_LOOKUPS", threading.BoundedSemaphore(2))
+        patch.setattr(addresses, "_LOOKUP_S", 0.2)
+        patch.setattr(addresses, "_LOOKUPS", threading.BoundedSemaphore(2))
         yield
         let_go.set()
         for thread in threading.enumerate():

@@ -16,8 +16,9 @@ from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Bad, Found, images_in
-from maskq.client.bulk import CHUNK, Bulk, SubmitOptions, name_of
+from maskq.client.bulk import CHUNK, Bulk, SubmitOptions
 from maskq.client.client import Client
+from maskq.client.image_source import name_of
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Options, Requests
@@ -29,7 +30,7 @@ from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership
 
 if TYPE_CHECKING:
-    from maskq.client.bulk import ImageSource
+    from maskq.client.image_source import ImageSource
     from maskq.settings import Settings
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Asked:
     manifest: Path | None
     retry_failed: bool
     durable: bool
-    room_timeout: float | None
+    queue_full_timeout: float | None
     wait: bool
     timeout: float | None  # seconds in which no job ends; None: no limit
     as_json: bool
@@ -182,7 +183,7 @@ class _Run:
             run_id=self._manifest.run_id,
             retry_of=self._failed_job,
             durable=self._asked.durable,
-            room_timeout=self._asked.room_timeout,
+            queue_full_timeout=self._asked.queue_full_timeout,
         )
 
     def _failed_job(self, image: ImageSource) -> str:
