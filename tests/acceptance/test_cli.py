@@ -125,7 +125,7 @@ class TestWithAStack:
             (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
             (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
             (("list", "--status", "done"), "'done' is not a valid job status"),
-            (("events", "--type", "failed"), "there is no event failed; there are job.queued"),
+            (("events", "--type", "failed"), "'failed' is not a valid event type; valid are: job.queued"),
             (("submit", "x" * 5000), "cannot read x"),
         ],
     )

@@ -30,7 +30,7 @@ _GATHER_S: Final = 0.03  # jobs that end within this time are fetched together
 def batch_when_ended(
     session: Session, batch_id: str, timeout: float | None
 ) -> Flow[calls.BatchProgress]:
-    """A batch's progress when all its jobs have ended, or as it is after `timeout` seconds.
+    """A batch's progress once all its jobs have ended, or after `timeout` seconds.
 
     Raises JobNotFound.
     """
@@ -62,12 +62,12 @@ class BatchCore(Generic[JobT]):
 
     @operation
     def progress(self) -> Flow[calls.BatchProgress]:
-        """How many of its jobs have ended, and how."""
+        """The number of its jobs that have ended, by status."""
         return (yield from self._progress(0, lambda _: True, 0))
 
     @operation
     def cancel(self) -> Flow[int]:
-        """Take back every job that has not ended; how many those were."""
+        """Cancel every job that has not ended. Returns their number."""
         statuses = yield Pipeline(
             [calls.cancel(self._session.key_prefix, job.id) for job in self.jobs]
         )
@@ -81,7 +81,7 @@ class BatchCore(Generic[JobT]):
         if not progress.ended:
             raise WaitTimeout(
                 f"{len(self.jobs) - seen} of {len(self.jobs)} jobs of batch {self.id} have not ended "
-                f"after {timeout:g} s; they go on"
+                f"after {timeout:g} s; they continue"
             )
         return (yield from jobs_by_id(self._session, self._job_type, progress.ended))
 
@@ -107,7 +107,7 @@ class Batch(BatchCore[Job], RunsBlocking):
     _job_type = Job
 
     def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> Iterator[Job]:
-        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
+        """Yield each job when it ends. Raises WaitTimeout if none ends for `timeout` seconds."""
         seen = 0
         while seen < len(self.jobs):
             ended = self._driver.drive(self._ended_since(seen, timeout))
@@ -116,12 +116,12 @@ class Batch(BatchCore[Job], RunsBlocking):
 
 
 class AsyncBatch(BatchCore[AsyncJob], RunsAsync):
-    """Jobs submitted together; what talks to the service is awaited."""
+    """Jobs submitted together; operations are awaited."""
 
     _job_type = AsyncJob
 
     async def as_completed(self, timeout: float | None = DEFAULT_WAIT_S) -> AsyncIterator[AsyncJob]:
-        """Each job as it ends; WaitTimeout when none has ended for `timeout` seconds."""
+        """Yield each job when it ends. Raises WaitTimeout if none ends for `timeout` seconds."""
         seen = 0
         while seen < len(self.jobs):
             ended = await self._driver.drive(self._ended_since(seen, timeout))

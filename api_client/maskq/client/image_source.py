@@ -46,14 +46,14 @@ def read_image(image: ImageSource) -> tuple[bytes, str]:
 
 
 def is_reference(image: ImageSource) -> bool:
-    """Whether it lies somewhere already, and is not to be uploaded."""
+    """Whether the image is an s3:// place or a URL, which needs no upload."""
     return isinstance(image, str) and (image.startswith("s3://") or is_url(image))
 
 
 def name_of(image: ImageSource) -> str:
-    """What tells images of a run apart: a path or place; a digest of what has neither.
+    """The name that identifies an image within a run: its path, s3:// place or URL, else a digest.
 
-    Of a URL that holds a secret (a query, a password) the part without it, and a digest of the whole.
+    For a URL with a secret (a query or password): the URL without it, and a digest of the whole URL.
     """
     if isinstance(image, str) and is_url(image) and without_secrets(redact(image)) != image:
         return without_secrets(redact(image)) + _digest(image.encode(errors="surrogateescape"))[:16]

@@ -30,7 +30,7 @@ DEFAULT_WAIT_S = 600.0
 
 
 class JobCore(Generic[ResultT]):
-    """What is known of a job since the last look (`record`), and how to look, wait and cancel."""
+    """A job's last known record, and the operations on the job."""
 
     _result_type: Callable[..., ResultT]
 
@@ -42,30 +42,30 @@ class JobCore(Generic[ResultT]):
 
     @property
     def record(self) -> JobRecord | None:
-        """As of the last look; None before the first (`refresh`)."""
+        """The last record read; None before the first `refresh`, `done`, `wait` or `cancel`."""
         return self._record
 
     @property
     def status(self) -> JobStatus:
-        """As of the last look."""
+        """The status in the last record read; QUEUED before the first."""
         return self._record.status if self._record else JobStatus.QUEUED
 
     @operation
     def refresh(self) -> Flow[JobRecord]:
-        """Look again; returns the record. Raises JobNotFound past its retention."""
+        """Read the record again and return it. Raises JobNotFound past its retention."""
         self._record = yield from self._look()
         return self._record
 
     @operation
     def done(self) -> Flow[bool]:
-        """Whether the job has ended, one way or the other."""
+        """Whether the job has ended, successfully or not."""
         if not self._record or not self._record.ended:
             self._record = yield from self._look()
         return self._record.ended
 
     @operation
     def cancel(self) -> Flow[bool]:
-        """Take the job back, queued or running. False: it had ended otherwise before."""
+        """Cancel the job, queued or running. Returns False if it has already ended otherwise."""
         status = yield calls.cancel(self._session.key_prefix, self.id)
         if status is None:
             raise JobNotFound(self.id)
@@ -74,15 +74,15 @@ class JobCore(Generic[ResultT]):
 
     @operation
     def delete(self) -> Flow[None]:
-        """Remove it for good; see Client.delete."""
+        """Delete the job; see Client.delete."""
         yield from delete_job(self._session, self.id)
 
     @operation
     def wait(self, timeout: float | None = DEFAULT_WAIT_S) -> Flow[ResultT]:
-        """The result, the moment the job ends.
+        """Wait until the job ends, and return its result.
 
-        Raises JobFailed if it ended without one, WaitTimeout after `timeout` seconds (None: waits for
-        as long as the job takes), JobNotFound if there is no such job.
+        `timeout`: seconds; None: no limit. Raises JobFailed if the job ended without a result,
+        WaitTimeout if it has not ended in time, JobNotFound for an unknown job.
         """
         self._record = record = yield from record_when_ended(self._session, self.id, timeout)
         if not record.ended:
@@ -90,7 +90,10 @@ class JobCore(Generic[ResultT]):
         return self.result()
 
     def result(self) -> ResultT:
-        """The result as of the last look. Raises JobFailed if the job ended without one."""
+        """The result in the last record read.
+
+        Raises JobFailed if the job ended without one, WaitTimeout if it has not ended.
+        """
         if self._record and self._record.ended and self._record.result is None:
             raise JobFailed(self._record, self)
         if not self._record or self._record.result is None:
@@ -108,7 +111,7 @@ class JobCore(Generic[ResultT]):
 
 
 def record_when_ended(session: Session, job_id: str, timeout: float | None) -> Flow[JobRecord]:
-    """The job's record when it has ended, or as it is after `timeout` seconds. Raises JobNotFound."""
+    """The job's record once it has ended, or after `timeout` seconds. Raises JobNotFound."""
     prefix = session.key_prefix
     raw: RawRecord | None = yield WaitFor(
         keys.wake(prefix, job_id),
@@ -122,7 +125,7 @@ def record_when_ended(session: Session, job_id: str, timeout: float | None) -> F
 
 
 def _still(record: JobRecord, timeout: float | None) -> str:
-    text = f"job {record.id} is still {record.status.value} after {timeout:g} s; it goes on"
+    text = f"job {record.id} is still {record.status.value} after {timeout:g} s; it continues"
     if record.status is JobStatus.QUEUED:
         return f"{text} (is a worker for model {record.model!r} running?)"
     return text
@@ -135,7 +138,7 @@ class Job(JobCore[Result], RunsBlocking):
 
 
 class AsyncJob(JobCore[AsyncResult], RunsAsync):
-    """A handle on one job; what talks to the service is awaited."""
+    """A handle on one job; its operations are awaited."""
 
     _result_type = AsyncResult
 
@@ -143,9 +146,9 @@ class AsyncJob(JobCore[AsyncResult], RunsAsync):
 def jobs_by_id(
     session: Session, job_type: Callable[..., JobT], job_ids: Sequence[str]
 ) -> Flow[Sequence[JobT]]:
-    """Handles with their records, in one round trip; None is the record of an unknown id.
+    """Handles on jobs, with their records, in one round trip; an unknown job has the record None.
 
-    job_ids: or aliases.
+    job_ids: ids or aliases.
     """
     records = yield Pipeline([calls.get(session.key_prefix, job_id) for job_id in job_ids])
     return [

@@ -41,7 +41,7 @@ class Objects:
         self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
 
     def copy(self, source: S3Uri, place: S3Uri) -> None:
-        """Within the store: the bytes do not pass through here."""
+        """Copy within the store, without downloading."""
         self._run(
             source,
             lambda client: client.copy_object(
@@ -52,29 +52,32 @@ class Objects:
         )
 
     def list_under(self, place: S3Uri) -> list[s3.Listed]:
-        """Every object whose key begins with the place and a slash."""
+        """Every object below `place`, that is, whose key begins with it and a slash."""
         return self._run(place, lambda client: list(s3.list_objects(client, place)))
 
     def delete_of(self, job: JobStorage) -> None:
-        """Delete what maskq wrote for a job: objects of other names in its folders stay."""
+        """Delete the objects that maskq wrote for a job; other objects in its folders stay."""
         for place in job.folders:
             try:
                 listed = self.list_under(place)
             except StoreRefused as error:
                 if error.code is not FailureCode.NOT_FOUND:
                     raise
-                continue  # the bucket went, with all in it
+                continue  # the bucket was deleted
             for one in listed:
                 if job.has(one.place):
                     self.delete(one.place)
 
     def close(self) -> None:
-        """Give the connections back; who uses it again connects again."""
+        """Close the connections; the next use connects again."""
         if connection := self._connection.take():
             connection.close()
 
     def _run(self, place: S3Uri, work: Callable[[Any], T]) -> T:
-        """Raises StoreUnavailable, StoreRefused. Refused credentials are renewed once."""
+        """The work's result. If S3 refuses the credentials, they are renewed once.
+
+        Raises StoreUnavailable, StoreRefused.
+        """
 
         def typed(client: Any) -> T:
             with s3.typed_errors(place):
