@@ -95,7 +95,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 
 def test_a_file_that_is_cut_short_is_refused() -> None:
-    with pytest.raises(ResultDamaged, match="not a PNG that can be read"):
+    with pytest.raises(ResultDamaged, match="not a readable PNG file"):
         open_image(saved("P", "PNG")[:-30], Output.MASK, SIZE)
 
 

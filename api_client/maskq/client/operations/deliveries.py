@@ -1,4 +1,4 @@
-"""The webhooks of jobs and batches. What both clients have in common."""
+"""Webhook deliveries of jobs and batches."""
 
 from __future__ import annotations
 

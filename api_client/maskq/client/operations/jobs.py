@@ -1,4 +1,4 @@
-"""Looking jobs up, and deleting them. What both clients have in common."""
+"""Finding, listing and deleting jobs."""
 
 from __future__ import annotations
 

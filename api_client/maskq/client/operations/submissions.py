@@ -1,4 +1,4 @@
-"""Submitting: one image, many at once, a job once more. What both clients have in common."""
+"""Submitting one image or many, and retrying jobs."""
 
 from __future__ import annotations
 
