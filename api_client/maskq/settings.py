@@ -1,9 +1,9 @@
-"""Settings: environment variables MASKQ_*, read once, frozen. A misspelled one is an error.
+"""Settings: environment variables MASKQ_*, read once and frozen. A misspelled name is an error.
 
-Each may be given as a file: MASKQ_REDIS_URL_FILE=/run/secrets/redis-url (maskq.environment).
+A variable NAME can also be given as a file: MASKQ_REDIS_URL_FILE=/run/secrets/redis-url.
 
-`Settings` is what client and worker share; `maskq_worker.settings.WorkerSettings` adds to it.
-S3 credentials come by the AWS chain (environment, profile, instance role).
+Client and worker share `Settings`; `maskq_worker.settings.WorkerSettings` adds the worker's own. boto3
+finds the S3 credentials (environment, profile, instance role).
 """
 
 from __future__ import annotations
@@ -39,41 +39,39 @@ def _no_edge_slashes(value: str) -> str:
 
 
 class Settings(BaseSettings):
-    """What client, worker and stack agree on."""
+    """The settings that client, worker, gateway and stack share."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    redis_ca_file: Path | None = None  # PEM: who signs the certificate of a rediss:// server
+    redis_ca_file: Path | None = None  # PEM: the CA of a rediss:// server's certificate
     s3_endpoint_url: str | None = None  # None: AWS
-    # Where a request names its bucket: in the path, in the host name (virtual), or as botocore has it.
+    # Where S3 requests name the bucket: in the path, in the host name (virtual), or as boto3 chooses.
     s3_addressing: Literal["path", "virtual", "auto"] = "path"
     s3_bucket: str = "maskq"  # uploads and outputs
     output_prefix: Annotated[str, AfterValidator(_no_edge_slashes)] = "maskq"  # in s3_bucket
     key_prefix: str = Field(default="maskq", pattern=r"^[A-Za-z0-9_-]{1,64}$")  # of keys and queues
     model: str | None = None  # a hub id, a directory in the hub's layout, or `demo`
-    model_name: ModelName | None = None  # what it is served as; None: by its id or folder
-    default_model: ModelName | None = None  # of requests that name none; as served
+    model_name: ModelName | None = None  # its served name; None: its id or folder name
+    default_model: ModelName | None = None  # served name; for requests without a model
     max_queued: int = Field(default=100_000, ge=0)  # per model; 0: no limit
     max_queued_per_tenant: int = Field(default=0, ge=0)  # per model and tenant=; 0: no limit
-    max_attempts: int = Field(default=3, ge=1)  # charged attempts, unless the request says
+    max_attempts: int = Field(default=3, ge=1)  # charged attempts; a request can override it
     queue_ttl_s: float = Field(default=86_400.0, gt=0)
     run_timeout_s: float = Field(default=600.0, gt=0)
-    webhook_url: WebhookUrl | None = (
-        None  # is told of the end of jobs that name no webhook themselves
-    )
+    webhook_url: WebhookUrl | None = None  # notified when jobs without a webhook of their own end
     retention_s: float = Field(default=7 * 86_400.0, gt=0)  # of ended records, idempotency keys
-    output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: kept
+    output_retention_s: float = Field(default=0.0, ge=0)  # of outputs and uploads; 0: forever
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment; `overrides` go before it. Raises InvalidRequest with every mistake."""
+        """Read the environment; `overrides` win. Raises InvalidRequest that lists every error."""
         refuse_unknown()
         try:
             return cls(**overrides)
         except ValidationError as error:
-            mistakes = (cls._mistake(each, overrides) for each in error.errors())
-            raise InvalidRequest("; ".join(mistakes)) from None
+            sentences = (cls._sentence(each, overrides) for each in error.errors())
+            raise InvalidRequest("; ".join(sentences)) from None
         except SettingsError as error:  # pydantic-settings hides what a source raised
             if isinstance(error.__cause__, InvalidRequest):
                 raise error.__cause__ from None
@@ -88,11 +86,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What a program says, then the environment and the files that it names."""
+        """Arguments first, then the environment and the files that it names."""
         return init_settings, _Environment(settings_cls)
 
     @classmethod
-    def _mistake(cls, error: ErrorDetails, overrides: Mapping[str, Any]) -> str:
+    def _sentence(cls, error: ErrorDetails, overrides: Mapping[str, Any]) -> str:
         field = str(error["loc"][0])
         name = field if field in overrides else f"{PREFIX}{field.upper()}"
         if error["type"] == "extra_forbidden":
@@ -105,9 +103,9 @@ class Settings(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Variables as people write them: space around a value is none of it, an empty one is not set.
+    """Strips white space around values and treats an empty value as unset.
 
-    A setting that the program gives itself needs no file.
+    The file of a setting is not read if the program sets the setting itself.
     """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -120,24 +118,24 @@ class _Environment(EnvSettingsSource):
         return value, key, is_complex
 
 
-# Ends of names of what is never shown: a URL may hold a password.
+# Endings of names whose values are never shown: a URL may contain a password.
 _SECRET = ("_url", "_secret", "_tokens")
 
 
 def usable(settings: object) -> Settings:
-    """The settings a client is made with. Raises InvalidRequest that says how, for anything else."""
+    """`settings`, if they are Settings. Raises InvalidRequest otherwise."""
     if isinstance(settings, Settings):
         return settings
     # Not shown: a URL may hold a password.
     got = "nothing" if settings is None else f"{type(settings).__name__}"
     raise InvalidRequest(
-        f"a client is made with settings, and got {got}: Client.from_env() reads the MASKQ_ variables, "
-        f"Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…') says some of them itself"
+        f"a client needs settings and got {got}: use Client.from_env(), which reads the MASKQ_ "
+        f"variables, or Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…')"
     )
 
 
-# A client meets its worker's variables in a shared environment, and those of docker-compose.yml: known
-# is not the same as used here.
+# Every variable of every part of maskq, and of docker-compose.yml: a client and a worker may share an
+# environment.
 KNOWN = set(Settings.model_fields) | {
     "model_revision", "device", "dtype", "backend", "max_batch_size", "concurrency", "lease_s",
     "forward_timeout_s", "max_score_bytes", "s3_client",
@@ -156,7 +154,7 @@ KNOWN = set(Settings.model_fields) | {
 
 
 def refuse_unknown() -> None:
-    """A misspelled variable passes silently otherwise, and the default rules in its place."""
+    """Raise InvalidRequest for an unknown MASKQ_ variable, which would otherwise have no effect."""
     for name in os.environ:
         if name.startswith(PREFIX) and environment.setting_of(name, KNOWN) is None:
             setting = name.removeprefix(PREFIX).lower()

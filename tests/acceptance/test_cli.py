@@ -81,7 +81,7 @@ class TestWithAStack:
         maskq("delete", failed, retried["id"])
         assert failed not in maskq("list", "--tenant", "cli").stdout
         assert maskq("status", failed, check=False).returncode == 1
-        assert "name jobs, or a --code" in maskq("retry", check=False).stderr
+        assert "give job ids, --code or --all" in maskq("retry", check=False).stderr
 
     def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
         # Given three failed jobs, of which the middle one's upload is gone

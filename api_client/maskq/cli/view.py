@@ -1,4 +1,4 @@
-"""maskq view: a result as one HTML page that needs nothing else."""
+"""maskq view: write a result as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ def register(app: typer.Typer) -> None:
 
 def view(
     job_id: Annotated[str, typer.Argument(help="as `submit` printed it")],
-    out: Annotated[Path | None, typer.Option(help="the file; left out: maskq-JOB.html")] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="in the browser")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write; default: maskq-JOB.html")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
-    """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
+    """Write an HTML page of a result: image, mask, legend and job details."""
     from maskq.view import page
 
     with Client.from_env() as client:
@@ -62,10 +64,10 @@ def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
 
 
 def _photo(client: Client, record: JobRecord, result: Result) -> PIL.Image.Image:
-    """Raises MaskqError if it cannot be had any more."""
+    """Raises MaskqError if the image cannot be read any more."""
     from maskq.view import open_photo
 
     source = record.request.image_uri
     if is_url(source):
-        raise InvalidRequest(f"it was at a URL that the caller gave, {source}")
+        raise InvalidRequest(f"the image was submitted by URL, {source}")
     return open_photo(client.objects.get(S3Uri.parse(source)), result.size)
