@@ -125,7 +125,10 @@ class TestWithAStack:
             (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
             (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
             (("list", "--status", "done"), "'done' is not a valid job status"),
-            (("events", "--type", "failed"), "'failed' is not a valid event type; valid are: job.queued"),
+            (
+                ("events", "--type", "failed"),
+                "'failed' is not a valid event type; valid are: job.queued",
+            ),
             (("submit", "x" * 5000), "cannot read x"),
         ],
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from maskq.client.results.result import Result
     from maskq.contract import JobRecord
-    from maskq.view import Shown
+    from maskq.view import PageContent
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def view(
         job = client.get(job_id)
         path = out or Path(f"maskq-{job.id}.html")
         record = job.refresh()
-        text = page(_shown(client, record, job.result()))
+        text = page(_content(client, record, job.result()))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -50,8 +50,8 @@ def view(
         webbrowser.open(path.resolve().as_uri())
 
 
-def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
-    from maskq.view import Shown
+def _content(client: Client, record: JobRecord, result: Result) -> PageContent:
+    from maskq.view import PageContent
 
     photo, notice = None, ""
     try:
@@ -60,7 +60,7 @@ def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
         notice = f"The image could not be read, so the mask is shown alone: {error}"
     made = result.details.outputs.get(Output.CONFIDENCE)
     confidence = result.confidence() if made and not is_url(made) else None
-    return Shown(record, result.mask(), photo, confidence, notice)
+    return PageContent(record, result.mask(), photo, confidence, notice)
 
 
 def _photo(client: Client, record: JobRecord, result: Result) -> PIL.Image.Image:

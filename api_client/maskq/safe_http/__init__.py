@@ -1,6 +1,6 @@
-"""HTTP calls to URLs that others choose: public addresses only, and one deadline for a whole call.
+"""HTTP calls to URLs that callers choose: public addresses only, one deadline for the whole call.
 
-`import maskq` does not import this: it needs urllib3 and ssl, which only a process that calls needs.
+`import maskq` does not import this package: it needs urllib3 and ssl, which most clients do not use.
 """
 
 from maskq.safe_http.addresses import embedded_ipv4, is_public

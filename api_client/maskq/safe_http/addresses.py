@@ -22,9 +22,9 @@ _COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is one host on the internet; an IPv4 address inside an IPv6 one counts as well.
+    """Whether the address is one public host; an IPv4 address embedded in IPv6 must be public too.
 
-    `is_global` alone passes multicast, NAT64 and 6to4 addresses of private networks, and site-local.
+    `is_global` alone accepts multicast, site-local, and NAT64 and 6to4 addresses of private networks.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast and address not in _IETF
@@ -41,7 +41,7 @@ def is_public(address: Address) -> bool:
 
 
 def embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one (mapped, 6to4, Teredo, NAT64) leads to."""
+    """The IPv4 address inside an IPv6 address (mapped, 6to4, Teredo, NAT64); None if there is none."""
     if address.ipv4_mapped:
         return address.ipv4_mapped
     if address.sixtofour:
@@ -54,7 +54,7 @@ def embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | Non
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """Raises Unreachable; also if the name servers take too long."""
+    """The addresses of a host's name. Raises Unreachable, also if name servers take too long."""
     if not _LOOKUPS.acquire(blocking=False):
         raise Unreachable(f"{host} is not looked up: too many names wait for their name servers")
     found: Future[list[Any]] = Future()
@@ -73,15 +73,15 @@ def resolve(host: str, port: int) -> list[Address]:
 
 
 def _look_up(host: str, port: int, found: Future[list[Any]]) -> None:
-    """In a thread of its own: nothing ends a call of the resolver before its own timeouts do."""
+    """Runs in its own thread, because a call of the resolver cannot be cancelled."""
     try:
         found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except BaseException as error:  # noqa: BLE001  # for whoever waits
+    except BaseException as error:  # noqa: BLE001  # the caller raises it
         found.set_exception(error)
     finally:
         _LOOKUPS.release()
 
 
 def parse_address(text: str) -> Address:
-    # A zone index (fe80::1%eth0) is no part of the address.
+    # A zone index (fe80::1%eth0) is not part of the address.
     return ipaddress.ip_address(text.partition("%")[0])

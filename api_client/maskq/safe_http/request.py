@@ -1,8 +1,8 @@
-"""HTTP to addresses that callers name, without becoming their way into our network (SSRF).
+"""HTTP requests to checked addresses, so that callers cannot reach internal hosts (SSRF).
 
-A name is resolved once, every address it has must be public, and the connection goes to one of the
-addresses that were checked: a second answer of the name server is never asked for. No redirects, no
-proxies from the environment, https only. Private hosts must be allow-listed by a setting.
+`target.check` resolves a name once, and all its addresses must be public. The request connects to one
+of the checked addresses and never resolves the name again. It follows no redirects, uses no proxies,
+and uses https only, except for allow-listed hosts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from maskq.safe_http.errors import TooLong, Unreachable
 from maskq.safe_http.happy_eyeballs import Address
 from maskq.safe_http.target import Target
 
-# At DEBUG urllib3 tells every URL with its query, which is the secret of a presigned one.
+# At DEBUG urllib3 logs URLs with their query, which holds the secret of a presigned URL.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 _CONNECT_S, _READ_S = 5.0, 15.0
 _ANSWER_BYTES = 64 * 1024  # read at most
 _PART_BYTES = 256 * 1024
-_TOTAL_S = 20.0  # for a whole call: an answer that drips is cut off then
+_TOTAL_S = 20.0  # for a whole call, however slowly its bytes arrive
 
 
 OnConnect = Callable[[Address], None]
@@ -52,7 +52,7 @@ def post(
     *,
     on_connect: OnConnect = lambda _: None,
 ) -> Answer:
-    """POST to a checked address. Raises Unreachable; any HTTP status is an answer."""
+    """POST to a checked address. Returns any HTTP status as an answer. Raises Unreachable."""
     return send("POST", target, body, headers, on_connect=on_connect)
 
 
@@ -65,7 +65,7 @@ def send(
     total_s: float = _TOTAL_S,
     on_connect: OnConnect = lambda _: None,
 ) -> Answer:
-    """One request; of its answer, the first _ANSWER_BYTES. Raises Unreachable.
+    """Send one request; returns the first _ANSWER_BYTES of its answer. Raises Unreachable.
 
     on_connect: called with the address, once a connection is established.
     """
@@ -81,9 +81,9 @@ def get(
     on_answer: Callable[[], None] = lambda: None,
     on_connect: OnConnect = lambda _: None,
 ) -> Answer:
-    """GET the whole of it. Raises TooLong before more than `max_bytes` are read, Unreachable.
+    """GET a whole body. Raises TooLong for more than `max_bytes`, Unreachable.
 
-    on_answer: called when its body begins.
+    on_answer: called when the body begins.
     on_connect: called with the address, once a connection is established.
     """
     headers = {"Accept-Encoding": "identity"}
@@ -111,9 +111,9 @@ def _answer(
     total_s: float,
     on_connect: OnConnect,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """One request on one connection to a checked address; the answer's body is not read yet.
+    """One request on one connection to a checked address; the answer's body is unread.
 
-    The connection is cut `total_s` seconds from now, whatever it is doing then.
+    The connection is shut down after `total_s` seconds.
     """
     default_port = {"https": 443, "http": 80}[target.scheme]
     name = f"[{target.host}]" if ":" in target.host else target.host
@@ -135,7 +135,7 @@ def _answer(
             yield answer
         finally:
             answer.close()
-        deadline.check()  # an answer whose end is the end of its connection looks whole
+        deadline.check()  # an answer that ends with its connection looks complete
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise Unreachable(deadline.reason or _reason(error)) from error
     finally:
@@ -163,7 +163,7 @@ def _pool(target: Target, deadline: Deadline, on_connect: OnConnect) -> urllib3.
     options: dict[str, Any] = {
         "timeout": timeout,
         "maxsize": 1,
-        "addresses": target.addresses,  # this and what follows is for _Connection
+        "addresses": target.addresses,  # this and the next two are for _Connection
         "deadline": deadline,
         "on_connect": on_connect,
     }

@@ -28,16 +28,16 @@ class Target:
 
 
 def check(url: str, allowed_hosts: Collection[str] = (), *, setting: str) -> Target:
-    """Where a call of this URL may go. Raises Refused, Unreachable if the name has no address.
+    """The target of a URL. Raises Refused, or Unreachable if the name has no address.
 
-    `setting`: the variable that holds the allowed hosts, for whoever is refused.
+    `setting`: the variable of `allowed_hosts`, for the text of Refused.
     """
-    if _NOT_IN_URLS.search(url):  # urlsplit drops some of them without a word
+    if _NOT_IN_URLS.search(url):  # urlsplit drops some of them silently
         raise Refused("it holds a space, a control character or a backslash")
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # its text may hold a part of the password
+    except ValueError:  # the error's text may contain a part of the password
         raise Refused("it is not a valid URL") from None
     if not host:
         raise Refused("it names no host")
