@@ -78,7 +78,7 @@ def _members(path: str, owner: type) -> Lines:
 
 
 class _Text(str):
-    """PageContent in a signature as it is."""
+    """Shown in a signature as it is."""
 
     __repr__ = str.__str__
 
