@@ -66,12 +66,12 @@ class OutageTolerance:
 
     def __init__(self, outage_s: float = OUTAGE_S) -> None:
         self._outage_s = outage_s
-        self._until = float("-inf")
+        self._tolerated_until = float("-inf")
 
     def answered(self) -> None:
-        self._until = time.monotonic() + self._outage_s
+        self._tolerated_until = time.monotonic() + self._outage_s
 
     def ends_with(self, error: StoreUnavailable) -> bool:
         """Whether to stop retrying."""
         passing = error.code is FailureCode.STORE_UNAVAILABLE
-        return not passing or time.monotonic() > self._until
+        return not passing or time.monotonic() > self._tolerated_until

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from maskq import AsyncClient, Client
+from maskq.cli import build
 from maskq.client.operations.former_names import FORMER_NAMES, accept_former_names
 from maskq.errors import InvalidRequest
 from maskq.settings import Settings
@@ -83,6 +84,22 @@ def test_each_method_that_submits_takes_the_former_name_and_shows_the_current_on
     with pytest.warns(DeprecationWarning, match=NOW) as caught, pytest.raises(InvalidRequest):
         _run(function(made, [], model="", **old(0.0)))
     assert len(caught) == 1
+
+
+def test_the_command_line_takes_the_former_flag_and_names_the_current_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["submit", "a", "b", "--idempotency-key", "k", "--room-timeout", "1"]
+    with pytest.raises(InvalidRequest, match="names one job"):
+        build()(arguments, standalone_mode=False)
+    assert "--room-timeout is now called --queue-full-timeout" in capsys.readouterr().err
+
+
+def test_help_shows_the_current_flag_only(capsys: pytest.CaptureFixture[str]) -> None:
+    build()(["submit", "--help"], standalone_mode=False)
+    text = capsys.readouterr().out
+    assert "--queue-full-timeout" in text
+    assert "--room-timeout" not in text
 
 
 def _run(made: Any) -> None:
