@@ -63,7 +63,9 @@ def test_other_formats_are_not_opened(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it started"))
     bodies = {"EPS": EPS, "junk": b"junk" * 99, "nothing": b""}
     body = bodies[kind] if kind in bodies else saved("RGB", kind)
-    with pytest.raises(ResultDamaged, match=f"the {output} is not a {MODES[output][1]}") as raised:
+    with pytest.raises(
+        ResultDamaged, match=f"the {output} is not a readable {MODES[output][1]} file"
+    ) as raised:
         open_image(body, output, SIZE)
     assert raised.value.code is FailureCode.SOURCE_CHANGED
 
