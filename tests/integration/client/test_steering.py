@@ -194,7 +194,7 @@ def test_list_finds_by_what_is_known_of_a_job(service: Service) -> None:
     assert ids(status="failed") == ids(code="invalid_image") == ids(tenant="acme") == {failed.id}
     assert ids(batch_id=batch.id) == ids(tenant="zeta") == ids(status="queued") == in_batch
     assert ids(code="timeout") == ids(model="another") == set()
-    with pytest.raises(InvalidRequest, match="no failure code"):
+    with pytest.raises(InvalidRequest, match="not a valid failure code"):
         client.list(code="nonsense")
 
 
