@@ -6,8 +6,10 @@ with Client.from_env() as client:
     result.mask().save("mask.png")
 """
 
-from maskq.client.client import AsyncClient, Client
-from maskq.client.job import AsyncBatch, AsyncJob, Batch, Job
+from maskq.client.async_client import AsyncClient
+from maskq.client.batch import AsyncBatch, Batch
+from maskq.client.client import Client
+from maskq.client.job import AsyncJob, Job
 from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
 from maskq.contract.models import DefaultModel, ServedModel, ServingWorker

@@ -1,4 +1,4 @@
-"""COCO documents: those of several jobs as one, and a mask as a panoptic segmentation.
+"""COCO documents: merge those of several jobs, or make a panoptic segmentation from a mask.
 
     from maskq import coco
     document = coco.merge(job.result().rle() for job in batch.jobs)
@@ -27,12 +27,12 @@ Json = dict[str, Any]
 def merge(
     documents: Iterable[Mapping[str, Any]], *, file_name: Callable[[Json], str] | None = None
 ) -> Json:
-    """One document with the images and annotations of all, of jobs of one model.
+    """One document with the images and annotations of all documents; their jobs must use one model.
 
-    documents: as `result.rle()` and `panoptic` give them; file_name: makes an image's name of its
-    entry (`file_name`, `coco_url`, `job_id` …), folders included; default: as it is. Raises
-    InvalidRequest if there is no document, if categories differ, or if two images have one name without
-    its suffix (tools would take them for one image), and for `file_name` with panoptic documents.
+    documents: from `result.rle()` or `panoptic`; file_name: returns an image's new name, with its
+    folders, for its entry (`file_name`, `coco_url`, `job_id` …); default: names stay. Raises
+    InvalidRequest for no documents, for different categories, for two images whose names differ only in
+    their suffix (tools would take them for one image), and for `file_name` with panoptic documents.
     """
     merged: Json = {}
     names: dict[str, Json] = {}
@@ -47,7 +47,7 @@ def merge(
             )
         if file_name and any("segments_info" in found for found in document["annotations"]):
             raise InvalidRequest(
-                "the pictures of panoptic documents are named already; name an image anew before "
+                "file_name= cannot rename the pictures of panoptic documents; rename the image before "
                 "panoptic(), by merge([document], file_name=…)"
             )
         for entry in document["images"]:
@@ -56,17 +56,17 @@ def merge(
             if other is not image:
                 raise InvalidRequest(
                     f"two images are called {_stem(image['file_name'])!r}: {_place(other)} and "
-                    f"{_place(image)}; merge one of them, or give file_name= to name them apart"
+                    f"{_place(image)}; merge only one of them, or give file_name= to rename them"
                 )
             merged["images"].append(image)
         merged["annotations"] += document["annotations"]
     if not merged:
-        raise InvalidRequest("there is no document to merge")
+        raise InvalidRequest("merge() got no documents; give the rle() of at least one result")
     return merged
 
 
 def panoptic(document: Mapping[str, Any], mask: PIL.Image.Image) -> tuple[Json, PIL.Image.Image]:
-    """The same as COCO's panoptic format has it: the document, and the picture of segment ids (RGB).
+    """The document in COCO's panoptic format, and the picture of segment ids (RGB).
 
     document: `result.rle()`; mask: `result.mask()` of the same job. Each class present is one segment,
     whose id is its `category_id`; 0 is no segment. Save the picture as PNG under the `file_name` of the

@@ -1,7 +1,7 @@
-"""The MASKQ_ variables of this process: NAME holds a value, NAME_FILE names a file that holds it.
+"""The MASKQ_ variables of this process: NAME holds a value, or NAME_FILE a file with the value.
 
-Secrets are given as files, because an environment can be read by other processes of the same user, by
-`docker inspect` and by crash reports.
+Files are for secrets: other processes of the same user, `docker inspect` and crash reports can read the
+environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_BYTES = 65_536
 
 
 def value(name: str) -> str | None:
-    """The value of MASKQ_…; None: it is not set, or empty.
+    """The value of a MASKQ_ variable or its file; None if it is unset or empty.
 
     Raises InvalidRequest if both NAME and NAME_FILE are set, or the file cannot be read.
     """
@@ -36,7 +36,7 @@ def given_by_file(name: str) -> bool:
 
 
 def refuse_both(known: Collection[str]) -> None:
-    """Raise InvalidRequest if a setting is given twice. known: settings, lower case, without MASKQ_."""
+    """Raise InvalidRequest if NAME and NAME_FILE are set. known: settings in lower case, no MASKQ_."""
     for setting in known:
         name = PREFIX + setting.upper()
         if given_by_file(name) and os.environ.get(name, "").strip():
@@ -44,9 +44,9 @@ def refuse_both(known: Collection[str]) -> None:
 
 
 def resolved(known: Collection[str], *, leave_out: Collection[str] = ()) -> dict[str, str]:
-    """The MASKQ_ variables that are set, with files read: what a child process gets.
+    """All MASKQ_ variables that are set, with files read, for a child process.
 
-    known: settings, lower case, without MASKQ_. leave_out: names as MASKQ_…, whose files are not read.
+    known: settings in lower case, without MASKQ_. leave_out: MASKQ_ names to skip, files too.
     Raises InvalidRequest.
     """
     found = {}
@@ -61,7 +61,7 @@ def resolved(known: Collection[str], *, leave_out: Collection[str] = ()) -> dict
 
 
 def setting_of(name: str, known: Collection[str]) -> str | None:
-    """The setting that a variable gives, by itself or as NAME_FILE; None: it is not a known one."""
+    """The setting that the variable NAME or NAME_FILE sets; None if it is unknown."""
     setting = name.removeprefix(PREFIX).lower()
     if setting in known:
         return setting
@@ -70,7 +70,7 @@ def setting_of(name: str, known: Collection[str]) -> str | None:
 
 
 def laid_over(environment: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with `changes`; a NAME among them replaces NAME_FILE as well."""
+    """`environment` with `changes`; a changed NAME also removes NAME_FILE."""
     replaced = {name + SUFFIX for name in changes if name.startswith(PREFIX)}
     return {name: text for name, text in environment.items() if name not in replaced} | dict(
         changes
@@ -78,7 +78,7 @@ def laid_over(environment: Mapping[str, str], changes: Mapping[str, str]) -> dic
 
 
 def _contents(name: str, path: str) -> str:
-    """What a file holds, without white space at its ends. Raises InvalidRequest."""
+    """A file's text without surrounding white space. Raises InvalidRequest."""
     try:
         with Path(path).open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)

@@ -1,20 +1,20 @@
-"""Everything the client raises.
+"""Exceptions that the client raises.
 
 MaskqError
 ├── JobFailed             the job ended without a result (.job, .code, .message)
-├── WaitTimeout           the job did not end in the time given; it goes on
+├── WaitTimeout           the job did not end in time; it continues
 ├── JobNotFound           no record under this id: never submitted, or past its retention
-├── QueueFull             MASKQ_MAX_QUEUED jobs wait already; submit again later
+├── QueueFull             MASKQ_MAX_QUEUED jobs are queued; submit again later
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has served a model of this name, or it was retired
-├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses
-│   └── StoreRefused      S3 answered, and will answer the same again (.code says what kind of refusal)
-├── SegmentRefused        what `.get()` raises in a Celery caller of maskq.segment (.code, .message)
-├── ResultDamaged         an output's object is not the file that the job's record describes
-├── EventsLost            events between the cursor and now were trimmed away
-├── ClientUnusable        closed while it waited, or awaited where no event loop runs
-└── WebhookRefused        a delivery that is not ours, altered or too old
+├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses a command
+│   └── StoreRefused      S3 refused the request; a retry would not help (.code says why)
+├── SegmentRefused        `.get()` raises it in a Celery caller of maskq.segment (.code, .message)
+├── ResultDamaged         an output's object does not match the job's record
+├── EventsLost            events after the cursor were trimmed
+├── ClientUnusable        the client was closed during a wait, or awaited without an event loop
+└── WebhookRefused        a webhook with an invalid signature, or too old
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class MaskqError(Exception):
-    """Base of all; `code` is stable, the text is for people and holds no password of a URL."""
+    """Base class. `code` is stable; the text is for people and never contains a URL's password."""
 
     code: FailureCode = FailureCode.INTERNAL
 
@@ -51,24 +51,24 @@ class JobFailed(MaskqError):
 
 
 class WaitTimeout(MaskqError, TimeoutError):
-    """Raised by `wait` when its time is up. The job is not touched."""
+    """Raised by `wait` after its timeout. The job continues."""
 
     code = FailureCode.TIMEOUT
 
 
 class JobNotFound(MaskqError, LookupError):
-    """Raised for an id without a record. An unknown id is an error, never 'pending'."""
+    """Raised for an id without a record."""
 
     code = FailureCode.NOT_FOUND
 
     def __init__(self, subject: str, *, kind: str = "job") -> None:
         super().__init__(
-            f"there is no {kind} {subject}: never submitted here, or past its retention"
+            f"there is no {kind} {subject}: it was never submitted here, or its retention has ended"
         )
 
 
 class QueueFull(MaskqError):
-    """Raised by `submit` when MASKQ_MAX_QUEUED jobs of the model wait already."""
+    """Raised by `submit` when MASKQ_MAX_QUEUED jobs of the model are queued."""
 
     code = FailureCode.QUEUE_FULL
 
@@ -80,39 +80,41 @@ class InvalidRequest(MaskqError, ValueError):
 
 
 class IdempotencyConflict(MaskqError):
-    """Raised by `submit` when the key belongs to a request that differs."""
+    """Raised by `submit` when the key was used for a different request."""
 
     code = FailureCode.IDEMPOTENCY_CONFLICT
 
 
 class UnknownModel(MaskqError, LookupError):
-    """Raised by `submit` for a model that is not known here, or where none is named and none is the
-    default; the text lists those known and says what to do."""
+    """Raised by `submit` for an unknown model, or if there is no default model and none is given.
+
+    The text lists the known models.
+    """
 
     code = FailureCode.UNKNOWN_MODEL
 
 
 class StoreUnavailable(MaskqError, ConnectionError):
-    """Raised when Redis or S3 cannot be reached, or refuses what was asked."""
+    """Raised when Redis or S3 cannot be reached, or refuses a request."""
 
     code = FailureCode.STORE_UNAVAILABLE
 
 
 class StoreRefused(StoreUnavailable):
-    """Raised when S3 answers that it will not do this: no such object, no right, a wrong request.
+    """Raised when S3 refuses a request: a missing object, missing permission, an invalid request.
 
-    `code` is not_found, access_denied, source_changed or store_refused; the text has S3's own words.
-    A kind of StoreUnavailable, so that callers who catch that catch both.
+    `code` is not_found, access_denied, source_changed or store_refused; the text quotes S3's message.
+    It is a subclass of StoreUnavailable, so that one `except` catches both.
     """
 
     code = FailureCode.STORE_REFUSED
 
 
 class SegmentRefused(MaskqError):
-    """Raised by `.get()` in a Celery caller: its request was refused, or its job has no result.
+    """Raised by `.get()` in a Celery caller if its request was refused or its job has no result.
 
-    Celery stores the name of this class and its one argument, and makes it again in the caller's
-    process if that has imported maskq; elsewhere it makes an exception of this name and text.
+    Celery stores the name of this class and its argument. A caller that has imported maskq gets this
+    class; any other caller gets an exception with the same name and text.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -125,24 +127,24 @@ class SegmentRefused(MaskqError):
 
 
 class ResultDamaged(MaskqError):
-    """Raised by `Result.mask()` and the like for a damaged object or another file."""
+    """Raised by `Result.mask()` and similar methods if the object does not match the job's record."""
 
     code = FailureCode.SOURCE_CHANGED
 
 
 class EventsLost(MaskqError):
-    """Raised by `events` when the cursor was trimmed away or lies ahead of the stream."""
+    """Raised by `events` if events after the cursor were trimmed, or the cursor is in the future."""
 
     code = FailureCode.NOT_FOUND
 
 
 class ClientUnusable(MaskqError, RuntimeError):
-    """Raised by a client that was closed while it waited, or is used where it cannot work."""
+    """Raised by a client that was closed during a wait, or is awaited without an event loop."""
 
     code = FailureCode.INVALID_REQUEST
 
 
 class WebhookRefused(MaskqError, ValueError):
-    """Raised by `webhooks.verify`: not signed by us, altered, or too old."""
+    """Raised by `webhooks.verify` for an invalid signature, an altered body or an old timestamp."""
 
     code = FailureCode.ACCESS_DENIED

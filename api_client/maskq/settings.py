@@ -1,9 +1,9 @@
-"""Settings: environment variables MASKQ_*, read once, frozen. A misspelled one is an error.
+"""Settings: environment variables MASKQ_*, read once and frozen. A misspelled name is an error.
 
-Each may be given as a file: MASKQ_REDIS_URL_FILE=/run/secrets/redis-url (maskq.environment).
+A variable NAME can also be given as a file: MASKQ_REDIS_URL_FILE=/run/secrets/redis-url.
 
-`Settings` is what client and worker share; `maskq_worker.settings.WorkerSettings` adds to it.
-S3 credentials come by the AWS chain (environment, profile, instance role).
+Client and worker share `Settings`; `maskq_worker.settings.WorkerSettings` adds the worker's own. boto3
+finds the S3 credentials (environment, profile, instance role).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _no_edge_slashes(value: str) -> str:
 
 
 class Settings(BaseSettings):
-    """What client, worker and stack agree on."""
+    """The settings that client, worker, gateway and stack share."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -86,13 +86,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment; `overrides` go before it. Raises InvalidRequest with every mistake."""
+        """Read the environment; `overrides` win. Raises InvalidRequest that lists every error."""
         refuse_unknown()
         try:
             return cls(**overrides)
         except ValidationError as error:
-            mistakes = (cls._mistake(each, overrides) for each in error.errors())
-            raise InvalidRequest("; ".join(mistakes)) from None
+            sentences = (cls._sentence(each, overrides) for each in error.errors())
+            raise InvalidRequest("; ".join(sentences)) from None
         except SettingsError as error:  # pydantic-settings hides what a source raised
             if isinstance(error.__cause__, InvalidRequest):
                 raise error.__cause__ from None
@@ -107,11 +107,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What a program says, then the environment and the files that it names."""
+        """Arguments first, then the environment and the files that it names."""
         return init_settings, _Environment(settings_cls)
 
     @classmethod
-    def _mistake(cls, error: ErrorDetails, overrides: Mapping[str, Any]) -> str:
+    def _sentence(cls, error: ErrorDetails, overrides: Mapping[str, Any]) -> str:
         field = str(error["loc"][0])
         name = field if field in overrides else f"{PREFIX}{field.upper()}"
         if error["type"] == "extra_forbidden":
@@ -124,9 +124,9 @@ class Settings(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Variables as people write them: space around a value is none of it, an empty one is not set.
+    """Strips white space around values and treats an empty value as unset.
 
-    A setting that the program gives itself needs no file.
+    The file of a setting is not read if the program sets the setting itself.
     """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -139,19 +139,19 @@ class _Environment(EnvSettingsSource):
         return value, key, is_complex
 
 
-# Ends of names of what is never shown: a URL may hold a password.
+# Endings of names whose values are never shown: a URL may contain a password.
 _SECRET = ("_url", "_secret", "_tokens")
 
 
 def usable(settings: object) -> Settings:
-    """The settings a client is made with. Raises InvalidRequest that says how, for anything else."""
+    """`settings`, if they are Settings. Raises InvalidRequest otherwise."""
     if isinstance(settings, Settings):
         return settings
     # Not shown: a URL may hold a password.
     got = "nothing" if settings is None else f"{type(settings).__name__}"
     raise InvalidRequest(
-        f"a client is made with settings, and got {got}: Client.from_env() reads the MASKQ_ variables, "
-        f"Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…') says some of them itself"
+        f"a client needs settings and got {got}: use Client.from_env(), which reads the MASKQ_ "
+        f"variables, or Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…')"
     )
 
 

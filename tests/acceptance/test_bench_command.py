@@ -43,7 +43,7 @@ def test_a_service_that_fails_is_not_measured(client: Client, tmp_path: Path) ->
     broken.write_bytes(b"no image")
     ran = maskq("bench", str(broken), "--alone", "0", check=False)
     assert ran.returncode == 1
-    assert "nothing was measured" in ran.stderr
+    assert "the measurement was stopped" in ran.stderr
     missing = maskq("bench", str(tmp_path / "none.jpg"), check=False)
     assert missing.returncode == 1
     assert "cannot read" in missing.stderr

@@ -81,7 +81,7 @@ class TestWithAStack:
         maskq("delete", failed, retried["id"])
         assert failed not in maskq("list", "--tenant", "cli").stdout
         assert maskq("status", failed, check=False).returncode == 1
-        assert "name jobs, or a --code" in maskq("retry", check=False).stderr
+        assert "give job ids, --code or --all" in maskq("retry", check=False).stderr
 
     def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
         # Given three failed jobs, of which the middle one's upload is gone
@@ -124,8 +124,11 @@ class TestWithAStack:
             (("status", "nobody"), "there is no job nobody"),
             (("submit", "no/such/file.jpg"), "cannot read no/such/file.jpg"),
             (("submit", "s3://maskq/x", "--priority", "urgent"), "priority"),
-            (("list", "--status", "done"), "'done' is no job status"),
-            (("events", "--type", "failed"), "there is no event failed; there are job.queued"),
+            (("list", "--status", "done"), "'done' is not a valid job status"),
+            (
+                ("events", "--type", "failed"),
+                "'failed' is not a valid event type; valid are: job.queued",
+            ),
             (("submit", "x" * 5000), "cannot read x"),
         ],
     )

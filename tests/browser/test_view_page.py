@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskq.contract import JobRecord, JobResult
-from maskq.view import Shown, page
+from maskq.view import PageContent, page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -23,7 +23,7 @@ LABELS = {2: "sky", 4: "tree", 12: "<b>person</b>"}
 WIDTH, HEIGHT = 400, 300
 
 
-def shown(*, photo: bool = True) -> Shown:
+def shown(*, photo: bool = True) -> PageContent:
     """Sky above, a tree below, a person in the tree's middle, a corner that is no class."""
     ids = np.full((HEIGHT, WIDTH), 2, np.uint8)
     ids[150:] = 4
@@ -43,7 +43,7 @@ def shown(*, photo: bool = True) -> Shown:
         request={"image_uri": "s3://photos/harbour.jpg"},
         result=JobResult(width=WIDTH, height=HEIGHT, model="org/name", labels=LABELS),
     )
-    return Shown(
+    return PageContent(
         record,
         mask,
         Image.new("RGB", mask.size, (100, 100, 100)) if photo else None,
@@ -75,7 +75,7 @@ def opened(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path) -> 
     assert [one for one in complaints if not one.startswith("Canvas2D: ")] == []
 
 
-def show(tab: Page, directory: Path, what: Shown) -> None:
+def show(tab: Page, directory: Path, what: PageContent) -> None:
     path = directory / "page.html"
     path.write_text(page(what), encoding="utf-8")
     tab.goto(path.as_uri())

@@ -13,12 +13,11 @@ from fuzz.harness import JSON, altered, bounded, fuzzed
 from hypothesis import example
 from hypothesis import strategies as st
 
-from maskq import Client
+from maskq import Client, safe_http
 from maskq.cli.bulk.manifest import Manifest
 from maskq.contract.locations import S3Uri, http_url
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.ledger import RedisUrl
-from maskq.safe_http import outbound
 from maskq.settings import Settings
 from maskq_gateway.access import Tokens
 from maskq_gateway.settings import GatewaySettings
@@ -118,12 +117,12 @@ def _no_name_server() -> Iterator[None]:
 @pytest.mark.usefixtures("_no_name_server")
 def test_only_public_addresses_are_called(url: str) -> None:
     try:
-        target = outbound.check(url, setting="MASKQ_X")
-    except (outbound.Refused, outbound.Unreachable) as error:
+        target = safe_http.check(url, setting="MASKQ_X")
+    except (safe_http.Refused, safe_http.Unreachable) as error:
         assert SECRET not in str(error)
     else:
         assert target.scheme == "https"
-        assert all(outbound.is_public(one) for one in target.addresses)
+        assert all(safe_http.is_public(one) for one in target.addresses)
 
 
 @fuzzed(ANY | st.builds("s3://{}".format, ANY))

@@ -1,4 +1,4 @@
-"""The command `maskq`. Worker and stack add their own commands where they are installed."""
+"""The command `maskq`. The worker, gateway and stack packages add their commands if installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
 from maskq.process import EX_CONFIG, CannotStart
 
-# What Click raises for arguments; typer has a Click of its own, or takes the installed one.
+# Click's exception for invalid arguments; typer bundles Click, or uses the installed one.
 _ClickError: Final = cast(
     "type[BaseException]",
     next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"),
@@ -30,10 +30,10 @@ _FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBA
 
 
 def build() -> typer.Typer:
-    """The whole command line, as installed here."""
+    """The command line, with the commands of all installed packages."""
     app = typer.Typer(
         name="maskq",
-        help="Images segmented behind a queue.",
+        help="Segment images through a job queue.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -61,22 +61,20 @@ def _show_version(wanted: bool) -> None:
 def _options(
     _: Annotated[
         bool,
-        typer.Option(
-            "--version", help="which version this is", callback=_show_version, is_eager=True
-        ),
+        typer.Option("--version", help="print the version", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Images segmented behind a queue."""
+    """Segment images through a job queue."""
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as Ctrl-C is KeyboardInterrupt: what is open is closed on the way out."""
+    """Raised on SIGTERM, as KeyboardInterrupt is on Ctrl-C, so that `with` blocks close."""
 
 
 def main() -> None:
-    """Run a command and exit: 0 only when what was asked for was done and told.
+    """Run a command and exit: 0 if it succeeded and its output was written.
 
-    Every error is one line on stderr. 78 for what starting again will not change.
+    Every error is one line on stderr. Exit code 78: a restart would fail again.
     """
     streams.prepare()
     escape_tracebacks()
@@ -89,7 +87,7 @@ def main() -> None:
     try:
         code = _run()
     finally:
-        escape_tracebacks()  # again: typer has set a hook of its own
+        escape_tracebacks()  # again: typer replaces the hook
         if handles:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lost = streams.lost_output()
@@ -128,7 +126,7 @@ def _run() -> int:
 
 
 def _explain(error: Any) -> int:
-    """A mistake in the arguments, as Click tells it: it repeats them as they are."""
+    """Print Click's error, escaped, because it repeats the arguments."""
     text = io.StringIO()
     error.show(file=text)
     for line in text.getvalue().splitlines():

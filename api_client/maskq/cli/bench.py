@@ -1,4 +1,4 @@
-"""maskq bench: what the service that MASKQ_ variables name does with one image, many times."""
+"""maskq bench: measure the running service with many jobs of one image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from maskq.client.client import Client
+from maskq.client.image_source import read_image
 from maskq.client.job import DEFAULT_WAIT_S, Job
-from maskq.client.objects import read_image
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
@@ -27,20 +27,25 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    image: Annotated[Path, typer.Argument(help="a file; every job segments it")],
-    jobs: Annotated[int, typer.Option(min=1, help="submitted at once")] = 100,
-    alone: Annotated[int, typer.Option(min=0, help="before it, one at a time")] = 5,
-    model: Annotated[str | None, typer.Option(help="one of those served")] = None,
+    image: Annotated[Path, typer.Argument(help="the file that every job segments")],
+    jobs: Annotated[int, typer.Option(min=1, help="number of jobs submitted at once")] = 100,
+    alone: Annotated[
+        int, typer.Option(min=0, help="number of jobs before that, one at a time")
+    ] = 5,
+    model: Annotated[str | None, typer.Option(help="the model's served name")] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(help="of the machines: prints what a million images cost")
+        float | None,
+        typer.Option(help="price of the machines; prints the price of a million images"),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="seconds without a job ending")] = DEFAULT_WAIT_S,
+    timeout: Annotated[
+        float, typer.Option(help="seconds to wait for the next job to end")
+    ] = DEFAULT_WAIT_S,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
-    """Measure the running service: images per second, and where a job's time goes.
+    """Measure the running service: images per second, and the time of each stage of a job.
 
-    First jobs one at a time, which is the latency nobody queued for, then all at once. The jobs and
-    what they wrote are deleted at the end.
+    It first runs jobs one at a time, to measure latency without a queue, then all at once. It deletes
+    the jobs and their outputs at the end.
     """
     body, _ = read_image(image)
     with Client.from_env() as client:
@@ -87,7 +92,7 @@ def _together(
     records = []
     for job in batch.as_completed(timeout=timeout):
         if job.record is None or job.record.status is not JobStatus.SUCCEEDED:
-            raise MaskqError(f"job {job.id} {job.status.value}; nothing was measured")
+            raise MaskqError(f"job {job.id} {job.status.value}; the measurement was stopped")
         records.append(job.record)
     whole = time.perf_counter() - began
     waits = [(record.ended_ms or 0) / 1e3 - record.created_ms / 1e3 for record in records]
@@ -95,7 +100,7 @@ def _together(
 
 
 def _figures(seconds: Sequence[float], records: Sequence[JobRecord]) -> dict[str, Any]:
-    """Percentiles of submit to end, and of every stage, in ms."""
+    """Percentiles of the time from submit to end, and of each stage, in ms."""
     stages: dict[str, list[float]] = {"submit to end": [1e3 * one for one in seconds]}
     for record in records:
         started = record.started_ms or record.created_ms
@@ -112,7 +117,7 @@ def _figures(seconds: Sequence[float], records: Sequence[JobRecord]) -> dict[str
 
 
 def percentile(values: Sequence[float], rank: float) -> float:
-    """The smallest value that at least `rank` per cent of all do not exceed."""
+    """The smallest value that is at least as large as `rank` per cent of the values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(rank / 100 * len(ordered)) - 1)]
 

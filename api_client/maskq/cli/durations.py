@@ -1,4 +1,4 @@
-"""Spans of time as people write them: 90s, 15m, 12h, 30d."""
+"""Durations: 90s, 15m, 12h, 30d."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def seconds(text: str) -> float:
     """Seconds in '90s', '15m', '12h', '30d' or '2w'. Raises InvalidRequest."""
     found = _SPAN.fullmatch(text)
     if not found:
-        raise InvalidRequest(f"{text!r} is not a span of time; write 90s, 15m, 12h, 30d or 2w")
+        raise InvalidRequest(f"{text!r} is not a valid duration; write 90s, 15m, 12h, 30d or 2w")
     return float(found[1]) * _UNITS_S[found[2]]

@@ -1,4 +1,4 @@
-"""status, wait, cancel, retry, delete, list, events: what a caller does, from a shell.
+"""The commands status, wait, cancel, retry, delete, list and events.
 
 `--json` prints one JSON document on stdout (`events`: one a line); progress goes to stderr.
 """
@@ -28,7 +28,7 @@ from maskq.errors import (
 from maskq.inert import overwrite_line, print_error, print_json, print_lines
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
-Timeout = Annotated[float, typer.Option(help="seconds to wait at most")]
+Timeout = Annotated[float, typer.Option(help="seconds to wait")]
 JobId = Annotated[str, typer.Argument(help="as `submit` printed it")]
 
 
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(job_id: JobId, as_json: Json = False) -> None:
-    """What is known of a job."""
+    """Show a job's status, outputs and error."""
     with Client.from_env() as client:
         _show([client.get(job_id).refresh()], as_json)
 
@@ -54,26 +54,28 @@ def wait(
 
 
 def cancel(job_id: JobId) -> None:
-    """Take a job back, queued or running; exit 1 if it had ended before."""
+    """Cancel a job, queued or running; exit 1 if it has already ended."""
     with Client.from_env() as client:
         job = client.get(job_id)
         if not job.cancel():
-            raise MaskqError(f"job {job_id} had {job.status.value} already")
+            raise MaskqError(f"job {job_id} has already ended: {job.status.value}")
         print_lines(f"{job_id} canceled")
 
 
 def retry(
     job_ids: Annotated[list[str] | None, typer.Argument(help="as `list` shows them")] = None,
-    code: Annotated[str | None, typer.Option(help="all that failed for this reason")] = None,
-    every: Annotated[bool, typer.Option("--all", help="all that failed")] = False,
+    code: Annotated[
+        str | None, typer.Option(help="retry all jobs that failed with this code")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="retry all failed jobs")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit again what failed, expired or was canceled; prints the ids of the new jobs.
+    """Retry jobs that failed, expired or were canceled; prints the ids of the new jobs.
 
-    A job is retried once: asked again, the same new job is printed. To retry that one, name it.
+    Retrying a job again prints the same new job. To retry that one, give its id.
     """
     if bool(job_ids) + bool(code) + every != 1:
-        raise InvalidRequest("name jobs, or a --code, or --all")
+        raise InvalidRequest("give job ids, --code or --all, and only one of them")
     with Client.from_env() as client:
         chosen = job_ids or [record.id for record in _failed(client, code)]
         pairs: dict[str, str] = {}
@@ -83,7 +85,7 @@ def retry(
                     pairs[job_id] = new
                     if not as_json:
                         print_lines(f"{new}  retry of {job_id}")
-        finally:  # what was submitted is told, whatever ends this
+        finally:  # print the new jobs, also after an error
             if as_json:
                 print_json([{"id": new, "retry_of": old} for old, new in pairs.items()])
     if len(pairs) < len(set(chosen)):
@@ -92,20 +94,21 @@ def retry(
 
 def delete(
     job_ids: Annotated[list[str] | None, typer.Argument(help="as `submit` printed them")] = None,
-    tenant: Annotated[str | None, typer.Option(help="all jobs of this tenant")] = None,
+    tenant: Annotated[str | None, typer.Option(help="delete all jobs of this tenant")] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="with --tenant: submitted so long ago, as 30d, 12h or 0s")
+        str | None, typer.Option(help="with --tenant: jobs of at least this age: 30d, 12h or 0s")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="with --tenant: one JSON document")
     ] = False,
 ) -> None:
-    """Remove jobs for good: records, outputs and uploaded images; what has not ended is canceled.
+    """Delete jobs with their outputs and uploaded images; jobs that have not ended are canceled.
 
-    With --tenant also objects in the tenant's folder whose records are gone. It says what is left.
+    With --tenant also delete objects in the tenant's folder whose jobs have no record. Prints how many
+    jobs and objects remain.
     """
     if bool(job_ids) == bool(tenant) or bool(tenant) != bool(older_than):
-        raise InvalidRequest("name jobs, or a --tenant with --older-than")
+        raise InvalidRequest("give job ids, or --tenant with --older-than")
     with Client.from_env() as client:
         if tenant and older_than:
             _delete_tenant(client, tenant, seconds(older_than), as_json)
@@ -122,25 +125,25 @@ def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bo
         print_lines(
             f"deleted of tenant {tenant}: {erased.jobs} jobs, and {erased.objects} objects of jobs "
             f"without a record",
-            f"left of it: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder",
+            f"remaining: {erased.jobs_left} jobs, {erased.objects_left} objects in its folder",
         )
     for job_id, reason in erased.refused.items():
-        print_error(f"maskq: job {job_id} is left: {reason}")
+        print_error(f"maskq: job {job_id} was not deleted: {reason}")
     if erased.refused:
         raise typer.Exit(1)
 
 
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="queued, running, succeeded, …")] = None,
-    code: Annotated[str | None, typer.Option(help="failed for this reason")] = None,
-    model: Annotated[str | None, typer.Option(help="served name")] = None,
-    tenant: Annotated[str | None, typer.Option(help="whose")] = None,
+    code: Annotated[str | None, typer.Option(help="failed with this code")] = None,
+    model: Annotated[str | None, typer.Option(help="the model's served name")] = None,
+    tenant: Annotated[str | None, typer.Option(help="of this tenant")] = None,
     batch: Annotated[str | None, typer.Option(help="of this batch")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
-    cursor: Annotated[str, typer.Option(help="where the last page ended")] = "",
+    cursor: Annotated[str, typer.Option(help="printed by the previous page")] = "",
     as_json: Json = False,
 ) -> None:
-    """Jobs, newest first."""
+    """List jobs, newest first."""
     with Client.from_env() as client:
         page = client.list(
             status=status,
@@ -161,21 +164,24 @@ def list_jobs(
 
 def events(
     since: Annotated[
-        str | None, typer.Option(help="a cursor; 0: all that are kept; left out: from now")
+        str | None,
+        typer.Option(help="a cursor, or 0 for all kept events; default: new events only"),
     ] = None,
     types: Annotated[
         list[str] | None, typer.Option("--type", help="job.succeeded, …; may be repeated")
     ] = None,
-    jobs: Annotated[list[str] | None, typer.Option("--job", help="of this job; repeatable")] = None,
+    jobs: Annotated[
+        list[str] | None, typer.Option("--job", help="of this job; may be repeated")
+    ] = None,
     group: Annotated[
-        str | None, typer.Option(help="share them with the readers of this name")
+        str | None, typer.Option(help="share events with the other readers of this group")
     ] = None,
     idle: Annotated[
-        float | None, typer.Option(help="end after so many seconds without one")
+        float | None, typer.Option(help="end after so many seconds without an event")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one CloudEvent a line")] = False,
 ) -> None:
-    """Events as they come."""
+    """Print events as they arrive."""
     with Client.from_env() as client:
         for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:
@@ -187,7 +193,7 @@ def events(
 
 
 def _retried(client: Client, job_id: str) -> str | None:
-    """The new job; None for one that cannot be tried again, which holds up no other."""
+    """The new job's id; None after printing why the job cannot be retried."""
     try:
         return client.retry(job_id).id
     except StoreUnavailable as error:
@@ -201,7 +207,7 @@ def _retried(client: Client, job_id: str) -> str | None:
 
 
 def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
-    """Every failed job, the newest first."""
+    """All failed jobs, newest first."""
     cursor = ""
     while True:
         page = client.list(status=JobStatus.FAILED, code=code, cursor=cursor)
@@ -211,7 +217,7 @@ def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
 
 
 def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
-    """Wait for all, `timeout` seconds in all, and print what they came to, or as far as they are.
+    """Wait for all jobs, at most `timeout` seconds in total, and print them.
 
     Raises typer.Exit(1) unless all succeeded.
     """
@@ -228,14 +234,14 @@ def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
                 overwrite_line(f"{number} of {len(jobs)} ended")
         if sys.stderr.isatty():
             print_error("")
-    finally:  # whatever ends this: who submitted them has their ids from here
+    finally:  # print the jobs, also after an error: the caller needs their ids
         _show([job.record or job.id for job in jobs], as_json)
     if failed:
         raise typer.Exit(1)
 
 
 def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
-    """records: or ids of jobs of which nothing is known yet."""
+    """records: job records, or the ids of jobs without a record yet."""
     if as_json:
         documents = [{"id": one} if isinstance(one, str) else one.public() for one in records]
         print_json(documents[0] if len(documents) == 1 else documents)

@@ -29,22 +29,22 @@ def _keys() -> None:
 def create(
     scope: Annotated[
         list[Scope] | None,
-        typer.Option(help="what it allows; repeat it for several; default: submit and read"),
+        typer.Option(help="what the key allows; may be repeated; default: submit and read"),
     ] = None,
-    name: Annotated[str, typer.Option(help="for people, shown by `list`")] = "",
+    name: Annotated[str, typer.Option(help="a name, printed by `list`")] = "",
     tenant: Annotated[
-        str | None, typer.Option(help="it sees and submits this tenant's jobs only; default: all")
+        str | None, typer.Option(help="limit the key to this tenant's jobs; default: all")
     ] = None,
     rate: Annotated[
         int | None,
         typer.Option(min=1, max=LARGEST_RATE, help="HTTP requests a minute; default: no limit"),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="when it stops working: 12h, 30d; default: never")
+        str | None, typer.Option(help="time until the key expires: 12h, 30d; default: never")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key and print it, once: only its SHA-256 is stored."""
+    """Create a key and print it; only its SHA-256 hash is stored."""
     with Client.from_env() as client:
         made = client.create_api_key(
             scope or [Scope.SUBMIT, Scope.READ],
@@ -61,7 +61,7 @@ def create(
 
 @app.command("list")
 def list_keys(as_json: Json = False) -> None:
-    """Id, scopes, tenant, rate and expiry of each; never the key itself."""
+    """List each key's id, scopes, tenant, rate and expiry, not the key itself."""
     with Client.from_env() as client:
         found = client.api_keys()
     if as_json:
@@ -75,7 +75,7 @@ def list_keys(as_json: Json = False) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(help="as `list` shows it")],
 ) -> None:
-    """Make a key useless, at once and for good."""
+    """Revoke a key, immediately and permanently."""
     with Client.from_env() as client:
         client.revoke_api_key(key_id)
     print_lines(f"{key_id} revoked")

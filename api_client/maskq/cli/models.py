@@ -1,4 +1,4 @@
-"""maskq models: which there are, which one requests without a name go to, and forgetting one."""
+"""maskq models: list models, choose the default model, retire a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
 from maskq.errors import InvalidRequest
 from maskq.inert import print_json, print_lines, printable
 
-app = typer.Typer(help="The models that jobs can ask for, and which one is the default.")
+app = typer.Typer(help="List the models that jobs can request, choose the default, retire a model.")
 
 _WHO = {
     ModelChoice.STORED: "`maskq models default`",
     ModelChoice.SETTING: "MASKQ_DEFAULT_MODEL",
     ModelChoice.CALLER: "MASKQ_MODEL",
     ModelChoice.ONLY: "the only one",
-    ModelChoice.NOBODY: "there are several, or none",
+    ModelChoice.NOBODY: "several models, or none",
 }
 
 
@@ -30,14 +30,14 @@ def register(parent: typer.Typer) -> None:
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context, as_json: Json = False) -> None:
-    """The models that jobs can ask for, and which one is the default."""
+    """List the models that jobs can request, choose the default, retire a model."""
     if context.invoked_subcommand is None:
         list_models(as_json)
 
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """Name, revision, live workers and queued jobs of each; * marks the default."""
+    """List each model's workers, queued jobs and revision; * marks the default."""
     with Client.from_env() as client:
         found = client.models()
     if as_json:
@@ -51,12 +51,12 @@ def default(
     name: Annotated[
         str | None, typer.Argument(help="its served name; default: show the current one")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="store no default any more")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="remove the stored default")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show or choose the model of requests that name none, for the whole deployment."""
+    """Show or set the deployment's default model, for requests without a model."""
     if name is not None and clear:
-        raise InvalidRequest("name a model, or --clear, not both")
+        raise InvalidRequest("give a model or --clear, not both")
     with Client.from_env() as client:
         if name is not None or clear:
             client.set_default_model(None if clear else name)
@@ -72,12 +72,12 @@ def retire(
     name: Annotated[str, typer.Argument(help="as `list` shows it")],
     force: Annotated[
         bool,
-        typer.Option("--force", help="though it is in use: cancels its queued jobs"),
+        typer.Option("--force", help="retire a model that is in use, and cancel its queued jobs"),
     ] = False,
 ) -> None:
-    """Forget a model that nobody serves any more; jobs that name it are refused from then on.
+    """Remove a model that no worker serves; later jobs that name it are refused.
 
-    A worker that serves it, now or later, makes it known again.
+    A worker that serves the model registers it again.
     """
     with Client.from_env() as client:
         canceled = client.retire_model(name, force=force)
@@ -109,7 +109,7 @@ def _table(found: Sequence[ServedModel]) -> list[str]:
 
 
 def _short(revision: str) -> str:
-    return revision[:19]  # sha256:… and twelve digits of it
+    return revision[:19]  # sha256: and twelve digits
 
 
 def _default(now: DefaultModel) -> str:

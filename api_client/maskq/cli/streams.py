@@ -1,4 +1,4 @@
-"""Standard streams as they may be: closed, full, without a reader, of another encoding."""
+"""Standard streams that are closed, full, without a reader, or not UTF-8."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import sys
 from typing import TextIO, cast
 
-_kept: list[TextIO] = []  # whose end would close the file that another stream writes to
+_kept: list[TextIO] = []  # their destructors would close a file descriptor in use
 _CLOSED = {"stdin": os.O_WRONLY, "stdout": os.O_RDONLY, "stderr": os.O_RDWR}
 
 
 def prepare() -> None:
-    """No character stops a line, no lost diagnosis stops a command, and what is closed fails when used.
+    """Escape characters that cannot be encoded, ignore errors on stderr, and reopen closed streams.
 
-    Python has None for a closed stream: what is printed there is lost without a word, or goes to
-    stdout instead of stderr. And the next file that is opened would get its number.
+    For a closed stream Python has None: output is lost silently, or goes to stdout instead of stderr,
+    and the next file that is opened gets the stream's descriptor. A reopened stream fails when used.
     """
-    ours = sys.stderr in (None, sys.__stderr__)  # and not what a program put in its place
+    ours = sys.stderr in (None, sys.__stderr__)  # and not a replacement
     for name, flags in _CLOSED.items():
         if getattr(sys, name) is None:
             setattr(sys, name, _placeholder(flags, "r" if name == "stdin" else "w"))
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def lost_output() -> str | None:
-    """Write what stdout still holds; why that cannot be done, or None. '': its reader has gone."""
+    """Flush stdout. Returns None, or why it failed; '' if the reader has closed it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -37,7 +37,7 @@ def lost_output() -> str | None:
         reason = error.strerror or str(error)
     else:
         return None
-    # The interpreter flushes once more at its end, and would complain.
+    # The interpreter flushes again at exit, and would print an error.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -45,7 +45,7 @@ def lost_output() -> str | None:
 
 
 def _placeholder(flags: int, mode: str) -> TextIO:
-    """On the lowest free number, which is the stream's own; inherited, as a standard stream is."""
+    """Open the lowest free descriptor, which is the stream's; inheritable, as standard streams are."""
     number = os.open(os.devnull, flags)
     os.set_inheritable(number, True)
     stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace")
@@ -63,7 +63,7 @@ def _forgiving(stream: TextIO) -> TextIO:
 
 
 class _Forgiving(io.FileIO):
-    """A file for diagnostics: an error while writing one is ignored."""
+    """A file that ignores errors of writing."""
 
     def write(self, data: object) -> int:
         try:

@@ -13,7 +13,7 @@ from maskq.cli.jobs import Json, wait_for
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.errors import InvalidRequest
-from maskq.inert import print_json, print_lines
+from maskq.inert import print_error, print_json, print_lines
 
 
 def register(app: typer.Typer) -> None:
@@ -37,11 +37,14 @@ def submit(
     durable: Annotated[
         bool, typer.Option("--durable", help="Return only when Redis has the job on disk.")
     ] = False,
-    room_timeout: Annotated[
+    queue_full_timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds to wait for room in a full queue; default: 0, with --recursive no limit."
+            help="Seconds to wait while the queue is full; default: 0, with --recursive no limit."
         ),
+    ] = None,
+    room_timeout: Annotated[
+        float | None, typer.Option(hidden=True, help="Former name of --queue-full-timeout.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended.")] = False,
     timeout: Annotated[
@@ -80,6 +83,9 @@ def submit(
     0 only if no image failed.
     """
     options = options_of(flags)
+    if room_timeout is not None:
+        print_error("maskq: --room-timeout is now called --queue-full-timeout")
+        queue_full_timeout = room_timeout if queue_full_timeout is None else queue_full_timeout
     if idempotency_key and (recursive or len(images) > 1):
         raise InvalidRequest("--idempotency-key names one job; submit one image with it")
     if recursive:
@@ -89,7 +95,7 @@ def submit(
             manifest=manifest,
             retry_failed=retry_failed,
             durable=durable,
-            room_timeout=room_timeout,
+            queue_full_timeout=queue_full_timeout,
             wait=wait,
             timeout=timeout,
             as_json=as_json,
@@ -100,19 +106,21 @@ def submit(
     if manifest or retry_failed:
         raise InvalidRequest("--manifest and --retry-failed go with --recursive")
     _refuse_folders(images)
-    room_s = room_timeout or 0.0
+    queue_full_s = queue_full_timeout or 0.0
     with Client.from_env() as client:
         if len(images) == 1:
             job = client.submit(
                 images[0],
                 idempotency_key=idempotency_key,
                 durable=durable,
-                room_timeout=room_s,
+                queue_full_timeout=queue_full_s,
                 **options,
             )
             jobs = [job]
         else:
-            batch = client.submit_many(images, durable=durable, room_timeout=room_s, **options)
+            batch = client.submit_many(
+                images, durable=durable, queue_full_timeout=queue_full_s, **options
+            )
             jobs = batch.jobs
         if wait:
             wait_for(jobs, DEFAULT_WAIT_S if timeout is None else timeout, as_json)

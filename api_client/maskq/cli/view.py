@@ -1,4 +1,4 @@
-"""maskq view: a result as one HTML page that needs nothing else."""
+"""maskq view: write a result as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from maskq.client.results.result import Result
     from maskq.contract import JobRecord
-    from maskq.view import Shown
+    from maskq.view import PageContent
 
 
 def register(app: typer.Typer) -> None:
@@ -28,17 +28,19 @@ def register(app: typer.Typer) -> None:
 
 def view(
     job_id: Annotated[str, typer.Argument(help="as `submit` printed it")],
-    out: Annotated[Path | None, typer.Option(help="the file; left out: maskq-JOB.html")] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="in the browser")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write; default: maskq-JOB.html")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
-    """Write one HTML page of a result: image and mask with a slider, a legend, the facts."""
+    """Write an HTML page of a result: image, mask, legend and job details."""
     from maskq.view import page
 
     with Client.from_env() as client:
         job = client.get(job_id)
         path = out or Path(f"maskq-{job.id}.html")
         record = job.refresh()
-        text = page(_shown(client, record, job.result()))
+        text = page(_content(client, record, job.result()))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -48,8 +50,8 @@ def view(
         webbrowser.open(path.resolve().as_uri())
 
 
-def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
-    from maskq.view import Shown
+def _content(client: Client, record: JobRecord, result: Result) -> PageContent:
+    from maskq.view import PageContent
 
     photo, notice = None, ""
     try:
@@ -58,14 +60,14 @@ def _shown(client: Client, record: JobRecord, result: Result) -> Shown:
         notice = f"The image could not be read, so the mask is shown alone: {error}"
     made = result.details.outputs.get(Output.CONFIDENCE)
     confidence = result.confidence() if made and not is_url(made) else None
-    return Shown(record, result.mask(), photo, confidence, notice)
+    return PageContent(record, result.mask(), photo, confidence, notice)
 
 
 def _photo(client: Client, record: JobRecord, result: Result) -> PIL.Image.Image:
-    """Raises MaskqError if it cannot be had any more."""
+    """Raises MaskqError if the image cannot be read any more."""
     from maskq.view import open_photo
 
     source = record.request.image_uri
     if is_url(source):
-        raise InvalidRequest(f"it was at a URL that the caller gave, {source}")
+        raise InvalidRequest(f"the image was submitted by URL, {source}")
     return open_photo(client.objects.get(S3Uri.parse(source)), result.size)

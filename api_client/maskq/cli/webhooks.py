@@ -1,4 +1,4 @@
-"""maskq webhooks: what was posted, once more, a receiver to try with, a secret."""
+"""maskq webhooks: list deliveries, deliver again, make a secret, run a test receiver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskq.inert import print_error, print_json, print_lines
 
 _LARGEST_BODY = 1 << 20
 
-app = typer.Typer(no_args_is_help=True, help="Events posted to receivers.")
+app = typer.Typer(no_args_is_help=True, help="Webhook deliveries, secrets and a test receiver.")
 
 
 def register(parent: typer.Typer) -> None:
@@ -24,12 +24,12 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_deliveries(
-    subject: Annotated[str, typer.Argument(help="a job or batch; left out: all")] = "",
+    subject: Annotated[str, typer.Argument(help="a job or batch; default: all")] = "",
     state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
-    """Deliveries with what their attempts came to, newest first."""
+    """List deliveries with their attempts, newest first."""
     with Client.from_env() as client:
         found = client.deliveries(subject, state=state, limit=limit)
     if as_json:
@@ -45,7 +45,7 @@ def list_deliveries(
 
 @app.command()
 def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows them")]) -> None:
-    """Post once more, whatever became of it."""
+    """Deliver webhooks again, whatever their state."""
     with Client.from_env() as client:
         for delivery_id in ids:
             client.redeliver(delivery_id)
@@ -54,22 +54,22 @@ def redeliver(ids: Annotated[list[str], typer.Argument(help="as `list` shows the
 
 @app.command()
 def secret() -> None:
-    """A new secret for MASKQ_WEBHOOK_SECRET."""
+    """Print a new secret for MASKQ_WEBHOOK_SECRET."""
     print_lines(webhooks.new_secret())
 
 
 @app.command()
 def listen(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0: any that is free")
+        int, typer.Option(min=0, max=65535, help="on 127.0.0.1; 0: any free port")
     ] = 8099,
-    count: Annotated[int | None, typer.Option(help="end after so many that verify")] = None,
+    count: Annotated[int | None, typer.Option(help="end after so many valid deliveries")] = None,
 ) -> None:
-    """A receiver to try with: verifies each delivery and prints its event, one JSON line each."""
+    """Run a test receiver: verify each delivery and print its event as a JSON line."""
     secret = environment.value(webhooks.SETTING)
     if not secret:
         raise WebhookRefused(f"set {webhooks.SETTING} to the secret that the deliverer signs with")
-    webhooks.keys_of(secret)  # said now if it is none, and not at each delivery
+    webhooks.keys_of(secret)  # raises now if it is invalid, not at each delivery
     try:
         server = _Server(("127.0.0.1", port), _Receiver)
     except OSError as error:
@@ -86,7 +86,7 @@ class _Server(HTTPServer):
 
 class _Receiver(BaseHTTPRequestHandler):
     server: _Server
-    timeout = 10.0  # one at a time: who connects and says nothing holds up the next no longer
+    timeout = 10.0  # s; requests are handled one at a time, so a silent one must not block others
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -112,4 +112,4 @@ class _Receiver(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """What there is to say is said above."""
+        """Log nothing: do_POST prints."""

@@ -1,4 +1,4 @@
-"""Many images on their way to being jobs: taken as they come, sent by chunks, settled one by one."""
+"""Submitting any number of images: in chunks, with an outcome for each image."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from maskq.client.objects import read_image
+from maskq.client.image_source import ImageSource, is_reference, name_of, read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, Sleep
 from maskq.client.requests import Requests, refuse
 from maskq.client.sending import NO_ROOM, OUTAGE_S, OutageTolerance, QueueFullBackoff, sent
 from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Uri, is_url, redact
+from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.errors import (
     IdempotencyConflict,
@@ -26,61 +25,35 @@ from maskq.errors import (
     StoreUnavailable,
     UnknownModel,
 )
-from maskq.inert import without_secrets
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, Call, Idempotency, SubmitOutcome, Submitted
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from maskq.client.job import JobCore
     from maskq.client.session import Session
-
-    ImageSource = str | Path | bytes | PIL.Image.Image
 
 JobT = TypeVar("JobT", bound="JobCore[Any]")
 
 CHUNK = 500  # jobs a round trip
 _UPLOADS = 8  # at a time
-_UPLOADS_A_STEP = 4 * _UPLOADS  # workers have something to do while the rest is uploaded
+_UPLOADS_A_STEP = 4 * _UPLOADS  # workers can start before all uploads are done
 _OUTAGE_PAUSE_S = 1.0
 
 
 class Submission(NamedTuple, Generic[JobT]):
-    """What became of one image: a job, or why there is none."""
+    """The outcome of one image: its job, or the error."""
 
     image: ImageSource
     job: JobT | None
     error: MaskqError | None
 
 
-Outcomes = list[tuple[int, Submission[JobT]]]  # with their numbers in the order they were taken
-
-
-def is_reference(image: ImageSource) -> bool:
-    """Whether it lies somewhere already, and is not to be uploaded."""
-    return isinstance(image, str) and (image.startswith("s3://") or is_url(image))
-
-
-def name_of(image: ImageSource) -> str:
-    """What tells images of a run apart: a path or place; a digest of what has neither.
-
-    Of a URL that holds a secret (a query, a password) the part without it, and a digest of the whole.
-    """
-    if isinstance(image, str) and is_url(image) and without_secrets(redact(image)) != image:
-        return without_secrets(redact(image)) + _digest(image.encode(errors="surrogateescape"))[:16]
-    if isinstance(image, str | Path):
-        return str(image)
-    return f"sha256:{_digest(read_image(image)[0])}"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+Outcomes = list[tuple[int, Submission[JobT]]]  # with the image's position in the input
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """An image that nothing was done about yet."""
+    """An image that is not uploaded yet."""
 
     number: int
     image: ImageSource
@@ -90,7 +63,7 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """An image that is where it will be read, and the call that makes it a job."""
+    """An image that workers can read, and the call that submits its job."""
 
     taken: _Taken
     job_id: str
@@ -101,53 +74,55 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOptions:
-    """How images are submitted, beside what is asked about them.
+    """How images are submitted; `Options` says what their jobs do.
 
-    `batch`: of which they are part. `run_id`: names this run, in which an image is submitted once
-    however often it is taken. `retry_of`: the failed job of this run that an image is submitted after
-    nevertheless, or ''. `outage_s`: how long a store may be away that answered before.
+    `batch`: the batch of the jobs. `run_id`: the run's name, within which each image is submitted once.
+    `retry_of`: returns the failed job of this run that the image's job retries, or ''. `outage_s`:
+    seconds that Redis or S3 may be unavailable after it has answered once.
     """
 
     batch: BatchMembership
     run_id: str | None = None
     retry_of: Callable[[ImageSource], str] = lambda image: ""
     durable: bool = False
-    room_timeout: float | None = None
+    queue_full_timeout: float | None = None
     chunk: int = CHUNK
     outage_s: float = OUTAGE_S
 
 
 class Bulk(Generic[JobT]):
-    """Images become jobs: `for step in bulk.steps(images)`, each to be driven.
+    """Submits images in steps: `for step in bulk.steps(images)`, where a driver runs each step.
 
-    No more images are in memory than a chunk; of those that are uploaded, eight.
+    At most one chunk of image names and eight uploads are in memory.
     """
 
     def __init__(
         self,
         session: Session,
         job_type: Callable[..., JobT],
-        manner: SubmitOptions,
+        submit_options: SubmitOptions,
         options: Options,
     ) -> None:
-        """Raises InvalidRequest for an option that is wrong."""
+        """Raises InvalidRequest for an invalid option."""
         self._session = session
         self._job_type = job_type
         self._prefix = session.key_prefix
-        self._manner = manner
+        self._options = submit_options
         self._requests = Requests(options)
-        self._room = QueueFullBackoff(manner.room_timeout)
-        self._patience = OutageTolerance(manner.outage_s)
+        self._backoff = QueueFullBackoff(submit_options.queue_full_timeout)
+        self._outage_tolerance = OutageTolerance(submit_options.outage_s)
         self._taken: list[_Taken] = []
         self._ready: list[_Ready] = []
         self._outcomes: Outcomes[JobT] = []
-        self._fatal: MaskqError | None = None  # raised once what was settled before it is told
-        self.held_up = ""  # by what the last step was, if it was
+        self._fatal: MaskqError | None = (
+            None  # raised by the step after the one that returns earlier outcomes
+        )
+        self.held_up = ""  # why the last step waited, if it did
 
     def steps(self, images: Iterable[ImageSource]) -> Iterator[Flow[Outcomes[JobT]]]:
-        """Each step: the images it settled, with their numbers; perhaps none while there is no room.
+        """Yield steps. Each returns the outcomes it produced; none while the queue is full.
 
-        A step raises UnknownModel and StoreUnavailable, which concern all and not one image.
+        A step raises UnknownModel and StoreUnavailable, because they concern all images.
         """
         for number, image in enumerate(images):
             self._take(number, image)
@@ -158,20 +133,21 @@ class Bulk(Generic[JobT]):
 
     def _take(self, number: int, image: ImageSource) -> None:
         key, after = None, ""
-        if run_id := self._manner.run_id:
+        if run_id := self._options.run_id:
             try:
                 name = name_of(image)
-            except InvalidRequest as error:  # no kind of image
-                self._settle(number, image, error)
+            except InvalidRequest as error:  # not an image source
+                self._add_outcome(number, image, error)
                 return
-            after = self._manner.retry_of(image)
-            key = f"{run_id}:{_digest(name.encode(errors='surrogateescape'))[:32]}"
+            after = self._options.retry_of(image)
+            digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+            key = f"{run_id}:{digest[:32]}"
             key += f":{after}" if after else ""
         self._taken.append(_Taken(number, image, key, after))
 
     @property
     def _full(self) -> bool:
-        if len(self._taken) + len(self._ready) >= self._manner.chunk:
+        if len(self._taken) + len(self._ready) >= self._options.chunk:
             return True
         return (
             len(self._taken) >= _UPLOADS_A_STEP
@@ -186,30 +162,30 @@ class Bulk(Generic[JobT]):
         try:
             yield from self._prepare()
             yield from self._send()
-            self._patience.answered()
+            self._outage_tolerance.answered()
         except UnknownModel as error:
             self._fatal = error
         except StoreUnavailable as error:
-            if self._patience.ends_with(error):
+            if self._outage_tolerance.ends_with(error):
                 self._fatal = error
             else:
-                self.held_up = "Redis or S3 is away"
+                self.held_up = "Redis or S3 is unavailable"
                 yield Sleep(_OUTAGE_PAUSE_S)
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
-    def _settle(self, number: int, image: ImageSource, outcome: str | MaskqError) -> None:
-        """With the id of its job, or why it has none."""
+    def _add_outcome(self, number: int, image: ImageSource, outcome: str | MaskqError) -> None:
+        """outcome: the id of the image's job, or the error."""
         if isinstance(outcome, str):
             submission = Submission(image, self._job_type(self._session, None, outcome), None)
         else:
             submission = Submission(image, None, outcome)
         self._outcomes.append((number, submission))
 
-    # --- an image to where it will be read ----------------------------------------------------------
+    # --- upload -------------------------------------------------------------------------------------
 
     def _prepare(self) -> Flow[None]:
-        """From taken to ready. What an outage cuts off stays taken."""
+        """Upload taken images, which are then ready. During an outage they stay taken."""
         uploads = [one for one in self._taken if not is_reference(one.image)]
         if uploads:
             known = yield from self._known(uploads)
@@ -226,13 +202,13 @@ class Bulk(Generic[JobT]):
                     left.append(one)
                     outage = result
                 case _:
-                    self._settle(one.number, one.image, result)
+                    self._add_outcome(one.number, one.image, result)
         self._taken = left
         if outage:
             raise outage
 
     def _known(self, uploads: Sequence[_Taken]) -> Flow[dict[str, tuple[str, str]]]:
-        """Key → id and fingerprint of its job: what need not be uploaded again."""
+        """Key → id and fingerprint of its job: images that need no upload."""
         named = [one.key for one in uploads if one.key]
         found = yield Pipeline([calls.known_under(self._prefix, key) for key in named])
         jobs = {key: job for key, job in zip(named, found, strict=True) if job}
@@ -254,7 +230,7 @@ class Bulk(Generic[JobT]):
             return error
 
     def _prepared(self, one: _Taken, known: tuple[str, str] | None) -> _Ready | str:
-        """Uploaded, if it is not in S3 yet; the id of its job, if it has one already."""
+        """Upload the image unless it is in S3. Returns the id of its job if it has one already."""
         job_id, upload = new_id(), None
         if is_reference(one.image):
             request = self._requests.of(str(one.image))
@@ -277,45 +253,45 @@ class Bulk(Generic[JobT]):
             request,
             self._session.limits,
             idempotency=idempotency,
-            batch=self._manner.batch,
+            batch=self._options.batch,
             retry_of=one.retry_of,
         )
         return _Ready(one, job_id, request, bool(upload), call)
 
-    # --- and to a job -------------------------------------------------------------------------------
+    # --- submit -------------------------------------------------------------------------------------
 
     def _send(self) -> Flow[None]:
-        """From ready to settled. What finds no room stays ready."""
+        """Submit ready images. While the queue is full they stay ready."""
         if not self._ready:
             return
         full: QueueFull | None = None
         try:
             answers = yield from sent(
-                self._prefix, [one.call for one in self._ready], self._manner.durable
+                self._prefix, [one.call for one in self._ready], self._options.durable
             )
         except QueueFull as error:
-            full = error  # Redis is at its memory limit, perhaps since the middle of these
-            answers = yield from self._accepted_nevertheless()
+            full = error  # Redis reached its memory limit, perhaps after it accepted some
+            answers = yield from self._accepted_before_full()
         tried, self._ready = self._ready, []
-        needless = []
+        unused = []
         for one, answer in zip(tried, answers, strict=True):
-            if answer.outcome in NO_ROOM and not self._room.time_is_up:
+            if answer.outcome in NO_ROOM and not self._backoff.time_is_up:
                 self._ready.append(one)
                 continue
             self._conclude(one, answer, full)
             if one.uploaded and not (answer.stands and answer.job_id == one.job_id):
-                needless.append(S3Uri.parse(one.request.image_uri))
-        if needless:
-            yield RunBlocking(lambda: self._delete(needless))
+                unused.append(S3Uri.parse(one.request.image_uri))
+        if unused:
+            yield RunBlocking(lambda: self._delete(unused))
         if self._fatal:
             raise self._fatal
         if len(self._ready) < len(tried):
-            self._room.found(for_all=not self._ready)
+            self._backoff.found(for_all=not self._ready)
         if self._ready:
             self.held_up = "the queue is full"
-            yield self._room.wait()
+            yield self._backoff.wait()
 
-    def _accepted_nevertheless(self) -> Flow[list[Submitted]]:
+    def _accepted_before_full(self) -> Flow[list[Submitted]]:
         records = yield Pipeline([calls.get(self._prefix, one.job_id) for one in self._ready])
         return [
             Submitted(SubmitOutcome.EXISTS if record else SubmitOutcome.FULL, one.job_id)
@@ -333,14 +309,14 @@ class Bulk(Generic[JobT]):
             outcome = full or error
         except IdempotencyConflict as error:
             outcome = error
-        self._settle(one.taken.number, one.taken.image, outcome)
+        self._add_outcome(one.taken.number, one.taken.image, outcome)
 
     def _delete(self, places: Sequence[S3Uri]) -> None:
-        with suppress(StoreUnavailable):  # an object too many is no reason to stop
+        with suppress(StoreUnavailable):  # a leftover object does not stop the run
             for place in places:
                 self._session.objects.delete(place)
 
     @property
     def unconfirmed_job_ids(self) -> list[str]:
-        """Ids of jobs that may have been accepted, though the answer did not come."""
+        """Ids of jobs that Redis may have accepted without confirming it."""
         return [one.job_id for one in self._ready]

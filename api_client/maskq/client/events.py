@@ -1,4 +1,4 @@
-"""Reading the stream of events: where to begin, what to pass on, alone or shared with others."""
+"""Reading the event stream, alone or as a member of a group of readers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TAKE_OVER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a reader asked for; None: any."""
+    """The event types and jobs that a reader wants; None: all."""
 
     types: frozenset[str] | None
     job_ids: frozenset[str] | None
 
     @classmethod
     def of(cls, types: Iterable[str] | None, job_ids: Iterable[str] | None) -> EventFilter:
-        """From what a caller gives. Raises InvalidRequest for a bare string or a type that is none."""
+        """The filter a caller describes. Raises InvalidRequest for a bare string or unknown type."""
         return cls(_full_names(_set_of(types)), _set_of(job_ids))
 
     def resolved(self, prefix: str) -> Flow[EventFilter]:
-        """The same, with the ids of jobs in place of their aliases."""
+        """This filter with aliases of jobs resolved to their ids."""
         aliases = [name for name in self.job_ids or () if not is_own_id(name)]
         if not aliases:
             return self
@@ -42,7 +42,7 @@ class EventFilter:
         return replace(self, job_ids=(self.job_ids or frozenset()) | found)
 
     def passes(self, event: Event) -> bool:
-        """Whether it is one of them."""
+        """Whether the reader wants this event."""
         return (self.types is None or event.type in self.types) and (
             self.job_ids is None or event.subject in self.job_ids
         )
@@ -58,14 +58,14 @@ def _full_names(types: frozenset[str] | None) -> frozenset[str] | None:
     names = types and frozenset(f"maskq.{name.removeprefix('maskq.')}" for name in types)
     if unknown := sorted((names or frozenset()) - EVENT_DATA.keys()):
         raise InvalidRequest(
-            f"there is no event {unknown[0].removeprefix('maskq.')}; there are "
+            f"{unknown[0].removeprefix('maskq.')!r} is not a valid event type; valid are: "
             + ", ".join(name.removeprefix("maskq.") for name in EVENT_DATA)
         )
     return names
 
 
 class Reader:
-    """Every event, for this reader alone."""
+    """Reads every event for itself."""
 
     def __init__(self, prefix: str, since: str | None) -> None:
         self._prefix = prefix
@@ -73,12 +73,12 @@ class Reader:
         self._cursor = ""
 
     def open(self) -> Flow[None]:
-        """Find where to start. Raises EventsLost where the cursor cannot be honoured."""
+        """Find the position to start at. Raises EventsLost if the cursor is not in the stream."""
         ends: calls.StreamEnds = yield calls.stream_ends(self._prefix)
         self._cursor = _start(self._since, ends)
 
     def read(self, left_s: float) -> Flow[Sequence[Event]]:
-        """What comes next; waits a moment, at most `left_s`, for the first."""
+        """The next events; waits at most `left_s` seconds for the first."""
         call = calls.read_events(self._prefix, self._cursor, block_ms=_block_ms(left_s))
         events: Sequence[Event]
         ends: calls.StreamEnds
@@ -88,45 +88,45 @@ class Reader:
         return events
 
     def confirm(self, event: Event) -> Flow[None]:
-        """It was passed on: what comes next comes after it."""
+        """The caller has the event: continue after it."""
         self._cursor = event.cursor
         yield from ()
 
     def close(self) -> Flow[None]:
-        """Nothing is kept for a reader of its own."""
+        """Nothing to do: Redis stores nothing for this reader."""
         yield from ()
 
 
 class GroupReader:
-    """Events shared with whoever reads under the same group's name."""
+    """Shares events with the other readers of its group."""
 
     def __init__(self, prefix: str, group: str, since: str | None, take_over: float) -> None:
         if not group:
-            raise InvalidRequest("a group of readers has a name")
+            raise InvalidRequest("group is empty; give the group a name")
         name = f"{socket.gethostname()}:{os.getpid()}:{new_token()}"
         self._member = groups.Member(prefix, group, name)
         self._since = since or ""
         self._take_over_s = take_over
-        self._looked = 0.0  # for what others left, by time.monotonic()
+        self._looked = 0.0  # when it last checked for unconfirmed events, by time.monotonic()
 
     def open(self) -> Flow[None]:
-        """Join. Raises EventsLost once for what was trimmed away before the group had read it."""
+        """Join the group. Raises EventsLost once if events were trimmed before the group read them."""
         if self._since not in ("", "0"):
             _order(self._since)
         lost = yield groups.join(self._member, self._since)
         if lost:
-            raise EventsLost(f"{_trimmed(lost)}; group {self._member.group!r} goes on after them")
+            raise EventsLost(f"{_trimmed(lost)}; group {self._member.group!r} continues after them")
 
     def read(self, left_s: float) -> Flow[Sequence[Event]]:
-        """One event: what another reader left unconfirmed, or the next that nobody has had."""
+        """One event: one that another reader did not confirm in time, or the next new one."""
         now = time.monotonic()
         if now - self._looked > min(self._take_over_s, _BLOCK_S):
             taken: groups.TakenOver
             taken = yield groups.take_over(self._member, int(self._take_over_s * 1000))
             if taken.lost:
                 raise EventsLost(
-                    f"{taken.lost} events were trimmed away before a reader of group "
-                    f"{self._member.group!r} confirmed them; list(ended_since=…) what ended"
+                    f"{taken.lost} events were trimmed before a reader of group {self._member.group!r} "
+                    f"confirmed them; list(ended_since=…) finds the jobs that ended"
                 )
             if taken.events:
                 return taken.events
@@ -135,18 +135,18 @@ class GroupReader:
         return events
 
     def confirm(self, event: Event) -> Flow[None]:
-        """It is done with, for the whole group."""
+        """Confirm the event for the whole group."""
         yield groups.confirm(self._member, event)
 
     def close(self) -> Flow[None]:
-        """Leave; what was not confirmed, another reader takes over."""
+        """Leave the group; another reader takes over unconfirmed events."""
         yield groups.leave(self._member)
 
 
 def reader(
     prefix: str, since: str | None, group: str | None, take_over: float
 ) -> Reader | GroupReader:
-    """Of its own, or as a member of a group."""
+    """A reader by itself, or as a member of `group`."""
     if group is None:
         return Reader(prefix, since)
     return GroupReader(prefix, group, since, take_over)
@@ -166,7 +166,7 @@ def _start(since: str | None, ends: calls.StreamEnds) -> str:
 
 
 def left_s_of(last: float, idle: float | None) -> float:
-    """Seconds that may still pass without an event, since `last` by time.monotonic()."""
+    """Seconds left until `idle` seconds have passed since the last event (`last`, time.monotonic())."""
     return _BLOCK_S if idle is None else last + idle - time.monotonic()
 
 
@@ -175,7 +175,7 @@ def _block_ms(left_s: float) -> int:
 
 
 def _trimmed(cursor: str) -> str:
-    return f"events after {cursor} were trimmed away; list(ended_since=…) what ended to catch up"
+    return f"events after {cursor} were trimmed; list(ended_since=…) finds the jobs that ended"
 
 
 def _order(cursor: str) -> tuple[int, int]:
@@ -183,4 +183,6 @@ def _order(cursor: str) -> tuple[int, int]:
     try:
         return int(milliseconds), int(sequence or 0)
     except ValueError:
-        raise InvalidRequest(f"{cursor!r} is no cursor; take one from an event") from None
+        raise InvalidRequest(
+            f"{cursor!r} is not a valid cursor; use the cursor of an event"
+        ) from None

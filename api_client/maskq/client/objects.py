@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage
-from maskq.errors import InvalidRequest, StoreRefused
+from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 T = TypeVar("T")
 
@@ -46,7 +41,7 @@ class Objects:
         self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
 
     def copy(self, source: S3Uri, place: S3Uri) -> None:
-        """Within the store: the bytes do not pass through here."""
+        """Copy within the store, without downloading."""
         self._run(
             source,
             lambda client: client.copy_object(
@@ -57,29 +52,32 @@ class Objects:
         )
 
     def list_under(self, place: S3Uri) -> list[s3.Listed]:
-        """Every object whose key begins with the place and a slash."""
+        """Every object below `place`, that is, whose key begins with it and a slash."""
         return self._run(place, lambda client: list(s3.list_objects(client, place)))
 
     def delete_of(self, job: JobStorage) -> None:
-        """Delete what maskq wrote for a job: objects of other names in its folders stay."""
+        """Delete the objects that maskq wrote for a job; other objects in its folders stay."""
         for place in job.folders:
             try:
                 listed = self.list_under(place)
             except StoreRefused as error:
                 if error.code is not FailureCode.NOT_FOUND:
                     raise
-                continue  # the bucket went, with all in it
+                continue  # the bucket was deleted
             for one in listed:
                 if job.has(one.place):
                     self.delete(one.place)
 
     def close(self) -> None:
-        """Give the connections back; who uses it again connects again."""
+        """Close the connections; the next use connects again."""
         if connection := self._connection.take():
             connection.close()
 
     def _run(self, place: S3Uri, work: Callable[[Any], T]) -> T:
-        """Raises StoreUnavailable, StoreRefused. Refused credentials are renewed once."""
+        """The work's result. If S3 refuses the credentials, they are renewed once.
+
+        Raises StoreUnavailable, StoreRefused.
+        """
 
         def typed(client: Any) -> T:
             with s3.typed_errors(place):
@@ -89,32 +87,3 @@ class Objects:
             return self._connection.get().run(typed)
         except s3.StoreError as error:
             raise s3.for_callers(error) from error
-
-
-_TYPES = {
-    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp",
-    ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".gif": "image/gif",
-    ".avif": "image/avif",
-}  # fmt: skip
-
-
-def read_image(image: str | Path | bytes | PIL.Image.Image) -> tuple[bytes, str]:
-    """The bytes to upload and their content type. Raises InvalidRequest for what is no image source."""
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image), "application/octet-stream"
-    if isinstance(image, str | Path):
-        path = Path(image)
-        try:
-            return path.read_bytes(), _TYPES.get(path.suffix.lower(), "application/octet-stream")
-        except OSError as error:
-            raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
-    if hasattr(image, "save"):
-        buffer = io.BytesIO()
-        lossless = (
-            image if image.mode in ("RGB", "RGBA", "L", "P", "1", "I;16") else image.convert("RGB")
-        )
-        lossless.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue(), "image/png"
-    raise InvalidRequest(
-        f"cannot submit {type(image).__name__}; give a path, bytes, a PIL image or 's3://bucket/key'"
-    )

@@ -1,4 +1,4 @@
-"""Submissions to the ledger: their answers, a queue without room, a store that is away for a moment."""
+"""Sending submissions to the ledger; back-off for a full queue, tolerance for outages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
 _QUEUE_FULL_BACKOFF = ExponentialBackoff(first_s=0.1, longest_s=2.0)
 _FSYNC_S = 4.0  # below the socket's timeout
-OUTAGE_S = 60.0  # that a store which answered before may stay away
+OUTAGE_S = 60.0  # that a store may be unavailable after it has answered once
 
 
 def sent(
     prefix: str, submissions: Sequence[Call[Submitted]], durable: bool
 ) -> Flow[list[Submitted]]:
-    """The answers, in order. `durable`: once Redis has them on disk."""
+    """The answers, in order. `durable`: wait until Redis has written the jobs to disk."""
     if not durable:
         return list((yield Pipeline(submissions)))
-    yield calls.fsync(0.001)  # where it is not to be had, nothing must have been submitted
+    yield calls.fsync(0.001)  # raises before anything is submitted if Redis cannot do it
     answers: list[Submitted] = list((yield Pipeline(submissions)))
     if all(answer.outcome in NO_ROOM for answer in answers):
         return answers
@@ -38,7 +38,7 @@ def sent(
 
 
 class QueueFullBackoff:
-    """Waiting for room in a full queue: longer each time, `timeout_s` in all (None: without end)."""
+    """Exponential back-off while the queue is full, for `timeout_s` seconds (None: no limit)."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
@@ -56,23 +56,23 @@ class QueueFullBackoff:
         return Sleep(pause_s)
 
     def found(self, *, for_all: bool = True) -> None:
-        """There was some. A queue that is full again at once is not asked more often."""
+        """The queue took jobs: restart the time. for_all: it took all jobs, so reset the pause too."""
         self._waited_s = 0.0
         if for_all:
             self._pauses = 0
 
 
 class OutageTolerance:
-    """With a store that is away for a moment. One that never answered is not waited for."""
+    """Decides how long an outage is tolerated: not at all before the store has answered once."""
 
     def __init__(self, outage_s: float = OUTAGE_S) -> None:
         self._outage_s = outage_s
-        self._until = float("-inf")
+        self._tolerated_until = float("-inf")
 
     def answered(self) -> None:
-        self._until = time.monotonic() + self._outage_s
+        self._tolerated_until = time.monotonic() + self._outage_s
 
     def ends_with(self, error: StoreUnavailable) -> bool:
-        """Whether another try is of no use."""
+        """Whether to stop retrying."""
         passing = error.code is FailureCode.STORE_UNAVAILABLE
-        return not passing or time.monotonic() > self._until
+        return not passing or time.monotonic() > self._tolerated_until

@@ -1,4 +1,4 @@
-"""What client, jobs, batches and results need from outside: settings, ledger, store, waits.
+"""What a client shares with its jobs, batches and results: settings, ledger, object store, waits.
 
 A client may be made at import, before a fork, or in one thread of many. So a session connects at the
 first use, and each process and event loop connects by itself (`maskq.per_process`).
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Session:
-    """What does not depend on whether callers block or await."""
+    """The part that blocking and async clients have in common."""
 
     driver: Any
 
@@ -39,13 +39,13 @@ class Session:
 
     def __reduce__(self) -> NoReturn:
         raise InvalidRequest(
-            "jobs, batches and results cannot be pickled, they hold connections: send the job's id and "
-            "call client.get(job_id) on the other side; a Client itself can be pickled"
+            "jobs, batches and results cannot be pickled, because they hold connections: send the "
+            "job's id and call client.get(job_id) on the other side; a Client can be pickled"
         )
 
 
 class BlockingSession(Session):
-    """Of a Client; safe to share between threads, and across a fork."""
+    """The session of a Client. Thread-safe and fork-safe."""
 
     driver: BlockingDriver
 
@@ -56,15 +56,15 @@ class BlockingSession(Session):
         self.driver = BlockingDriver(ledger, self._wake)
 
     def run(self, call: Call[T]) -> T:
-        """The answer of one call to the ledger."""
+        """Run one call to the ledger; returns its answer."""
         return self.ledger.run(call)
 
     def drive(self, flow: Flow[T]) -> T:
-        """What a flow returns."""
+        """Run a flow; returns what it returns."""
         return self.driver.drive(flow)
 
     def close(self) -> None:
-        """Give this process's connections back; who uses the session again connects again."""
+        """Close this process's connections; the next use connects again."""
         if wake := self._wake.take():
             wake.close()
         self.ledger.close()
@@ -72,7 +72,7 @@ class BlockingSession(Session):
 
 
 class AsyncSession(Session):
-    """Of an AsyncClient; any number of event loops, threads and processes may share it."""
+    """The session of an AsyncClient. Event loops, threads and processes may share it."""
 
     driver: AsyncDriver
 
@@ -83,15 +83,15 @@ class AsyncSession(Session):
         self.driver = AsyncDriver(ledger, self._wake)
 
     async def run(self, call: Call[T]) -> T:
-        """The answer of one call to the ledger."""
+        """Run one call to the ledger; returns its answer."""
         return await self.ledger.run(call)
 
     async def drive(self, flow: Flow[T]) -> T:
-        """What a flow returns."""
+        """Run a flow; returns what it returns."""
         return await self.driver.drive(flow)
 
     async def close(self) -> None:
-        """Give the event loops' connections back; who uses the session again connects again."""
+        """Close the event loops' connections; the next use connects again."""
         await self._wake.close()
         await self.ledger.close()
         self.objects.close()

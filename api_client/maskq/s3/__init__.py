@@ -1,4 +1,4 @@
-"""The object store by boto3: how client and worker connect. What its errors mean: errors.py."""
+"""The object store through boto3: connections and listings. errors.py classifies its errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 T = TypeVar("T")
 Addressing = Literal["path", "virtual", "auto"]
 
-_RENEW_EVERY_S = 10.0  # new credentials are looked for at most this often
+_RENEW_EVERY_S = 10.0  # minimum time between attempts to renew credentials
 
 
 def connect(
@@ -34,12 +34,12 @@ def connect(
     read_timeout_s: float = 20.0,
     attempts: int = 3,
 ) -> Any:
-    """A boto3 S3 client. One a process, shared by its threads, made after any fork.
+    """A boto3 S3 client. Threads share it; each process makes its own, after any fork.
 
     addressing: where a URL names the bucket: in its path, in its host name, or as botocore chooses.
-    Raises InvalidRequest for an endpoint that is not a URL, or a mistake in AWS's own configuration.
+    Raises InvalidRequest for an endpoint that is not a URL, or an invalid AWS configuration.
     """
-    # A child that is forked during an import finds the module locked for ever; a client imports more.
+    # A child that is forked during an import would find the module locked forever.
     with no_fork():
         return _connected(endpoint_url, addressing, connections, read_timeout_s, attempts)
 
@@ -51,7 +51,7 @@ def _connected(
     read_timeout_s: float,
     attempts: int,
 ) -> Any:
-    import boto3  # half of the import time of everything else together: only when it is needed
+    import boto3  # imported late, because it is slow
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -59,12 +59,12 @@ def _connected(
 
     if endpoint_url and "@" in endpoint_url:  # botocore's errors repeat the URL
         raise InvalidRequest(
-            "MASKQ_S3_ENDPOINT_URL holds a user name or password: it is http://HOST:PORT, and the "
-            "credentials come by the AWS chain (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
+            "MASKQ_S3_ENDPOINT_URL contains a user name or password: set it to http://HOST:PORT, and "
+            "give the credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a role"
         )
     try:
         _check_authorities()
-        # A session of its own: the default one keeps the first credentials it saw, and is not
+        # A new session: the default one keeps the first credentials it found, and is not
         # thread-safe.
         client = boto3.Session().client(
             "s3",
@@ -87,9 +87,9 @@ def _connected(
         raise
     except ValueError as error:
         raise InvalidRequest(
-            f"MASKQ_S3_ENDPOINT_URL is no URL of an object store, http://HOST:PORT: {error}"
+            f"MASKQ_S3_ENDPOINT_URL is not a valid URL of an object store (http://HOST:PORT): {error}"
         ) from None
-    except BotoCoreError as error:  # a profile that is not there, a file that cannot be parsed
+    except BotoCoreError as error:  # a missing profile, a file that cannot be parsed
         raise InvalidRequest(f"the AWS configuration cannot be used: {error}") from None
 
 
@@ -103,13 +103,13 @@ def authorities() -> Path | None:
 
 
 def _check_authorities() -> None:
-    """boto3 takes a missing file for an outage, at the first request. Raises InvalidRequest."""
+    """Raise InvalidRequest for an unreadable CA file, which boto3 reports as an outage later."""
     import ssl
 
     if bundle := authorities():
         try:
             ssl.create_default_context(cafile=bundle)
-        except OSError as error:  # SSLError: no certificate in it
+        except OSError as error:  # SSLError: the file has no certificate
             reason = (
                 "not a file of PEM certificates"
                 if isinstance(error, ssl.SSLError)
@@ -119,10 +119,9 @@ def _check_authorities() -> None:
 
 
 class Connection:
-    """A client that is made at its first use, and made anew when its credentials are refused.
+    """A client that is made at its first use, and again when S3 refuses its credentials.
 
-    A new session reads files and roles again, where credentials may have been rotated.
-    Threads share it.
+    A new client reads files and roles again, where credentials may have been rotated. Thread-safe.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -140,7 +139,7 @@ class Connection:
             return self._client
 
     def run(self, work: Callable[[Any], T]) -> T:
-        """`work(client)`, once more with new credentials if they are refused. Raises StoreError."""
+        """`work(client)`, retried once with new credentials if they are refused. Raises StoreError."""
         client = self.client
         try:
             return work(client)
@@ -150,7 +149,7 @@ class Connection:
         return work(self.client)
 
     def renew(self) -> None:
-        """Look for new credentials now. Raises InvalidRequest."""
+        """Read the credentials again now. Raises InvalidRequest."""
         with self._lock:
             self._remake()
 
@@ -164,7 +163,7 @@ class Connection:
         self.made_at = time.monotonic()
 
     def _renew(self, refused: Any) -> bool:
-        """Whether there is another client than the one that was refused."""
+        """Whether there is a newer client than the refused one."""
         with self._lock:
             if self._client is not refused:
                 return True
@@ -183,14 +182,14 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object, as a listing tells of it."""
+    """An object in a listing."""
 
     place: S3Uri
     modified: datetime
 
 
 def list_objects(client: Any, place: S3Uri) -> Iterator[Listed]:
-    """Every object whose key begins with the place and a slash."""
+    """Every object below `place`, that is, whose key begins with it and a slash."""
     pages = client.get_paginator("list_objects_v2").paginate(
         Bucket=place.bucket, Prefix=f"{place.key}/"
     )
@@ -200,5 +199,5 @@ def list_objects(client: Any, place: S3Uri) -> Iterator[Listed]:
 
 
 def list_under(client: Any, place: S3Uri) -> list[S3Uri]:
-    """Every object whose key begins with the place and a slash."""
+    """Every object below `place`, that is, whose key begins with it and a slash."""
     return [listed.place for listed in list_objects(client, place)]

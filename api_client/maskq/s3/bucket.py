@@ -1,4 +1,4 @@
-"""`python -m maskq.s3.bucket`: make MASKQ_S3_BUCKET if it is not there yet, once the store answers."""
+"""`python -m maskq.s3.bucket`: wait for the object store, then create MASKQ_S3_BUCKET if missing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from maskq.contract.failures import FailureCode
 from maskq.errors import MaskqError
 from maskq.settings import Settings
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 
 
-def ensure(settings: Settings, *, patience_s: float = _PATIENCE_S) -> None:
-    """Make the bucket; waits `patience_s` seconds for a store that is starting. Raises StoreError."""
+def ensure(settings: Settings, *, timeout_s: float = _TIMEOUT_S) -> None:
+    """Create the bucket if missing. Waits `timeout_s` seconds for the store. Raises StoreError."""
     client, bucket = _connect(settings), settings.s3_bucket
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + timeout_s
     while True:
         try:
             _make(client, bucket)

@@ -1,4 +1,4 @@
-"""What the object store's errors mean: one table for client, worker and gateway."""
+"""Classification of the object store's errors, in one table for client, worker and gateway."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 
 class Meaning(StrEnum):
-    """What is to be done about an error of the store."""
+    """How to react to an error of the object store."""
 
-    OUTAGE = "outage"  # the store or the way to it: try again later
-    CONFLICT = "conflict"  # another request for the same object is in progress: try again at once
-    CREDENTIALS = "credentials"  # the caller's own, or its clock: nothing works until they change
-    REFUSAL = "refusal"  # this object or request: the answer would be the same again
+    OUTAGE = "outage"  # of the store or the network: retry later
+    CONFLICT = "conflict"  # another request for the same object is in progress: retry at once
+    CREDENTIALS = (
+        "credentials"  # the caller's credentials or clock: every request fails until they change
+    )
+    REFUSAL = "refusal"  # of this object or request: a retry would not help
 
 
 class StoreError(Exception):
-    """An error of the object store. The text names the place, and S3's own code and words."""
+    """An error of the object store. The text names the object, and quotes S3's code and message."""
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class StoreError(Exception):
         super().__init__(without_secrets(message))
         self.code = code
         self.meaning = meaning
-        self.s3_code = s3_code  # where the store answered
+        self.s3_code = s3_code  # if the store answered
 
 
 _OUTAGE: Final = (Meaning.OUTAGE, FailureCode.STORE_UNAVAILABLE)
@@ -49,7 +51,7 @@ _MISSING: Final = (Meaning.REFUSAL, FailureCode.NOT_FOUND)
 _CHANGED: Final = (Meaning.REFUSAL, FailureCode.SOURCE_CHANGED)
 _REFUSED: Final = (Meaning.REFUSAL, FailureCode.STORE_REFUSED)
 
-# Codes that say more than their HTTP status, or come with several. All others go by the status.
+# Codes that are more specific than their HTTP status. Other codes are classified by status.
 _BY_CODE: Final[dict[str, tuple[Meaning, FailureCode]]] = {
     **dict.fromkeys(
         (
@@ -59,7 +61,7 @@ _BY_CODE: Final[dict[str, tuple[Meaning, FailureCode]]] = {
             "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException",
             "PriorRequestNotComplete", "RequestTimeout", "RequestTimeoutException",
             "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException",
-            "IncompleteBody", "ClientDisconnected",  # the body did not arrive whole
+            "IncompleteBody", "ClientDisconnected",  # the body was incomplete
         ),
         _OUTAGE,
     ),
@@ -79,33 +81,33 @@ _BY_CODE: Final[dict[str, tuple[Meaning, FailureCode]]] = {
 }  # fmt: skip
 
 _BY_STATUS: Final[dict[int, tuple[Meaning, FailureCode]]] = {
-    200: _OUTAGE,  # an error in the body of a success: S3 says so of a copy that broke off
-    304: _CHANGED,  # some stores' answer to a create where there is an object
+    200: _OUTAGE,  # S3 reports an interrupted copy as an error in the body of a 200
+    304: _CHANGED,  # some stores' answer to a conditional create of an existing object
     404: _MISSING,
     408: _OUTAGE,
     410: _MISSING,
     412: _CHANGED,
     425: _OUTAGE,
     429: _OUTAGE,
-    501: _REFUSED,  # the store does not know this request, now or later
+    501: _REFUSED,  # the store does not support this request
     505: _REFUSED,
 }
-# Where the answer has no body, botocore gives the status for the code.
+# Without a body in the answer, botocore uses the status as the code.
 _BARE_DENIED: Final = ("401", "403", "Forbidden", "Unauthorized")
 
-# What to do, where S3's own words do not say it.
+# What to do, if S3's message does not say it.
 _ADVICE: Final = {
     "InvalidObjectState": "it is archived; restore it first, or submit a copy",
-    "MethodNotAllowed": "the version named is perhaps a delete marker",
+    "MethodNotAllowed": "the version may be a delete marker",
     "KeyTooLongError": "choose a shorter output_prefix",
     "PermanentRedirect": "its bucket is in another region; set AWS_DEFAULT_REGION to that",
-    "AuthorizationHeaderMalformed": "its bucket is perhaps in another region; set AWS_DEFAULT_REGION",
+    "AuthorizationHeaderMalformed": "its bucket may be in another region; set AWS_DEFAULT_REGION",
     "IllegalLocationConstraintException": "its bucket is in another region; set AWS_DEFAULT_REGION",
     "301": "its bucket is in another region; set AWS_DEFAULT_REGION to that",
     "RequestTimeTooSkewed": "set this machine's clock",
-    "NotImplemented": "the store does not know this kind of request",
+    "NotImplemented": "the store does not support this kind of request",
 }
-# boto3 follows these to the bucket's own region, so only its word about them is final.
+# boto3 follows these redirects to the bucket's region, so only its own error is final.
 REDIRECTS: Final = frozenset(
     {
         "PermanentRedirect",
@@ -117,7 +119,7 @@ REDIRECTS: Final = frozenset(
 
 
 def meaning_of(status: int, s3_code: str) -> tuple[Meaning, FailureCode]:
-    """What an error answer of the store means, and under which code callers hear of it."""
+    """The meaning of an error answer, and the failure code that callers get."""
     plain = s3_code.removeprefix("KMS.") if s3_code.startswith("KMS.") else s3_code
     if plain in _BY_CODE:
         return _BY_CODE[plain]
@@ -129,7 +131,7 @@ def meaning_of(status: int, s3_code: str) -> tuple[Meaning, FailureCode]:
 
 
 def error_of(place: object, status: int, s3_code: str, words: str) -> StoreError:
-    """An error answer of the store, with its own code and words."""
+    """The StoreError for an error answer; `words`: S3's message."""
     meaning, code = meaning_of(status, s3_code)
     said = f"{s3_code}: {words}" if words else s3_code
     if meaning is Meaning.OUTAGE or meaning is Meaning.CONFLICT:
@@ -152,7 +154,7 @@ def error_of(place: object, status: int, s3_code: str, words: str) -> StoreError
 
 @contextmanager
 def typed_errors(place: object) -> Iterator[None]:
-    """Turn what botocore raises into a StoreError that names `place`."""
+    """Turn botocore's exceptions into a StoreError that names `place`."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -161,7 +163,7 @@ def typed_errors(place: object) -> Iterator[None]:
     except ClientError as error:
         raise _answered(error, place) from error
     except (BotoCoreError, RecursionError) as error:
-        # botocore asks the bucket where it is, which redirects that question as well, and so on.
+        # botocore asks the bucket for its region, which redirects that request too, and so on.
         if _is_recursion(error):
             raise _redirected(place) from None
         raise _failed(error, place) from error
@@ -170,7 +172,7 @@ def typed_errors(place: object) -> Iterator[None]:
 
 
 def _is_recursion(error: Exception) -> bool:
-    """Whether it is one, or botocore's HTTP client met one and wrapped it in an error of its own."""
+    """Whether it is a RecursionError, or one that botocore's HTTP client wrapped."""
     return isinstance(error, RecursionError) or isinstance(
         getattr(error, "kwargs", {}).get("error"), RecursionError
     )
@@ -184,7 +186,7 @@ def _redirected(place: object) -> StoreError:
     )
 
 
-# The credential chain asks other services, whose word is not about the object.
+# Requests to find credentials go to other services, whose errors do not concern the object.
 _OF_THE_CHAIN: Final = frozenset(
     {
         "AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken",
@@ -207,7 +209,7 @@ def _answered(error: ClientError, place: object) -> StoreError:
 
 
 def _failed(error: Exception, place: object) -> StoreError:
-    """What botocore met before or without an answer of the store."""
+    """The StoreError for an exception without an answer from the store."""
     from botocore import exceptions
 
     if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
@@ -253,7 +255,7 @@ def _no_answer(error: Exception, place: object) -> StoreError:
 
 
 def for_callers(error: StoreError) -> StoreUnavailable:
-    """What the client raises: StoreRefused unless it may pass by itself."""
+    """The client's exception: StoreUnavailable if a retry may help, StoreRefused otherwise."""
     passing = error.meaning in (Meaning.OUTAGE, Meaning.CONFLICT)
     raised = StoreUnavailable(str(error)) if passing else StoreRefused(str(error))
     raised.code = error.code

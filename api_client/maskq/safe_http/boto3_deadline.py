@@ -1,6 +1,6 @@
-"""A deadline around each request of a boto3 client, however slowly the bytes of its answer arrive.
+"""A deadline for each request of a boto3 client, however slowly the bytes of its answer arrive.
 
-botocore's timeouts are for one read. A store that sends a byte now and then would hold its caller.
+botocore's timeouts apply to a single read. A store that sends a byte now and then would block a caller.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from botocore.awsrequest import (
 
 from maskq.safe_http.deadline import Deadline
 
-BYTES_S = 2.0**19  # the slowest transfer that is waited for: 0.5 MiB a second
-_UNKNOWN_BYTES = 2**24  # counted for a body that does not say how long it is
-_LONGEST_S = 600.0  # for the bytes of one request, and of one answer, whatever they say
+BYTES_S = 2.0**19  # the slowest transfer allowed: 0.5 MiB a second
+_UNKNOWN_BYTES = 2**24  # assumed for a body without Content-Length
+_LONGEST_S = 600.0  # limit for the bytes of one request, and of one answer
 
 
 def limit_requests(client: Any, *, total_s: float) -> None:

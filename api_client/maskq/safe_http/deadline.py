@@ -1,7 +1,7 @@
-"""One deadline around a whole network call, however its bytes arrive.
+"""One deadline for a whole network call, however slowly its bytes arrive.
 
-A socket's own timeout starts again with every byte. A peer that sends one byte of a header, a chunk
-size or a `100 Continue` now and then would hold its caller for ever.
+A socket's own timeout restarts with every byte. A peer that sends one byte of a header, a chunk size or
+a `100 Continue` now and then would block its caller forever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 
 class Deadline:
-    """Shuts a connection down at a fixed time; whoever reads or writes on it then gets an error."""
+    """Shuts a connection down at a fixed time; its reads and writes then raise an error."""
 
     def __init__(self, total_s: float) -> None:
         """total_s: seconds from now."""
@@ -34,7 +34,7 @@ class Deadline:
 
     def cut(self, connection: socket.socket) -> None:
         """Shut `connection` down at the deadline, unless `cancel` is called before."""
-        # Of the same connection, since TLS takes the socket itself over.
+        # A duplicate, because TLS takes over the socket itself.
         self._duplicate = socket.socket(fileno=os.dup(connection.fileno()))
         _watchdog.watch(self)
 
@@ -48,14 +48,14 @@ class Deadline:
     def shut_down(self) -> None:
         """End the connection now."""
         if self._duplicate:
-            with suppress(OSError):  # the peer closed it a moment before
+            with suppress(OSError):  # the peer has just closed it
                 self._duplicate.shutdown(socket.SHUT_RDWR)
             self._duplicate.close()
             self._duplicate = None
 
     @property
     def reason(self) -> str:
-        """What to say of a call that the deadline ended; '' while it has not passed."""
+        """The error of a call that the deadline ended; '' before the deadline."""
         return "" if self.left_s() else f"it did not answer completely within {self._total_s:g} s"
 
     def check(self) -> None:
@@ -109,12 +109,12 @@ _watchdog = _Watchdog()
 
 
 def shut_down_all() -> None:
-    """Shut every connection down that has a deadline; whoever uses it gets an error."""
+    """Shut down every connection that has a deadline."""
     _watchdog.pass_all()
 
 
 def _forget_after_fork() -> None:
-    """The parent's thread is not in the child, and its lock may be held for ever."""
+    """The child has no copy of the parent's thread, and its copy of the lock may be locked forever."""
     global _watchdog
     _watchdog = _Watchdog()
 

@@ -1,6 +1,6 @@
 """Connect to the first of several addresses that answers (RFC 8305, "Happy Eyeballs").
 
-A name often has an IPv6 address first, whose packets go nowhere from a network that has only IPv4.
+A name often has an IPv6 address first, which an IPv4-only network cannot reach.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # RFC 8305, section 5: the "Connection Attempt Delay".
 _ATTEMPT_DELAY_S = 0.25
-MOST_ATTEMPTS = 10  # a name with a thousand addresses must not make us call them all
+MOST_ATTEMPTS = 10  # limits the connections that a name with many addresses causes
 
 
 def connect(addresses: Sequence[Address], port: int, *, timeout_s: float) -> socket.socket:

@@ -1,9 +1,9 @@
-"""A result to look at: one HTML page that needs nothing else, and what a notebook shows.
+"""Displaying a result: a self-contained HTML page, and a picture for notebooks.
 
-Needs Pillow, and no more: neither numpy nor the network. Nothing here is imported by `import maskq`.
+It needs Pillow only, not numpy or the network. `import maskq` does not import it.
 """
 
-from maskq.view.page import Shown, page
+from maskq.view.page import PageContent, page
 from maskq.view.pictures import open_photo
 
-__all__ = ["Shown", "open_photo", "page"]
+__all__ = ["PageContent", "open_photo", "page"]

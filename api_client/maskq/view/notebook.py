@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: a small picture, and what is in it."""
+"""How a notebook displays a result: a small picture and its classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LABELS: Final = 12
 
 
 def coloured_mask(mask: Image.Image, labels: Mapping[int, str]) -> Image.Image:
-    """RGB: each class in its colour."""
+    """The mask with each class in its colour, RGB."""
     return coloured(mask, shades(mask, labels)).convert("RGB")
 
 
@@ -30,7 +30,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def html(job_id: str, result: JobResult, picture: Image.Image | None) -> str:
-    """A figure with a caption; without a picture the caption alone."""
+    """A figure with a caption; only the caption if there is no picture."""
     image = ""
     if picture is not None:
         url = data_url(_small(picture), "JPEG", quality=88)

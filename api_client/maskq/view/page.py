@@ -31,17 +31,17 @@ _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What there is to show of one job."""
+class PageContent:
+    """The data that a page shows of one job."""
 
     record: JobRecord
     mask: Image.Image  # mode P or I;16, pixel = class id
     photo: Image.Image | None = None  # RGB, as large as the mask
     confidence: Image.Image | None = None  # mode L, as large as the mask
-    notice: str = ""  # to whoever looks, e.g. why there is no photo
+    notice: str = ""  # shown on the page, e.g. why there is no photo
 
 
-def page(shown: Shown) -> str:
+def page(shown: PageContent) -> str:
     """The whole page. Labels, names and metadata in it are text, whatever they hold."""
     record, result = shown.record, shown.record.result
     if result is None:
@@ -67,12 +67,12 @@ def page(shown: Shown) -> str:
         "legend": "\n".join(_entry(slot, shade) for slot, shade in enumerate(present)),
         "facts": "\n".join(_fact(term, text) for term, text in _facts(record, result)),
     }
-    # In one pass: what is put in is not looked through again.
+    # In one pass, so that placeholders in inserted text stay text.
     return _PLACE.sub(lambda found: values[found[1]], _file("page.html"))
 
 
 def _text(text: str) -> str:
-    """Text of a caller's as HTML shows it: no markup, no character that reorders or hides text."""
+    """A caller's text as HTML, without markup and characters that reorder or hide text."""
     return escape(printable(text))
 
 
@@ -102,7 +102,7 @@ def _style(size: tuple[int, int], present: list[Shade]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _data(shown: Shown, size: tuple[int, int], present: list[Shade]) -> str:
+def _data(shown: PageContent, size: tuple[int, int], present: list[Shade]) -> str:
     """What the script needs, as JSON that cannot end the element it stands in."""
     mask = slots(shown.mask.resize(size, Image.Resampling.NEAREST), present)
     confidence = shown.confidence and shown.confidence.resize(size, Image.Resampling.BOX)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from maskq import AsyncClient
-from maskq.client.job import batch_when_ended
+from maskq.client.batch import batch_when_ended
 from maskq.contract.api_keys import Scope
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound

@@ -114,7 +114,8 @@ class ProblemDocument(BaseModel):
                     "type": "about:blank",
                     "title": "Not Found",
                     "status": 404,
-                    "detail": "there is no job 0199…: never submitted here, or past its retention",
+                    "detail": "there is no job 0199…: it was never submitted here, or its retention "
+                    "has ended",
                     "code": "not_found",
                 }
             ]

@@ -211,7 +211,7 @@ def test_a_full_queue_is_waited_for_or_told(
 ) -> None:
     monkeypatch.setenv("MASKQ_MAX_QUEUED", "5")
     with Client.from_env() as client:
-        told = list(client.submit_each([*places(8), b"uploaded"], room_timeout=0.0))
+        told = list(client.submit_each([*places(8), b"uploaded"], queue_full_timeout=0.0))
         assert [type(one.error) for one in told] == [type(None)] * 5 + [QueueFull] * 4
         assert _objects(service) == set(), "the upload of a refused image is taken back"
 
@@ -229,7 +229,9 @@ def test_a_redis_at_its_memory_limit_is_a_full_queue(service: Service) -> None:
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", used + 500_000)
     try:
-        each = service.client.submit_each(places(2000), room_timeout=0.0, run_id="r", chunk=50)
+        each = service.client.submit_each(
+            places(2000), queue_full_timeout=0.0, run_id="r", chunk=50
+        )
         refused = [one.error for one in each]
         accepted = refused.count(None)
         assert 0 < accepted < 2000

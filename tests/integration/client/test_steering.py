@@ -194,7 +194,7 @@ def test_list_finds_by_what_is_known_of_a_job(service: Service) -> None:
     assert ids(status="failed") == ids(code="invalid_image") == ids(tenant="acme") == {failed.id}
     assert ids(batch_id=batch.id) == ids(tenant="zeta") == ids(status="queued") == in_batch
     assert ids(code="timeout") == ids(model="another") == set()
-    with pytest.raises(InvalidRequest, match="no failure code"):
+    with pytest.raises(InvalidRequest, match="not a valid failure code"):
         client.list(code="nonsense")
 
 
@@ -256,9 +256,9 @@ def test_a_full_queue_refuses_or_is_waited_for(small_service: Service) -> None:
     with pytest.raises(QueueFull, match="MASKQ_MAX_QUEUED"):
         client.submit(IMAGE)
     with pytest.raises(QueueFull):
-        client.submit(IMAGE, room_timeout=0.2)
+        client.submit(IMAGE, queue_full_timeout=0.2)
     threading.Timer(0.3, first.cancel).start()
-    waited = client.submit(IMAGE, room_timeout=30)
+    waited = client.submit(IMAGE, queue_full_timeout=30)
     assert waited.refresh().status is JobStatus.QUEUED
 
 

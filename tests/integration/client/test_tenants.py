@@ -194,7 +194,7 @@ def test_a_shell_erases_and_says_what_is_left(client: Client) -> None:
     ran = command("delete", "--tenant", "acme", "--older-than", "30d")
     assert ran.returncode == 0, ran.stderr
     assert "0 jobs" in ran.stdout.splitlines()[0]
-    assert ran.stdout.splitlines()[1] == "left of it: 2 jobs, 2 objects in its folder"
+    assert ran.stdout.splitlines()[1] == "remaining: 2 jobs, 2 objects in its folder"
     ran = command("delete", "--tenant", "acme", "--older-than", "0s", "--json")
     assert json.loads(ran.stdout) == {
         "jobs": 2, "objects": 0, "jobs_left": 0, "objects_left": 0, "refused": {}

@@ -64,7 +64,7 @@ def test_a_new_group_begins_now_or_where_it_is_told(client: Client) -> None:
     assert [event.subject for event in told] == ids[1:]
     later = submit(client, 1)
     assert [e.subject for e in client.events(group="now", idle=0.3)] == later
-    with pytest.raises(InvalidRequest, match="no cursor"):
+    with pytest.raises(InvalidRequest, match="not a valid cursor"):
         next(iter(client.events("yesterday", group="bad")))
 
 

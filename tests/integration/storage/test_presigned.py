@@ -197,7 +197,7 @@ def test_the_client_takes_urls_and_says_what_it_cannot_do(bench: Bench, customer
             first.wait(10).mask()
         failed = client.submit(customer.url("get_object", "nowhere.png"))
         bench.pipeline.run("smallest")
-        with pytest.raises(InvalidRequest, match="submit it anew"):
+        with pytest.raises(InvalidRequest, match="submit the image again"):
             client.retry(failed.id)
 
 

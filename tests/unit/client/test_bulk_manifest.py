@@ -246,7 +246,7 @@ def test_where_outputs_go_no_images_are_looked_for(place: str) -> None:
 
 
 def test_suffixes_are_those_that_uploads_know() -> None:
-    from maskq.client.objects import _TYPES
+    from maskq.client.image_source import _TYPES
 
     assert _TYPES.keys() < set(IMAGE_SUFFIXES)
 

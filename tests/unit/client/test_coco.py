@@ -215,7 +215,7 @@ class TestMerge:
             coco.merge([document(noise(2, 2)), other])
 
     def test_nothing_is_refused(self) -> None:
-        with pytest.raises(InvalidRequest, match="no document"):
+        with pytest.raises(InvalidRequest, match="got no documents"):
             coco.merge([])
 
 
@@ -247,7 +247,7 @@ class TestPanoptic:
         renamed = coco.merge([document(mask)], file_name=lambda image: f"day/{image['file_name']}")
         panoptic, _ = coco.panoptic(renamed, picture(mask))
         assert panoptic["annotations"][0]["file_name"] == "day/photo.png"
-        with pytest.raises(InvalidRequest, match="name an image anew before panoptic"):
+        with pytest.raises(InvalidRequest, match="rename the image before panoptic"):
             coco.merge([panoptic], file_name=lambda image: "night.jpg")
 
     def test_panoptic_documents_are_merged_too(self) -> None:

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from maskq.safe_http import Unreachable, happy_eyeballs, outbound
+from maskq import safe_http
+from maskq.safe_http import Unreachable, happy_eyeballs, request
 
 NAME = "hook.example"
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -75,8 +76,8 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 def post(port: int, scheme: str = "http") -> int:
-    target = outbound.check(f"{scheme}://{NAME}:{port}/", [NAME], setting="X")
-    return outbound.post(target, b"{}", {}).status
+    target = safe_http.check(f"{scheme}://{NAME}:{port}/", [NAME], setting="X")
+    return safe_http.post(target, b"{}", {}).status
 
 
 def test_an_ipv4_only_receiver_is_reached_though_its_name_has_an_ipv6_address_first(
@@ -169,7 +170,7 @@ def test_the_certificate_must_be_of_the_name_at_whichever_address_answers(
     context.load_cert_chain(pem)
     receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
     monkeypatch.setattr(receiver, "handle_error", lambda *_: None)
-    monkeypatch.setattr(outbound, "_tls", lambda: ssl.create_default_context(cafile=str(pem)))
+    monkeypatch.setattr(request, "_tls", lambda: ssl.create_default_context(cafile=str(pem)))
     resolve_to(monkeypatch, "::1", "127.0.0.1")
     if reached:
         assert post(receiver.server_port, "https") == 200

@@ -63,7 +63,9 @@ def test_other_formats_are_not_opened(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it started"))
     bodies = {"EPS": EPS, "junk": b"junk" * 99, "nothing": b""}
     body = bodies[kind] if kind in bodies else saved("RGB", kind)
-    with pytest.raises(ResultDamaged, match=f"the {output} is not a {MODES[output][1]}") as raised:
+    with pytest.raises(
+        ResultDamaged, match=f"the {output} is not a readable {MODES[output][1]} file"
+    ) as raised:
         open_image(body, output, SIZE)
     assert raised.value.code is FailureCode.SOURCE_CHANGED
 
@@ -95,7 +97,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 
 def test_a_file_that_is_cut_short_is_refused() -> None:
-    with pytest.raises(ResultDamaged, match="not a PNG that can be read"):
+    with pytest.raises(ResultDamaged, match="not a readable PNG file"):
         open_image(saved("P", "PNG")[:-30], Output.MASK, SIZE)
 
 

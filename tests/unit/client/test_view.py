@@ -19,7 +19,7 @@ from PIL import Image
 from maskq import InvalidRequest
 from maskq.contract import JobRecord, JobResult
 from maskq.inert import printable
-from maskq.view import Shown, open_photo, page
+from maskq.view import PageContent, open_photo, page
 from maskq.view.notebook import html, png
 from maskq.view.pictures import NO_CLASS, coloured, fitted, shades, slots
 
@@ -101,7 +101,7 @@ def decoded(url: str) -> Image.Image:
 
 
 def test_the_mask_is_in_it_as_places_in_the_legend() -> None:
-    shown = Page(page(Shown(record(LABELS), MASK)))
+    shown = Page(page(PageContent(record(LABELS), MASK)))
     slots_of_mask = np.asarray(decoded(shown.data["mask"]))
     expected = [[0] * 8, [0] * 8, [0] * 5 + [1] * 3, [NO_CLASS] * 8]
     assert slots_of_mask.tolist() == expected
@@ -112,17 +112,17 @@ def test_the_mask_is_in_it_as_places_in_the_legend() -> None:
 
 
 def test_the_legend_lists_classes_by_share_of_the_whole_image() -> None:
-    shown = Page(page(Shown(record(LABELS), MASK)))
+    shown = Page(page(PageContent(record(LABELS), MASK)))
     entries = [one for one in shown.all("button") if one.get("class") == "entry"]
     assert [one["data-slot"] for one in entries] == ["0", "1"]
-    text = re.sub("<[^>]+>", " ", page(Shown(record(LABELS), MASK)))
+    text = re.sub("<[^>]+>", " ", page(PageContent(record(LABELS), MASK)))
     assert re.search(r"sky\s+65\.6 %", text)
     assert re.search(r"person\s+9\.4 %", text)
 
 
 def test_facts_of_the_job_stand_in_it() -> None:
     text = page(
-        Shown(
+        PageContent(
             record(
                 LABELS, request={"image_uri": "s3://photos/job-1/input", "metadata": {"a": "7"}}
             ),
@@ -134,7 +134,7 @@ def test_facts_of_the_job_stand_in_it() -> None:
         "2026-01-02 03:04:05 UTC", "250 ms", "1.5 s", "model 1.2 s, store 7 ms", "rotated upright",
     ):  # fmt: skip
         assert fact in text, fact
-    assert "harbour.jpg" in page(Shown(record(LABELS), MASK))
+    assert "harbour.jpg" in page(PageContent(record(LABELS), MASK))
 
 
 def test_hostile_text_stays_text() -> None:
@@ -151,8 +151,8 @@ def test_hostile_text_stays_text() -> None:
             "backend": HOSTILE, "notes": [HOSTILE], "timings_ms": {HOSTILE: 1.0},
         },
     )  # fmt: skip
-    shown = Page(page(Shown(hostile, MASK, notice=HOSTILE)))
-    plain = Page(page(Shown(record(LABELS), MASK, notice="x")))
+    shown = Page(page(PageContent(hostile, MASK, notice=HOSTILE)))
+    plain = Page(page(PageContent(record(LABELS), MASK, notice="x")))
     allowed = {tag for tag, _ in plain.elements}
     assert len(shown.all("script")) == len(plain.all("script")) == 2
     assert {tag for tag, _ in shown.elements} <= allowed
@@ -165,7 +165,7 @@ def test_hostile_text_stays_text() -> None:
 
 def test_its_policy_allows_its_own_script_and_style_and_nothing_from_outside() -> None:
     photo = Image.new("RGB", MASK.size, "teal")
-    text = page(Shown(record(LABELS), MASK, photo, Image.new("L", MASK.size, 200)))
+    text = page(PageContent(record(LABELS), MASK, photo, Image.new("L", MASK.size, 200)))
     shown = Page(text)
     [policy] = [
         one["content"] or "" for one in shown.all("meta") if one.get("http-equiv") is not None
@@ -188,7 +188,7 @@ def test_the_photo_and_confidence_are_in_it_small() -> None:
     size = (4000, 3000)
     mask = Image.new("P", size, 2)
     photo, confidence = Image.new("RGB", size, (200, 100, 50)), Image.new("L", size, 200)
-    shown = Page(page(Shown(record(LABELS), mask, photo, confidence)))
+    shown = Page(page(PageContent(record(LABELS), mask, photo, confidence)))
     [image] = shown.all("img")
     for url in (image["src"] or "", shown.data["mask"], shown.data["confidence"]):
         assert decoded(url).size == (1600, 1200)
@@ -197,7 +197,7 @@ def test_the_photo_and_confidence_are_in_it_small() -> None:
 
 
 def test_without_a_photo_it_says_why() -> None:
-    text = page(Shown(record(LABELS), MASK, notice="it is gone"))
+    text = page(PageContent(record(LABELS), MASK, notice="it is gone"))
     assert "it is gone" in Page(text).texts["p"]
     assert "<img" not in text
     assert Page(text).data["photo"] is False
@@ -205,7 +205,7 @@ def test_without_a_photo_it_says_why() -> None:
 
 def test_what_has_no_result_has_no_page() -> None:
     with pytest.raises(ValueError, match="job-1 has no result"):
-        page(Shown(record(LABELS, status="failed", result=None), MASK))
+        page(PageContent(record(LABELS, status="failed", result=None), MASK))
 
 
 class TestPictures:

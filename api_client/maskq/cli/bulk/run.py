@@ -16,8 +16,9 @@ from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
-from maskq.client.bulk import CHUNK, Bulk, SubmitOptions, name_of
+from maskq.client.bulk import CHUNK, Bulk, SubmitOptions
 from maskq.client.client import Client
+from maskq.client.image_source import name_of
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Requests
@@ -30,7 +31,7 @@ from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership
 
 if TYPE_CHECKING:
-    from maskq.client.bulk import ImageSource
+    from maskq.client.image_source import ImageSource
     from maskq.settings import Settings
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class RunFlags:
     manifest: Path | None
     retry_failed: bool
     durable: bool
-    room_timeout: float | None
+    queue_full_timeout: float | None
     wait: bool
     timeout: float | None  # seconds in which no job ends; None: no limit
     as_json: bool
@@ -183,7 +184,7 @@ class _Run:
             run_id=self._manifest.run_id,
             retry_of=self._failed_job,
             durable=self._flags.durable,
-            room_timeout=self._flags.room_timeout,
+            queue_full_timeout=self._flags.queue_full_timeout,
         )
 
     def _failed_job(self, image: ImageSource) -> str:

@@ -1,1 +1,1 @@
-"""What only clients with access to Redis can do: API keys, models, and deleting jobs for good."""
+"""Operations that need access to Redis: API keys, models, deleting jobs."""

@@ -1,4 +1,4 @@
-"""What a client with access to Redis can do about API keys."""
+"""Creating, listing and revoking API keys; needs access to Redis."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ApiKeyOperations:
         requests_per_minute: int | None = None,
         expires_in: float | None = None,
     ) -> Flow[NewKey]:
-        """Make an API key of the HTTP API; its text is in the answer and nowhere else.
+        """Create an API key for the HTTP API. Only the returned object has its text.
 
-        `scopes`: 'submit', 'read', 'admin'. `tenant`: the key sees and submits this tenant's jobs only.
+        `scopes`: 'submit', 'read', 'admin'. `tenant`: the key is for this tenant's jobs only.
         `requests_per_minute`: HTTP requests; default: no limit. `expires_in`: seconds; default: never.
         Raises InvalidRequest.
         """
@@ -59,12 +59,12 @@ class ApiKeyOperations:
 
     @operation
     def api_keys(self) -> Flow[Sequence[ApiKey]]:
-        """Every API key, the oldest first, without its text; expired ones too."""
+        """All API keys, the oldest first, without their text, including expired ones."""
         found: Sequence[ApiKey] = yield api_keys.each(self.session.key_prefix)
         return found
 
     @operation
     def revoke_api_key(self, key_id: str) -> Flow[None]:
-        """Make an API key useless, at once and for good. Raises JobNotFound if there is none."""
+        """Revoke an API key, immediately and permanently. Raises JobNotFound for an unknown id."""
         if not (yield api_keys.revoke(self.session.key_prefix, key_id)):
             raise JobNotFound(key_id, kind="API key")

@@ -1,4 +1,4 @@
-"""What a client can ask and say about models."""
+"""Listing models, choosing the default model, retiring models."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class ModelOperations:
 
     @operation
     def models(self) -> Flow[Sequence[ServedModel]]:
-        """Every model that jobs can ask for, by name: its live workers, its queued jobs."""
+        """All models that jobs can request, by name, with their live workers and queued jobs."""
         known: models.Known = yield models.known(self.session.key_prefix, self.session.limits)
         return known.each
 
     @operation
     def default_model(self) -> Flow[DefaultModel]:
-        """The model of this client's requests that name none, and where that choice comes from."""
+        """The model for this client's requests without `model`, and where the choice comes from."""
         known: models.Known = yield models.known(self.session.key_prefix, self.session.limits)
         return known.default
 
     @operation
     def set_default_model(self, name: str | None) -> Flow[None]:
-        """Choose the model of every request that names none; None: choose none.
+        """Set the deployment's default model, for requests without `model`; None: remove it.
 
-        It is stored for the whole deployment, and goes before MASKQ_DEFAULT_MODEL. Raises UnknownModel.
+        It overrides MASKQ_DEFAULT_MODEL. Raises UnknownModel.
         """
         if name == "":
             raise InvalidRequest("the name of the default model is empty; None clears the default")
@@ -45,12 +45,12 @@ class ModelOperations:
 
     @operation
     def retire_model(self, name: str, *, force: bool = False) -> Flow[int]:
-        """Forget a model that nobody serves any more: requests that name it get UnknownModel.
+        """Remove a model that no worker serves; later requests for it raise UnknownModel.
 
-        Raises InvalidRequest while it has live workers, queued or running jobs, or is the stored
-        default. With `force` its queued jobs are canceled (their number is returned), running ones go
-        on, the default is dropped, and a worker that still serves it makes it known again within half
-        a minute. Raises UnknownModel.
+        Raises InvalidRequest while the model has live workers, queued or running jobs, or is the stored
+        default. `force`: remove it anyway. Its queued jobs are canceled (their number is returned),
+        running jobs continue, and the stored default is cleared; a worker that still serves the model
+        registers it again within half a minute. Raises UnknownModel.
         """
         answer: models.Retired = yield models.retire(self.session.key_prefix, name, force=force)
         if answer.known is not None:
@@ -73,7 +73,7 @@ def _in_use(name: str, found: models.Retired) -> str:
     ]
     return (
         f"model {name!r} is in use: {', '.join(filter(None, reasons))}; stop its workers and let its "
-        f"jobs end (or change the default), or force it, which cancels its queued jobs"
+        f"jobs end (or change the default), or use force, which cancels its queued jobs"
     )
 
 

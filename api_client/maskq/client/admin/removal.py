@@ -1,4 +1,4 @@
-"""Removing jobs for good: one, or those of a tenant."""
+"""Deleting one job, or all jobs of a tenant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def delete_job(session: Session, job_id: str) -> Flow[None]:
-    """Record, outputs and uploaded image. Raises JobNotFound, StoreUnavailable."""
+    """Delete a job's record, outputs and uploaded image. Raises JobNotFound, StoreUnavailable."""
     status = yield calls.cancel(session.key_prefix, job_id)
     record: JobRecord | None = yield calls.get(session.key_prefix, job_id)
     if status is None or record is None:
@@ -32,17 +32,17 @@ def delete_job(session: Session, job_id: str) -> Flow[None]:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was deleted of a tenant, and what is left."""
+    """The numbers of a tenant's jobs and objects that were deleted, and that remain."""
 
-    jobs: int  # deleted, with their objects
-    objects: int  # deleted in the tenant's folder, of jobs whose records were gone before
+    jobs: int  # deleted with their objects
+    objects: int  # deleted from the tenant's folder, of jobs without a record
     jobs_left: int
     objects_left: int  # in the tenant's folder
-    refused: dict[str, str]  # id of a job that is left → why the store kept its objects
+    refused: dict[str, str]  # id of a remaining job → why the store did not delete its objects
 
 
 def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Erased]:
-    """Delete a tenant's jobs that were submitted so long ago. Raises StoreUnavailable."""
+    """Delete a tenant's jobs submitted at least `older_than_s` ago. Raises StoreUnavailable."""
     if not re.fullmatch(TENANT, tenant):
         raise InvalidRequest(f"{tenant!r} is not a valid tenant")
     if not older_than_s >= 0:
@@ -62,7 +62,7 @@ def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Er
                 yield from delete_job(session, record.id)
                 jobs += 1
             except JobNotFound:
-                continue  # its retention is over
+                continue  # its record expired meanwhile
             except StoreRefused as error:
                 left.add(record.id)
                 refused[record.id] = str(error)
@@ -75,7 +75,7 @@ def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Er
 def _delete_without_record(
     session: Session, tenant: str, before_s: float, left: set[str]
 ) -> Flow[tuple[int, int]]:
-    """Outputs may be kept for longer than records. Returns how many were deleted, and are left."""
+    """Delete objects of jobs without a record. Returns how many were deleted, and how many remain."""
     folder, before = session.layout.tenant(tenant), datetime.fromtimestamp(before_s, UTC)
     listed: list[s3.Listed] = yield RunBlocking(lambda: session.objects.list_under(folder))
     due = []

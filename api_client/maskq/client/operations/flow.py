@@ -1,8 +1,8 @@
-"""One core for the blocking and the async client.
+"""Operations that are written once and run blocking or async.
 
-An operation is written once, as a generator that yields what it needs done (an effect) and is sent the
-answer. A driver carries the effects out: `BlockingDriver` at once, `AsyncDriver` by awaiting. Which of
-the two an object has decides whether `job.wait()` returns a result or something to await.
+An operation is a generator: it yields an effect, such as a call to Redis, and receives the answer. A
+driver performs the effects: `BlockingDriver` blocks, `AsyncDriver` awaits. An object's driver decides
+whether `job.wait()` returns a result or an awaitable.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Work that blocks (the object store, files): the async driver gives it to a thread."""
+    """Blocking work (the object store, files); the async driver runs it in a thread."""
 
     work: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Ask `call` now and at every wake-up on `channel`, until `ready` says yes or the time is up.
+    """Run `call` now and at every wake-up on `channel`, until `ready(answer)` or the timeout.
 
-    Its answer is the last one, ready or not. A Redis that goes away meanwhile is waited for, a minute
-    at most.
+    The answer is the last one, ready or not. An outage of Redis is tolerated for a minute.
     """
 
     channel: str
@@ -56,7 +55,7 @@ class WaitFor:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let time pass."""
+    """Wait."""
 
     seconds: float
 
@@ -66,7 +65,7 @@ Flow = Generator[Effect, Any, R]
 
 
 class Deadline:
-    """When the time is up; never, without one."""
+    """The time at which a timeout ends; None: never."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
@@ -81,14 +80,14 @@ class Deadline:
 
 
 class BlockingDriver:
-    """Carries effects out on the calling thread; safe to share between threads."""
+    """Performs effects on the calling thread. Thread-safe."""
 
     def __init__(self, ledger: Ledger, wake: PerProcess[WakeThread]) -> None:
         self._ledger = ledger
         self._wake = wake
 
     def drive(self, flow: Flow[R]) -> R:
-        """What the flow returns. Raises what it raises."""
+        """Run the flow; returns what it returns and raises what it raises."""
         answer: Any = None
         error: BaseException | None = None
         while True:
@@ -99,7 +98,7 @@ class BlockingDriver:
             answer, error = None, None
             try:
                 answer = self._do(effect)
-            except Exception as raised:  # noqa: BLE001 - the flow decides what to do about it
+            except Exception as raised:  # noqa: BLE001 - the flow handles it
                 error = raised
 
     def _do(self, effect: Effect) -> Any:
@@ -127,14 +126,14 @@ class BlockingDriver:
 
 
 class AsyncDriver:
-    """Carries effects out on the running event loop; each loop has connections of its own."""
+    """Performs effects on the running event loop; each loop has its own connections."""
 
     def __init__(self, ledger: AsyncLedger, wake: PerLoop[WakeTask]) -> None:
         self._ledger = ledger
         self._wake = wake
 
     async def drive(self, flow: Flow[R]) -> R:
-        """What the flow returns. Raises what it raises."""
+        """Run the flow; returns what it returns and raises what it raises."""
         answer: Any = None
         error: BaseException | None = None
         while True:
@@ -145,7 +144,7 @@ class AsyncDriver:
             answer, error = None, None
             try:
                 answer = await self._do(effect)
-            except Exception as raised:  # noqa: BLE001 - the flow decides what to do about it
+            except Exception as raised:  # noqa: BLE001 - the flow handles it
                 error = raised
 
     async def _do(self, effect: Effect) -> Any:
@@ -183,7 +182,7 @@ class RunsBlocking:
 
 
 class RunsAsync:
-    """An object whose operations return something to await."""
+    """An object whose operations return awaitables."""
 
     _driver: AsyncDriver
 
@@ -193,13 +192,13 @@ class RunsAsync:
 
 
 class operation(Generic[P, R]):
-    """A method written once as a flow. A class that runs blocking or async has a function for it."""
+    """A method written as a flow. RunsBlocking and RunsAsync replace it with a function."""
 
     def __init__(self, flow: Callable[Concatenate[Any, P], Flow[R]]) -> None:
         self.flow = flow
         functools.update_wrapper(cast("Any", self), flow)
 
-    # For type checkers: where this is asked, `_make_methods` has put a function in its place.
+    # For type checkers: at run time `_make_methods` has replaced the operation with a function.
     @overload
     def __get__(self, obj: RunsBlocking, owner: type | None = None) -> Callable[P, R]: ...
     @overload
@@ -209,11 +208,13 @@ class operation(Generic[P, R]):
     @overload
     def __get__(self, obj: object, owner: type | None = None) -> Callable[P, Any]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Callable[P, Any]:
-        return cast("Callable[P, Any]", self.flow)  # of a core, which runs neither way
+        return cast(
+            "Callable[P, Any]", self.flow
+        )  # of a class that is neither RunsBlocking nor RunsAsync
 
 
 def _make_methods(cls: type, *, awaited: bool) -> None:
-    """Functions instead of operations, so that `help`, `inspect` and mocks see what callers call."""
+    """Replace operations with functions, so that `help`, `inspect` and mocks see their signatures."""
     for value in vars(cls).copy().values():
         if inspect.isfunction(value):
             describe(cls, value)

@@ -1,4 +1,4 @@
-"""An operation as a real function: what `help`, `inspect` and `create_autospec` see of a method."""
+"""Operations as functions with signatures that `help`, `inspect` and `create_autospec` can read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def as_method(owner: type, flow: Callable[..., Any], *, awaited: bool) -> Callab
 
 
 def describe(owner: type, method: Callable[..., Any]) -> None:
-    """Give a method the signature that its callers see: each option by name, and what it returns."""
+    """Set a method's signature: each option by name, and the type that its caller gets."""
     signature = inspect.signature(method)
     if any(parameter.annotation == _OPTIONS for parameter in signature.parameters.values()):
         method.__doc__ = f"{inspect.getdoc(method)}\n\nOptions:\n{_MEANINGS}"
@@ -46,14 +46,14 @@ def describe(owner: type, method: Callable[..., Any]) -> None:
     if isinstance(returns, str):
         if flow := _FLOW.fullmatch(returns):
             returns = flow[1]
-        for variable, meant in _type_arguments(owner).items():
-            returns = re.sub(rf"\b{variable}\b", meant, returns)
-    shown = signature.replace(parameters=parameters, return_annotation=returns)
-    method.__signature__ = shown  # type: ignore[attr-defined]
+        for variable, argument in _type_arguments(owner).items():
+            returns = re.sub(rf"\b{variable}\b", argument, returns)
+    described = signature.replace(parameters=parameters, return_annotation=returns)
+    method.__signature__ = described  # type: ignore[attr-defined]
 
 
 def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """`**options: Unpack[Options]` as the keywords that it stands for; anything else as it is."""
+    """`**options: Unpack[Options]` as keyword parameters; any other parameter unchanged."""
     if parameter.annotation != _OPTIONS:
         yield parameter
         return
@@ -67,7 +67,7 @@ def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
 
 
 def _type_arguments(owner: type) -> dict[str, str]:
-    """What the type variables of a generic base stand for in `owner`, by name."""
+    """The types that `owner` gives to the type variables of its generic bases, by name."""
     found: dict[str, str] = {}
     for klass in owner.__mro__:
         for base in getattr(klass, "__orig_bases__", ()):

@@ -1,4 +1,4 @@
-"""The bytes of a result as images and arrays, if they are what the record says."""
+"""Decoding a result's files, after checking that they match the job's record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    format: str  # the only one of Pillow's decoders that may see the bytes
+    format: str  # the only Pillow decoder that may read the bytes
     modes: tuple[str, ...]
 
 
@@ -34,8 +34,8 @@ def open_image(
 ) -> PIL.Image.Image:
     """The pixels of an output that is an image.
 
-    size: width and height by the record; legend: whether an overlay has one below it.
-    Raises ResultDamaged for bytes that are of another format, mode or size, or cannot be decoded.
+    size: width and height in the record; legend: whether an overlay has a legend below it.
+    Raises ResultDamaged for another format, mode or size, or if the bytes cannot be decoded.
     """
     from PIL import Image
 
@@ -52,15 +52,15 @@ def open_image(
         image.load()
     except ResultDamaged:
         raise
-    except Exception as error:  # whatever a decoder raises on bytes that are not what they claim
+    except Exception as error:  # decoders raise any exception on malformed bytes
         raise ResultDamaged(
-            f"the {output} is not a {kind.format} that can be read: {error}"
+            f"the {output} is not a readable {kind.format} file: {error}"
         ) from error
     return image
 
 
 def open_scores(body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The array of an .npy file. Raises ResultDamaged unless it is of float32 and whole."""
+    """The array in an .npy file. Raises ResultDamaged unless it is complete and float32."""
     import numpy as np
 
     stream = io.BytesIO(body)
@@ -71,13 +71,11 @@ def open_scores(body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }
         shape, _, dtype = read[version](stream)
-        # Compared before the array is allocated: its header may claim any size.
+        # Checked before numpy allocates the array: the header may claim any size.
         if dtype != np.float32 or math.prod(shape) * 4 != len(body) - stream.tell():
             raise ValueError(f"{dtype} of shape {shape} in {len(body)} bytes")
         stream.seek(0)
         scores: np.ndarray[Any, np.dtype[np.float32]] = np.load(stream, allow_pickle=False)
-    except Exception as error:  # numpy raises what its parser happens to meet
-        raise ResultDamaged(
-            f"the logits are not an array of float32 that is whole: {error}"
-        ) from error
+    except Exception as error:  # numpy's parser raises many types
+        raise ResultDamaged(f"the logits are not a complete float32 array: {error}") from error
     return scores

@@ -1,4 +1,4 @@
-"""What a succeeded job left: places in the store, and the objects themselves on demand."""
+"""The result of a succeeded job: where its outputs are, and the outputs themselves."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class ResultCore:
-    """Places and numbers are at hand; `mask()`, `overlay()`, `rle()` and the like fetch.
+    """Holds URIs and numbers; `mask()`, `overlay()`, `rle()` and similar methods fetch outputs.
 
-    What they fetch is compared with the record: ResultDamaged if somebody put another file there.
+    They compare what they fetch with the job's record and raise ResultDamaged if it differs.
     """
 
     def __init__(self, record: JobRecord, session: Session) -> None:
@@ -52,21 +52,21 @@ class ResultCore:
 
     @property
     def labels(self) -> dict[int, str]:
-        """Class id → label, of the classes present."""
+        """Class id → label of each class in the mask."""
         return self.details.labels
 
     @property
     def stats(self) -> list[ClassStats]:
-        """Pixels, share, box and regions per class present, the largest first; if asked for."""
+        """Pixels, share, box and regions of each class, largest first; empty without output stats."""
         return self.details.stats
 
     @property
     def mask_uri(self) -> str | None:
-        """Where the mask is, if it was asked for."""
+        """The mask's URI; None if the job has no output mask."""
         return self.details.outputs.get(Output.MASK)
 
     def uri(self, output: Output | str) -> str:
-        """Where an output is. Raises InvalidRequest if it was not asked for."""
+        """An output's URI. Raises InvalidRequest if the job has no such output."""
         try:
             return self.details.outputs[Output(output)]
         except (KeyError, ValueError):
@@ -93,12 +93,12 @@ class ResultCore:
 
     @operation
     def confidence(self) -> Flow[PIL.Image.Image]:
-        """How sure the model was: mode L, 255 times the probability of the class that won."""
+        """The model's confidence: mode L, 255 times the probability of each pixel's class."""
         return (yield from self._image(Output.CONFIDENCE))
 
     @operation
     def rle(self) -> Flow[dict[str, Any]]:
-        """A COCO document: `annotations` has one of compressed RLE for each class present.
+        """A COCO document; `annotations` holds one compressed RLE for each class in the mask.
 
         `category_id` is the class id plus 1, because tools for COCO read 0 as 'no class'; `class_id` is
         the mask's own. `maskq.coco` joins documents of several jobs.
@@ -108,9 +108,9 @@ class ResultCore:
 
     @operation
     def binary(self, label: str | int) -> Flow[PIL.Image.Image]:
-        """Where one class is: mode 1. `label`: a label or class id of those present.
+        """The mask of one class: mode 1. `label`: the class's label or id.
 
-        Raises InvalidRequest for one that is not in this result, and for a label of several classes.
+        Raises InvalidRequest if the class is not in this result, or if several classes have the label.
         """
         uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
         place = S3Uri.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
@@ -126,18 +126,18 @@ class ResultCore:
         uri = self.uri(output)
         if uri.endswith("/"):
             raise InvalidRequest(
-                f"it is one file per class, below {uri}; read them by binary(label)"
+                f"output binary is one file per class, below {uri}; read them with binary(label)"
             )
         if is_url(uri):
             raise InvalidRequest(
-                f"it was put to the URL that the caller gave; read it there: {uri}"
+                f"the output was written to the URL in output_urls; read it there: {uri}"
             )
         place = S3Uri.parse(self._own(Output(output), uri))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
 
     def _own(self, output: Output, uri: str) -> str:
-        """The same, once it is certain that it is the job's: it is read with this client's rights."""
+        """`uri`, if it is in the job's own folder: it is read with this client's rights."""
         if not self._storage.is_output(output, uri):
             raise InvalidRequest(
                 f"the result of job {self.job_id} names {uri}, which is outside the job's own folder "
@@ -163,7 +163,7 @@ class ResultCore:
             )
         present = ", ".join(f"{known} ({class_id})" for class_id, known in self.labels.items())
         raise InvalidRequest(
-            f"no class {label!r} in the result of job {self.job_id}; there are: {present or 'none'}"
+            f"the result of job {self.job_id} has no class {label!r}; its classes: {present or 'none'}"
         )
 
     def __repr__(self) -> str:
@@ -171,7 +171,7 @@ class ResultCore:
 
 
 class Result(ResultCore, RunsBlocking):
-    """What a succeeded job left. In a notebook it shows itself: the overlay, or the mask coloured."""
+    """The result of a succeeded job. A notebook displays its overlay, or its mask in colours."""
 
     _driver: BlockingDriver
 
@@ -187,7 +187,7 @@ class Result(ResultCore, RunsBlocking):
         return html(self.job_id, self.details, self._picture())
 
     def _picture(self) -> PIL.Image.Image | None:
-        """None where neither can be read: what only shows a result must not fail."""
+        """The picture to display; None if no output can be read, because displaying must not fail."""
         with suppress(MaskqError):
             return self.overlay()
         with suppress(MaskqError):
@@ -198,6 +198,6 @@ class Result(ResultCore, RunsBlocking):
 
 
 class AsyncResult(ResultCore, RunsAsync):
-    """What a succeeded job left; what fetches is awaited."""
+    """The result of a succeeded job; methods that fetch are awaited."""
 
     _driver: AsyncDriver

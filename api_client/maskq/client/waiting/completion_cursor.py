@@ -1,4 +1,4 @@
-"""How many jobs end: one look for all that ended since the last one."""
+"""Reading which jobs of a batch have ended since the last read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskq.ledger import calls
 
 
 class CompletionCursor:
-    """Jobs of a batch that ended, each once, in the order in which they did."""
+    """Reads each job of a batch once, in the order in which the jobs ended."""
 
     def __init__(self, prefix: str, batch_id: str) -> None:
         self._prefix = prefix
@@ -18,12 +18,12 @@ class CompletionCursor:
         self._seen = 0
 
     def skip(self) -> Flow[None]:
-        """Only what ends from now on."""
+        """Skip the jobs that have ended already."""
         progress = yield from self._progress()
         self._seen = sum(progress.counts.values()) if progress else 0
 
     def look(self) -> Flow[dict[str, JobRecord | None]]:
-        """What ended since the last look, a thousand at most; None for a record that is gone."""
+        """Records of jobs that ended since the last call, at most a thousand; None: deleted."""
         progress = yield from self._progress()
         if progress is None:
             return {}
@@ -38,6 +38,6 @@ class CompletionCursor:
 
 
 def records_of(prefix: str, job_ids: Sequence[str]) -> Flow[dict[str, JobRecord | None]]:
-    """In one round trip; None for what is not known (any more)."""
+    """The records, in one round trip; None for an unknown job or a deleted record."""
     records = yield Pipeline([calls.get(prefix, job_id) for job_id in job_ids])
     return dict(zip(job_ids, records, strict=True))

@@ -1,9 +1,9 @@
-"""Who waits for which job, and when its record is read: what threads and event loops have in common.
+"""The waits of a client, and when their records are read; for threads and event loops alike.
 
-One connection is subscribed to the channels of all waits. A message wakes who waits on its channel, and
-so does the confirmation of the subscription: whatever happened before it is seen by the look after it.
-To wake is to read the record again, of all that were woken in one round trip. Should a wake-up be lost
-with its connection, each record is read every few seconds all the same, spread evenly over them.
+One connection is subscribed to the channels of all waits. A message on a channel wakes its waits. So
+does the confirmation of the subscription, so that no earlier change is missed. Waking a wait means
+reading its record again; one round trip reads the records of all woken waits. If a wake-up is lost with
+its connection, a periodic check finds the change: each record is read every few seconds, spread evenly.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from maskq.errors import StoreUnavailable
 from maskq.ledger.calls import Call
 
 RECHECK_S: Final = 5.0
-OUTAGE_S: Final = 60.0  # that a Redis which answered before may stay away
-RETRY_S: Final = 0.2  # before Redis is asked again
+OUTAGE_S: Final = 60.0  # that Redis may be unavailable after it has answered once
+RETRY_S: Final = 0.2  # pause before the next attempt
 _SILENCE_S: Final = (
-    5.0  # before a connection is asked whether it lives, and again until it counts as lost
+    5.0  # of silence before a ping; after as long without an answer the connection is lost
 )
-_LOOKS: Final = 500  # records a round trip
+_LOOKS: Final = 500  # records read in one round trip
 _SHORTEST_S: Final = 0.1  # between two rounds of records that are due
 
 
 class Wait:
-    """One that waits until `ready` says yes to the answer of `call`, asked when `channel` wakes."""
+    """Waits until `ready(answer)` is true for the answer of `call`, which runs when `channel` wakes."""
 
     __slots__ = ("_done", "answer", "answered_s", "call", "channel", "error", "over", "ready")
 
@@ -38,14 +38,16 @@ class Wait:
         ready: Callable[[Any], bool],
         done: Callable[[], object],
     ) -> None:
-        """done: is called once, from wherever records are read."""
+        """done: called once, on the thread that reads records."""
         self.channel = channel
         self.call = call
         self.ready = ready
         self.answer: Any = None
         self.error: Exception | None = None
         self.over = False
-        self.answered_s = time.monotonic()  # when Redis last did; its caller has just asked
+        self.answered_s = (
+            time.monotonic()
+        )  # when Redis last answered; the caller has just run the call
         self._done = done
 
     def take(self, outcome: Any) -> None:
@@ -59,7 +61,7 @@ class Wait:
             self.answered_s = time.monotonic()
             try:
                 ready = self.ready(outcome)
-            except Exception as error:  # noqa: BLE001 - it concerns this wait alone
+            except Exception as error:  # noqa: BLE001 - the error belongs to this wait alone
                 self.fail(error)
                 return
             if ready:
@@ -88,12 +90,14 @@ class Waits:
 
     def __init__(self) -> None:
         self._by_channel: dict[str, set[Wait]] = {}
-        self._in_order: dict[Wait, None] = {}  # who was looked at longest ago comes first
+        self._in_order: dict[
+            Wait, None
+        ] = {}  # the wait whose record was read longest ago comes first
         self._woken: dict[Wait, None] = {}
-        self._new: dict[str, None] = {}  # channels to be subscribed to
-        self._left: dict[str, None] = {}  # and no longer
-        self._unheard = False  # somebody was woken of whom no message will tell
-        self._credit = 0.0  # looks that are due for their age
+        self._new: dict[str, None] = {}  # channels to subscribe to
+        self._left: dict[str, None] = {}  # channels to unsubscribe from
+        self._unheard = False  # a wait was woken without a message from Redis
+        self._credit = 0.0  # periodic reads that are due
         self._counted_s = self._heard_s = self._pinged_s = time.monotonic()
         self._unanswered = 0  # pings
 
@@ -132,7 +136,7 @@ class Waits:
     # --- the connection -------------------------------------------------------------------------------
 
     def connected(self) -> list[tuple[str, ...]]:
-        """The commands that a new connection begins with."""
+        """The first commands of a new connection."""
         self._left.clear()
         self._new = dict.fromkeys(self._by_channel)
         self._heard_s = self._pinged_s = time.monotonic()
@@ -144,7 +148,7 @@ class Waits:
         return bool(self._new or self._left or self._unheard)
 
     def changes(self) -> list[tuple[str, ...]]:
-        """The commands to send. Redis answers each, which wakes the reader."""
+        """The commands to send. Redis answers each of them, which wakes the reading thread or task."""
         commands: list[tuple[str, ...]] = []
         if self._left:
             commands.append(("UNSUBSCRIBE", *self._left))
@@ -158,14 +162,14 @@ class Waits:
         return commands
 
     def heard(self, message: Any) -> None:
-        """What came over the connection."""
+        """Take a message from the connection."""
         self._heard_s = time.monotonic()
         self._unanswered = 0
         if isinstance(message, list | tuple) and message[0] in ("message", "subscribe"):
             self._woken.update(dict.fromkeys(self._by_channel.get(message[1], ())))
 
     def ping_is_due(self) -> bool:
-        """Whether to ask the silent connection if it lives."""
+        """Whether to ping the silent connection now."""
         now = time.monotonic()
         if now - max(self._heard_s, self._pinged_s) < _SILENCE_S:
             return False
@@ -175,16 +179,16 @@ class Waits:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection has not even answered a ping by the time of the next one.
+        """Whether a ping was still unanswered when the next one was due.
 
-        Not by the clock alone: a program that was busy for long finds the answers it has not read.
+        Time alone is no evidence: a program that was busy finds answers that it has not read yet.
         """
         return self._unanswered > 1
 
     # --- the records ----------------------------------------------------------------------------------
 
     def due(self) -> list[Wait]:
-        """Those whose records are to be read now: who was woken, and who was not looked at for long."""
+        """The waits whose records to read now: woken ones, and those due for the periodic check."""
         now = time.monotonic()
         self._credit += (now - self._counted_s) * len(self._in_order) / RECHECK_S
         self._credit = min(self._credit, float(len(self._in_order)))
@@ -206,7 +210,7 @@ class Waits:
         self._in_order[wait] = None
 
     def took(self, waits: Sequence[Wait], outcomes: Sequence[Any]) -> bool:
-        """Give them their answers; whether some were not answered, and are looked at again."""
+        """Give the waits their answers. Returns whether some got none and will be read again."""
         again = False
         for wait, outcome in zip(waits, outcomes, strict=True):
             wait.take(outcome)
@@ -218,7 +222,7 @@ class Waits:
         return again
 
     def next_s(self) -> float:
-        """How long nothing is due, unless somebody is woken."""
+        """Seconds until the next periodic check, unless a wait is woken earlier."""
         if self._woken:
             return 0.0
         if not self._in_order:

@@ -16,19 +16,21 @@ from maskq.ledger import AsyncLedger
 from maskq.ledger.calls import Call
 from maskq.ledger.connections.slots import end
 
-_READ_S = 3600.0  # longer than anybody listens without a word: silence is noticed before
+_READ_S = 3600.0  # long enough: the ping detects silence earlier
 
 
 class WakeTask:
-    """For one event loop. The task lives while somebody waits; the connection, until `close`."""
+    """For one event loop. The task runs while there are waits; the connection stays until `close`."""
 
     def __init__(self, ledger: AsyncLedger) -> None:
         self._ledger = ledger
         self._waits = Waits()
         self._connection: AbstractConnection | None = None  # subscribed
-        self._pool: ConnectionPool | None = None  # whose it is
+        self._pool: ConnectionPool | None = None  # that the connection belongs to
         self._task: asyncio.Task[None] | None = None
-        self._bell = asyncio.get_running_loop().create_future()  # waits have come or gone
+        self._bell = (
+            asyncio.get_running_loop().create_future()
+        )  # set when waits were added or removed
 
     async def wait(
         self,
@@ -37,15 +39,15 @@ class WakeTask:
         ready: Callable[[Any], bool],
         timeout_s: float | None,
     ) -> tuple[bool, Any]:
-        """Whether the answer was ready in time, and the answer. Raises what the call raises."""
+        """Returns whether the answer was ready in time, and the answer. Raises what the call raises."""
         over = asyncio.get_running_loop().create_future()
-        wait = Wait(channel, call, ready, partial(_settle, over))
+        wait = Wait(channel, call, ready, partial(_set_done, over))
         self._waits.add(wait)
         self._ring()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve(), name="maskq-wake")
         try:
-            # A future of ours alone: a cancellation ends this await, whatever else goes on.
+            # No other task uses this future, so a cancellation ends this await at once.
             await asyncio.wait((over,), timeout=timeout_s)
             return (True, wait.result()) if wait.over else (False, None)
         finally:
@@ -53,7 +55,7 @@ class WakeTask:
             self._ring()
 
     async def close(self) -> None:
-        """End all waits and give the connection back."""
+        """End all waits and release the connection."""
         self._waits.fail(ClientUnusable("the client was closed while a wait was in progress"))
         if self._task is not None:
             end(self._task)
@@ -64,14 +66,14 @@ class WakeTask:
         try:
             while self._waits:
                 await self._listen()
-        except Exception as error:  # noqa: BLE001 - they must not wait for a task that is gone
+        except Exception as error:  # noqa: BLE001 - no wait must outlive the task
             self._waits.fail(error)
         except asyncio.CancelledError:
             self._waits.fail(ClientUnusable("the task that listens for all waits was cancelled"))
             raise
 
     async def _listen(self) -> None:
-        """Until nobody waits, or the connection is lost."""
+        """Serve waits until there are none, or the connection is lost."""
         read: asyncio.Task[None] | None = None
         try:
             connection = self._connection or await self._connect()
@@ -93,10 +95,10 @@ class WakeTask:
                 if self._waits.is_lost:
                     raise ConnectionError("the subscribed connection is silent")
                 await self._look()
-        except Exception:  # noqa: BLE001 - whatever it was, a new connection is made
+        except Exception:  # noqa: BLE001 - any error leads to a new connection
             await self._drop()
             await asyncio.sleep(RETRY_S)
-            await self._look()  # records are read at their time all the same
+            await self._look()  # the periodic check continues meanwhile
         finally:
             if read is not None:
                 end(read)
@@ -105,7 +107,7 @@ class WakeTask:
                     read.exception()
 
     async def _read(self, connection: AbstractConnection) -> None:
-        """Hear whatever comes. While records are read, more may, whose records are read together."""
+        """Take every message. Messages that arrive during a round trip share the next one."""
         while True:
             self._waits.heard(
                 await connection.read_response(timeout=_READ_S, disconnect_on_error=False)
@@ -113,7 +115,7 @@ class WakeTask:
             self._ring()
 
     def _ring(self) -> None:
-        _settle(self._bell)
+        _set_done(self._bell)
 
     async def _look(self) -> None:
         due = self._waits.due()
@@ -122,7 +124,7 @@ class WakeTask:
         outcomes: list[Any]
         try:
             outcomes = list(await self._ledger.run_each([wait.call for wait in due]))
-        except Exception as error:  # noqa: BLE001 - each wait knows what it means
+        except Exception as error:  # noqa: BLE001 - each wait handles it
             outcomes = [error] * len(due)
         if self._waits.took(due, outcomes):
             await asyncio.sleep(RETRY_S)
@@ -143,7 +145,7 @@ class WakeTask:
                 await self._pool.release(connection)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _set_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

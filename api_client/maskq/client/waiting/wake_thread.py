@@ -14,21 +14,21 @@ from maskq.errors import ClientUnusable
 from maskq.ledger import Ledger
 from maskq.ledger.calls import Call
 
-_IDLE_S = 2.0  # that the thread stays when nobody waits
-_MESSAGES = 1000  # read before the records are
+_IDLE_S = 2.0  # that the thread stays when there are no waits
+_MESSAGES = 1000  # read at most before records are read
 
 
 class WakeThread:
-    """Thread-safe. The thread lives while somebody waits; the connection, until `close`."""
+    """Thread-safe. The thread runs while there are waits; the connection stays until `close`."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._waits = Waits()
-        self._lock = threading.Lock()  # of the waits and the thread; held for moments only
-        self._sending = threading.Lock()  # who has it may write to the connection
+        self._lock = threading.Lock()  # guards the waits and the thread; held briefly
+        self._sending = threading.Lock()  # guards writing to the connection
         self._connection: Connection | None = None  # subscribed
-        self._pool: ConnectionPool | None = None  # whose it is
-        self._broken = False  # a thread could not send on it
+        self._pool: ConnectionPool | None = None  # that the connection belongs to
+        self._broken = False  # sending failed
         self._thread: threading.Thread | None = None
 
     def wait(
@@ -38,7 +38,7 @@ class WakeThread:
         ready: Callable[[Any], bool],
         timeout_s: float | None,
     ) -> tuple[bool, Any]:
-        """Whether the answer was ready in time, and the answer. Raises what the call raises."""
+        """Returns whether the answer was ready in time, and the answer. Raises what the call raises."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
         over = threading.Event()
         wait = Wait(channel, call, ready, over.set)
@@ -59,7 +59,7 @@ class WakeThread:
             self._send_changes()
 
     def close(self) -> None:
-        """End all waits and give the connection back."""
+        """End all waits and release the connection."""
         with self._lock:
             self._waits.fail(ClientUnusable("the client was closed while a wait was in progress"))
             thread = self._thread
@@ -91,7 +91,7 @@ class WakeThread:
                     due = self._waits.due()
                 if due:
                     self._look(due)
-        except Exception as error:  # noqa: BLE001 - they must not wait for a thread that is gone
+        except Exception as error:  # noqa: BLE001 - no wait must outlive the thread
             with self._lock:
                 self._waits.fail(error)
                 self._thread = None
@@ -100,14 +100,14 @@ class WakeThread:
         outcomes: list[Any]
         try:
             outcomes = list(self._ledger.run_each([wait.call for wait in due]))
-        except Exception as error:  # noqa: BLE001 - each wait knows what it means
+        except Exception as error:  # noqa: BLE001 - each wait handles it
             outcomes = [error] * len(due)
         with self._lock:
             again = self._waits.took(due, outcomes)
         if again:
             time.sleep(RETRY_S)
 
-    # --- the connection: the thread alone reads it, makes it and gives it back ------------------------
+    # --- the connection: only the thread reads it, opens it and releases it --------------------------
 
     def _receive(self, timeout_s: float) -> None:
         try:
@@ -127,7 +127,7 @@ class WakeThread:
             if ping:
                 with self._sending:
                     connection.send_command("PING", check_health=False)
-        except Exception:  # noqa: BLE001 - whatever it was: records are read at their time all the same
+        except Exception:  # noqa: BLE001 - any error leads to a new connection
             self._drop()
             time.sleep(RETRY_S)
 
@@ -150,7 +150,7 @@ class WakeThread:
             self._pool.release(connection)
 
     def _send_changes(self) -> None:
-        """The thread that has the connection also sends the changes of all others."""
+        """Send all threads' changes, unless another thread is doing so."""
         while self._connection is not None and self._waits.has_changes:
             if not self._sending.acquire(blocking=False):
                 return
@@ -166,10 +166,10 @@ class WakeThread:
         try:
             for command in commands:
                 connection.send_command(*command, check_health=False)
-        except Exception:  # noqa: BLE001 - the thread connects anew and subscribes to everything
+        except Exception:  # noqa: BLE001 - the thread reconnects and subscribes again
             self._break(connection)
 
     def _break(self, connection: Connection) -> None:
-        """So that the thread gives it up."""
+        """Make the thread drop the connection."""
         self._broken = True
         connection.disconnect()

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from support.waiting import until
 
-from maskq.safe_http import outbound
-from maskq.safe_http.outbound import Refused, TooLong, Unreachable, is_public, post
+from maskq import safe_http
+from maskq.safe_http import Refused, TooLong, Unreachable, addresses, is_public, post, request
 
-check = partial(outbound.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
+check = partial(safe_http.check, setting="MASKQ_WEBHOOK_ALLOWED_HOSTS")
 
 NASTY = [
     "http://example.com/",
@@ -197,16 +197,16 @@ def test_an_endless_answer_is_read_to_its_limit(receiver: Any) -> None:
 @pytest.mark.parametrize("path", ["/whole", "/silent"])
 def test_an_object_is_read_whole_or_not_at_all(receiver: Any, path: str) -> None:
     target = check(url_of(receiver, path), ["127.0.0.1"])
-    assert len(outbound.get(target, max_bytes=1000, total_s=5).body) == 1000
+    assert len(request.get(target, max_bytes=1000, total_s=5).body) == 1000
     with pytest.raises(TooLong) as long:
-        outbound.get(target, max_bytes=999, total_s=5)
+        request.get(target, max_bytes=999, total_s=5)
     assert long.value.size == (1000 if path == "/whole" else None)
 
 
 def test_an_object_that_breaks_off_is_told(receiver: Any) -> None:
     target = check(url_of(receiver, "/short"), ["127.0.0.1"])
     with pytest.raises(Unreachable):
-        outbound.get(target, max_bytes=1000, total_s=5)
+        request.get(target, max_bytes=1000, total_s=5)
 
 
 def test_who_hangs_up_or_is_not_there_is_unreachable(receiver: Any) -> None:
@@ -236,10 +236,10 @@ def test_a_name_that_changes_its_address_is_not_asked_twice(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     # An address for documentation: to be taken for public here, and nobody answers at it.
-    monkeypatch.setattr(outbound, "is_public", lambda one: str(one) == "192.0.2.1")
-    monkeypatch.setattr(outbound, "_CONNECT_S", 0.2)
+    monkeypatch.setattr("maskq.safe_http.target.is_public", lambda one: str(one) == "192.0.2.1")
+    monkeypatch.setattr(request, "_CONNECT_S", 0.2)
     port = receiver.server_address[1]
-    monkeypatch.setattr(outbound, "_PORTS", (port,))
+    monkeypatch.setattr("maskq.safe_http.target._PORTS", (port,))
     target = check(f"https://rebind.example:{port}/")
     assert [str(one) for one in target.addresses] == ["192.0.2.1"]
     with pytest.raises(Unreachable):
@@ -312,8 +312,8 @@ def test_a_peer_that_drips_is_cut_off_at_the_deadline(dripping: str, method: str
     target = check(dripping, ["127.0.0.1"])
     began = time.monotonic()
     call = {
-        "GET": partial(outbound.get, target, max_bytes=10**6),
-        "POST": partial(outbound.send, "POST", target, b"x", {}),
+        "GET": partial(request.get, target, max_bytes=10**6),
+        "POST": partial(request.send, "POST", target, b"x", {}),
     }[method]
     with pytest.raises(Unreachable, match=r"within 0\.4 s"):
         call(total_s=0.4)
@@ -325,7 +325,7 @@ def test_a_peer_that_does_not_take_the_body_is_cut_off_at_the_deadline() -> None
         target = check(f"http://127.0.0.1:{server.getsockname()[1]}/", ["127.0.0.1"])
         began = time.monotonic()
         with pytest.raises(Unreachable, match=r"within 0\.4 s"):
-            outbound.send("PUT", target, b"x" * 50_000_000, {}, total_s=0.4)
+            request.send("PUT", target, b"x" * 50_000_000, {}, total_s=0.4)
         assert time.monotonic() - began < 3
 
 
@@ -348,8 +348,8 @@ def hung_name_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     let_go = threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_, **__: let_go.wait(20) and [])
-        patch.setattr(outbound, "_LOOKUP_S", 0.2)
-        patch.setattr(outbound, "_LOOKUPS", threading.BoundedSemaphore(2))
+        patch.setattr(addresses, "_LOOKUP_S", 0.2)
+        patch.setattr(addresses, "_LOOKUPS", threading.BoundedSemaphore(2))
         yield
         let_go.set()
         for thread in threading.enumerate():

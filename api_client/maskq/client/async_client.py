@@ -1,0 +1,105 @@
+"""AsyncClient: what `Client` does, awaited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from typing import Self, Unpack
+
+from maskq.client.batch import AsyncBatch
+from maskq.client.bulk import CHUNK, Submission
+from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of, reader
+from maskq.client.image_source import ImageSource
+from maskq.client.job import DEFAULT_WAIT_S, AsyncJob
+from maskq.client.operations.client_core import ClientCore
+from maskq.client.operations.flow import RunsAsync
+from maskq.client.operations.former_names import accept_former_names
+from maskq.client.results.result import AsyncResult
+from maskq.client.session import AsyncSession
+from maskq.contract import Event
+from maskq.contract.options import Options
+from maskq.errors import StoreUnavailable
+
+
+class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
+    """Client, awaited, in any number of event loops; close it, or use `async with`."""
+
+    _job_type = AsyncJob
+    _batch_type = AsyncBatch
+    _session_type = AsyncSession
+    session: AsyncSession
+
+    @accept_former_names
+    async def segment(
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = DEFAULT_WAIT_S,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+        queue_full_timeout: float | None = 0.0,
+        **options: Unpack[Options],
+    ) -> AsyncResult:
+        """Submit an image and wait for its result; see `submit` and `AsyncJob.wait`."""
+        job = await self.submit(
+            image,
+            idempotency_key=idempotency_key,
+            durable=durable,
+            queue_full_timeout=queue_full_timeout,
+            **options,
+        )
+        return await job.wait(timeout)
+
+    @accept_former_names
+    async def submit_each(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        run_id: str | None = None,
+        durable: bool = False,
+        queue_full_timeout: float | None = None,
+        chunk: int = CHUNK,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Submission[AsyncJob]]:
+        """Submit any number of images; see Client.submit_each."""
+        for step in self._bulk(run_id, durable, queue_full_timeout, chunk, options).steps(images):
+            for _, submission in await self._driver.drive(step):
+                yield submission
+
+    async def events(
+        self,
+        since: str | None = None,
+        *,
+        types: Iterable[str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        idle: float | None = None,
+        group: str | None = None,
+        take_over: float = TAKE_OVER_S,
+    ) -> AsyncIterator[Event]:
+        """Iterate over events as they arrive; see Client.events."""
+        wanted = EventFilter.of(types, job_ids)
+        source = reader(self.key_prefix, since, group, take_over)
+        wanted = await self._driver.drive(wanted.resolved(self.key_prefix))
+        await self._driver.drive(source.open())
+        last = time.monotonic()
+        try:
+            while (left_s := left_s_of(last, idle)) > 0:
+                for event in await self._driver.drive(source.read(left_s)):
+                    if wanted.passes(event):
+                        yield event
+                        last = time.monotonic()
+                    await self._driver.drive(source.confirm(event))
+        finally:
+            with suppress(StoreUnavailable):
+                await self._driver.drive(source.close())
+
+    async def close(self) -> None:
+        """Close the connections. A client that is used again connects again."""
+        await self.session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
