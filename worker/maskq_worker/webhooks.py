@@ -27,7 +27,7 @@ from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import MaskqError
 from maskq.inert import log_to_stderr, print_error
-from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, DueDelivery
 from maskq.ledger.connections.requirements import Role, await_met
 from maskq.process import EX_CONFIG
@@ -88,7 +88,6 @@ class Deliverer:
         """Raises InvalidRequest for a secret that is none."""
         self._ledger = ledger
         self._settings = settings
-        self._prefix = settings.key_prefix
         self._keys = webhooks.keys_of(settings.webhook_secret.get_secret_value())
         self._bulkhead = Bulkhead(_AT_ONCE, _SHARES)
         self._threads: set[threading.Thread] = set()
@@ -98,7 +97,7 @@ class Deliverer:
         free = self._bulkhead.free
         if free <= 0:
             return 0
-        due = self._ledger.run(calls.due_deliveries(self._prefix, cap=free, hold_s=_HOLD_S))
+        due = self._ledger.run(calls.due_deliveries(cap=free, hold_s=_HOLD_S))
         later: list[tuple[DueDelivery, float]] = []
         for delivery in due:
             try:
@@ -120,7 +119,7 @@ class Deliverer:
             logger.warning("%d webhooks are left unfinished; they are posted again", left)
 
     def _later(self, delivery: DueDelivery, delay_s: float) -> Call[str]:
-        return calls.delivery_later(self._prefix, delivery, delay_s)
+        return calls.delivery_later(delivery, delay_s)
 
     def _start(self, delivery: DueDelivery, call: BoundCall) -> None:
         # Daemons: a receiver must not hold up the end of this process.
@@ -168,7 +167,7 @@ class Deliverer:
             error=error,
         )
         tried = calls.delivery_tried(
-            self._prefix, due, state, attempt, delay_s=delay_s, keep_s=self._settings.retention_s
+            due, state, attempt, delay_s=delay_s, keep_s=self._settings.retention_s
         )
         self._ledger.run(tried)
         level = logging.INFO if state is DeliveryState.DELIVERED else logging.WARNING
@@ -241,7 +240,7 @@ def main() -> int:
         end_with(parent)
     try:
         settings = WebhookSettings.load()
-        ledger = Ledger(RedisUrl.of(settings))
+        ledger = Ledger.of(settings)
         deliverer = Deliverer(ledger, settings)
     except MaskqError as error:
         print_error(f"maskq worker: {error}")
@@ -251,7 +250,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", partial(_pause, stop))
+        await_met(ledger, Role.WEBHOOKS, "*", partial(_pause, stop))
     except MaskqError as error:
         print_error(f"maskq worker: {error}")
         return EX_CONFIG
@@ -268,7 +267,7 @@ def run(
     deliverer: Deliverer, ledger: Ledger, settings: WebhookSettings, stop: threading.Event
 ) -> None:
     """Deliver until told to stop. It sweeps as well: with no worker up, jobs must still expire."""
-    sweeper = Sweeper(ledger, settings.key_prefix, settings.lease_s, settings.event_retention_s)
+    sweeper = Sweeper(ledger, settings.lease_s, settings.event_retention_s)
     sweeper.start()
     while not stop.is_set():
         started = 0

@@ -132,7 +132,6 @@ class Bulk(Generic[JobT]):
         """Raises InvalidRequest for an option that is wrong."""
         self._session = session
         self._job_type = job_type
-        self._prefix = session.key_prefix
         self._manner = manner
         self._requests = Requests(options)
         self._room = QueueFullBackoff(manner.room_timeout)
@@ -233,9 +232,9 @@ class Bulk(Generic[JobT]):
     def _known(self, uploads: Sequence[_Taken]) -> Flow[dict[str, tuple[str, str]]]:
         """Key → id and fingerprint of its job: what need not be uploaded again."""
         named = [one.key for one in uploads if one.key]
-        found = yield Pipeline([calls.known_under(self._prefix, key) for key in named])
+        found = yield Pipeline([calls.known_under(key) for key in named])
         jobs = {key: job for key, job in zip(named, found, strict=True) if job}
-        records = yield Pipeline([calls.get(self._prefix, job_id) for job_id, _ in jobs.values()])
+        records = yield Pipeline([calls.get(job_id) for job_id, _ in jobs.values()])
         return {key: jobs[key] for key, record in zip(jobs, records, strict=True) if record}
 
     def _prepared_in_threads(
@@ -271,7 +270,6 @@ class Bulk(Generic[JobT]):
         if upload:
             self._session.objects.put(S3Uri.parse(request.image_uri), *upload)
         call = calls.submit(
-            self._prefix,
             job_id,
             request,
             self._session.limits,
@@ -289,9 +287,7 @@ class Bulk(Generic[JobT]):
             return
         full: QueueFull | None = None
         try:
-            answers = yield from sent(
-                self._prefix, [one.call for one in self._ready], self._manner.durable
-            )
+            answers = yield from sent([one.call for one in self._ready], self._manner.durable)
         except QueueFull as error:
             full = error  # Redis is at its memory limit, perhaps since the middle of these
             answers = yield from self._accepted_nevertheless()
@@ -315,7 +311,7 @@ class Bulk(Generic[JobT]):
             yield self._room.wait()
 
     def _accepted_nevertheless(self) -> Flow[list[Submitted]]:
-        records = yield Pipeline([calls.get(self._prefix, one.job_id) for one in self._ready])
+        records = yield Pipeline([calls.get(one.job_id) for one in self._ready])
         return [
             Submitted(SubmitOutcome.EXISTS if record else SubmitOutcome.FULL, one.job_id)
             for one, record in zip(self._ready, records, strict=True)

@@ -131,9 +131,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
                 return self._job(known[0])
         if upload:
             yield RunBlocking(lambda: self.objects.put(S3Uri.parse(request.image_uri), *upload))
-        call = calls.submit(
-            self.key_prefix, job_id, request, self.session.limits, idempotency=idempotency
-        )
+        call = calls.submit(job_id, request, self.session.limits, idempotency=idempotency)
         sending = self._accepted(call, durable=durable, room_timeout=room_timeout)
         if upload:
             sending = self._or_removed(job_id, S3Uri.parse(request.image_uri), sending)
@@ -177,7 +175,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             # Half a batch would never complete: take back what was accepted, then say why.
             accepted = [*(job.id for job in jobs.values()), *bulk.unconfirmed_job_ids]
             with suppress(StoreUnavailable):
-                yield Pipeline([calls.cancel(self.key_prefix, job_id) for job_id in accepted])
+                yield Pipeline([calls.cancel(job_id) for job_id in accepted])
             raise
         in_order = [jobs[number] for number in range(len(sources))]
         return self._batch_type(self.session, place.batch_id, in_order)
@@ -251,7 +249,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             batch_id=batch_id,
             ended_since_ms=None if ended_since is None else int(ended_since * 1000),
         )
-        page: calls.Page = yield calls.jobs(self.key_prefix, wanted, limit=limit, cursor=cursor)
+        page: calls.Page = yield calls.jobs(wanted, limit=limit, cursor=cursor)
         return page
 
     @operation
@@ -261,7 +259,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         Asked for twice, the first retry is returned. Raises InvalidRequest for a job that has not
         ended or has succeeded, JobNotFound, and what `submit` raises.
         """
-        record: JobRecord | None = yield calls.get(self.key_prefix, job_id)
+        record: JobRecord | None = yield calls.get(job_id)
         if record is None:
             raise JobNotFound(job_id)
         if not record.ended or record.status is JobStatus.SUCCEEDED:
@@ -287,7 +285,6 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
             yield RunBlocking(lambda: self.objects.copy(original, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         call = calls.submit(
-            self.key_prefix,
             new,
             request,
             self.session.limits,
@@ -323,8 +320,8 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
 
     def _known_under(self, key: str) -> Flow[tuple[str, str] | None]:
         """Job id and fingerprint, unless that job was deleted."""
-        known: tuple[str, str] | None = yield calls.known_under(self.key_prefix, key)
-        if known and (yield calls.get(self.key_prefix, known[0])):
+        known: tuple[str, str] | None = yield calls.known_under(key)
+        if known and (yield calls.get(known[0])):
             return known
         return None
 
@@ -339,14 +336,14 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         """Webhooks of a job or batch, or all, with their attempts; newest first."""
         wanted = _one_of(DeliveryState, state, "state of a delivery")
         found: Sequence[Delivery] = yield calls.deliveries(
-            self.key_prefix, subject=subject, state=wanted, limit=limit
+            subject=subject, state=wanted, limit=limit
         )
         return found
 
     @operation
     def redeliver(self, delivery_id: str) -> Flow[None]:
         """Post a webhook once more, whatever became of it. Raises JobNotFound past its retention."""
-        if not (yield calls.deliver_again(self.key_prefix, delivery_id)):
+        if not (yield calls.deliver_again(delivery_id)):
             raise JobNotFound(delivery_id, kind="delivery")
 
     def _accepted(
@@ -356,7 +353,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         room = QueueFullBackoff(room_timeout)
         while True:
             answer: Submitted
-            (answer,) = yield from sent(self.key_prefix, [submission], durable)
+            (answer,) = yield from sent([submission], durable)
             if answer.outcome not in NO_ROOM or room.time_is_up:
                 return answer
             yield room.wait()
@@ -366,7 +363,7 @@ class ClientCore(ModelOperations, ApiKeyOperations, Generic[JobT, BatchT]):
         try:
             answer = yield from sending
         except QueueFull:  # Redis is at its memory limit, perhaps since after the job
-            if not (yield calls.get(self.key_prefix, job_id)):
+            if not (yield calls.get(job_id)):
                 yield from self._remove_upload(upload)
             raise
         if not (answer.stands and answer.job_id == job_id):
@@ -472,8 +469,8 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         EventsLost: list() with `ended_since` what was missed, and go on from now.
         """
         wanted = EventFilter.of(types, job_ids)
-        source = reader(self.key_prefix, since, group, take_over)
-        wanted = self._driver.drive(wanted.resolved(self.key_prefix))
+        source = reader(since, group, take_over)
+        wanted = self._driver.drive(wanted.resolved())
         self._driver.drive(source.open())
         last = time.monotonic()
         try:
@@ -553,8 +550,8 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
     ) -> AsyncIterator[Event]:
         """Events as they come; see Client.events."""
         wanted = EventFilter.of(types, job_ids)
-        source = reader(self.key_prefix, since, group, take_over)
-        wanted = await self._driver.drive(wanted.resolved(self.key_prefix))
+        source = reader(since, group, take_over)
+        wanted = await self._driver.drive(wanted.resolved())
         await self._driver.drive(source.open())
         last = time.monotonic()
         try:

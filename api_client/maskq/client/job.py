@@ -68,7 +68,7 @@ class JobCore(Generic[ResultT]):
     @operation
     def cancel(self) -> Flow[bool]:
         """Take the job back, queued or running. False: it had ended otherwise before."""
-        status = yield calls.cancel(self._session.key_prefix, self.id)
+        status = yield calls.cancel(self.id)
         if status is None:
             raise JobNotFound(self.id)
         self._record = yield from self._look()
@@ -100,7 +100,7 @@ class JobCore(Generic[ResultT]):
         return type(self)._result_type(self._record, self._session)
 
     def _look(self) -> Flow[JobRecord]:
-        record: JobRecord | None = yield calls.get(self._session.key_prefix, self.id)
+        record: JobRecord | None = yield calls.get(self.id)
         if record is None:
             raise JobNotFound(self.id)
         return record
@@ -111,10 +111,9 @@ class JobCore(Generic[ResultT]):
 
 def record_when_ended(session: Session, job_id: str, timeout: float | None) -> Flow[JobRecord]:
     """The job's record when it has ended, or as it is after `timeout` seconds. Raises JobNotFound."""
-    prefix = session.key_prefix
     raw: RawRecord | None = yield WaitFor(
-        keys.wake(prefix, job_id),
-        calls.look(prefix, job_id),
+        keys.wake(job_id).within(session.key_prefix),
+        calls.look(job_id),
         lambda raw: raw is None or raw.ended,
         timeout,
     )
@@ -130,10 +129,9 @@ def batch_when_ended(
 
     Raises JobNotFound.
     """
-    prefix = session.key_prefix
     progress: calls.BatchProgress | None = yield WaitFor(
-        keys.wake(prefix, batch_id),
-        calls.batch_progress(prefix, batch_id),
+        keys.wake(batch_id).within(session.key_prefix),
+        calls.batch_progress(batch_id),
         lambda now: now is None or sum(now.counts.values()) >= now.total,
         timeout,
     )
@@ -168,7 +166,7 @@ def jobs_by_id(
 
     job_ids: or aliases.
     """
-    records = yield Pipeline([calls.get(session.key_prefix, job_id) for job_id in job_ids])
+    records = yield Pipeline([calls.get(job_id) for job_id in job_ids])
     return [
         job_type(session, record, record.id if record else name)
         for name, record in zip(job_ids, records, strict=True)
@@ -197,9 +195,7 @@ class BatchCore(Generic[JobT]):
     @operation
     def cancel(self) -> Flow[int]:
         """Take back every job that has not ended; how many those were."""
-        statuses = yield Pipeline(
-            [calls.cancel(self._session.key_prefix, job.id) for job in self.jobs]
-        )
+        statuses = yield Pipeline([calls.cancel(job.id) for job in self.jobs])
         return sum(status is JobStatus.CANCELED for status in statuses)
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
@@ -217,10 +213,9 @@ class BatchCore(Generic[JobT]):
     def _progress(
         self, seen: int, ready: Callable[[Any], bool], timeout: float | None
     ) -> Flow[calls.BatchProgress]:
-        prefix = self._session.key_prefix
-        call = calls.batch_progress(prefix, self.id, seen)
+        call = calls.batch_progress(self.id, seen)
         progress: calls.BatchProgress | None = yield WaitFor(
-            keys.wake(prefix, self.id), call, ready, timeout
+            keys.wake(self.id).within(self._session.key_prefix), call, ready, timeout
         )
         if progress is None:
             raise JobNotFound(self.id, kind="batch")

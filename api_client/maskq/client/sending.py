@@ -17,9 +17,7 @@ _FSYNC_S = 4.0  # below the socket's timeout
 OUTAGE_S = 60.0  # that a store which answered before may stay away
 
 
-def sent(
-    prefix: str, submissions: Sequence[Call[Submitted]], durable: bool
-) -> Flow[list[Submitted]]:
+def sent(submissions: Sequence[Call[Submitted]], durable: bool) -> Flow[list[Submitted]]:
     """The answers, in order. `durable`: once Redis has them on disk."""
     if not durable:
         return list((yield Pipeline(submissions)))
@@ -27,7 +25,7 @@ def sent(
     answers: list[Submitted] = list((yield Pipeline(submissions)))
     if all(answer.outcome in NO_ROOM for answer in answers):
         return answers
-    *_, safe = yield Pipeline([calls.touch(prefix), calls.fsync(_FSYNC_S)])
+    *_, safe = yield Pipeline([calls.touch(), calls.fsync(_FSYNC_S)])
     if not safe:
         raise StoreUnavailable(
             f"Redis did not confirm within {_FSYNC_S:g} s that the job is on disk; it may "

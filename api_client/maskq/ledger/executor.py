@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import redis
 import redis.asyncio
@@ -20,11 +20,15 @@ from redis.retry import Retry
 
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
-from maskq.ledger.calls import Call
+from maskq.ledger.calls import Argument, Call
 from maskq.ledger.connections import pools
 from maskq.ledger.connections.redis_url import NAME, RedisUrl
 from maskq.ledger.connections.slots import AsyncSlots, Slots, apart, end
+from maskq.ledger.keys import Key
 from maskq.per_process import PerLoop, PerProcess
+
+if TYPE_CHECKING:
+    from maskq.settings import Settings
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -44,16 +48,19 @@ def _at_once(calls: Sequence[Call[T]]) -> list[Call[T]]:
     return [replace(c, args=c.at_once, waits_s=0.0) if c.waits_s else c for c in calls]
 
 
-def _command(call: Call[Any]) -> tuple[str | int, ...]:
-    if call.script is None:
-        return call.args
-    return ("EVALSHA", call.script.sha, 0, *call.args)
+def _command(call: Call[Any], prefix: str) -> list[str | int]:
+    args = _named(call.args, prefix)
+    return args if call.script is None else ["EVALSHA", call.script.sha, 0, prefix, *args]
 
 
-def _command_when_new(call: Call[Any]) -> tuple[str | int, ...]:
-    """With the script itself: of a server that does not know it, or of the next one in a failover."""
+def _command_when_new(call: Call[Any], prefix: str) -> list[str | int]:
+    """With the script's text, for a server that does not know the script yet."""
     text = call.script.text if call.script else ""
-    return ("EVAL", text, 0, *(call.args_when_new or call.args))
+    return ["EVAL", text, 0, prefix, *_named(call.args_when_new or call.args, prefix)]
+
+
+def _named(args: Sequence[Argument], prefix: str) -> list[str | int]:
+    return [arg.within(prefix) if isinstance(arg, Key) else arg for arg in args]
 
 
 def _known_scripts(answers: list[Any]) -> list[Any]:
@@ -171,12 +178,18 @@ class _Link:
 
 
 class Ledger:
-    """The blocking executor; safe to share between threads, and across a fork."""
+    """A deployment's ledger for callers that block; safe to share between threads and across a fork."""
 
-    def __init__(self, url: str | RedisUrl) -> None:
+    def __init__(self, url: str | RedisUrl, prefix: str) -> None:
         """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self.prefix = prefix
         self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
         self._link = PerProcess(lambda: _Link(parsed))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The ledger of the deployment that the settings name. Raises InvalidRequest."""
+        return cls(RedisUrl.of(settings), settings.key_prefix)
 
     @property
     def redis(self) -> Redis:
@@ -237,7 +250,7 @@ class Ledger:
             with suppress(NoScriptError):
                 return self._send(client, calls, each)
             if len(calls) == 1 and not each:
-                answers = [client.execute_command(*_command_when_new(calls[0]))]
+                answers = [client.execute_command(*_command_when_new(calls[0], self.prefix))]
                 self._load(client, calls)  # Redis forgets scripts that came by EVAL after a while
                 return answers
             self._load(client, calls)
@@ -250,14 +263,14 @@ class Ledger:
     def _send(self, client: Redis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         if len(calls) == 1:
             try:
-                return [client.execute_command(*_command(calls[0]))]
+                return [client.execute_command(*_command(calls[0], self.prefix))]
             except redis.ResponseError as error:
                 if not each or isinstance(error, NoScriptError):
                     raise
                 return [error]
         with client.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.execute_command(*_command(call))
+                pipe.execute_command(*_command(call, self.prefix))
             return _known_scripts(pipe.execute(raise_on_error=not each))
 
 
@@ -284,12 +297,18 @@ class _AsyncLink:
 
 
 class AsyncLedger:
-    """The async executor; any number of event loops and threads may share it."""
+    """A deployment's ledger for callers that await; event loops and threads may share it."""
 
-    def __init__(self, url: str | RedisUrl) -> None:
+    def __init__(self, url: str | RedisUrl, prefix: str) -> None:
         """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        self.prefix = prefix
         self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
         self._link = PerLoop(lambda: _AsyncLink(parsed), _AsyncLink.close)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The ledger of the deployment that the settings name. Raises InvalidRequest."""
+        return cls(RedisUrl.of(settings), settings.key_prefix)
 
     @property
     def redis(self) -> AsyncRedis:
@@ -334,7 +353,7 @@ class AsyncLedger:
             with suppress(NoScriptError):
                 return await self._send(client, calls, each)
             if len(calls) == 1 and not each:
-                answers = [await client.execute_command(*_command_when_new(calls[0]))]
+                answers = [await client.execute_command(*_command_when_new(calls[0], self.prefix))]
                 await self._load(
                     client, calls
                 )  # Redis forgets scripts that came by EVAL after a while
@@ -349,12 +368,12 @@ class AsyncLedger:
     async def _send(self, client: AsyncRedis, calls: Sequence[Call[Any]], each: bool) -> list[Any]:
         if len(calls) == 1:
             try:
-                return [await client.execute_command(*_command(calls[0]))]
+                return [await client.execute_command(*_command(calls[0], self.prefix))]
             except redis.ResponseError as error:
                 if not each or isinstance(error, NoScriptError):
                     raise
                 return [error]
         async with client.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.execute_command(*_command(call))
+                pipe.execute_command(*_command(call, self.prefix))
             return _known_scripts(await pipe.execute(raise_on_error=not each))

@@ -44,7 +44,7 @@ def run(settings: GatewaySettings, rules: Rules, stop: threading.Event) -> None:
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client, Heartbeat(settings.health_file) as beat:
-        refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
+        refuse_unfit(client.session.ledger, Role.GATEWAY)
         _read(source, Triggers(client, rules), beat, stop)
 
 

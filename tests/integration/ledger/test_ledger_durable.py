@@ -17,7 +17,7 @@ own_desk = ledger_harness.own_desk
 
 def test_what_was_written_is_on_disk_within_the_second(harness: LedgerHarness) -> None:
     started = time.monotonic()
-    submission = calls.submit(harness.prefix, "a", asked(), calls.Limits())
+    submission = calls.submit("a", asked(), calls.Limits())
     _, safe = harness.ledger.run_many([submission, calls.fsync(4.0)])
     assert safe is True
     assert time.monotonic() - started < 4
@@ -28,7 +28,7 @@ def test_a_touch_gives_a_submission_sent_twice_something_to_wait_for(
 ) -> None:
     before = harness.everything()
     for _ in range(2):
-        *_, safe = harness.ledger.run_many([calls.touch(harness.prefix), calls.fsync(4.0)])
+        *_, safe = harness.ledger.run_many([calls.touch(), calls.fsync(4.0)])
         assert safe is True
     # It is one key, however often
     assert set(harness.everything()) - set(before) == {harness.key("durable")}
@@ -36,7 +36,7 @@ def test_a_touch_gives_a_submission_sent_twice_something_to_wait_for(
 
 def test_a_disk_that_does_not_answer_in_time_is_told(own_desk: LedgerHarness) -> None:
     own_desk.redis.config_set("appendfsync", "no")
-    *_, safe = own_desk.ledger.run_many([calls.touch(own_desk.prefix), calls.fsync(0.05)])
+    *_, safe = own_desk.ledger.run_many([calls.touch(), calls.fsync(0.05)])
     assert safe is False
 
 

@@ -25,11 +25,11 @@ return redis.call('XLEN', KEYS[1])
 
 
 def read(harness: LedgerHarness, cursor: str = "0") -> list[Event]:
-    return harness.ledger.run(calls.read_events(harness.prefix, cursor, block_ms=1, count=1000))
+    return harness.ledger.run(calls.read_events(cursor, block_ms=1, count=1000))
 
 
 def ends(harness: LedgerHarness) -> StreamEnds:
-    return harness.ledger.run(calls.stream_ends(harness.prefix))
+    return harness.ledger.run(calls.stream_ends())
 
 
 def finish_somehow(harness: LedgerHarness, how: str, **options: object) -> str:
@@ -141,7 +141,7 @@ def test_a_batch_s_event_comes_once_with_its_counts(harness: LedgerHarness) -> N
         "canceled": 1,
         "expired": 1,
     }
-    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b-1"))
+    progress = harness.ledger.run(calls.batch_progress("b-1"))
     assert progress is not None
     assert progress.ended == tuple(jobs)
     assert harness.events()[-1] == event
@@ -179,7 +179,7 @@ def test_events_are_read_after_a_cursor(harness: LedgerHarness) -> None:
 
 def test_reading_waits_for_the_first_event_no_longer_than_asked(harness: LedgerHarness) -> None:
     started = time.monotonic()
-    call = calls.read_events(harness.prefix, "$", block_ms=100)
+    call = calls.read_events("$", block_ms=100)
     assert harness.ledger.run(call) == []
     assert 0.05 < time.monotonic() - started < 3
 

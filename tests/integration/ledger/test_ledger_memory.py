@@ -49,19 +49,19 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: LedgerHarness) -> 
     assert harness.renew(dict([jobs["kept"]])) == frozenset()
     assert harness.cancel(unwanted) is JobStatus.CANCELED
     assert set(harness.take_many(2)) == {queued, jobs["released"][0]}
-    harness.ledger.run(calls.send_ticket(harness.prefix, MODEL))
+    harness.ledger.run(calls.send_ticket(MODEL))
     swept = harness.sweep(after_ms=None)
     assert (swept.swept, swept.reaped, swept.due) == (1, 1, 1)
     assert harness.succeed(queued, harness.raw(queued)["token"])
     assert harness.record(jobs["timed out"][0]).status is JobStatus.FAILED
     assert len(harness.jobs().records) == 9
     assert harness.delete(unwanted) == "deleted"
-    assert harness.ledger.run(calls.stream_ends(harness.prefix)).last != "0-0"
-    assert harness.ledger.run(calls.batch_progress(harness.prefix, "none")) is None
+    assert harness.ledger.run(calls.stream_ends()).last != "0-0"
+    assert harness.ledger.run(calls.batch_progress("none")) is None
 
 
 def _submit_call(harness: LedgerHarness) -> calls.Call[calls.Submitted]:
-    return calls.submit(harness.prefix, new_id(), asked(), calls.Limits())
+    return calls.submit(new_id(), asked(), calls.Limits())
 
 
 def test_submissions_are_accepted_again_once_there_is_memory(own_desk: LedgerHarness) -> None:

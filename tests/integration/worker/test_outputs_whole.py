@@ -174,9 +174,7 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
 ) -> None:
     # Given a first attempt that wrote its manifest and died before it could say so
     job = client.submit(photo)
-    dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
-    )
+    dead = bench.ledger.run(calls.claim("smallest", TOKEN, owner="x:1", lease_s=0.001))
     assert dead.record is not None
     manifest = Manifest(
         width=90,
@@ -189,7 +187,7 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     body = manifest.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place(job.id) / "result.json", body, "application/json")
     error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, job.id, TOKEN, error, charged=False, delay_s=0))
+    bench.ledger.run(calls.release(job.id, TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")

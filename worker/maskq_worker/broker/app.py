@@ -25,7 +25,7 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
     prefix = settings.key_prefix
     app = Celery("maskq", set_as_current=False, include=["maskq_worker.broker.tasks"])
     slots = app.slots = Slots(concurrency)
-    names = [keys.intake(prefix), keys.queue(prefix, model_name)]
+    names = [keys.intake().within(prefix), keys.queue(model_name).within(prefix)]
     app.conf.update(
         broker_url=_shown(url),
         broker_transport="maskq_worker.broker.transport:Transport",
@@ -41,14 +41,14 @@ def make_app(settings: WorkerSettings, model_name: str, *, concurrency: int) -> 
             "unacked_key": f"{prefix}:unacked",
             "unacked_index_key": f"{prefix}:unacked_index",
             "unacked_mutex_key": f"{prefix}:unacked_mutex",
-            "refused_key": f"{prefix}:refused",
+            "refused_key": keys.refused().within(prefix),
             "inbox": Inbox(names[0], names[1], model_name, slots),
         },
         result_expires=_RESULT_EXPIRES_S,
         # Nothing is acknowledged: a message that dies with its worker is sent again by the ledger, and
         # keeping a copy in `unacked` would cost two round trips a job to protect it a second time.
         task_queues=[Queue(name, routing_key=name, no_ack=True) for name in names],
-        task_default_queue=keys.intake(prefix),
+        task_default_queue=keys.intake().within(prefix),
         task_serializer="json",
         result_serializer="json",
         accept_content=["json", "maskq"],  # envelope.py lets only its own through

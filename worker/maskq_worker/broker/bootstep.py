@@ -18,7 +18,7 @@ from celery.worker import state
 from maskq.contract import FailureCode, JobFailure
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import print_error
-from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.ledger import Ledger, calls
 from maskq.ledger.calls.models import REGISTER_EVERY_S
 from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
@@ -66,19 +66,17 @@ class ModelStep(bootsteps.StartStopStep):
     def _start(self, worker: Any) -> None:
         settings = self._settings
         began = time.monotonic()
-        self._ledger = Ledger(RedisUrl.of(settings))
-        prefix = settings.key_prefix
+        self._ledger = Ledger.of(settings)
         # Before the model is loaded, which takes long; a Redis that is away is waited for after that.
         refuse_unfit(
             self._ledger,
             Role.WORKER,
-            prefix,
             served_name(settings.model or "", settings.model_name),
         )
         # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
-        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)
+        self._sweeper = Sweeper(self._ledger, settings.lease_s, settings.event_retention_s)
         self._sweeper.start()
-        self._leases = Leases(self._ledger, prefix, settings.lease_s)
+        self._leases = Leases(self._ledger, settings.lease_s)
         self._leases.start()
         store = self._connect_store(worker)
         worker.app.slots.leave_out(store.breaker.stalled)
@@ -105,12 +103,12 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
-        self._retention = Retention(self._ledger, store, prefix, settings.layout)
+        self._retention = Retention(self._ledger, store, settings.layout)
         self._retention.start()
         self._memory = Repeating("maskq-memory", _TRIM_MALLOC_EVERY_S, trim_malloc)
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
+        self._presence = Presence(self._ledger, self._segmenter.info, owner)
         self._pipeline = worker.app.pipeline = Pipeline(
             settings,
             ledger=self._ledger,
@@ -124,7 +122,6 @@ class ModelStep(bootsteps.StartStopStep):
         self._await_registered()
         self._consumer_watch = ConsumerWatch(
             self._ledger,
-            prefix,
             self._segmenter.info.name,
             slots=worker.app.slots,
             leases=self._leases,
@@ -177,7 +174,6 @@ class ModelStep(bootsteps.StartStopStep):
             await_met(
                 self._ledger,
                 Role.WORKER,
-                self._settings.key_prefix,
                 self._segmenter.info.name,
                 _pause,
             )
@@ -243,10 +239,9 @@ class ModelStep(bootsteps.StartStopStep):
         for held in self._leases.holding():
             held.lost = True
             # Its thread may be writing, and ends with this process.
-            self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
+            self._ledger.run(calls.leave_orphans(held.job_id))
             self._ledger.run(
-                calls.release(
-                    self._settings.key_prefix, held.job_id, held.token, reason,
+                calls.release(held.job_id, held.token, reason,
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip

@@ -28,7 +28,7 @@ class _Answered(Task):
         self._answered(task_id)
 
     def _answered(self, task_id: str) -> None:
-        self.app.pipeline.persist(calls.answered(self.app.settings.key_prefix, task_id))
+        self.app.pipeline.persist(calls.answered(task_id))
 
 
 # throws: celery_callers.py has logged it, in one line; Celery would add a traceback.

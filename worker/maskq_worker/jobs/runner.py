@@ -57,7 +57,6 @@ class Pipeline:
         owner: str,
     ) -> None:
         self._settings = settings
-        self._prefix = settings.key_prefix
         self._ledger = ledger
         self._stages = Stages(
             settings, store=store, decoder=decoder, segmenter=segmenter, batcher=batcher
@@ -84,11 +83,11 @@ class Pipeline:
         long, since Celery's other messages wait for this thread.
         """
         if not self._breaker.wait_to_claim():
-            self.persist(calls.send_ticket(self._prefix, model))  # for whoever goes on
+            self.persist(calls.send_ticket(model))  # for whoever goes on
             return
         with self._gate.shared():
             if not self._breaker.may_claim:  # a suspect had the process to itself, perhaps for long
-                self.persist(calls.send_ticket(self._prefix, model))
+                self.persist(calls.send_ticket(model))
                 return
             until = time.monotonic() + _KEEP_ON_S
             claimed = self.persist(self._claim(model))
@@ -104,7 +103,6 @@ class Pipeline:
         self, model: str, *, alone: str = "", with_ticket: bool = False
     ) -> Call[calls.Claimed]:
         return calls.claim(
-            self._prefix,
             model,
             new_token(),
             owner=self._owner,
@@ -152,9 +150,7 @@ class Pipeline:
             message=f"the worker that took it does not know {newer}; it waits for a newer one",
         )
         return Ending(
-            calls.release(
-                self._prefix, job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S
-            ),
+            calls.release(job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S),
             lambda _: logger.warning("job %s asks for %s: left to a newer worker", job_id, newer),
         )
 
@@ -186,11 +182,11 @@ class Pipeline:
             else:
                 self._discard(record, held, result)
 
-        return Ending(calls.succeed(self._prefix, record.id, held.token, result), after)
+        return Ending(calls.succeed(record.id, held.token, result), after)
 
     def _discard(self, record: JobRecord, held: HeldJob, result: JobResult | None = None) -> None:
         """The job is not ours any more; what this attempt wrote goes, unless it is its result now."""
-        current = self.persist(calls.get(self._prefix, record.id))
+        current = self.persist(calls.get(record.id))
         # Whoever claims it next adopts the manifest, if this attempt got that far.
         kept = current and (not current.ended or current.result)
         if result and not kept and not self._stages.remove_result(record, result):
@@ -203,7 +199,6 @@ class Pipeline:
         later = later and bool(held.written)
         if later or held.may_be_committed or not self._stages.remove(record, held.written):
             call = calls.leave_orphans(
-                self._prefix,
                 record.id,
                 tenant=record.request.tenant,
                 output_prefix=record.request.output_prefix,
@@ -217,7 +212,7 @@ class Pipeline:
         self._clear(record, held, later=isinstance(error, StoreAway))
         if not isinstance(error, TransientError):
             return Ending(
-                calls.fail(self._prefix, record.id, held.token, failure),
+                calls.fail(record.id, held.token, failure),
                 lambda _: logger.warning(
                     "job %s failed (%s): %s", record.id, error.code, error.message
                 ),
@@ -226,7 +221,6 @@ class Pipeline:
         if isinstance(error, StoreAway):
             delay_s = max(delay_s, error.retry_s * random.uniform(1.0, 1.5))
         call = calls.release(
-            self._prefix,
             record.id,
             held.token,
             failure,

@@ -106,7 +106,7 @@ class _Run:
         self._progress = progress
         self._asked = asked
         self._goes_on = bool(manifest.jobs)
-        self._endings = CompletionCursor(client.key_prefix, manifest.run_id)
+        self._endings = CompletionCursor(manifest.run_id)
         self._outage_tolerance = OutageTolerance()
         self._looked = time.monotonic()
         self._images = 0
@@ -212,7 +212,7 @@ class _Run:
         self._patiently(self._endings.skip)
         job_ids = iter(list(self._manifest.open))
         while some := list(islice(job_ids, CHUNK)):
-            records = self._patiently(partial(records_of, self._client.key_prefix, some)) or {}
+            records = self._patiently(partial(records_of, some)) or {}
             self._note({i: r for i, r in records.items() if r is None or r.ended})
 
     def _patiently(self, flow: Callable[[], Flow[T]]) -> T | None:

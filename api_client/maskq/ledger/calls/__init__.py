@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_URLS = PrivateUrls()
-Argument = str | int
+Argument = str | int | keys.Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,6 @@ class BatchMembership:
 
 
 def submit(
-    prefix: str,
     job_id: str,
     request: SegmentRequest,
     limits: Limits,
@@ -161,7 +160,6 @@ def submit(
         return Submitted(outcome, answer[1])
 
     args = (
-        prefix,
         job_id,
         request.wire(),
         request.model or "",
@@ -218,19 +216,19 @@ def fsync(timeout_s: float) -> Call[bool]:
     return Call(None, ("WAITAOF", 1, 0, _ms(timeout_s)), lambda answer: int(answer[0]) >= 1)
 
 
-def touch(prefix: str) -> Call[None]:
+def touch() -> Call[None]:
     """A write for `fsync` to wait for, where a submission sent twice wrote nothing itself."""
-    return Call(None, ("SET", keys.durable(prefix), 1), lambda _: None)
+    return Call(None, ("SET", keys.durable(), 1), lambda _: None)
 
 
-def known_under(prefix: str, idempotency_key: str) -> Call[tuple[str, str] | None]:
+def known_under(idempotency_key: str) -> Call[tuple[str, str] | None]:
     """Id and fingerprint of the job submitted under a key, to spare a replay its upload."""
 
     def parse(answer: Sequence[str | None]) -> tuple[str, str] | None:
         job_id, fingerprint = answer
         return (job_id, fingerprint) if job_id and fingerprint else None
 
-    name = keys.idempotency(prefix, idempotency_key)
+    name = keys.idempotency(idempotency_key)
     return Call(None, ("HMGET", name, "id", "fingerprint"), parse)
 
 
@@ -254,7 +252,6 @@ class Claimed:
 
 
 def claim(
-    prefix: str,
     model: str,
     token: str,
     *,
@@ -284,8 +281,7 @@ def claim(
             return Claimed(outcome, record, urls, job_id, token)
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
-    args = (
-        prefix, model, job_id, token, owner, _ms(lease_s), int(exclusive), int(with_ticket),
+    args = (model, job_id, token, owner, _ms(lease_s), int(exclusive), int(with_ticket),
     )  # fmt: skip
     return Call(script("claim"), args, parse)
 
@@ -294,31 +290,31 @@ def _private_urls(text: str) -> PrivateUrls:
     return PrivateUrls.model_validate_json(text) if text else NO_URLS
 
 
-def send_ticket(prefix: str, model: str) -> Call[None]:
+def send_ticket(model: str) -> Call[None]:
     """A ticket more: one that was taken from the list and not used."""
-    return Call(script("ticket"), (prefix, model), lambda _: None)
+    return Call(script("ticket"), (model,), lambda _: None)
 
 
-def renew(prefix: str, held: Iterable[tuple[str, str]], lease_s: float) -> Call[frozenset[str]]:
+def renew(held: Iterable[tuple[str, str]], lease_s: float) -> Call[frozenset[str]]:
     """Renew the leases of `held`, pairs of job id and token; the tokens no longer held come back."""
     flat = [part for pair in held for part in pair]
-    return Call(script("renew"), (prefix, _ms(lease_s), *flat), frozenset)
+    return Call(script("renew"), (_ms(lease_s), *flat), frozenset)
 
 
 def _is_done(answer: str) -> bool:
     return answer == "done"
 
 
-def succeed(prefix: str, job_id: str, token: str, result: JobResult) -> Call[bool]:
+def succeed(job_id: str, token: str, result: JobResult) -> Call[bool]:
     """End a job with its result. False: the token does not hold it any more."""
     payload = result.model_dump_json(exclude_defaults=True)
-    args = (prefix, job_id, token, JobStatus.SUCCEEDED.value, payload)
+    args = (job_id, token, JobStatus.SUCCEEDED.value, payload)
     return Call(script("finish"), args, _is_done)
 
 
-def fail(prefix: str, job_id: str, token: str, error: JobFailure) -> Call[bool]:
+def fail(job_id: str, token: str, error: JobFailure) -> Call[bool]:
     """End a job with its reason. False: the token does not hold it any more."""
-    args = (prefix, job_id, token, JobStatus.FAILED.value, error.model_dump_json())
+    args = (job_id, token, JobStatus.FAILED.value, error.model_dump_json())
     return Call(script("finish"), args, _is_done)
 
 
@@ -329,39 +325,39 @@ class ReleaseOutcome(StrEnum):
 
 
 def release(
-    prefix: str, job_id: str, token: str, error: JobFailure, *, charged: bool, delay_s: float
+    job_id: str, token: str, error: JobFailure, *, charged: bool, delay_s: float
 ) -> Call[ReleaseOutcome]:
     """Give a job back, to run again after `delay_s`."""
-    args = (prefix, job_id, token, int(charged), _ms(delay_s), error.model_dump_json())
+    args = (job_id, token, int(charged), _ms(delay_s), error.model_dump_json())
     return Call(script("release"), args, ReleaseOutcome)
 
 
-def unread(prefix: str, model: str) -> list[Call[int]]:
+def unread(model: str) -> list[Call[int]]:
     """How many messages wait for a worker of this model: tickets, and callers' of Celery."""
-    names = (keys.queue(prefix, model), keys.intake(prefix))
+    names = (keys.queue(model), keys.intake())
     return [Call(None, ("LLEN", name), int) for name in names]
 
 
 def leave_orphans(
-    prefix: str, job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
+    job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
 ) -> Call[None]:
     """Have objects of this job that no manifest names removed some minutes later.
 
     tenant, output_prefix: of a job that may have been deleted meanwhile.
     """
     member = " ".join(filter(None, (job_id, tenant, output_prefix)))
-    return Call(script("orphans"), (prefix, job_id, member), lambda _: None)
+    return Call(script("orphans"), (job_id, member), lambda _: None)
 
 
-def register_model(prefix: str, name: str, about: Mapping[str, object]) -> Call[None]:
+def register_model(name: str, about: Mapping[str, object]) -> Call[None]:
     """Make a model known, as ledger.models.register does, without a worker that is alive."""
-    args = ("HSET", keys.models(prefix), name, json.dumps(about))
+    args = ("HSET", keys.models(), name, json.dumps(about))
     return Call(None, args, lambda _: None)
 
 
-def answered(prefix: str, job_id: str) -> Call[None]:
+def answered(job_id: str) -> Call[None]:
     """A raw Celery caller has its result; the sweeper need not remind. `job_id`: or an alias."""
-    return Call(script("answered"), (prefix, job_id), lambda _: None)
+    return Call(script("answered"), (job_id,), lambda _: None)
 
 
 # --- the sweeper's ------------------------------------------------------------------------------------
@@ -378,7 +374,6 @@ class Swept:
 
 
 def sweep(
-    prefix: str,
     *,
     lease_s: float,
     event_retention_s: float = 7 * 86_400.0,
@@ -387,7 +382,7 @@ def sweep(
     """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
 
     def args(is_new: int) -> tuple[Argument, ...]:
-        return (prefix, _ms(lease_s), cap, is_new, _ms(event_retention_s))
+        return (_ms(lease_s), cap, is_new, _ms(event_retention_s))
 
     def parse(answer: Sequence[str]) -> Swept:
         return Swept(*map(int, answer))
@@ -414,59 +409,59 @@ class Objects:
         return cls(job_id, tenant or None, chosen or None, member)
 
 
-def due_outputs(prefix: str, cap: int = 100) -> Call[list[Objects]]:
+def due_outputs(cap: int = 100) -> Call[list[Objects]]:
     """Ended jobs whose objects are past their retention."""
-    return Call(script("outputs"), (prefix, cap, "outputs"), _objects)
+    return Call(script("outputs"), (cap, "outputs"), _objects)
 
 
-def due_orphans(prefix: str, cap: int = 100) -> Call[list[Objects]]:
+def due_orphans(cap: int = 100) -> Call[list[Objects]]:
     """Jobs of which an attempt was cut off some minutes ago: it may have left objects."""
-    return Call(script("outputs"), (prefix, cap, "orphans"), _objects)
+    return Call(script("outputs"), (cap, "orphans"), _objects)
 
 
 def _objects(answer: Sequence[str]) -> list[Objects]:
     return [Objects.of(member) for member in answer]
 
 
-def outputs_removed(prefix: str, which: Objects) -> Call[None]:
+def outputs_removed(which: Objects) -> Call[None]:
     """Nothing of it is left in the store."""
-    return Call(None, ("ZREM", keys.outputs(prefix), which.member), lambda _: None)
+    return Call(None, ("ZREM", keys.outputs(), which.member), lambda _: None)
 
 
-def orphans_removed(prefix: str, which: Objects) -> Call[None]:
+def orphans_removed(which: Objects) -> Call[None]:
     """What cut-off attempts left is gone."""
-    return Call(None, ("ZREM", keys.orphans(prefix), which.member), lambda _: None)
+    return Call(None, ("ZREM", keys.orphans(), which.member), lambda _: None)
 
 
 # --- a caller's ---------------------------------------------------------------------------------------
 
 
-def get(prefix: str, job_id: str) -> Call[JobRecord | None]:
+def get(job_id: str) -> Call[JobRecord | None]:
     """The record, or None where there is none. `job_id`: or an alias."""
 
     def parse(answer: Sequence[str]) -> JobRecord | None:
         return parse_record(pairs(answer)) if answer else None
 
-    return Call(script("get"), (prefix, job_id), parse)
+    return Call(script("get"), (job_id,), parse)
 
 
-def look(prefix: str, job_id: str) -> Call[RawRecord | None]:
+def look(job_id: str) -> Call[RawRecord | None]:
     """The unparsed record, or None. Cheaper than `get`: a wait parses it once the job has ended."""
 
     def parse(answer: Sequence[str]) -> RawRecord | None:
         return RawRecord(pairs(answer)) if answer else None
 
-    return Call(script("get"), (prefix, job_id), parse)
+    return Call(script("get"), (job_id,), parse)
 
 
-def cancel(prefix: str, job_id: str) -> Call[JobStatus | None]:
+def cancel(job_id: str) -> Call[JobStatus | None]:
     """Take a job back; the status it now has (an ended job keeps its own), None if unknown.
 
     `job_id`: or an alias.
     """
     return Call(
         script("cancel"),
-        (prefix, job_id),
+        (job_id,),
         lambda answer: None if answer == "unknown" else JobStatus(answer),
     )
 
@@ -489,7 +484,7 @@ class Filter:
     ended_since_ms: int | None = None  # lists what ended from then on, in the order of ending
 
 
-def jobs(prefix: str, wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
+def jobs(wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
     """One page of records: newest first, or by `ended_since_ms`."""
 
     def parse(answer: Sequence[Any]) -> Page:
@@ -498,13 +493,13 @@ def jobs(prefix: str, wanted: Filter, *, limit: int, cursor: str = "") -> Call[P
     since = "" if wanted.ended_since_ms is None else str(wanted.ended_since_ms)
     fields = (wanted.status, wanted.code, wanted.model, wanted.tenant, wanted.batch_id)
     texts = [str(field or "") for field in fields]
-    args: tuple[Argument, ...] = (prefix, limit, cursor, since, *texts)
+    args: tuple[Argument, ...] = (limit, cursor, since, *texts)
     return Call(script("jobs"), args, parse)
 
 
-def delete(prefix: str, job_id: str) -> Call[str]:
+def delete(job_id: str) -> Call[str]:
     """Forget an ended job and its webhooks: 'deleted', 'unknown', or the status if it has not ended."""
-    return Call(script("delete"), (prefix, job_id), str)
+    return Call(script("delete"), (job_id,), str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,7 +510,7 @@ class BatchProgress:
     tenant: str | None = None
 
 
-def batch_progress(prefix: str, batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
+def batch_progress(batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
     """How far a batch is; `seen` is how many of its ended jobs the caller has had already."""
 
     def parse(answer: Sequence[Any]) -> BatchProgress | None:
@@ -525,7 +520,7 @@ def batch_progress(prefix: str, batch_id: str, seen: int = 0) -> Call[BatchProgr
         counts = {s: int(fields[s.value]) for s in JobStatus if s.value in fields}
         return BatchProgress(int(fields["total"]), counts, tuple(answer[1:]), fields.get("tenant"))
 
-    return Call(script("batch"), (prefix, batch_id, seen), parse)
+    return Call(script("batch"), (batch_id, seen), parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,23 +531,23 @@ class StreamEnds:
     trimmed: str  # just before the first event kept, '0-0' when none was trimmed away
 
 
-def stream_ends(prefix: str) -> Call[StreamEnds]:
+def stream_ends() -> Call[StreamEnds]:
     """The ends of the event stream."""
-    return Call(script("stream"), (prefix,), lambda answer: StreamEnds(*answer))
+    return Call(script("stream"), (), lambda answer: StreamEnds(*answer))
 
 
-def read_events(prefix: str, cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:
+def read_events(cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:
     """Events after `cursor`, waiting up to `block_ms` for the first."""
     begin: tuple[Argument, ...] = ("XREAD", "COUNT", count)
-    end = ("STREAMS", keys.events(prefix), cursor)
+    end = ("STREAMS", keys.events(), cursor)
     return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
 def read_event_texts(
-    prefix: str, cursor: str, *, block_ms: int, count: int = 200
+    cursor: str, *, block_ms: int, count: int = 200
 ) -> Call[list[tuple[str, str]]]:
     """The same as JSON, each with its cursor: for whoever passes events on."""
-    call = read_events(prefix, cursor, block_ms=block_ms, count=count)
+    call = read_events(cursor, block_ms=block_ms, count=count)
     return Call(call.script, call.args, _texts_in, call.waits_s, call.at_once)
 
 
@@ -590,7 +585,7 @@ class DueDelivery:
     attempts: int  # before this one
 
 
-def due_deliveries(prefix: str, *, cap: int, hold_s: float) -> Call[list[DueDelivery]]:
+def due_deliveries(*, cap: int, hold_s: float) -> Call[list[DueDelivery]]:
     """Deliveries for the asker to try; not given to another one for `hold_s`."""
 
     def parse(answer: Sequence[Sequence[str]]) -> list[DueDelivery]:
@@ -599,11 +594,10 @@ def due_deliveries(prefix: str, *, cap: int, hold_s: float) -> Call[list[DueDeli
             DueDelivery(row["id"], row["url"], row["body"], int(row["attempts"])) for row in rows
         ]
 
-    return Call(script("deliveries_due"), (prefix, cap, _ms(hold_s)), parse)
+    return Call(script("deliveries_due"), (cap, _ms(hold_s)), parse)
 
 
 def delivery_tried(
-    prefix: str,
     due: DueDelivery,
     state: DeliveryState,
     attempt: DeliveryAttempt,
@@ -613,18 +607,18 @@ def delivery_tried(
 ) -> Call[str]:
     """What an attempt came to; one that is still pending is tried again after `delay_s`."""
     entry = attempt.model_dump_json(exclude_none=True)
-    args = (prefix, due.id, due.attempts, state.value, _ms(delay_s), entry, _ms(keep_s))
+    args = (due.id, due.attempts, state.value, _ms(delay_s), entry, _ms(keep_s))
     return Call(script("delivery_tried"), args, str)
 
 
-def delivery_later(prefix: str, due: DueDelivery, delay_s: float) -> Call[str]:
+def delivery_later(due: DueDelivery, delay_s: float) -> Call[str]:
     """Not tried: its receiver is busy with others."""
-    args = (prefix, due.id, due.attempts, "later", _ms(delay_s), "", 0)
+    args = (due.id, due.attempts, "later", _ms(delay_s), "", 0)
     return Call(script("delivery_tried"), args, str)
 
 
 def deliveries(
-    prefix: str, *, subject: str = "", state: DeliveryState | None = None, limit: int = 100
+    *, subject: str = "", state: DeliveryState | None = None, limit: int = 100
 ) -> Call[list[Delivery]]:
     """Deliveries with their attempts, newest first; among the last 10,000."""
 
@@ -634,9 +628,9 @@ def deliveries(
             for row, log in answer
         ]
 
-    return Call(script("deliveries"), (prefix, subject, state or "", limit), parse)
+    return Call(script("deliveries"), (subject, state or "", limit), parse)
 
 
-def deliver_again(prefix: str, delivery_id: str) -> Call[bool]:
+def deliver_again(delivery_id: str) -> Call[bool]:
     """Deliver once more, whatever became of it. False: there is no such delivery."""
-    return Call(script("delivery_again"), (prefix, delivery_id), lambda answer: answer == 1)
+    return Call(script("delivery_again"), (delivery_id,), lambda answer: answer == 1)

@@ -11,7 +11,7 @@ from maskq.ledger.calls import Call
 from maskq.ledger.scripts import script
 
 
-def create(prefix: str, key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
+def create(key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
     """Store a new key; returns it with its times, by Redis' clock."""
     about = key.model_dump_json(exclude={"created_ms", "expires_ms"}, exclude_none=True)
     left_ms = "" if expires_in_s is None else str(round(expires_in_s * 1000))
@@ -20,7 +20,7 @@ def create(prefix: str, key: ApiKey, digest: str, expires_in_s: float | None) ->
         created_ms, expires_ms = answer
         return _with_times(key, created_ms, expires_ms)
 
-    return Call(script("api_key_create"), (prefix, key.id, digest, about, left_ms), parse)
+    return Call(script("api_key_create"), (key.id, digest, about, left_ms), parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Admission:
         return most is not None and self.used > most
 
 
-def admit(prefix: str, shown: Credentials) -> Call[Admission]:
+def admit(shown: Credentials) -> Call[Admission]:
     """Count a request with this key, and return whether the key may be used."""
 
     def parse(answer: Sequence[Any]) -> Admission:
@@ -51,21 +51,21 @@ def admit(prefix: str, shown: Credentials) -> Call[Admission]:
         used, left_ms = counted
         return Admission(key, used=int(used), resets_in_s=int(left_ms) / 1000)
 
-    return Call(script("api_key_admit"), (prefix, shown.id, shown.digest), parse)
+    return Call(script("api_key_admit"), (shown.id, shown.digest), parse)
 
 
-def each(prefix: str) -> Call[list[ApiKey]]:
+def each() -> Call[list[ApiKey]]:
     """Every key, the oldest first; expired ones too."""
 
     def parse(answer: Sequence[Sequence[str]]) -> list[ApiKey]:
         return [_with_times(ApiKey.model_validate_json(about), *times) for about, *times in answer]
 
-    return Call(script("api_keys"), (prefix,), parse)
+    return Call(script("api_keys"), (), parse)
 
 
-def revoke(prefix: str, key_id: str) -> Call[bool]:
+def revoke(key_id: str) -> Call[bool]:
     """Forget a key; False: there is none of this id."""
-    return Call(script("api_key_revoke"), (prefix, key_id), bool)
+    return Call(script("api_key_revoke"), (key_id,), bool)
 
 
 def _with_times(key: ApiKey, created_ms: str, expires_ms: str) -> ApiKey:

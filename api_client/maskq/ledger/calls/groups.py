@@ -16,7 +16,6 @@ from maskq.ledger.scripts import script
 class Member:
     """One reader of a group."""
 
-    prefix: str
     group: str
     name: str  # of this reader: what it has not confirmed is kept under it
 
@@ -31,13 +30,13 @@ def join(member: Member, since: str) -> Call[str | None]:
     def parse(answer: Sequence[str]) -> str | None:
         return answer[1] if answer[0] == "lost" else None
 
-    return Call(script("group_join"), (member.prefix, member.group, since), parse)
+    return Call(script("group_join"), (member.group, since), parse)
 
 
 def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
     """The next event that nobody in the group has had, waiting up to `block_ms` for it."""
     begin = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", 1)
-    end = ("STREAMS", keys.events(member.prefix), ">")
+    end = ("STREAMS", keys.events(), ">")
     return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
 
 
@@ -54,17 +53,17 @@ def take_over(member: Member, idle_ms: int) -> Call[TakenOver]:
         _, entries, deleted = answer
         return TakenOver(events_in([("", entries)]), len(deleted))
 
-    args = ("XAUTOCLAIM", keys.events(member.prefix), member.group, member.name, idle_ms, "0-0")
+    args = ("XAUTOCLAIM", keys.events(), member.group, member.name, idle_ms, "0-0")
     return Call(None, (*args, "COUNT", 1), parse)
 
 
 def confirm(member: Member, event: Event) -> Call[None]:
     """It is done with; nobody in the group gets it again."""
-    args = ("XACK", keys.events(member.prefix), member.group, event.cursor)
+    args = ("XACK", keys.events(), member.group, event.cursor)
     return Call(None, args, lambda _: None)
 
 
 def leave(member: Member) -> Call[None]:
     """What this reader did not confirm is taken over by another one."""
-    args = (member.prefix, member.group, member.name)
+    args = (member.group, member.name)
     return Call(script("group_leave"), args, lambda _: None)

@@ -17,7 +17,7 @@ REGISTER_EVERY_S: Final = 30.0
 LIVE_S: Final = 75.0  # after which a worker that said nothing more counts as gone: two were lost
 
 
-def register(prefix: str, worker: ServingWorker) -> Call[list[ServingWorker]]:
+def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
     """Say that a worker serves its model, every REGISTER_EVERY_S; the model stays known for good.
 
     Returns live workers that serve another revision under the same name.
@@ -28,15 +28,14 @@ def register(prefix: str, worker: ServingWorker) -> Call[list[ServingWorker]]:
         "backend": worker.backend,
     }
     same = f'"revision":{json.dumps(worker.revision, ensure_ascii=False)},'
-    args = (
-        prefix, worker.model, json.dumps(about), worker.model_dump_json(), round(LIVE_S * 1000), same,
+    args = (worker.model, json.dumps(about), worker.model_dump_json(), round(LIVE_S * 1000), same,
     )  # fmt: skip
     return Call(script("register"), args, lambda answer: [*map(_worker, answer)])
 
 
-def leave(prefix: str, worker: ServingWorker) -> Call[None]:
+def leave(worker: ServingWorker) -> Call[None]:
     """It serves no more; the model stays known."""
-    args = ("ZREM", keys.workers(prefix, worker.model), worker.model_dump_json())
+    args = ("ZREM", keys.workers(worker.model), worker.model_dump_json())
     return Call(None, args, lambda _: None)
 
 
@@ -46,7 +45,7 @@ class Known:
     default: DefaultModel
 
 
-def known(prefix: str, limits: Limits) -> Call[Known]:
+def known(limits: Limits) -> Call[Known]:
     """Every model that jobs can ask for, and where a request goes that names none."""
 
     def parse(answer: Sequence[Any]) -> Known:
@@ -57,7 +56,7 @@ def known(prefix: str, limits: Limits) -> Call[Known]:
             each, DefaultModel(name=default or None, choice=ModelChoice(choice), known=is_known)
         )
 
-    return Call(script("models"), (prefix, model_choosers(limits)), parse)
+    return Call(script("models"), (model_choosers(limits),), parse)
 
 
 def _served(row: Sequence[str], default: str) -> ServedModel:
@@ -76,13 +75,13 @@ def _worker(text: str) -> ServingWorker:
     return ServingWorker.model_validate_json(text)
 
 
-def set_default(prefix: str, model: str | None) -> Call[tuple[str, ...] | None]:
+def set_default(model: str | None) -> Call[tuple[str, ...] | None]:
     """Store the deployment's default (None: drop it). Returns the models known if it is not one."""
 
     def parse(answer: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(answer[1:]) if answer[0] == "unknown" else None
 
-    return Call(script("model_default"), (prefix, model or ""), parse)
+    return Call(script("model_default"), (model or "",), parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class Retired:
     known: tuple[str, ...] | None = None  # the models there are, if this one is not known
 
 
-def retire(prefix: str, model: str, *, force: bool = False) -> Call[Retired]:
+def retire(model: str, *, force: bool = False) -> Call[Retired]:
     """Forget a model; one that is in use only by `force`, then cancel_queued."""
 
     def parse(answer: Sequence[str]) -> Retired:
@@ -106,19 +105,17 @@ def retire(prefix: str, model: str, *, force: bool = False) -> Call[Retired]:
         workers, queued, running, is_default = map(int, answer[1:])
         return Retired(answer[0] == "retired", workers, queued, running, bool(is_default))
 
-    return Call(script("model_retire"), (prefix, model, int(force)), parse)
+    return Call(script("model_retire"), (model, int(force)), parse)
 
 
-def cancel_queued(
-    prefix: str, model: str, *, offset: int = 0, cap: int = 200
-) -> Call[tuple[int, int | None]]:
+def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[int, int | None]]:
     """Cancel some queued jobs of a retired model: how many, and the offset to go on from, or None."""
 
     def parse(answer: Sequence[int]) -> tuple[int, int | None]:
         canceled, rest = answer
         return canceled, None if rest < 0 else rest
 
-    return Call(script("model_cancel"), (prefix, model, cap, offset), parse)
+    return Call(script("model_cancel"), (model, cap, offset), parse)
 
 
 def unknown(model: str | None, known: Sequence[str]) -> str:
