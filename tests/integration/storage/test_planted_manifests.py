@@ -73,7 +73,7 @@ def second_attempt(bench: Bench, job_id: str) -> None:
     """The first one died before it wrote anything."""
     token = new_token()
     bench.ledger.run(calls.claim("smallest", token, owner="x:1", lease_s=1))
-    died = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    died = JobFailure(code=FailureCode.WORKER_LOST, message="died")
     bench.ledger.run(calls.release(job_id, token, died, charged=False, delay_s=0))
 
 

@@ -29,7 +29,7 @@ from maskq import (
     coco,
 )
 from maskq.cli import build
-from maskq.contract import JobResult
+from maskq.contract import JobFailure, JobResult
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
@@ -186,7 +186,7 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     )
     body = manifest.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place(job.id) / "result.json", body, "application/json")
-    error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    error = JobFailure(code=FailureCode.WORKER_LOST, message="died")
     bench.ledger.run(calls.release(job.id, TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from PIL import Image
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
-from maskq.contract import JobResult, SegmentRequest
+from maskq.contract import JobFailure, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
@@ -316,7 +316,7 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
     )
     body = earlier.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place("a") / "result.json", body, "application/json")
-    error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    error = JobFailure(code=FailureCode.WORKER_LOST, message="died")
     bench.ledger.run(calls.release("a", TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again

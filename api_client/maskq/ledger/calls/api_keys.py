@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskq.contract.api_keys import ApiKey, Credentials
-from maskq.ledger.calls import Call
+from maskq.ledger.calls.base import Call
 from maskq.ledger.scripts import script
 
 

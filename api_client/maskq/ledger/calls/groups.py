@@ -8,7 +8,8 @@ from typing import Any
 
 from maskq.contract import Event
 from maskq.ledger import keys
-from maskq.ledger.calls import Call, events_in
+from maskq.ledger.calls.base import Call
+from maskq.ledger.calls.events import events_in
 from maskq.ledger.scripts import script
 
 

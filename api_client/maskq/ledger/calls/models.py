@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
 from maskq.ledger import keys
-from maskq.ledger.calls import Call, Limits, Submitted, model_choosers
+from maskq.ledger.calls.base import Call
+from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
 from maskq.ledger.scripts import script
 
 REGISTER_EVERY_S: Final = 30.0
@@ -36,6 +37,12 @@ def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
 def leave(worker: ServingWorker) -> Call[None]:
     """It serves no more; the model stays known."""
     args = ("ZREM", keys.workers(worker.model), worker.model_dump_json())
+    return Call(None, args, lambda _: None)
+
+
+def register_model(name: str, about: Mapping[str, object]) -> Call[None]:
+    """Make a model known, as `register` does, without a worker that is alive."""
+    args = ("HSET", keys.models(), name, json.dumps(about))
     return Call(None, args, lambda _: None)
 
 
