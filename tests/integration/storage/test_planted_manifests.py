@@ -12,6 +12,7 @@ from integration.worker.test_pipeline import Bench
 from PIL import Image
 
 from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
+from maskq.contract import JobFailure
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
