@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskq.contract.api_keys import ApiKey, Credentials
-from maskq.ledger.calls.base import Call
-from maskq.ledger.scripts import script
+from maskq.ledger.calls.base import Call, scripted
 
 
 def create(key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
@@ -20,7 +19,7 @@ def create(key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]
         created_ms, expires_ms = answer
         return _with_times(key, created_ms, expires_ms)
 
-    return Call(script("api_key_create"), (key.id, digest, about, left_ms), parse)
+    return scripted("api_key_create", parse, id=key.id, digest=digest, about=about, left_ms=left_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def admit(shown: Credentials) -> Call[Admission]:
         used, left_ms = counted
         return Admission(key, used=int(used), resets_in_s=int(left_ms) / 1000)
 
-    return Call(script("api_key_admit"), (shown.id, shown.digest), parse)
+    return scripted("api_key_admit", parse, id=shown.id, digest=shown.digest)
 
 
 def each() -> Call[list[ApiKey]]:
@@ -60,12 +59,12 @@ def each() -> Call[list[ApiKey]]:
     def parse(answer: Sequence[Sequence[str]]) -> list[ApiKey]:
         return [_with_times(ApiKey.model_validate_json(about), *times) for about, *times in answer]
 
-    return Call(script("api_keys"), (), parse)
+    return scripted("api_keys", parse)
 
 
 def revoke(key_id: str) -> Call[bool]:
     """Forget a key; False: there is none of this id."""
-    return Call(script("api_key_revoke"), (key_id,), bool)
+    return scripted("api_key_revoke", bool, id=key_id)
 
 
 def _with_times(key: ApiKey, created_ms: str, expires_ms: str) -> ApiKey:

@@ -8,14 +8,13 @@ from typing import Any
 
 from maskq.contract import Event
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Argument, Call
+from maskq.ledger.calls.base import Argument, Call, scripted
 from maskq.ledger.records import pairs
-from maskq.ledger.scripts import script
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEnds:
-    """Which events are kept: tells a cursor that lost some from one that did not."""
+    """Which events are kept. A cursor before `trimmed` has lost some."""
 
     last: str  # cursor of the last event ever written, '0-0' when there was none
     trimmed: str  # just before the first event kept, '0-0' when none was trimmed away
@@ -23,7 +22,7 @@ class StreamEnds:
 
 def stream_ends() -> Call[StreamEnds]:
     """The ends of the event stream."""
-    return Call(script("stream"), (), lambda answer: StreamEnds(*answer))
+    return scripted("stream", lambda answer: StreamEnds(*answer))
 
 
 def read_events(cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Event]]:

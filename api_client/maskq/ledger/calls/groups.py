@@ -8,9 +8,8 @@ from typing import Any
 
 from maskq.contract import Event
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Call
+from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.calls.events import events_in
-from maskq.ledger.scripts import script
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ def join(member: Member, since: str) -> Call[str | None]:
     def parse(answer: Sequence[str]) -> str | None:
         return answer[1] if answer[0] == "lost" else None
 
-    return Call(script("group_join"), (member.group, since), parse)
+    return scripted("group_join", parse, group=member.group, since=since)
 
 
 def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
@@ -66,5 +65,4 @@ def confirm(member: Member, event: Event) -> Call[None]:
 
 def leave(member: Member) -> Call[None]:
     """What this reader did not confirm is taken over by another one."""
-    args = (member.group, member.name)
-    return Call(script("group_leave"), args, lambda _: None)
+    return scripted("group_leave", lambda _: None, group=member.group, consumer=member.name)

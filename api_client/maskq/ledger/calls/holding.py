@@ -9,15 +9,14 @@ from enum import StrEnum
 from maskq.contract import JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.locations import PrivateUrls
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Call, to_ms
+from maskq.ledger.calls.base import Call, scripted, to_ms
 from maskq.ledger.calls.submission import NO_URLS
 from maskq.ledger.records import NewerRequest, pairs, parse_record
-from maskq.ledger.scripts import script
 
 
 class ClaimOutcome(StrEnum):
     CLAIMED = "claimed"
-    NONE = "none"  # nothing to run: the ticket of a job that was canceled, or one too many
+    NONE = "none"  # nothing to run: the ticket's job was canceled, or there was a ticket too many
     ALONE = "alone"  # claim `job_id` with exclusive=True once nothing else runs in this process
 
 
@@ -25,10 +24,12 @@ class ClaimOutcome(StrEnum):
 class Claimed:
     outcome: ClaimOutcome
     record: JobRecord | None = None  # only when claimed
-    urls: PrivateUrls = NO_URLS  # of its request, whole
-    job_id: str = ""  # of it, only when alone or claimed
-    token: str = ""  # it is claimed under, only when claimed
-    newer: str = ""  # what it asks for and this version does not know: claimed, to be given back
+    urls: PrivateUrls = NO_URLS  # of its request, not redacted
+    job_id: str = ""  # only when alone or claimed
+    token: str = ""  # only when claimed
+    newer: str = (
+        ""  # options that only a newer version knows: the job is claimed, and must be released
+    )
 
 
 def claim(
@@ -43,10 +44,12 @@ def claim(
 ) -> Call[Claimed]:
     """Take the next job of a model, or `job_id`, under a fresh token.
 
-    Next is decided here: high, normal and low by their weights, tenants by turns, the oldest first.
-    `exclusive`: this process runs nothing else meanwhile.
-    `with_ticket`: the caller came without a ticket, so one is taken off the list in the same step;
-    where there is none, nothing is claimed.
+    The ledger chooses the job: levels by their weights, tenants in rotation, the oldest first.
+
+    Args:
+        exclusive: this process runs nothing else meanwhile.
+        with_ticket: take a ticket off the list in the same step, since the caller has none; without a
+            ticket on the list, claim nothing.
     """
 
     def parse(answer: Sequence[str]) -> Claimed:
@@ -61,9 +64,17 @@ def claim(
             return Claimed(outcome, record, urls, job_id, token)
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
-    args = (model, job_id, token, owner, to_ms(lease_s), int(exclusive), int(with_ticket),
-    )  # fmt: skip
-    return Call(script("claim"), args, parse)
+    return scripted(
+        "claim",
+        parse,
+        model=model,
+        wanted=job_id,
+        token=token,
+        owner=owner,
+        lease_ms=to_ms(lease_s),
+        exclusive=int(exclusive),
+        with_ticket=int(with_ticket),
+    )
 
 
 def _private_urls(text: str) -> PrivateUrls:
@@ -71,31 +82,33 @@ def _private_urls(text: str) -> PrivateUrls:
 
 
 def send_ticket(model: str) -> Call[None]:
-    """A ticket more: one that was taken from the list and not used."""
-    return Call(script("ticket"), (model,), lambda _: None)
+    """Send one more ticket, for one that was taken off the list and not used."""
+    return scripted("ticket", lambda _: None, model=model)
 
 
 def renew(held: Iterable[tuple[str, str]], lease_s: float) -> Call[frozenset[str]]:
-    """Renew the leases of `held`, pairs of job id and token; the tokens no longer held come back."""
+    """Renew the leases of `held`, pairs of job id and token; returns the tokens that lost their job."""
     flat = [part for pair in held for part in pair]
-    return Call(script("renew"), (to_ms(lease_s), *flat), frozenset)
-
-
-def _is_done(answer: str) -> bool:
-    return answer == "done"
+    return scripted("renew", frozenset, *flat, lease_ms=to_ms(lease_s))
 
 
 def succeed(job_id: str, token: str, result: JobResult) -> Call[bool]:
     """End a job with its result. False: the token does not hold it any more."""
     payload = result.model_dump_json(exclude_defaults=True)
-    args = (job_id, token, JobStatus.SUCCEEDED.value, payload)
-    return Call(script("finish"), args, _is_done)
+    return _finish(job_id, token, JobStatus.SUCCEEDED, payload)
 
 
 def fail(job_id: str, token: str, error: JobFailure) -> Call[bool]:
     """End a job with its reason. False: the token does not hold it any more."""
-    args = (job_id, token, JobStatus.FAILED.value, error.model_dump_json())
-    return Call(script("finish"), args, _is_done)
+    return _finish(job_id, token, JobStatus.FAILED, error.model_dump_json())
+
+
+def _finish(job_id: str, token: str, state: JobStatus, payload: str) -> Call[bool]:
+    return scripted("finish", _is_done, id=job_id, token=token, state=state.value, payload=payload)
+
+
+def _is_done(answer: str) -> bool:
+    return answer == "done"
 
 
 class ReleaseOutcome(StrEnum):
@@ -107,17 +120,24 @@ class ReleaseOutcome(StrEnum):
 def release(
     job_id: str, token: str, error: JobFailure, *, charged: bool, delay_s: float
 ) -> Call[ReleaseOutcome]:
-    """Give a job back, to run again after `delay_s`."""
-    args = (job_id, token, int(charged), to_ms(delay_s), error.model_dump_json())
-    return Call(script("release"), args, ReleaseOutcome)
+    """Release a job to run again after `delay_s`. `charged`: it counts against max_attempts."""
+    return scripted(
+        "release",
+        ReleaseOutcome,
+        id=job_id,
+        token=token,
+        charge=int(charged),
+        delay_ms=to_ms(delay_s),
+        error_json=error.model_dump_json(),
+    )
 
 
 def unread(model: str) -> list[Call[int]]:
-    """How many messages wait for a worker of this model: tickets, and callers' of Celery."""
+    """Count the messages that wait for a worker of this model: tickets, and those of Celery callers."""
     names = (keys.queue(model), keys.intake())
     return [Call(None, ("LLEN", name), int) for name in names]
 
 
 def answered(job_id: str) -> Call[None]:
-    """A raw Celery caller has its result; the sweeper need not remind. `job_id`: or an alias."""
-    return Call(script("answered"), (job_id,), lambda _: None)
+    """Note that a raw Celery caller has its result. `job_id`: or an alias."""
+    return scripted("answered", lambda _: None, id=job_id)

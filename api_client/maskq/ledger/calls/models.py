@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Call
+from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
-from maskq.ledger.scripts import script
 
 REGISTER_EVERY_S: Final = 30.0
 LIVE_S: Final = 75.0  # after which a worker that said nothing more counts as gone: two were lost
@@ -29,9 +28,15 @@ def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
         "backend": worker.backend,
     }
     same = f'"revision":{json.dumps(worker.revision, ensure_ascii=False)},'
-    args = (worker.model, json.dumps(about), worker.model_dump_json(), round(LIVE_S * 1000), same,
-    )  # fmt: skip
-    return Call(script("register"), args, lambda answer: [*map(_worker, answer)])
+    return scripted(
+        "register",
+        lambda answer: [*map(_worker, answer)],
+        model=worker.model,
+        about=json.dumps(about),
+        worker=worker.model_dump_json(),
+        live_ms=round(LIVE_S * 1000),
+        same=same,
+    )
 
 
 def leave(worker: ServingWorker) -> Call[None]:
@@ -63,7 +68,7 @@ def known(limits: Limits) -> Call[Known]:
             each, DefaultModel(name=default or None, choice=ModelChoice(choice), known=is_known)
         )
 
-    return Call(script("models"), (model_choosers(limits),), parse)
+    return scripted("models", parse, choosers=model_choosers(limits))
 
 
 def _served(row: Sequence[str], default: str) -> ServedModel:
@@ -88,7 +93,7 @@ def set_default(model: str | None) -> Call[tuple[str, ...] | None]:
     def parse(answer: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(answer[1:]) if answer[0] == "unknown" else None
 
-    return Call(script("model_default"), (model or "",), parse)
+    return scripted("model_default", parse, model=model or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def retire(model: str, *, force: bool = False) -> Call[Retired]:
         workers, queued, running, is_default = map(int, answer[1:])
         return Retired(answer[0] == "retired", workers, queued, running, bool(is_default))
 
-    return Call(script("model_retire"), (model, int(force)), parse)
+    return scripted("model_retire", parse, model=model, force=int(force))
 
 
 def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[int, int | None]]:
@@ -122,7 +127,7 @@ def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[
         canceled, rest = answer
         return canceled, None if rest < 0 else rest
 
-    return Call(script("model_cancel"), (model, cap, offset), parse)
+    return scripted("model_cancel", parse, model=model, cap=cap, offset=offset)
 
 
 def unknown(model: str | None, known: Sequence[str]) -> str:

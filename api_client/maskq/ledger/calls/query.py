@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskq.contract import FailureCode, JobRecord, JobStatus
-from maskq.ledger.calls.base import Argument, Call
+from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.records import RawRecord, pairs, parse_record
-from maskq.ledger.scripts import script
 
 
 def get(job_id: str) -> Call[JobRecord | None]:
-    """The record, or None where there is none. `job_id`: or an alias."""
+    """The record of a job, or None if it is unknown. `job_id`: or an alias."""
 
     def parse(answer: Sequence[str]) -> JobRecord | None:
         return parse_record(pairs(answer)) if answer else None
 
-    return Call(script("get"), (job_id,), parse)
+    return scripted("get", parse, given=job_id)
 
 
 def look(job_id: str) -> Call[RawRecord | None]:
@@ -27,25 +26,25 @@ def look(job_id: str) -> Call[RawRecord | None]:
     def parse(answer: Sequence[str]) -> RawRecord | None:
         return RawRecord(pairs(answer)) if answer else None
 
-    return Call(script("get"), (job_id,), parse)
+    return scripted("get", parse, given=job_id)
 
 
 def cancel(job_id: str) -> Call[JobStatus | None]:
-    """Take a job back; the status it now has (an ended job keeps its own), None if unknown.
+    """Cancel a job; returns the status it now has (an ended job keeps its own), None if unknown.
 
     `job_id`: or an alias.
     """
-    return Call(
-        script("cancel"),
-        (job_id,),
-        lambda answer: None if answer == "unknown" else JobStatus(answer),
-    )
+
+    def parse(answer: str) -> JobStatus | None:
+        return None if answer == "unknown" else JobStatus(answer)
+
+    return scripted("cancel", parse, given=job_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     records: tuple[JobRecord, ...]
-    cursor: str  # '' when that was the last page
+    cursor: str  # of the next page; '' after the last one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Filter:
     model: str | None = None
     tenant: str | None = None
     batch_id: str | None = None
-    ended_since_ms: int | None = None  # lists what ended from then on, in the order of ending
+    ended_since_ms: int | None = None  # lists jobs that ended from then on, in the order of ending
 
 
 def jobs(wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
@@ -66,16 +65,23 @@ def jobs(wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
     def parse(answer: Sequence[Any]) -> Page:
         return Page(tuple(parse_record(pairs(flat)) for flat in answer[1:]), answer[0])
 
-    since = "" if wanted.ended_since_ms is None else str(wanted.ended_since_ms)
-    fields = (wanted.status, wanted.code, wanted.model, wanted.tenant, wanted.batch_id)
-    texts = [str(field or "") for field in fields]
-    args: tuple[Argument, ...] = (limit, cursor, since, *texts)
-    return Call(script("jobs"), args, parse)
+    return scripted(
+        "jobs",
+        parse,
+        limit=limit,
+        cursor=cursor,
+        ended_since="" if wanted.ended_since_ms is None else wanted.ended_since_ms,
+        status=wanted.status or "",
+        code=wanted.code or "",
+        model=wanted.model or "",
+        tenant=wanted.tenant or "",
+        batch=wanted.batch_id or "",
+    )
 
 
 def delete(job_id: str) -> Call[str]:
-    """Forget an ended job and its webhooks: 'deleted', 'unknown', or the status if it has not ended."""
-    return Call(script("delete"), (job_id,), str)
+    """Delete an ended job and its webhooks: 'deleted', 'unknown', or the status if it has not ended."""
+    return scripted("delete", str, given=job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class BatchProgress:
 
 
 def batch_progress(batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
-    """How far a batch is; `seen` is how many of its ended jobs the caller has had already."""
+    """How far a batch is; `seen`: how many of its ended jobs the caller has read already."""
 
     def parse(answer: Sequence[Any]) -> BatchProgress | None:
         if not answer:
@@ -96,4 +102,4 @@ def batch_progress(batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
         counts = {s: int(fields[s.value]) for s in JobStatus if s.value in fields}
         return BatchProgress(int(fields["total"]), counts, tuple(answer[1:]), fields.get("tenant"))
 
-    return Call(script("batch"), (batch_id, seen), parse)
+    return scripted("batch", parse, batch=batch_id, seen=seen)

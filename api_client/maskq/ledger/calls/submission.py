@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from maskq.contract import SegmentRequest
+from maskq.contract.events import BATCH_COMPLETED, EVENT_NAMESPACE
 from maskq.contract.locations import PrivateUrls
 from maskq.contract.models import ModelChoice
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Call, to_ms
-from maskq.ledger.scripts import script
+from maskq.ledger.calls.base import Call, scripted, to_ms
 
 if TYPE_CHECKING:
     from maskq.settings import Settings
@@ -119,34 +119,37 @@ def submit(
             return Submitted(outcome, job_id)
         return Submitted(outcome, answer[1])
 
-    args = (
-        job_id,
-        request.wire(),
-        request.model or "",
-        request.priority.value,
-        model_choosers(limits),
-        limits.max_queued,
-        request.max_attempts or limits.max_attempts,
-        to_ms(request.queue_ttl_s or limits.queue_ttl_s),
-        to_ms(request.run_timeout_s or limits.run_timeout_s),
-        to_ms(limits.retention_s),
-        idempotency.key if idempotency else "",
-        idempotency.fingerprint if idempotency else "",
-        batch.batch_id if batch else "",
-        batch.total if batch else 0,
-        celery_head,
-        request.tenant or "",
-        limits.max_queued_per_tenant,
-        retry_of,
-        to_ms(limits.output_retention_s),
-        _target(request.webhook or limits.webhook, sorted(request.webhook_events)),
-        _target(batch.webhook if batch else None, ["batch.completed"]),
-        _urls(request),
-        not_before_ms,
-        expires_ms,
-        alias,
+    return scripted(
+        "submit",
+        parse,
+        id=job_id,
+        request=request.wire(),
+        model=request.model or "",
+        priority=request.priority.value,
+        choosers=model_choosers(limits),
+        max_queued=limits.max_queued,
+        max_attempts=request.max_attempts or limits.max_attempts,
+        queue_ttl_ms=to_ms(request.queue_ttl_s or limits.queue_ttl_s),
+        run_timeout_ms=to_ms(request.run_timeout_s or limits.run_timeout_s),
+        retention_ms=to_ms(limits.retention_s),
+        idempotency_key=idempotency.key if idempotency else "",
+        fingerprint=idempotency.fingerprint if idempotency else "",
+        batch=batch.batch_id if batch else "",
+        batch_total=batch.total if batch else 0,
+        celery_head=celery_head,
+        tenant=request.tenant or "",
+        max_of_tenant=limits.max_queued_per_tenant,
+        retry_of=retry_of,
+        output_retention_ms=to_ms(limits.output_retention_s),
+        webhook=_target(request.webhook or limits.webhook, sorted(request.webhook_events)),
+        batch_webhook=_target(
+            batch.webhook if batch else None, [BATCH_COMPLETED.removeprefix(EVENT_NAMESPACE)]
+        ),
+        urls=_urls(request),
+        not_before_ms=not_before_ms,
+        expires_ms=expires_ms,
+        alias=alias,
     )
-    return Call(script("submit"), args, parse)
 
 
 def model_choosers(limits: Limits) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskq.ledger import keys
-from maskq.ledger.calls.base import Argument, Call, to_ms
-from maskq.ledger.scripts import script
+from maskq.ledger.calls.base import Argument, Call, scripted, to_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    swept: int  # 0: another sweeper did the work a moment ago
+    swept: int  # 0: another sweeper has just done the work
     reaped: int  # leases that ran out
     due: int  # deadlines that passed
     sent: int  # back-offs that passed
@@ -26,20 +25,26 @@ def sweep(
     event_retention_s: float = 7 * 86_400.0,
     cap: int = 200,
 ) -> Call[Swept]:
-    """What nobody else will do; at most `cap` jobs of each kind, so that Redis is never held long."""
+    """Handle leases, deadlines and back-offs that passed, and lost tickets.
 
-    def args(is_new: int) -> tuple[Argument, ...]:
-        return (to_ms(lease_s), cap, is_new, to_ms(event_retention_s))
+    cap: jobs of each kind, so that Redis never blocks for long.
+    """
 
     def parse(answer: Sequence[str]) -> Swept:
         return Swept(*map(int, answer))
 
-    return Call(script("sweep"), args(0), parse, args_when_new=args(1))
+    arguments: dict[str, Argument] = {
+        "lease_ms": to_ms(lease_s),
+        "cap": cap,
+        "event_retention_ms": to_ms(event_retention_s),
+    }
+    known = scripted("sweep", parse, **arguments, is_new=0)
+    return replace(known, args_when_new=scripted("sweep", parse, **arguments, is_new=1).args)
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Whose objects are to be looked after: what a JobStorage is made of (common.lua writes it)."""
+    """Whose objects in the store to remove: what a JobStorage is made of (common.lua writes it)."""
 
     job_id: str
     tenant: str | None
@@ -51,19 +56,19 @@ class Objects:
         """From 'id', 'id tenant', 'id output_prefix' or 'id tenant output_prefix'."""
         job_id, _, rest = member.partition(" ")
         tenant, _, chosen = rest.partition(" ")
-        if "/" in tenant:  # which no tenant's name has
+        if "/" in tenant:  # tenants' names have no slash
             tenant, chosen = "", rest
         return cls(job_id, tenant or None, chosen or None, member)
 
 
 def due_outputs(cap: int = 100) -> Call[list[Objects]]:
     """Ended jobs whose objects are past their retention."""
-    return Call(script("outputs"), (cap, "outputs"), _objects)
+    return scripted("outputs", _objects, set=keys.outputs(), cap=cap)
 
 
 def due_orphans(cap: int = 100) -> Call[list[Objects]]:
-    """Jobs of which an attempt was cut off some minutes ago: it may have left objects."""
-    return Call(script("outputs"), (cap, "orphans"), _objects)
+    """Jobs with an attempt that was cut off some minutes ago, and may have left objects."""
+    return scripted("outputs", _objects, set=keys.orphans(), cap=cap)
 
 
 def _objects(answer: Sequence[str]) -> list[Objects]:
@@ -71,21 +76,21 @@ def _objects(answer: Sequence[str]) -> list[Objects]:
 
 
 def outputs_removed(which: Objects) -> Call[None]:
-    """Nothing of it is left in the store."""
+    """Note that its objects are removed."""
     return Call(None, ("ZREM", keys.outputs(), which.member), lambda _: None)
 
 
 def orphans_removed(which: Objects) -> Call[None]:
-    """What cut-off attempts left is gone."""
+    """Note that the objects of its cut-off attempts are removed."""
     return Call(None, ("ZREM", keys.orphans(), which.member), lambda _: None)
 
 
 def leave_orphans(
     job_id: str, *, tenant: str | None = None, output_prefix: str | None = None
 ) -> Call[None]:
-    """Have objects of this job that no manifest names removed some minutes later.
+    """Have the job's objects that no manifest names removed some minutes later.
 
     tenant, output_prefix: of a job that may have been deleted meanwhile.
     """
     member = " ".join(filter(None, (job_id, tenant, output_prefix)))
-    return Call(script("orphans"), (job_id, member), lambda _: None)
+    return scripted("orphans", lambda _: None, id=job_id, member=member)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
-from maskq.ledger.calls.base import Call, to_ms
+from maskq.ledger.calls.base import Call, scripted, to_ms
 from maskq.ledger.records import pairs
-from maskq.ledger.scripts import script
 
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
-    """What is to be posted: `body` as the event was written, byte for byte."""
+    """A webhook to post; `body` is the event, byte for byte."""
 
     id: str
     url: str
@@ -24,7 +23,7 @@ class DueDelivery:
 
 
 def due_deliveries(*, cap: int, hold_s: float) -> Call[list[DueDelivery]]:
-    """Deliveries for the asker to try; not given to another one for `hold_s`."""
+    """Take deliveries to try; no other caller gets them for `hold_s`."""
 
     def parse(answer: Sequence[Sequence[str]]) -> list[DueDelivery]:
         rows = [pairs(flat) for flat in answer]
@@ -32,7 +31,7 @@ def due_deliveries(*, cap: int, hold_s: float) -> Call[list[DueDelivery]]:
             DueDelivery(row["id"], row["url"], row["body"], int(row["attempts"])) for row in rows
         ]
 
-    return Call(script("deliveries_due"), (cap, to_ms(hold_s)), parse)
+    return scripted("deliveries_due", parse, cap=cap, hold_ms=to_ms(hold_s))
 
 
 def delivery_tried(
@@ -43,22 +42,33 @@ def delivery_tried(
     delay_s: float = 0.0,
     keep_s: float,
 ) -> Call[str]:
-    """What an attempt came to; one that is still pending is tried again after `delay_s`."""
+    """Record an attempt. If the state is still pending, it is tried again after `delay_s`."""
     entry = attempt.model_dump_json(exclude_none=True)
-    args = (due.id, due.attempts, state.value, to_ms(delay_s), entry, to_ms(keep_s))
-    return Call(script("delivery_tried"), args, str)
+    return _tried(due, state.value, to_ms(delay_s), entry, to_ms(keep_s))
 
 
 def delivery_later(due: DueDelivery, delay_s: float) -> Call[str]:
-    """Not tried: its receiver is busy with others."""
-    args = (due.id, due.attempts, "later", to_ms(delay_s), "", 0)
-    return Call(script("delivery_tried"), args, str)
+    """Postpone a delivery that was not tried, since its receiver is busy with others."""
+    return _tried(due, "later", to_ms(delay_s), "", 0)
+
+
+def _tried(due: DueDelivery, state: str, delay_ms: int, entry: str, keep_ms: int) -> Call[str]:
+    return scripted(
+        "delivery_tried",
+        str,
+        id=due.id,
+        attempts=due.attempts,
+        state=state,
+        delay_ms=delay_ms,
+        entry=entry,
+        keep_ms=keep_ms,
+    )
 
 
 def deliveries(
     *, subject: str = "", state: DeliveryState | None = None, limit: int = 100
 ) -> Call[list[Delivery]]:
-    """Deliveries with their attempts, newest first; among the last 10,000."""
+    """Deliveries with their attempts, the newest first, of the last 10,000."""
 
     def parse(answer: Sequence[Any]) -> list[Delivery]:
         return [
@@ -66,9 +76,9 @@ def deliveries(
             for row, log in answer
         ]
 
-    return Call(script("deliveries"), (subject, state or "", limit), parse)
+    return scripted("deliveries", parse, given=subject, wanted=state or "", limit=limit)
 
 
 def deliver_again(delivery_id: str) -> Call[bool]:
-    """Deliver once more, whatever became of it. False: there is no such delivery."""
-    return Call(script("delivery_again"), (delivery_id,), lambda answer: answer == 1)
+    """Deliver once more, whatever the state. False: there is no such delivery."""
+    return scripted("delivery_again", lambda answer: answer == 1, id=delivery_id)
