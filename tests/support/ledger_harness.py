@@ -340,7 +340,9 @@ def harness(redis_url: str, key_prefix: str) -> Iterator[LedgerHarness]:
 
 
 @pytest.fixture
-def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[LedgerHarness]:
+def own_harness(
+    tmp_path_factory: pytest.TempPathFactory, key_prefix: str
+) -> Iterator[LedgerHarness]:
     """On a server of its own, whose configuration a test may change."""
     server = RedisServer(
         tmp_path_factory.mktemp("own"), password=secrets.token_urlsafe(), binary=find(pinned=True)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def at_once(calls: Sequence[Call[T]]) -> list[Call[T]]:
-    """The same, those that wait in Redis without waiting."""
+    """The same calls; those that wait in Redis return at once."""
     return [replace(c, args=c.at_once, waits_s=0.0) if c.waits_s else c for c in calls]
 
 
@@ -37,7 +37,7 @@ def _named(args: Sequence[Argument], prefix: str) -> list[str | int]:
 
 
 def known_scripts(answers: list[Any]) -> list[Any]:
-    """Raises NoScriptError if it is the answer of one."""
+    """The same answers. Raises NoScriptError if one of them is that error."""
     for answer in answers:
         if isinstance(answer, NoScriptError):
             raise answer
@@ -45,7 +45,7 @@ def known_scripts(answers: list[Any]) -> list[Any]:
 
 
 def outcomes(calls: Sequence[Call[T]], answers: list[Any], url: RedisUrl) -> list[T | Exception]:
-    """What each answer means; an error concerns its own call alone."""
+    """The parsed answers; a call that failed has its error there."""
     outcomes: list[T | Exception] = []
     for call, answer in zip(calls, answers, strict=True):
         try:

@@ -18,23 +18,25 @@ OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
 @contextmanager
 def typed_errors(url: RedisUrl) -> Iterator[None]:
-    """What the person who configured the URL needs to read, without its password."""
+    """Turn Redis' errors into ours: what happened and what to change, without the password."""
     try:
         yield
     except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{error.object!a} is not text that can be sent: {error}") from None
+        raise InvalidRequest(f"{error.object!a} cannot be encoded as UTF-8: {error}") from None
     except redis.AuthenticationError as error:
         raise _refused(f"refused the password: {error}; check {NAME}", url) from error
     except redis.MaxConnectionsError as error:
         raise StoreUnavailable(
-            f"this client uses as many connections to Redis at {url.place} as it may (max_connections "
-            f"in {NAME}): make fewer calls at a time, or raise it"
+            f"this client already uses all its connections to Redis at {url.place} (max_connections in "
+            f"{NAME}): make fewer calls at a time, or raise the limit"
         ) from error
     except OUTAGE as error:
         if tls := _tls_error(error):
             raise _refused(_tls_words(tls), url) from error
         if isinstance(error, pools.Interrupted):
-            raise StoreUnavailable(f"Redis at {url.place} cannot do it now: {error}") from error
+            raise StoreUnavailable(
+                f"Redis at {url.place} cannot serve the call now: {error}"
+            ) from error
         runs = "it runs" if url.tls is None else "it runs, with TLS"
         raise StoreUnavailable(
             f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that {runs}"
@@ -58,14 +60,14 @@ def _full(url: RedisUrl) -> QueueFull:
 
 
 def _refused(what: str, url: RedisUrl) -> StoreUnavailable:
-    """No outage: it stays so until somebody changes the settings or the rights."""
+    """An error that lasts until somebody changes the settings or the rights."""
     raised = StoreUnavailable(f"Redis at {url.place} {what}")
     raised.code = FailureCode.ACCESS_DENIED
     return raised
 
 
 def is_missing_right(error: redis.ResponseError) -> bool:
-    """Whether the ACL forbids it, to the caller or within a script."""
+    """Whether an ACL forbids the command, called directly or by a script."""
     return (
         isinstance(error, redis.exceptions.NoPermissionError)
         or "NOPERM" in str(error)
@@ -75,7 +77,7 @@ def is_missing_right(error: redis.ResponseError) -> bool:
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The reason, if TLS could not be agreed on."""
+    """The TLS error behind an error, if the handshake failed."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLError):

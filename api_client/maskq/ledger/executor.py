@@ -1,4 +1,4 @@
-"""Carry calls out: blocking and async, the same calls, the same errors."""
+"""Send calls to Redis: Ledger blocks, AsyncLedger is awaited; calls and errors are the same."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Every call may be sent twice, so a lost answer is simply asked for again.
+# Every call may be sent twice, so a call whose answer was lost is sent again.
 _TRIES = 3
-_SERVERS = 2  # that may have to be taught the scripts: in a failover the first one is not the last
+_SERVERS = 2  # that may lack the scripts during one call: a failover brings a second one
 
 
 def _backoff() -> ExponentialWithJitterBackoff:
@@ -57,7 +57,7 @@ class Ledger:
     """A deployment's ledger for callers that block; safe to share between threads and across a fork."""
 
     def __init__(self, url: str | RedisUrl, prefix: str) -> None:
-        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        """Connects with the first call. Raises InvalidRequest for an invalid URL."""
         self.prefix = prefix
         self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
         self._link = PerProcess(lambda: _Link(parsed))
@@ -77,36 +77,36 @@ class Ledger:
             return call.parse(self._answers((call,))[0])
 
     def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
-        """All calls in one round trip; independent of one another, in order."""
+        """All calls in one round trip: independent of one another, answers in order."""
         with typed_errors(self._url):
             answers = self._answers(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
-        """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
+        """As `run_many`, but a call that fails has its error in place of its answer."""
         # Without a slot: the one reader of wake-ups must not queue behind a thousand ordinary calls.
         with typed_errors(self._url):
             answers = self._sent(self.redis, calls, each=True)
         return outcomes(calls, answers, self._url)
 
     def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
-        """Two calls whose answers differ, in one round trip."""
+        """Two calls with answers of different types, in one round trip."""
         both: Sequence[Call[Any]] = (first, second)
         one, other = self.run_many(both)
         return one, other
 
     @property
     def place(self) -> str:
-        """Where Redis is, for people."""
+        """Redis' address for messages, without user and password."""
         return self._url.place
 
     @property
     def user(self) -> str:
-        """Who asks."""
+        """The Redis user."""
         return self._url.username or "default"
 
     def close(self) -> None:
-        """Give the connections back; who uses it again connects again."""
+        """Close the connections. The next call connects again."""
         if link := self._link.take():
             link.redis.close()
 
@@ -176,7 +176,7 @@ class AsyncLedger:
     """A deployment's ledger for callers that await; event loops and threads may share it."""
 
     def __init__(self, url: str | RedisUrl, prefix: str) -> None:
-        """Connects with the first call. Raises InvalidRequest for a URL that cannot be used."""
+        """Connects with the first call. Raises InvalidRequest for an invalid URL."""
         self.prefix = prefix
         self._url = parsed = RedisUrl.parse(url) if isinstance(url, str) else url
         self._link = PerLoop(lambda: _AsyncLink(parsed), _AsyncLink.close)
@@ -196,20 +196,20 @@ class AsyncLedger:
             return call.parse((await self._answers((call,)))[0])
 
     async def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
-        """All calls in one round trip; independent of one another, in order."""
+        """All calls in one round trip: independent of one another, answers in order."""
         with typed_errors(self._url):
             answers = await self._answers(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
-        """As `run_many`; of a call that was refused, its error stands in the place of its answer."""
+        """As `run_many`, but a call that fails has its error in place of its answer."""
         # Without a slot: the one reader of wake-ups must not queue behind a thousand ordinary calls.
         with typed_errors(self._url):
             answers = await self._sent(self.redis, calls, each=True)
         return outcomes(calls, answers, self._url)
 
     async def close(self) -> None:
-        """Give the connections back; who uses it again connects again."""
+        """Close the connections. The next call connects again."""
         await self._link.close()
 
     async def _answers(self, calls: Sequence[Call[Any]]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The messages Celery's workers read, without a Celery producer.
+"""Messages for Celery's workers, written without a Celery producer.
 
 A ticket says 'run the next job of this model'; it names no job. The scripts LPUSH it in the same
 transaction that queues a job, so a crash cannot separate the two, and a client needs neither Celery

@@ -13,7 +13,7 @@ from maskq.ledger import calls
 from maskq.ledger.calls import ReleaseOutcome
 from maskq.ledger.scripts import script
 
-own_desk = ledger_harness.own_desk
+own_harness = ledger_harness.own_harness
 
 
 def fill(harness: LedgerHarness) -> None:
@@ -21,8 +21,8 @@ def fill(harness: LedgerHarness) -> None:
     harness.redis.config_set("maxmemory", 1)
 
 
-def test_only_submit_is_refused_at_the_memory_limit(own_desk: LedgerHarness) -> None:
-    harness = own_desk
+def test_only_submit_is_refused_at_the_memory_limit(own_harness: LedgerHarness) -> None:
+    harness = own_harness
     # Given jobs in every state; the server has not been given most of the scripts yet
     jobs = {n: harness.claimed_job() for n in ("succeeds", "fails", "released", "delayed", "kept")}
     queued, unwanted = harness.submit(tenant="ada"), harness.submit()
@@ -64,9 +64,9 @@ def _submit_call(harness: LedgerHarness) -> calls.Call[calls.Submitted]:
     return calls.submit(new_id(), asked(), calls.Limits())
 
 
-def test_submissions_are_accepted_again_once_there_is_memory(own_desk: LedgerHarness) -> None:
-    fill(own_desk)
+def test_submissions_are_accepted_again_once_there_is_memory(own_harness: LedgerHarness) -> None:
+    fill(own_harness)
     with pytest.raises(QueueFull):
-        own_desk.submit()
-    own_desk.redis.config_set("maxmemory", 0)
-    assert own_desk.submit()
+        own_harness.submit()
+    own_harness.redis.config_set("maxmemory", 0)
+    assert own_harness.submit()

@@ -1,4 +1,4 @@
-"""Calls about API keys: make one, let a request in, list and revoke."""
+"""Calls about API keys: create, check, list and revoke."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def create(key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the ledger says of a request that shows a key."""
+    """Whether a request with this key is admitted."""
 
-    key: ApiKey | None  # None: there is no such key
+    key: ApiKey | None  # None: unknown
     is_expired: bool = False
     used: int = 0  # requests with it in this minute, this one included
     resets_in_s: float = 0.0  # until the next minute begins
@@ -63,7 +63,7 @@ def each() -> Call[list[ApiKey]]:
 
 
 def revoke(key_id: str) -> Call[bool]:
-    """Forget a key; False: there is none of this id."""
+    """Delete a key. False: there is none with this id."""
     return scripted("api_key_revoke", bool, id=key_id)
 
 

@@ -35,7 +35,7 @@ def read_events(cursor: str, *, block_ms: int, count: int = 200) -> Call[list[Ev
 def read_event_texts(
     cursor: str, *, block_ms: int, count: int = 200
 ) -> Call[list[tuple[str, str]]]:
-    """The same as JSON, each with its cursor: for whoever passes events on."""
+    """The same as JSON, each with its cursor."""
     call = read_events(cursor, block_ms=block_ms, count=count)
     return Call(call.script, call.args, _texts_in, call.waits_s, call.at_once)
 
@@ -55,7 +55,7 @@ def _texts_in(answer: Any) -> list[tuple[str, str]]:
 
 
 def _entries(stream: Any) -> list[tuple[str, Any]]:
-    """Entries as (id, fields): redis-py nests them once more when it answers with a mapping."""
+    """Entries as (id, fields): redis-py nests them once more in a mapping."""
     if stream and isinstance(stream[0], list) and stream[0] and isinstance(stream[0][0], tuple):
         return [entry for part in stream for entry in part]
     return list(stream)

@@ -1,4 +1,4 @@
-"""Events shared by a group of readers: each goes to one of them, until one has confirmed it."""
+"""Calls about groups of event readers: each event goes to one reader, until one confirms it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Member:
     """One reader of a group."""
 
     group: str
-    name: str  # of this reader: what it has not confirmed is kept under it
+    name: str  # of this reader; its unconfirmed events are kept under it
 
 
 def join(member: Member, since: str) -> Call[str | None]:
-    """Make the group if it is not there, reading from `since` ('': from now).
+    """Join the group; create it if it does not exist, reading from `since` ('': from now).
 
     The answer is the place after which events were trimmed away unread, None if none were. It is told
     once; the group goes on behind the gap.
@@ -34,7 +34,7 @@ def join(member: Member, since: str) -> Call[str | None]:
 
 
 def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
-    """The next event that nobody in the group has had, waiting up to `block_ms` for it."""
+    """The next event that no reader of the group has read, waiting up to `block_ms` for it."""
     begin = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", 1)
     end = ("STREAMS", keys.events(), ">")
     return Call(None, (*begin, "BLOCK", block_ms, *end), events_in, block_ms / 1000, (*begin, *end))
@@ -43,11 +43,11 @@ def read(member: Member, *, block_ms: int) -> Call[list[Event]]:
 @dataclass(frozen=True, slots=True)
 class TakenOver:
     events: list[Event]
-    lost: int  # events that were trimmed away before anybody confirmed them
+    lost: int  # events that were trimmed before a reader confirmed them
 
 
 def take_over(member: Member, idle_ms: int) -> Call[TakenOver]:
-    """An event that some reader took and did not confirm for `idle_ms`: it died, or is stuck."""
+    """An event that a reader did not confirm for `idle_ms`, because it died or is stuck."""
 
     def parse(answer: Sequence[Any]) -> TakenOver:
         _, entries, deleted = answer
@@ -58,11 +58,11 @@ def take_over(member: Member, idle_ms: int) -> Call[TakenOver]:
 
 
 def confirm(member: Member, event: Event) -> Call[None]:
-    """It is done with; nobody in the group gets it again."""
+    """Confirm an event. No reader of the group gets it again."""
     args = ("XACK", keys.events(), member.group, event.cursor)
     return Call(None, args, lambda _: None)
 
 
 def leave(member: Member) -> Call[None]:
-    """What this reader did not confirm is taken over by another one."""
+    """Leave the group. Another reader takes over what this one did not confirm."""
     return scripted("group_leave", lambda _: None, group=member.group, consumer=member.name)

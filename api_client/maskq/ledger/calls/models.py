@@ -14,11 +14,13 @@ from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
 
 REGISTER_EVERY_S: Final = 30.0
-LIVE_S: Final = 75.0  # after which a worker that said nothing more counts as gone: two were lost
+LIVE_S: Final = (
+    75.0  # a worker that did not register for so long counts as gone (two registrations lost)
+)
 
 
 def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
-    """Say that a worker serves its model, every REGISTER_EVERY_S; the model stays known for good.
+    """Register a worker of a model, every REGISTER_EVERY_S. The model stays known for good.
 
     Returns live workers that serve another revision under the same name.
     """
@@ -40,13 +42,13 @@ def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
 
 
 def leave(worker: ServingWorker) -> Call[None]:
-    """It serves no more; the model stays known."""
+    """Remove a worker. Its model stays known."""
     args = ("ZREM", keys.workers(worker.model), worker.model_dump_json())
     return Call(None, args, lambda _: None)
 
 
 def register_model(name: str, about: Mapping[str, object]) -> Call[None]:
-    """Make a model known, as `register` does, without a worker that is alive."""
+    """Make a model known without a live worker."""
     args = ("HSET", keys.models(), name, json.dumps(about))
     return Call(None, args, lambda _: None)
 
@@ -58,7 +60,7 @@ class Known:
 
 
 def known(limits: Limits) -> Call[Known]:
-    """Every model that jobs can ask for, and where a request goes that names none."""
+    """Every known model, and the model of requests that name none."""
 
     def parse(answer: Sequence[Any]) -> Known:
         default, choice, *rows = answer
@@ -88,7 +90,7 @@ def _worker(text: str) -> ServingWorker:
 
 
 def set_default(model: str | None) -> Call[tuple[str, ...] | None]:
-    """Store the deployment's default (None: drop it). Returns the models known if it is not one."""
+    """Store the default model (None: remove it). Returns the known models if it is unknown."""
 
     def parse(answer: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(answer[1:]) if answer[0] == "unknown" else None
@@ -98,7 +100,7 @@ def set_default(model: str | None) -> Call[tuple[str, ...] | None]:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """What became of a retirement, and what was found: nothing changes while a model is in use."""
+    """The result of a retirement. Without `force`, nothing changes while the model is in use."""
 
     retired: bool
     workers: int = 0  # alive
@@ -109,7 +111,7 @@ class Retired:
 
 
 def retire(model: str, *, force: bool = False) -> Call[Retired]:
-    """Forget a model; one that is in use only by `force`, then cancel_queued."""
+    """Forget a model. `force`: even if it is in use; call cancel_queued afterwards."""
 
     def parse(answer: Sequence[str]) -> Retired:
         if answer[0] == "unknown":
@@ -121,7 +123,7 @@ def retire(model: str, *, force: bool = False) -> Call[Retired]:
 
 
 def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[int, int | None]]:
-    """Cancel some queued jobs of a retired model: how many, and the offset to go on from, or None."""
+    """Cancel queued jobs of a retired model; returns how many, and the next offset or None."""
 
     def parse(answer: Sequence[int]) -> tuple[int, int | None]:
         canceled, rest = answer
@@ -131,7 +133,7 @@ def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[
 
 
 def unknown(model: str | None, known: Sequence[str]) -> str:
-    """The text of an error: this model is unknown, and these are known."""
+    """The text of an error about an unknown model."""
     if not known:
         return "no worker has served any model here yet; start one with `maskq worker`"
     near = difflib.get_close_matches(model or "", known, n=1)
@@ -143,7 +145,7 @@ def unknown(model: str | None, known: Sequence[str]) -> str:
 
 
 def unknown_model(refused: Submitted) -> str:
-    """Why a request with this model, or without one, was refused, and what to do."""
+    """The text of an error for a refused submission: why, and what to do."""
     if refused.choice is ModelChoice.REQUEST or not refused.known:
         return unknown(refused.model, refused.known)
     if refused.choice is ModelChoice.NOBODY:

@@ -26,15 +26,15 @@ class SubmitOutcome(StrEnum):
     ACCEPTED = "accepted"  # a new job
     EXISTS = "exists"  # this id, or this idempotency key with the same request, is known
     CONFLICT = "conflict"  # the idempotency key belongs to another request
-    FULL = "full"  # max_queued jobs of the model wait already
-    TENANT_FULL = "tenant_full"  # max_queued_per_tenant of this tenant's do
-    UNKNOWN_MODEL = "unknown_model"  # `known` lists those that are
+    FULL = "full"  # max_queued jobs of the model are queued already
+    TENANT_FULL = "tenant_full"  # max_queued_per_tenant jobs of this tenant are
+    UNKNOWN_MODEL = "unknown_model"  # `known` lists the known models
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
     outcome: SubmitOutcome
-    job_id: str  # of the job that stands, which is another's for EXISTS and CONFLICT
+    job_id: str  # for EXISTS and CONFLICT: of the job submitted earlier
     known: tuple[str, ...] = ()  # models, for UNKNOWN_MODEL
     model: str | None = None  # for UNKNOWN_MODEL: which one it is, and who chose it
     choice: ModelChoice = ModelChoice.REQUEST
@@ -47,10 +47,12 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a deployment grants a job that does not ask for something else."""
+    """A deployment's defaults and limits for jobs."""
 
-    default_model: str | None = None  # the deployment's, of requests that name none
-    caller_model: str | None = None  # of this caller's, if it is served and there is no default
+    default_model: str | None = None  # of requests that name none, for the whole deployment
+    caller_model: str | None = (
+        None  # of requests that name none, if it is known and there is no default
+    )
     max_queued: int = 100_000  # per model; 0: no limit
     max_queued_per_tenant: int = 0  # per model and named tenant; 0: no limit
     max_attempts: int = 3
@@ -86,8 +88,8 @@ class Idempotency:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchMembership:
     batch_id: str
-    total: int  # jobs in the batch; its event comes when as many have ended
-    webhook: str | None = None  # who is told of its completion
+    total: int  # jobs in the batch; its event is written when as many have ended
+    webhook: str | None = None  # gets its completion event
 
 
 def submit(
@@ -103,7 +105,7 @@ def submit(
     not_before_ms: int = 0,
     expires_ms: int = 0,
 ) -> Call[Submitted]:
-    """A new job, its place in the queue, its message and its event in one transaction.
+    """Submit a job: record, place in the queue, message and event in one transaction.
 
     alias: what else its caller calls it; while a job has it, the same alias is the same job.
     not_before_ms: since the epoch, when it may run at the earliest; its queue_ttl counts from then.
@@ -153,7 +155,7 @@ def submit(
 
 
 def model_choosers(limits: Limits) -> str:
-    """Who says which model a request without one is for, beside what is stored: see common.lua."""
+    """Who chooses the model of a request that names none, besides the stored default (common.lua)."""
     if not limits.default_model and not limits.caller_model:
         return "{}"
     each = {"setting": limits.default_model, "caller": limits.caller_model}
@@ -162,7 +164,7 @@ def model_choosers(limits: Limits) -> str:
 
 def _urls(request: SegmentRequest) -> str:
     if request.image_uri.startswith("s3://") and not request.output_urls:
-        return ""  # as nearly always: what it costs to look closer is paid by each of many
+        return ""  # the usual case, without the cost of a closer look
     private = request.private()
     return private.model_dump_json() if private != NO_URLS else ""
 
@@ -172,7 +174,7 @@ def _target(url: str | None, events: Sequence[str]) -> str:
 
 
 def fsync(timeout_s: float) -> Call[bool]:
-    """Wait until what this connection wrote is in Redis' append-only file on disk, or the time is up.
+    """Wait until this connection's writes are in Redis' append-only file on disk, or the time is up.
 
     Redis 7.2 or later, with `appendonly yes`; anything else is an error of Redis'.
     """
@@ -180,12 +182,12 @@ def fsync(timeout_s: float) -> Call[bool]:
 
 
 def touch() -> Call[None]:
-    """A write for `fsync` to wait for, where a submission sent twice wrote nothing itself."""
+    """A write for `fsync` to wait for, since a submission sent twice writes nothing."""
     return Call(None, ("SET", keys.durable(), 1), lambda _: None)
 
 
 def known_under(idempotency_key: str) -> Call[tuple[str, str] | None]:
-    """Id and fingerprint of the job submitted under a key, to spare a replay its upload."""
+    """Id and fingerprint of the job submitted under a key, so that a replay need not upload again."""
 
     def parse(answer: Sequence[str | None]) -> tuple[str, str] | None:
         job_id, fingerprint = answer

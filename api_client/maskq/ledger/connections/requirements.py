@@ -1,7 +1,7 @@
-"""What the service needs of Redis, by role, and whether a server grants it.
+"""The commands that each role needs of Redis, and whether a server grants them.
 
-Asked once at start, without side effects: Redis itself says what the ACL would allow. Whatever else the
-service would like (CLIENT SETINFO, WAITAOF, HELLO) it does without.
+Checked once at the start, without side effects: Redis itself says what the ACL allows. Optional
+commands (CLIENT SETINFO, WAITAOF, HELLO) are not required.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Command = tuple[str, ...]
 
 
 class Role(StrEnum):
-    """Who connects."""
+    """A kind of process that connects to Redis."""
 
     PUBLISHER = "publisher"  # a backend that submits, waits, lists, cancels, deletes
     READER = "reader"  # looks and waits, and changes nothing
@@ -74,7 +74,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         *_each("EXISTS HGETALL", own),
         *_each("HGET HMGET", own, "field"),
     ]
-    # Which model a request is for that names none.
+    # The model of a request that names none.
     choosing: list[Command] = [
         *_each("GET HKEYS", own),
         *_each("HEXISTS", own, "field"),
@@ -168,7 +168,7 @@ def _each(names: str, *arguments: str) -> Iterable[Command]:
 
 
 def refuse_unfit(ledger: Ledger, role: Role, model: str = "*") -> None:
-    """Raise CannotStart for what `check` finds; a Redis that is away is left for later."""
+    """Raise CannotStart for what `check` finds. An unreachable Redis is only logged."""
     try:
         check(ledger, role, model)
     except InvalidRequest as error:
@@ -180,7 +180,7 @@ def refuse_unfit(ledger: Ledger, role: Role, model: str = "*") -> None:
 
 
 def await_met(ledger: Ledger, role: Role, model: str, pause: Callable[[float], object]) -> None:
-    """Return once Redis can serve the role; one that is away is waited for.
+    """Return when Redis can serve the role; wait while it is unreachable.
 
     `pause` lets seconds pass, and may raise to end the waiting. Raises as `check` does for what waiting
     does not change, and InvalidRequest for a replica that stays one.
@@ -234,7 +234,7 @@ def check(ledger: Ledger, role: Role, model: str = "*") -> None:
 
 
 def _hello(ledger: Ledger) -> dict[str, Any]:
-    """What the server says of itself; nothing where it may not be asked."""
+    """What the server says of itself; empty if the ACL forbids HELLO."""
     try:
         return ledger.run(Call(None, ("HELLO",), pairs))
     except StoreUnavailable as error:
@@ -253,13 +253,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def name_of(command: Command) -> str:
-    """As an ACL names it."""
+    """The command's name in an ACL."""
     name = command[0].lower()
     return f"{name}|{command[1].lower()}" if name in ("script", "xinfo", "xgroup") else name
 
 
 def _grants(denied: Iterable[Command], prefix: str) -> str:
-    """As ACL lines have them: commands by what they are wanted for."""
+    """ACL rules: the missing commands by their keys or channels."""
     by_target: dict[str, list[str]] = {}
     for command in denied:
         name = name_of(command)
