@@ -1,7 +1,7 @@
 """Limit the connections that one client uses at a time: further calls wait instead of failing.
 
 This is separate from redis-py's pools, since Sentinel's pool has no blocking variant. Calls that wait
-in Redis for an event (XREAD BLOCK) have slots of their own, so an ordinary call never waits for readers.
+in Redis for an event (XREAD BLOCK) have slots of their own, so ordinary calls never wait for readers.
 """
 
 from __future__ import annotations
