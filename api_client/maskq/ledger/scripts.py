@@ -38,9 +38,10 @@ class Script:
 
     def in_order(self, given: Mapping[str, A]) -> tuple[A, ...]:
         """The values of named arguments as the script reads them. Raises TypeError for other names."""
-        if given.keys() != {*self.arguments}:
+        values = tuple([given[name] for name in self.arguments if name in given])
+        if not len(values) == len(given) == len(self.arguments):
             raise TypeError(f"{self.name}.lua takes {self.arguments}, not {tuple(given)}")
-        return tuple(given[name] for name in self.arguments)
+        return values
 
 
 @cache
