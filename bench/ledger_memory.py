@@ -29,7 +29,7 @@ def main() -> None:
             Path(directory), password=secrets.token_urlsafe(), binary=find(pinned=True)
         )
         server.start()
-        ledger = Ledger(server.url)
+        ledger = Ledger(server.url, PREFIX)
         try:
             measure(ledger, chosen.jobs)
         finally:
@@ -38,16 +38,16 @@ def main() -> None:
 
 
 def measure(ledger: Ledger, count: int) -> None:
-    ledger.run(calls.register_model(PREFIX, MODEL, {}))
+    ledger.run(calls.register_model(MODEL, {}))
     empty = used(ledger)
     ids = [new_id() for _ in range(count)]
     ledger.run_many([submission(job_id) for job_id in ids])
     queued = used(ledger) - empty
     for _ in ids:
         token = new_token()
-        record = ledger.run(calls.claim(PREFIX, MODEL, token, owner="host:1", lease_s=60)).record
+        record = ledger.run(calls.claim(MODEL, token, owner="host:1", lease_s=60)).record
         assert record is not None
-        ledger.run(calls.succeed(PREFIX, record.id, token, result(record.id)))
+        ledger.run(calls.succeed(record.id, token, result(record.id)))
         ledger.redis.delete(f"{PREFIX}:claim:{token}")  # it goes by itself after a minute
     ledger.redis.delete(f"{PREFIX}.{MODEL}")  # tickets, which a worker would have taken
     ended = used(ledger) - empty
@@ -60,7 +60,7 @@ def submission(job_id: str) -> calls.Call[calls.Submitted]:
     request = SegmentRequest(
         image_uri=f"s3://photos/2026/{job_id}.jpg", metadata={"order": "12345"}
     )
-    return calls.submit(PREFIX, job_id, request, calls.Limits(default_model=MODEL))
+    return calls.submit(job_id, request, calls.Limits(default_model=MODEL))
 
 
 def result(job_id: str) -> JobResult:

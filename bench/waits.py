@@ -104,8 +104,8 @@ def ender(url: str) -> Iterator[Connection]:
 
 def end_jobs(url: str, orders: Connection) -> None:
     """Claim as many as are ordered, say so, wait for the word, end them, and tell when each did."""
-    ledger = Ledger(url)
-    ledger.run(calls.register_model(PREFIX, MODEL, {}))
+    ledger = Ledger(url, PREFIX)
+    ledger.run(calls.register_model(MODEL, {}))
     orders.send("ready")
     while order := orders.recv():
         count, rate = order
@@ -117,7 +117,7 @@ def end_jobs(url: str, orders: Connection) -> None:
             if rate:
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))
             ended[job_id] = time.monotonic()
-            ledger.run(calls.succeed(PREFIX, job_id, token, RESULT))
+            ledger.run(calls.succeed(job_id, token, RESULT))
         orders.send(ended)
     ledger.close()
 
@@ -126,7 +126,7 @@ def claimed(ledger: Ledger, count: int) -> list[tuple[str, str]]:
     held: list[tuple[str, str]] = []
     while len(held) < count:
         tokens = [new_token() for _ in range(min(500, count - len(held)))]
-        wanted = [calls.claim(PREFIX, MODEL, t, owner="bench:1", lease_s=600) for t in tokens]
+        wanted = [calls.claim(MODEL, t, owner="bench:1", lease_s=600) for t in tokens]
         for token, answer in zip(tokens, ledger.run_many(wanted), strict=True):
             if answer.record:
                 held.append((answer.record.id, token))
@@ -205,7 +205,7 @@ def percentiles(late_ms: Sequence[float]) -> dict[str, float]:
 
 def connections(url: str) -> dict[str, int]:
     """Of this process; the ender's and the one that asks are not counted."""
-    ledger = Ledger(url)
+    ledger = Ledger(url, PREFIX)
     found = ledger.redis.client_list()
     ledger.close()
     subscribed = [one for one in found if int(one["sub"])]

@@ -17,7 +17,7 @@ from typing import Any
 
 from celery.platforms import SecurityWarning
 
-from maskq.ledger import Ledger, RedisUrl, calls, keys
+from maskq.ledger import Ledger, calls, keys
 from maskq_worker.broker.app import make_app
 from maskq_worker.broker.bootstep import ModelStep
 from maskq_worker.process.capacity import capacity_of
@@ -61,8 +61,8 @@ def main() -> None:
     progress = Progress(jobs)
     app.conf.include = ()  # not maskq's own tasks
     app.task(progress.step, name=keys.TASK_RUN, ignore_result=True)
-    ledger = Ledger(RedisUrl.of(settings))
-    ledger.run_many([calls.send_ticket(settings.key_prefix, _MODEL)] * jobs)
+    ledger = Ledger.of(settings)
+    ledger.run_many([calls.send_ticket(_MODEL)] * jobs)
     ledger.close()
     worker = app.Worker(
         loglevel="WARNING",

@@ -58,7 +58,7 @@ def await_end(service: Service, ids: Sequence[str]) -> None:
     give_up_at = time.monotonic() + _PATIENCE_S
     for job_id in ids:
         while True:
-            record = service.ledger.run(calls.get(service.client.key_prefix, job_id))
+            record = service.ledger.run(calls.get(job_id))
             if record is not None and record.ended:
                 break
             if time.monotonic() > give_up_at:
@@ -72,7 +72,7 @@ def await_batch(service: Service, batch_id: str) -> int:
     while time.monotonic() < give_up_at:
         asked += 1
         # Past the last: how many have ended is asked for, not which.
-        call = calls.batch_progress(service.client.key_prefix, batch_id, 2**31)
+        call = calls.batch_progress(batch_id, 2**31)
         progress = service.ledger.run(call)
         if progress is not None and sum(progress.counts.values()) >= progress.total:
             return asked
@@ -82,10 +82,10 @@ def await_batch(service: Service, batch_id: str) -> int:
 
 def records(service: Service, ids: Sequence[str]) -> list[JobRecord]:
     """Of jobs that have ended. Raises RuntimeError if one has not succeeded: its time means nothing."""
-    prefix, found = service.client.key_prefix, list[JobRecord | None]()
+    found = list[JobRecord | None]()
     for start in range(0, len(ids), _CHUNK):
         some = ids[start : start + _CHUNK]
-        found += service.ledger.run_many([calls.get(prefix, job_id) for job_id in some])
+        found += service.ledger.run_many([calls.get(job_id) for job_id in some])
     succeeded = [r for r in found if r is not None and r.status is JobStatus.SUCCEEDED]
     if len(succeeded) < len(ids):
         errors = [r.error.message for r in found if r is not None and r.error]

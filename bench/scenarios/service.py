@@ -107,7 +107,7 @@ def running(model: str, *, workers: int = 1, null: bool = False) -> Iterator[Ser
             worker_command=[*command, "--null"] if null else command,
         )
         with stack, environment(stack.environment), Client.from_env() as client:
-            ledger = Ledger(stack.redis.url)
+            ledger = Ledger(stack.redis.url, client.key_prefix)
             try:
                 yield Service(stack, client, ledger, path, folder)
             finally:

@@ -54,7 +54,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client:
-        refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
+        refuse_unfit(client.session.ledger, Role.GATEWAY)
         app = application(settings, client, rules)
         with starting():  # a certificate that cannot be used
             config = _config(app, settings)

@@ -32,9 +32,9 @@ def install_key(environment: Mapping[str, str], api_key: str) -> None:
         raise ChildError("the API key in credentials.json is not a key; remove the line api_key")
     prefix = environment.get("MASKQ_KEY_PREFIX") or Settings.model_fields["key_prefix"].default
     key = ApiKey(id=parts.id, name="maskq up", scopes=frozenset({Scope.ADMIN}))
-    ledger = Ledger(environment["MASKQ_REDIS_URL"])
+    ledger = Ledger(environment["MASKQ_REDIS_URL"], prefix)
     try:
-        ledger.run(api_keys.create(prefix, key, parts.digest, None))
+        ledger.run(api_keys.create(key, parts.digest, None))
     except MaskqError as error:
         raise ChildError(f"the API key cannot be stored: {error}") from None
     finally:

@@ -156,15 +156,15 @@ def test_a_worker_whose_user_lacks_a_right_ends_with_78_and_one_line(stack: AclS
 
 def test_what_the_separation_is_worth(stack: AclStack, client: Client) -> None:
     """Redis' ACL sees keys and commands, not which script moves them: a publisher could also claim."""
-    ledger = Ledger(stack.as_user("publisher")["MASKQ_REDIS_URL"])
+    ledger = Ledger(stack.as_user("publisher")["MASKQ_REDIS_URL"], "maskq")
     job = client.submit(IMAGE, output_prefix=None)
     job.wait(timeout=60)
-    claim = calls.claim("maskq", "x", new_token(), owner="me", lease_s=1, with_ticket=True)
+    claim = calls.claim("x", new_token(), owner="me", lease_s=1, with_ticket=True)
     with pytest.raises(StoreUnavailable, match="does not allow"):  # it takes no ticket off the list
         ledger.run(claim)
     with pytest.raises(
         StoreUnavailable, match="does not allow"
     ):  # nor does it see what is another's
         ledger.run(calls.get("other", job.id))
-    ledger.run(calls.renew("maskq", [(job.id, "token")], 1.0))  # but what keys allow, it may
+    ledger.run(calls.renew([(job.id, "token")], 1.0))  # but what keys allow, it may
     ledger.close()

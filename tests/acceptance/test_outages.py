@@ -10,7 +10,7 @@ from PIL import Image
 from support.waiting import until
 
 from maskq import AsyncClient, Client, JobStatus
-from maskq.ledger import calls
+from maskq.ledger import calls, keys
 from maskq_standalone.stack import Stack
 
 IMAGE = Image.new("RGB", (64, 48), "teal")
@@ -26,10 +26,10 @@ def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
     fresh_stack: Stack, fresh_client: Client
 ) -> None:
     # Given a job that is on disk, and two callers that wait for it
-    ledger, prefix = fresh_client.session.ledger, fresh_client.key_prefix
-    ledger.run(calls.register_model(prefix, MODEL, {}))
+    ledger = fresh_client.session.ledger
+    ledger.run(calls.register_model(MODEL, {}))
     job = fresh_client.submit(IMAGE, durable=True)
-    channel = f"{prefix}:wake:{job.id}"
+    channel = keys.wake(job.id).within(ledger.prefix)
     with ThreadPoolExecutor(3) as pool:
         blocking = pool.submit(job.wait, timeout=90)
         awaiting = pool.submit(asyncio.run, width_of(job.id))
@@ -54,8 +54,8 @@ def test_a_worker_that_starts_while_redis_is_full_works_it_off(
     fresh_stack: Stack, fresh_client: Client
 ) -> None:
     # Given a job in a Redis that then has no room left
-    ledger, prefix = fresh_client.session.ledger, fresh_client.key_prefix
-    ledger.run(calls.register_model(prefix, MODEL, {}))
+    ledger = fresh_client.session.ledger
+    ledger.run(calls.register_model(MODEL, {}))
     job = fresh_client.submit(IMAGE)
     with redis.Redis.from_url(fresh_stack.redis.url) as admin:
         admin.config_set("maxmemory", "1")

@@ -21,8 +21,8 @@ NOTICED_S = 25.0  # reads that time out, a new connection, the record
 
 @pytest.fixture
 def ledger(redis_url: str, key_prefix: str) -> Iterator[Ledger]:
-    made = Ledger(redis_url)
-    made.run(calls.register_model(key_prefix, "demo", {}))
+    made = Ledger(redis_url, key_prefix)
+    made.run(calls.register_model("demo", {}))
     yield made
     made.close()
 
@@ -45,7 +45,7 @@ def settings(redis_url: str, proxy: Proxy, key_prefix: str) -> Settings:
 
 def end(job_id: str, ledger: Ledger, key_prefix: str) -> float:
     """When it ended."""
-    ledger.run(calls.cancel(key_prefix, job_id))
+    ledger.run(calls.cancel(job_id))
     return time.monotonic()
 
 

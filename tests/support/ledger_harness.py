@@ -36,9 +36,9 @@ NOTHING_SWEPT = Swept(1, 0, 0, 0, 0, 0)
 class LedgerHarness:
     """Calls with defaults; every name in Redis spelled here once more, as the documentation has it."""
 
-    def __init__(self, ledger: Ledger, prefix: str, *, model: str | None = MODEL) -> None:
+    def __init__(self, ledger: Ledger, *, model: str | None = MODEL) -> None:
         self.ledger = ledger
-        self.prefix = prefix
+        self.prefix = ledger.prefix
         self.redis: redis.Redis = ledger.redis
         self.queue = self.list_of(MODEL)
         # In order: jobs of one millisecond are taken by their names, and a test can say what is next.
@@ -49,7 +49,7 @@ class LedgerHarness:
     # --- calls ----------------------------------------------------------------------------------------
 
     def serve(self, model: str) -> None:
-        self.ledger.run(calls.register_model(self.prefix, model, {"revision": "1"}))
+        self.ledger.run(calls.register_model(model, {"revision": "1"}))
 
     def try_submit(
         self,
@@ -66,7 +66,6 @@ class LedgerHarness:
     ) -> Submitted:
         """in_ms: how long it is deferred, from now."""
         call = calls.submit(
-            self.prefix,
             job_id or next(self._names),
             asked(**request),
             limits or Limits(),
@@ -88,9 +87,7 @@ class LedgerHarness:
         """As many jobs in one round trip, the oldest first."""
         names = list(itertools.islice(self._names, count))
         wanted = asked(**request)
-        submitted = self.ledger.run_many(
-            [calls.submit(self.prefix, name, wanted, Limits()) for name in names]
-        )
+        submitted = self.ledger.run_many([calls.submit(name, wanted, Limits()) for name in names])
         assert {one.outcome for one in submitted} == {calls.SubmitOutcome.ACCEPTED}
         return names
 
@@ -106,7 +103,6 @@ class LedgerHarness:
     ) -> Claimed:
         """What a worker is answered that asks for the next job, or for a certain one."""
         call = calls.claim(
-            self.prefix,
             model,
             token or new_token(),
             owner="worker-1",
@@ -140,20 +136,19 @@ class LedgerHarness:
     def take_many(self, count: int) -> list[str]:
         """The next jobs in one round trip, in the order in which they are had; tickets stay."""
         claims = [
-            calls.claim(self.prefix, MODEL, new_token(), owner="worker-1", lease_s=LEASE_S)
-            for _ in range(count)
+            calls.claim(MODEL, new_token(), owner="worker-1", lease_s=LEASE_S) for _ in range(count)
         ]
         records = [claimed.record for claimed in self.ledger.run_many(claims)]
         return [record.id for record in records if record]
 
     def renew(self, held: dict[str, str], lease_s: float = LEASE_S) -> frozenset[str]:
-        return self.ledger.run(calls.renew(self.prefix, held.items(), lease_s))
+        return self.ledger.run(calls.renew(held.items(), lease_s))
 
     def succeed(self, job_id: str, token: str, result: JobResult = RESULT) -> bool:
-        return self.ledger.run(calls.succeed(self.prefix, job_id, token, result))
+        return self.ledger.run(calls.succeed(job_id, token, result))
 
     def fail(self, job_id: str, token: str, error: JobFailure = BROKEN) -> bool:
-        return self.ledger.run(calls.fail(self.prefix, job_id, token, error))
+        return self.ledger.run(calls.fail(job_id, token, error))
 
     def release(
         self,
@@ -164,19 +159,17 @@ class LedgerHarness:
         charged: bool = True,
         delay_s: float = 0.0,
     ) -> ReleaseOutcome:
-        call = calls.release(self.prefix, job_id, token, error, charged=charged, delay_s=delay_s)
+        call = calls.release(job_id, token, error, charged=charged, delay_s=delay_s)
         return self.ledger.run(call)
 
     def cancel(self, job_id: str) -> JobStatus | None:
-        return self.ledger.run(calls.cancel(self.prefix, job_id))
+        return self.ledger.run(calls.cancel(job_id))
 
     def delete(self, job_id: str) -> str:
-        return self.ledger.run(calls.delete(self.prefix, job_id))
+        return self.ledger.run(calls.delete(job_id))
 
     def jobs(self, *, limit: int = 100, cursor: str = "", **wanted: Any) -> calls.Page:
-        return self.ledger.run(
-            calls.jobs(self.prefix, calls.Filter(**wanted), limit=limit, cursor=cursor)
-        )
+        return self.ledger.run(calls.jobs(calls.Filter(**wanted), limit=limit, cursor=cursor))
 
     def sweep(
         self,
@@ -196,7 +189,7 @@ class LedgerHarness:
             self.redis.script_flush()
         else:
             self.redis.script_load(script("sweep").text)
-        return self.ledger.run(calls.sweep(self.prefix, lease_s=lease_s, cap=cap))
+        return self.ledger.run(calls.sweep(lease_s=lease_s, cap=cap))
 
     # --- looks ----------------------------------------------------------------------------------------
 
@@ -208,12 +201,12 @@ class LedgerHarness:
         return seconds * 1000 + microseconds // 1000
 
     def record(self, job_id: str) -> JobRecord:
-        record = self.ledger.run(calls.get(self.prefix, job_id))
+        record = self.ledger.run(calls.get(job_id))
         assert record is not None
         return record
 
     def raw(self, job_id: str) -> dict[str, str]:
-        return self.redis.hgetall(keys.record(self.prefix, job_id))
+        return self.redis.hgetall(keys.record(job_id).within(self.prefix))
 
     def list_of(self, model: str) -> str:
         return f"{self.prefix}.{model}"
@@ -304,12 +297,12 @@ class LedgerHarness:
         self._past(job_id, "deadlines")
         if self.raw(job_id)["status"] == "queued":
             self.redis.hset(
-                keys.record(self.prefix, job_id), "queue_deadline_ms", self.now_ms() - 1
+                keys.record(job_id).within(self.prefix), "queue_deadline_ms", self.now_ms() - 1
             )
 
     def backoff_passes(self, job_id: str) -> None:
         self._past(job_id, "waiting")
-        name = keys.record(self.prefix, job_id)
+        name = keys.record(job_id).within(self.prefix)
         if self.redis.hexists(name, "not_before_ms"):
             self.redis.hset(name, "not_before_ms", self.now_ms() - 1)
 
@@ -339,23 +332,25 @@ def asked(**request: Any) -> SegmentRequest:
 @pytest.fixture
 def harness(redis_url: str, key_prefix: str) -> Iterator[LedgerHarness]:
     """A deployment of its own on the shared server, where one model is served."""
-    ledger = Ledger(redis_url)
+    ledger = Ledger(redis_url, key_prefix)
     try:
-        yield LedgerHarness(ledger, key_prefix)
+        yield LedgerHarness(ledger)
     finally:
         ledger.close()
 
 
 @pytest.fixture
-def own_desk(tmp_path_factory: pytest.TempPathFactory, key_prefix: str) -> Iterator[LedgerHarness]:
+def own_harness(
+    tmp_path_factory: pytest.TempPathFactory, key_prefix: str
+) -> Iterator[LedgerHarness]:
     """On a server of its own, whose configuration a test may change."""
     server = RedisServer(
         tmp_path_factory.mktemp("own"), password=secrets.token_urlsafe(), binary=find(pinned=True)
     )
     try:
         server.start()
-        ledger = Ledger(server.url)
-        yield LedgerHarness(ledger, key_prefix)
+        ledger = Ledger(server.url, key_prefix)
+        yield LedgerHarness(ledger)
         ledger.close()
     finally:
         server.stop()

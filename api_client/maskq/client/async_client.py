@@ -79,8 +79,8 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
     ) -> AsyncIterator[Event]:
         """Iterate over events as they arrive; see Client.events."""
         wanted = EventFilter.of(types, job_ids)
-        source = reader(self.key_prefix, since, group, take_over)
-        wanted = await self._driver.drive(wanted.resolved(self.key_prefix))
+        source = reader(since, group, take_over)
+        wanted = await self._driver.drive(wanted.resolved())
         await self._driver.drive(source.open())
         last = time.monotonic()
         try:

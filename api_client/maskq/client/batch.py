@@ -34,10 +34,9 @@ def batch_when_ended(
 
     Raises JobNotFound.
     """
-    prefix = session.key_prefix
     progress: calls.BatchProgress | None = yield WaitFor(
-        keys.wake(prefix, batch_id),
-        calls.batch_progress(prefix, batch_id),
+        keys.wake(batch_id).within(session.key_prefix),
+        calls.batch_progress(batch_id),
         lambda now: now is None or sum(now.counts.values()) >= now.total,
         timeout,
     )
@@ -68,9 +67,7 @@ class BatchCore(Generic[JobT]):
     @operation
     def cancel(self) -> Flow[int]:
         """Cancel every job that has not ended. Returns their number."""
-        statuses = yield Pipeline(
-            [calls.cancel(self._session.key_prefix, job.id) for job in self.jobs]
-        )
+        statuses = yield Pipeline([calls.cancel(job.id) for job in self.jobs])
         return sum(status is JobStatus.CANCELED for status in statuses)
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
@@ -88,10 +85,9 @@ class BatchCore(Generic[JobT]):
     def _progress(
         self, seen: int, ready: Callable[[Any], bool], timeout: float | None
     ) -> Flow[calls.BatchProgress]:
-        prefix = self._session.key_prefix
-        call = calls.batch_progress(prefix, self.id, seen)
+        call = calls.batch_progress(self.id, seen)
         progress: calls.BatchProgress | None = yield WaitFor(
-            keys.wake(prefix, self.id), call, ready, timeout
+            keys.wake(self.id).within(self._session.key_prefix), call, ready, timeout
         )
         if progress is None:
             raise JobNotFound(self.id, kind="batch")

@@ -106,7 +106,6 @@ class Bulk(Generic[JobT]):
         """Raises InvalidRequest for an invalid option."""
         self._session = session
         self._job_type = job_type
-        self._prefix = session.key_prefix
         self._options = submit_options
         self._requests = Requests(options)
         self._backoff = QueueFullBackoff(submit_options.queue_full_timeout)
@@ -210,9 +209,9 @@ class Bulk(Generic[JobT]):
     def _known(self, uploads: Sequence[_Taken]) -> Flow[dict[str, tuple[str, str]]]:
         """Key → id and fingerprint of its job: images that need no upload."""
         named = [one.key for one in uploads if one.key]
-        found = yield Pipeline([calls.known_under(self._prefix, key) for key in named])
+        found = yield Pipeline([calls.known_under(key) for key in named])
         jobs = {key: job for key, job in zip(named, found, strict=True) if job}
-        records = yield Pipeline([calls.get(self._prefix, job_id) for job_id, _ in jobs.values()])
+        records = yield Pipeline([calls.get(job_id) for job_id, _ in jobs.values()])
         return {key: jobs[key] for key, record in zip(jobs, records, strict=True) if record}
 
     def _prepared_in_threads(
@@ -248,7 +247,6 @@ class Bulk(Generic[JobT]):
         if upload:
             self._session.objects.put(S3Uri.parse(request.image_uri), *upload)
         call = calls.submit(
-            self._prefix,
             job_id,
             request,
             self._session.limits,
@@ -266,9 +264,7 @@ class Bulk(Generic[JobT]):
             return
         full: QueueFull | None = None
         try:
-            answers = yield from sent(
-                self._prefix, [one.call for one in self._ready], self._options.durable
-            )
+            answers = yield from sent([one.call for one in self._ready], self._options.durable)
         except QueueFull as error:
             full = error  # Redis reached its memory limit, perhaps after it accepted some
             answers = yield from self._accepted_before_full()
@@ -292,7 +288,7 @@ class Bulk(Generic[JobT]):
             yield self._backoff.wait()
 
     def _accepted_before_full(self) -> Flow[list[Submitted]]:
-        records = yield Pipeline([calls.get(self._prefix, one.job_id) for one in self._ready])
+        records = yield Pipeline([calls.get(one.job_id) for one in self._ready])
         return [
             Submitted(SubmitOutcome.EXISTS if record else SubmitOutcome.FULL, one.job_id)
             for one, record in zip(self._ready, records, strict=True)

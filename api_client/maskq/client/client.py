@@ -104,8 +104,8 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         find the jobs that ended meanwhile, then read new events.
         """
         wanted = EventFilter.of(types, job_ids)
-        source = reader(self.key_prefix, since, group, take_over)
-        wanted = self._driver.drive(wanted.resolved(self.key_prefix))
+        source = reader(since, group, take_over)
+        wanted = self._driver.drive(wanted.resolved())
         self._driver.drive(source.open())
         last = time.monotonic()
         try:

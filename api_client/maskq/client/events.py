@@ -32,12 +32,12 @@ class EventFilter:
         """The filter a caller describes. Raises InvalidRequest for a bare string or unknown type."""
         return cls(_full_names(_set_of(types)), _set_of(job_ids))
 
-    def resolved(self, prefix: str) -> Flow[EventFilter]:
+    def resolved(self) -> Flow[EventFilter]:
         """This filter with aliases of jobs resolved to their ids."""
         aliases = [name for name in self.job_ids or () if not is_own_id(name)]
         if not aliases:
             return self
-        records = yield Pipeline([calls.get(prefix, alias) for alias in aliases])
+        records = yield Pipeline([calls.get(alias) for alias in aliases])
         found = {record.id for record in records if record}
         return replace(self, job_ids=(self.job_ids or frozenset()) | found)
 
@@ -67,22 +67,21 @@ def _full_names(types: frozenset[str] | None) -> frozenset[str] | None:
 class Reader:
     """Reads every event for itself."""
 
-    def __init__(self, prefix: str, since: str | None) -> None:
-        self._prefix = prefix
+    def __init__(self, since: str | None) -> None:
         self._since = since
         self._cursor = ""
 
     def open(self) -> Flow[None]:
         """Find the position to start at. Raises EventsLost if the cursor is not in the stream."""
-        ends: calls.StreamEnds = yield calls.stream_ends(self._prefix)
+        ends: calls.StreamEnds = yield calls.stream_ends()
         self._cursor = _start(self._since, ends)
 
     def read(self, left_s: float) -> Flow[Sequence[Event]]:
         """The next events; waits at most `left_s` seconds for the first."""
-        call = calls.read_events(self._prefix, self._cursor, block_ms=_block_ms(left_s))
+        call = calls.read_events(self._cursor, block_ms=_block_ms(left_s))
         events: Sequence[Event]
         ends: calls.StreamEnds
-        events, ends = yield Pipeline([call, calls.stream_ends(self._prefix)])
+        events, ends = yield Pipeline([call, calls.stream_ends()])
         if self._cursor != "0" and _order(self._cursor) < _order(ends.trimmed):
             raise EventsLost(_trimmed(self._cursor))
         return events
@@ -100,11 +99,11 @@ class Reader:
 class GroupReader:
     """Shares events with the other readers of its group."""
 
-    def __init__(self, prefix: str, group: str, since: str | None, take_over: float) -> None:
+    def __init__(self, group: str, since: str | None, take_over: float) -> None:
         if not group:
             raise InvalidRequest("group is empty; give the group a name")
         name = f"{socket.gethostname()}:{os.getpid()}:{new_token()}"
-        self._member = groups.Member(prefix, group, name)
+        self._member = groups.Member(group, name)
         self._since = since or ""
         self._take_over_s = take_over
         self._looked = 0.0  # when it last checked for unconfirmed events, by time.monotonic()
@@ -143,13 +142,11 @@ class GroupReader:
         yield groups.leave(self._member)
 
 
-def reader(
-    prefix: str, since: str | None, group: str | None, take_over: float
-) -> Reader | GroupReader:
+def reader(since: str | None, group: str | None, take_over: float) -> Reader | GroupReader:
     """A reader by itself, or as a member of `group`."""
     if group is None:
-        return Reader(prefix, since)
-    return GroupReader(prefix, group, since, take_over)
+        return Reader(since)
+    return GroupReader(group, since, take_over)
 
 
 def _start(since: str | None, ends: calls.StreamEnds) -> str:

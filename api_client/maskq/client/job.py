@@ -66,7 +66,7 @@ class JobCore(Generic[ResultT]):
     @operation
     def cancel(self) -> Flow[bool]:
         """Cancel the job, queued or running. Returns False if it has already ended otherwise."""
-        status = yield calls.cancel(self._session.key_prefix, self.id)
+        status = yield calls.cancel(self.id)
         if status is None:
             raise JobNotFound(self.id)
         self._record = yield from self._look()
@@ -101,7 +101,7 @@ class JobCore(Generic[ResultT]):
         return type(self)._result_type(self._record, self._session)
 
     def _look(self) -> Flow[JobRecord]:
-        record: JobRecord | None = yield calls.get(self._session.key_prefix, self.id)
+        record: JobRecord | None = yield calls.get(self.id)
         if record is None:
             raise JobNotFound(self.id)
         return record
@@ -112,10 +112,9 @@ class JobCore(Generic[ResultT]):
 
 def record_when_ended(session: Session, job_id: str, timeout: float | None) -> Flow[JobRecord]:
     """The job's record once it has ended, or after `timeout` seconds. Raises JobNotFound."""
-    prefix = session.key_prefix
     raw: RawRecord | None = yield WaitFor(
-        keys.wake(prefix, job_id),
-        calls.look(prefix, job_id),
+        keys.wake(job_id).within(session.key_prefix),
+        calls.look(job_id),
         lambda raw: raw is None or raw.ended,
         timeout,
     )
@@ -150,7 +149,7 @@ def jobs_by_id(
 
     job_ids: ids or aliases.
     """
-    records = yield Pipeline([calls.get(session.key_prefix, job_id) for job_id in job_ids])
+    records = yield Pipeline([calls.get(job_id) for job_id in job_ids])
     return [
         job_type(session, record, record.id if record else name)
         for name, record in zip(job_ids, records, strict=True)

@@ -18,9 +18,7 @@ _FSYNC_S = 4.0  # below the socket's timeout
 OUTAGE_S = 60.0  # that a store may be unavailable after it has answered once
 
 
-def sent(
-    prefix: str, submissions: Sequence[Call[Submitted]], durable: bool
-) -> Flow[list[Submitted]]:
+def sent(submissions: Sequence[Call[Submitted]], durable: bool) -> Flow[list[Submitted]]:
     """The answers, in order. `durable`: wait until Redis has written the jobs to disk."""
     if not durable:
         return list((yield Pipeline(submissions)))
@@ -28,7 +26,7 @@ def sent(
     answers: list[Submitted] = list((yield Pipeline(submissions)))
     if all(answer.outcome in NO_ROOM for answer in answers):
         return answers
-    *_, safe = yield Pipeline([calls.touch(prefix), calls.fsync(_FSYNC_S)])
+    *_, safe = yield Pipeline([calls.touch(), calls.fsync(_FSYNC_S)])
     if not safe:
         raise StoreUnavailable(
             f"Redis did not confirm within {_FSYNC_S:g} s that the job is on disk; it may "

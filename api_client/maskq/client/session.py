@@ -15,7 +15,7 @@ from maskq.client.waiting.wake_thread import WakeThread
 from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import StorageLayout
 from maskq.errors import InvalidRequest
-from maskq.ledger import AsyncLedger, Ledger, RedisUrl, calls
+from maskq.ledger import AsyncLedger, Ledger, calls
 from maskq.per_process import PerLoop, PerProcess
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class BlockingSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.ledger = ledger = Ledger(RedisUrl.of(settings))
+        self.ledger = ledger = Ledger.of(settings)
         self._wake = PerProcess(lambda: WakeThread(ledger))
         self.driver = BlockingDriver(ledger, self._wake)
 
@@ -78,7 +78,7 @@ class AsyncSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.ledger = ledger = AsyncLedger(RedisUrl.of(settings))
+        self.ledger = ledger = AsyncLedger.of(settings)
         self._wake = PerLoop(lambda: WakeTask(ledger), WakeTask.close)
         self.driver = AsyncDriver(ledger, self._wake)
 

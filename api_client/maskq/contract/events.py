@@ -59,12 +59,13 @@ class BatchEventData(BaseModel):
     )
 
 
-BATCH_COMPLETED: Final = "maskq.batch.completed"
+EVENT_NAMESPACE: Final = "maskq."
+BATCH_COMPLETED: Final = f"{EVENT_NAMESPACE}batch.completed"
 
 
 def job_event(status: JobStatus) -> str:
     """The type of the event for a job that enters this state."""
-    return f"maskq.job.{status.value}"
+    return f"{EVENT_NAMESPACE}job.{status.value}"
 
 
 # Type of an event → the model of its `data`.

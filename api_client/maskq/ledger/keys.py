@@ -1,91 +1,116 @@
-"""Every name in Redis. `common.lua` and the scripts build the same names again: change both.
+"""Every name in Redis. Python and the Lua scripts (scripts.py) both take the names from here.
 
-{p}                      list   intake: `maskq.segment` messages of raw Celery callers
-{p}{sep}{n}              lists  the same with a priority n of 1 to 9; sep: kombu's default, or ':'
-{p}:refused              list   messages that were put aside, JSON with the reason, the last 100
-{p}.{model}              list   tickets 'take the next job of this model', Celery's own layout
-{p}:job:{id}             hash   the record
-{p}:alias:{name}         the id of the job that was submitted under this name (a Celery task's id)
-{p}:ready:{model}:{priority}:{tenant}  zset  queued jobs that may run, by when they were submitted
-{p}:turns:{model}:{priority}           zset  tenants that have such jobs, by when they were last served
-{p}:queue:{model}        hash   counts of queued jobs, whose turn it is; tickets sent and missing
-{p}:waiting              zset   queued jobs that back off, by the time they may run
-{p}:claim:{token}        the job that a claim got, for a minute: it may be sent twice
-{p}:leases               zset   running jobs, by when their lease ends
-{p}:deadlines            zset   jobs not ended, by when they expire or time out
-{p}:created, {p}:ended   zset   all records; those ended
-{p}:outputs              zset   ended jobs whose objects go, by when (MASKQ_OUTPUT_RETENTION_S)
-{p}:orphans              zset   jobs of which an attempt was cut off, by when its objects are looked for
-{p}:delivery:{event}[:log]  hash, list  a webhook that is owed, and what its attempts came to
-{p}:deliveries[:due]     zset   all of them by age; those to be tried, by when
-{p}:answers              zset   ended jobs whose Celery caller is not answered yet
-{p}:answer-sequence      number of answers sent: their messages differ by it
-{p}:batch:{id}[:ended]   hash, list   counts; ids in the order in which they ended
-{p}:idempotency:{key}    hash   id and fingerprint of the request
-{p}:trigger:{sha256}     the highest sequencer of an object that the gateway was told of
-{p}:models               hash   served name → what it is; persistent, so scale-to-zero keeps it
-{p}:workers:{model}      zset   processes that serve it (JSON), by when they count as gone
-{p}:api-key:{id}         hash   an API key: SHA-256 of its text, what it allows
-{p}:api-key:{id}:{minute}       requests with it in that minute
-{p}:api-keys             zset   ids of all API keys, by when they were made
-{p}:default-model        the model of requests that name none (`maskq models default`)
-{p}:durable              written by submissions that wait for the disk
-{p}:sweeper              hash   when the last sweep was
-{p}:events               stream CloudEvents
-{p}:wake:{id}            pub/sub channel: wakes who waits for a job or a batch
+A pattern lacks the deployment's prefix: `keys.record("1").within("maskq")` is `maskq:job:1`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 TASK_RUN: Final = "maskq.run"
 TASK_SEGMENT: Final = "maskq.segment"
 
-
-def intake(prefix: str) -> str:
-    return prefix
+_PART: Final = re.compile(r"\{(\w+)\}")
 
 
-def queue(prefix: str, model: str) -> str:
-    return f"{prefix}.{model}"
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A name in Redis without its deployment's prefix."""
+
+    suffix: str
+
+    def within(self, prefix: str) -> str:
+        """The name in the deployment with this prefix."""
+        return prefix + self.suffix
 
 
-def models(prefix: str) -> str:
-    return f"{prefix}:models"
+class Pattern:
+    """A kind of name: called with its parts in the order of `text`, it returns the Key."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.parts: tuple[str, ...] = tuple(_PART.findall(text))
+        self._format = _PART.sub("{}", text)
+
+    def __call__(self, *parts: str) -> Key:
+        if len(parts) != len(self.parts):
+            raise TypeError(f"{self.text!r} has the parts {self.parts}, not {parts}")
+        return Key(self._format.format(*parts))
 
 
-def workers(prefix: str, model: str) -> str:
-    return f"{prefix}:workers:{model}"
+# --- lists of Celery messages -------------------------------------------------------------------------
+
+# `maskq.segment` messages of raw Celery callers. kombu keeps priority n of 1 to 9 in a list of its own:
+# the name, kombu's separator or ':', and n.
+intake: Final = Pattern("")
+queue: Final = Pattern(
+    ".{model}"
+)  # tickets 'run the next job of this model', in Celery's own layout
+refused: Final = Pattern(":refused")  # list: the last 100 messages refused, JSON with the reason
+
+# --- jobs ---------------------------------------------------------------------------------------------
+
+record: Final = Pattern(":job:{id}")  # hash
+alias: Final = Pattern(
+    ":alias:{name}"
+)  # id of the job submitted under this name (a Celery task's id)
+claim: Final = Pattern(":claim:{token}")  # id of the job that a claim got; kept for a minute
+idempotency: Final = Pattern(":idempotency:{key}")  # hash: id and fingerprint of the request
+created: Final = Pattern(":created")  # zset: all records, by when they were submitted
+ended: Final = Pattern(":ended")  # zset: ended jobs, by when they ended
+leases: Final = Pattern(":leases")  # zset: running jobs, by when their lease ends
+deadlines: Final = Pattern(":deadlines")  # zset: jobs not ended, by when they expire or time out
+waiting: Final = Pattern(":waiting")  # zset: queued jobs that back off, by when they may run
+
+# zset: queued jobs that may run now, by when they were submitted
+ready: Final = Pattern(":ready:{model}:{priority}:{tenant}")
+# zset: tenants that have such jobs, by when they were last served
+tenant_rotation: Final = Pattern(":turns:{model}:{priority}")
+# hash of a model: counts of queued jobs, the state of the fair queue, tickets sent and missing
+queue_state: Final = Pattern(":queue:{model}")
+
+batch: Final = Pattern(":batch:{id}")  # hash: counts
+batch_ended: Final = Pattern(":batch:{id}:ended")  # list: ids in the order in which the jobs ended
+answers: Final = Pattern(":answers")  # zset: ended jobs whose Celery caller has no answer yet
+answer_sequence: Final = Pattern(
+    ":answer-sequence"
+)  # number of answers sent; makes each message unique
+
+# --- objects in the store -----------------------------------------------------------------------------
+
+outputs: Final = Pattern(":outputs")  # zset: ended jobs, by when their objects are removed
+orphans: Final = Pattern(
+    ":orphans"
+)  # zset: jobs with a cut-off attempt, by when its objects are removed
+
+# --- events and webhooks ------------------------------------------------------------------------------
+
+events: Final = Pattern(":events")  # stream of CloudEvents
+wake: Final = Pattern(":wake:{subject}")  # pub/sub channel: wakes who waits for a job or a batch
+delivery: Final = Pattern(":delivery:{event}")  # hash: a webhook to deliver
+delivery_log: Final = Pattern(":delivery:{event}:log")  # list: its attempts
+deliveries: Final = Pattern(":deliveries")  # zset: all webhooks, by age
+deliveries_due: Final = Pattern(":deliveries:due")  # zset: webhooks to deliver, by when
+
+# --- models -------------------------------------------------------------------------------------------
+
+models: Final = Pattern(":models")  # hash: served name → about it; kept when no worker is left
+workers: Final = Pattern(":workers:{model}")  # zset: its workers (JSON), by when they count as gone
+default_model: Final = Pattern(":default-model")  # set by `maskq models default`
+
+# --- the deployment -----------------------------------------------------------------------------------
+
+api_keys: Final = Pattern(":api-keys")  # zset: ids of all API keys, by when they were made
+api_key: Final = Pattern(":api-key:{id}")  # hash: SHA-256 of its text, what it allows
+api_key_minute: Final = Pattern(":api-key:{id}:{minute}")  # requests with it in that minute
+trigger: Final = Pattern(":trigger:{subject}")  # highest sequencer of an object, by the gateway
+durable: Final = Pattern(":durable")  # written by submissions that wait for the disk
+sweeper: Final = Pattern(":sweeper")  # hash: when the last sweep was
 
 
-def durable(prefix: str) -> str:
-    return f"{prefix}:durable"
-
-
-def answers(prefix: str) -> str:
-    return f"{prefix}:answers"
-
-
-def outputs(prefix: str) -> str:
-    return f"{prefix}:outputs"
-
-
-def orphans(prefix: str) -> str:
-    return f"{prefix}:orphans"
-
-
-def events(prefix: str) -> str:
-    return f"{prefix}:events"
-
-
-def record(prefix: str, job_id: str) -> str:
-    return f"{prefix}:job:{job_id}"
-
-
-def idempotency(prefix: str, key: str) -> str:
-    return f"{prefix}:idempotency:{key}"
-
-
-def wake(prefix: str, subject: str) -> str:
-    return f"{prefix}:wake:{subject}"
+def patterns() -> Mapping[str, Pattern]:
+    """Every pattern by its name in this module."""
+    return {name: each for name, each in globals().items() if isinstance(each, Pattern)}

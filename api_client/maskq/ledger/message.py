@@ -1,4 +1,4 @@
-"""The messages Celery's workers read, without a Celery producer.
+"""Messages for Celery's workers, written without a Celery producer.
 
 A ticket says 'run the next job of this model'; it names no job. The scripts LPUSH it in the same
 transaction that queues a job, so a crash cannot separate the two, and a client needs neither Celery
@@ -49,7 +49,7 @@ def celery_head(caller: dict[str, Any], args: list[Any], prefix: str) -> str:
             "delivery_mode": 2,
             "priority": 0,
             "body_encoding": "utf-8",
-            "delivery_info": {"exchange": "", "routing_key": keys.intake(prefix)},
+            "delivery_info": {"exchange": "", "routing_key": keys.intake().within(prefix)},
             "delivery_tag": "",
         },
     }

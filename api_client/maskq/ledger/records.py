@@ -1,4 +1,4 @@
-"""From what Redis answers to what the contract says."""
+"""Parse records: from Redis' answers to the contract's types."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from maskq.contract.options import STORED
 
 
 def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """A hash, whether the answer came as a mapping or as field, value, field, value."""
+    """A hash as a dict, from a mapping or from field, value, field, value, …"""
     if isinstance(flat, Mapping):
         return dict(flat)
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class RawRecord:
-    """A record whose fields nobody has validated yet."""
+    """A record whose fields are not validated yet."""
 
     __slots__ = ("_fields",)
 
@@ -29,16 +29,16 @@ class RawRecord:
         return self._fields.get("status") in TERMINAL
 
     def parse(self) -> JobRecord:
-        """Raises pydantic's ValidationError if somebody else wrote it."""
+        """Validate it. Raises pydantic's ValidationError for a record that maskq did not write."""
         return parse_record(self._fields)
 
 
 class NewerRequest(ValueError):
-    """It asks for something that this version does not know; the text names it."""
+    """The request has options that this version does not know; the text names them."""
 
 
 def parse_record(fields: Mapping[str, str], *, to_run: bool = False) -> JobRecord:
-    """A record from its hash; raises pydantic's ValidationError if somebody else wrote it.
+    """A record from its hash. Raises pydantic's ValidationError for one that maskq did not write.
 
     `to_run`: raises NewerRequest for what a newer client asks for. Otherwise that is left out: to
     look at a job one need not understand all of it.

@@ -1,30 +1,76 @@
-"""The transitions as Lua scripts: `common.lua` in front of each, loaded from the folder lua."""
+"""The transitions as Lua scripts, loaded from the folder lua: the prelude, `common.lua`, the script."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Final, TypeVar
 
-_SCRIPTS = Path(__file__).parent / "lua"
-# At its memory limit Redis refuses scripts unless they say otherwise. Only a new job may be refused:
-# what runs must be able to end, and what ended to be seen.
-_ALLOWED_WHEN_FULL = "#!lua flags=allow-oom\n"
-_REFUSED_WHEN_FULL = "#!lua\n"
+from maskq.ledger.prelude import prelude
+
+A = TypeVar("A")
+
+_SCRIPTS: Final = Path(__file__).parent / "lua"
+# At its memory limit Redis refuses scripts without this flag. Only new jobs may be refused: running
+# jobs must be able to end.
+_ALLOWED_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+_REFUSED_WHEN_FULL: Final = "#!lua\n"
+# The line of a script that names its arguments; ARGV[1] is the deployment's prefix.
+_ARGUMENTS: Final = re.compile(r"^local ([\w,\s]+?)\s*= unpack\(ARGV, 2", re.MULTILINE)
+
+_DEFINED: Final = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
+_NAME: Final = re.compile(r"\w+")
+_COMMENT: Final = re.compile(r"--.*")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """A Lua script; `arguments` are the names of ARGV from the second on."""
+
     name: str
     text: str = field(repr=False)
     sha: str
+    arguments: tuple[str, ...] = ()
+
+    def in_order(self, given: Mapping[str, A]) -> tuple[A, ...]:
+        """The values of named arguments as the script reads them. Raises TypeError for other names."""
+        values = tuple([given[name] for name in self.arguments if name in given])
+        if not len(values) == len(given) == len(self.arguments):
+            raise TypeError(f"{self.name}.lua takes {self.arguments}, not {tuple(given)}")
+        return values
 
 
 @cache
 def script(name: str) -> Script:
+    """The script `lua/NAME.lua`, ready to be sent."""
     head = _REFUSED_WHEN_FULL if name == "submit" else _ALLOWED_WHEN_FULL
-    # One line each between the parts would shift line numbers in Redis' error messages: none is added.
-    parts = ("common.lua", f"{name}.lua")
-    text = head + "".join((_SCRIPTS / part).read_text(encoding="utf-8") for part in parts)
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    own = _read(name)
+    body = _needed(_read("common"), own) + own
+    text = head + prelude(body) + body
+    found = _ARGUMENTS.search(own)
+    arguments = tuple(re.findall(r"\w+", found[1])) if found else ()
+    return Script(
+        name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), arguments
+    )
+
+
+def _needed(common: str, own: str) -> str:
+    """The paragraphs of common.lua that a script uses, directly or through others: each costs time."""
+    needed, code = "", _without_comments(own)
+    for paragraph in reversed(common.split("\n\n")):
+        if {*_DEFINED.findall(paragraph)} & {*_NAME.findall(code)}:
+            needed = f"{paragraph}\n\n{needed}"
+            code += _without_comments(paragraph)
+    return needed
+
+
+def _without_comments(text: str) -> str:
+    return _COMMENT.sub("", text)
+
+
+def _read(name: str) -> str:
+    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")

@@ -74,9 +74,7 @@ class Authorizer:
                 HTTPStatus.UNAUTHORIZED,
                 "no API key: send `Authorization: Bearer KEY` with a key of `maskq keys create`",
             )
-        answer = await self._client.session.run(
-            api_keys.admit(self._client.key_prefix, credentials)
-        )
+        answer = await self._client.session.run(api_keys.admit(credentials))
         if answer.key is None:
             raise _refused(
                 request,

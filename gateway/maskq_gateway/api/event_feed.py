@@ -54,7 +54,7 @@ class EventFeed:
 
     async def check(self, since: str) -> None:
         """Raise EventsLost where some events after the cursor `since` are not kept any more."""
-        ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
+        ends = await self._client.session.run(calls.stream_ends())
         if _order(since) > _order(ends.last):
             raise EventsLost(f"{since} lies ahead of the last event, {ends.last}")
         if _order(since) != (0, 0) and _order(since) < _order(ends.trimmed):
@@ -101,7 +101,7 @@ class EventFeed:
 
     async def _started(self) -> None:
         if self._task is None or self._task.done():
-            ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
+            ends = await self._client.session.run(calls.stream_ends())
             # Still: another follower may have been first.
             if self._task is None or self._task.done():
                 self._kept.clear()
@@ -109,7 +109,6 @@ class EventFeed:
                 self._task = asyncio.create_task(self._read(ends.last), name="maskq-event-feed")
 
     async def _read(self, since: str) -> None:
-        prefix = self._client.key_prefix
         is_sure, is_lost = True, False
         while True:
             try:
@@ -118,7 +117,7 @@ class EventFeed:
                 if not is_sure:  # whether something was trimmed away meanwhile
                     await self.check(since)
                     is_sure = True
-                read = calls.read_event_texts(prefix, since, block_ms=_BLOCK_MS)
+                read = calls.read_event_texts(since, block_ms=_BLOCK_MS)
                 for since, text in await self._client.session.run(read):
                     await self._add(Entry.of(since, text))
             except EventsLost as error:
@@ -131,7 +130,7 @@ class EventFeed:
 
     async def _begin_anew(self) -> str:
         """Keep nothing of before; the cursor of the last event."""
-        ends = await self._client.session.run(calls.stream_ends(self._client.key_prefix))
+        ends = await self._client.session.run(calls.stream_ends())
         async with self._changed:
             self._kept.clear()
             self._start = self._end = _order(ends.last)
@@ -163,10 +162,10 @@ class EventFeed:
 
     async def _older(self, since: str) -> AsyncIterator[Entry]:
         """What the stream has after `since` and before what is kept here."""
-        prefix, cursor = self._client.key_prefix, since
+        cursor = since
         while self._start is None or _order(cursor) < self._start:
             await self.check(cursor)
-            read = calls.read_event_texts(prefix, cursor, block_ms=1, count=_PAGE)
+            read = calls.read_event_texts(cursor, block_ms=1, count=_PAGE)
             page = await self._client.session.run(read)
             for cursor, text in page:
                 yield Entry.of(cursor, text)

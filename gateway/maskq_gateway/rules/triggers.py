@@ -101,7 +101,6 @@ class Triggers:
         if event.version_id or not event.sequencer:
             return False
         call = sequence.advance(
-            self._client.key_prefix,
             subject=(rule.name, event.bucket, event.key),
             sequencer=event.sequencer,
             keep_s=self._client.settings.retention_s,

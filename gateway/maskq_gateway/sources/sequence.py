@@ -7,14 +7,16 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from maskq.ledger import keys
 from maskq.ledger.calls import Call
+from maskq.ledger.keys import Key
 from maskq.ledger.scripts import Script
 
 _LONGEST_S: Final = 100 * 366 * 86_400.0  # a century stands for 'never'
 
 # At its memory limit Redis refuses this script, as it refuses the submission after it.
 _TEXT: Final = """#!lua
-local name, given, keep_ms = ARGV[1], ARGV[2], ARGV[3]
+local name, given, keep_ms = ARGV[2], ARGV[3], ARGV[4]
 local highest = redis.call('GET', name) or ''
 local longest = math.max(#highest, #given)
 local function padded(value) return value .. string.rep('0', longest - #value) end
@@ -27,21 +29,21 @@ _ADVANCE: Final = Script(
 )
 
 
-def advance(prefix: str, *, subject: Sequence[str], sequencer: str, keep_s: float) -> Call[bool]:
+def advance(*, subject: Sequence[str], sequencer: str, keep_s: float) -> Call[bool]:
     """Note an event of `subject`. Returns False if an event with a higher sequencer came before.
 
     The shorter of two sequencers is padded with zeros on its right, as AWS describes. An equal one is
     not stale: it is the same event, whose job may not be submitted yet. Expires after `keep_s` seconds.
     """
     keep_ms = round(min(keep_s, _LONGEST_S) * 1000)
-    args = (name(prefix, subject), sequencer.upper(), keep_ms)
+    args = (key_of(subject), sequencer.upper(), keep_ms)
     return Call(_ADVANCE, args, _is_one)
 
 
-def name(prefix: str, subject: Sequence[str]) -> str:
-    """The Redis key that holds a subject's highest sequencer."""
+def key_of(subject: Sequence[str]) -> Key:
+    """The key that holds a subject's highest sequencer."""
     digest = hashlib.sha256(json.dumps(list(subject)).encode()).hexdigest()
-    return f"{prefix}:trigger:{digest}"
+    return keys.trigger(digest)
 
 
 def _is_one(answer: Any) -> bool:

@@ -45,7 +45,7 @@ def run(settings: GatewaySettings, rules: Rules, stop: StopSignal) -> None:
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client, Heartbeat(HealthFile(settings.health_file)) as heartbeat:
-        refuse_unfit(client.session.ledger, Role.GATEWAY, settings.key_prefix)
+        refuse_unfit(client.session.ledger, Role.GATEWAY)
         _read(source, Triggers(client, rules), heartbeat, stop)
 
 

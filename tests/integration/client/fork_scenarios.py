@@ -39,7 +39,7 @@ client = Client.from_env()
 
 def main() -> None:
     signal.alarm(2 * LIMIT_S)
-    client.session.run(calls.register_model(client.key_prefix, MODEL, {}))
+    client.session.run(calls.register_model(MODEL, {}))
     SCENARIOS[sys.argv[1]]()
 
 

@@ -20,7 +20,7 @@ def client(environment: dict[str, str]) -> Iterator[Client]:
 def admitted(client: Client, text: str) -> api_keys.Admission:
     shown = Credentials.parse(text)
     assert shown
-    return client.session.run(api_keys.admit(client.key_prefix, shown))
+    return client.session.run(api_keys.admit(shown))
 
 
 def test_a_new_key_is_admitted_with_what_it_was_made_for(client: Client) -> None:

@@ -58,22 +58,22 @@ class Service:
         self.client = client
         self.prefix = client.settings.key_prefix
         self.ledger = client.session.ledger
-        self.ledger.run(calls.register_model(self.prefix, MODEL, {}))
+        self.ledger.run(calls.register_model(MODEL, {}))
 
     def work(self, count: int = 10_000, fail: str = "no such name") -> list[str]:
         """End so many jobs that are queued now; those whose image's name has `fail` in it fail."""
         done = []
         while len(done) < count:
             token = new_token()
-            call = calls.claim(self.prefix, MODEL, token, owner="x:1", lease_s=60)
+            call = calls.claim(MODEL, token, owner="x:1", lease_s=60)
             record = self.ledger.run(call).record
             if record is None:
                 break
             if fail in record.request.image_uri:
-                self.ledger.run(calls.fail(self.prefix, record.id, token, BROKEN))
+                self.ledger.run(calls.fail(record.id, token, BROKEN))
             else:
                 result = JobResult(width=1, height=1, model=MODEL, outputs={"mask": "s3://o/m.png"})
-                self.ledger.run(calls.succeed(self.prefix, record.id, token, result))
+                self.ledger.run(calls.succeed(record.id, token, result))
             done.append(record.request.image_uri)
         return done
 
@@ -276,7 +276,7 @@ def test_a_redis_that_is_restarted_is_waited_for(
 
 def test_a_batch_is_in_order_and_all_or_none(service: Service) -> None:
     batch = service.client.submit_many(places(1200))
-    records = [service.ledger.run(calls.get(service.prefix, batch.jobs[n].id)) for n in (0, 700)]
+    records = [service.ledger.run(calls.get(batch.jobs[n].id)) for n in (0, 700)]
     assert [r and r.request.image_uri for r in records] == [places(1200)[0], places(1200)[700]]
     batch.cancel()
 

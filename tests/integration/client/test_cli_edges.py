@@ -32,8 +32,8 @@ MASKQ = [sys.executable, "-m", "maskq"]
 def job_id(environment: dict[str, str]) -> Iterator[str]:
     """Of a job whose error holds what not every terminal can show."""
     settings = Settings.load()
-    ledger = Ledger(settings.redis_url.get_secret_value())
-    ledger.run(calls.register_model(settings.key_prefix, "dëmo", {}))
+    ledger = Ledger.of(settings)
+    ledger.run(calls.register_model("dëmo", {}))
     ledger.close()
     with Client.from_env() as client:
         job = client.submit(f"s3://photos/{STRANGE}", metadata={"album": STRANGE})

@@ -22,8 +22,8 @@ PROMPT_S = 1.0  # on a busy machine; a read that blocks in Redis takes two
 
 @pytest.fixture
 def ledger(environment: dict[str, str], redis_url: str, key_prefix: str) -> Iterator[Ledger]:
-    made = Ledger(redis_url)
-    made.run(calls.register_model(key_prefix, "demo", {}))
+    made = Ledger(redis_url, key_prefix)
+    made.run(calls.register_model("demo", {}))
     yield made
     made.close()
 

@@ -70,7 +70,7 @@ def test_a_celery_prefork_worker_shares_nothing_of_a_client_made_at_import(
 ) -> None:
     # Given an application whose import uses the client, and a worker of it with three processes
     with Client.from_env() as client:
-        client.session.run(calls.register_model(client.key_prefix, "demo", {}))
+        client.session.run(calls.register_model("demo", {}))
     app = [sys.executable, "-m", "celery", "-A", "prefork_app", "--workdir", str(SCENARIOS.parent)]
     command = [*app, "worker", "--pool", "prefork", "--concurrency", "3", "--loglevel", "WARNING"]
     worker = subprocess.Popen(command, env={**os.environ, **environment})

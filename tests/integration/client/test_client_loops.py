@@ -23,8 +23,8 @@ IMAGE = "s3://photos/a.png"
 @pytest.fixture
 def ledger(environment: dict[str, str], redis_url: str, key_prefix: str) -> Iterator[Ledger]:
     """Another process's, so to say: it ends jobs, and looks at the server."""
-    made = Ledger(redis_url)
-    made.run(calls.register_model(key_prefix, "demo", {}))
+    made = Ledger(redis_url, key_prefix)
+    made.run(calls.register_model("demo", {}))
     yield made
     made.close()
 

@@ -163,7 +163,7 @@ def test_a_wake_up_that_never_came_costs_five_seconds(
         waiting = pool.submit(lambda: asyncio.run(wait()) if awaited else job.wait(timeout=20))
         until(lambda: subscribed(harness.ledger))
         # The record is gone, and nobody published it.
-        harness.redis.delete(keys.record(harness.prefix, job.id))
+        harness.redis.delete(keys.record(job.id).within(harness.prefix))
         began = time.monotonic()
         with pytest.raises(JobNotFound):
             waiting.result(10)

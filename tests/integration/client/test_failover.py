@@ -60,8 +60,8 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     second = TunedRedis(tmp_path / "second", password="secret")
     with running(first, second), Switch(("127.0.0.1", first.port)) as switch:
         follow(second, first)
-        served = Ledger(first.url)
-        served.run(calls.register_model(PREFIX, MODEL, {}))
+        served = Ledger(first.url, PREFIX)
+        served.run(calls.register_model(MODEL, {}))
         served.close()
         yield Pair(first, second, switch)
 
@@ -108,8 +108,8 @@ def test_who_waits_reads_the_end_from_the_new_primary(pair: Pair) -> None:
         pair.fail_over()
         with pair.first.admin() as cut_off:  # it hears of nothing that happens from now on
             cut_off.replicaof("127.0.0.1", 1)
-        ledger = Ledger(pair.second.url)
-        ledger.run(calls.cancel(PREFIX, job.id))
+        ledger = Ledger(pair.second.url, PREFIX)
+        ledger.run(calls.cancel(job.id))
         ledger.close()
         waiting.join(20)
         assert [getattr(error, "code", None) for error in ended] == [FailureCode.CANCELED], ended
@@ -147,14 +147,14 @@ def test_readers_of_events_go_on_with_the_new_primary(pair: Pair) -> None:
 @pytest.mark.parametrize("what", ["a restart", "a failover"])
 def test_leases_that_ran_out_meanwhile_are_not_reaped(pair: Pair, what: str) -> None:
     """Too short for the rule of gaps, and seen without INFO: the server does not know the script."""
-    ledger = Ledger(pair.url)
+    ledger = Ledger(pair.url, PREFIX)
     with Client(pair.settings) as client:
         job = client.submit(URI)
-        claim = calls.claim(PREFIX, MODEL, new_token(), owner="me", lease_s=0.5, job_id=job.id)
-        sweep = calls.sweep(PREFIX, lease_s=1)
+        claim = calls.claim(MODEL, new_token(), owner="me", lease_s=0.5, job_id=job.id)
+        sweep = calls.sweep(lease_s=1)
         ledger.run(sweep)
         assert ledger.run(claim).job_id == job.id
-        ledger.run_many([calls.touch(PREFIX), calls.fsync(4)])
+        ledger.run_many([calls.touch(), calls.fsync(4)])
         # When Redis is away until the lease has run out
         if what == "a restart":
             pair.first.kill()
@@ -181,8 +181,8 @@ def test_a_sentinel_names_the_primary_and_its_successor(tmp_path: Path) -> None:
                 f"sentinel://:secret@127.0.0.1:{sentinel.port};127.0.0.1:1/2"
                 f"?master_name=maskq-test&sentinel_password=watched"
             )
-            ledger = Ledger(url)
-            ledger.run(calls.touch(PREFIX))
+            ledger = Ledger(url, PREFIX)
+            ledger.run(calls.touch())
             until(lambda: _replicas(sentinel) == 1, within_s=20)
             # When the primary dies
             first.kill()
@@ -208,13 +208,13 @@ def test_sentinels_and_redis_are_asked_with_tls(tmp_path: Path, pair: Pair) -> N
             url = RedisUrl.parse(
                 f"sentinels://:secret@localhost:{asked.port}/1?master_name=mine", authority.file
             )
-            ledger = Ledger(url)
-            ledger.run(calls.touch(PREFIX))
+            ledger = Ledger(url, PREFIX)
+            ledger.run(calls.touch())
             ledger.close()
 
             async def ask() -> None:
-                awaited = AsyncLedger(url)
-                await awaited.run(calls.touch(PREFIX))
+                awaited = AsyncLedger(url, PREFIX)
+                await awaited.run(calls.touch())
                 await awaited.close()
 
             asyncio.run(ask())
@@ -225,7 +225,7 @@ def test_sentinels_and_redis_are_asked_with_tls(tmp_path: Path, pair: Pair) -> N
 
 def _goes_through(ledger: Ledger) -> bool:
     try:
-        ledger.run(calls.touch(PREFIX))
+        ledger.run(calls.touch())
     except StoreUnavailable:
         return False
     return True
@@ -254,7 +254,7 @@ def _replicas(sentinel: Sentinel) -> int:
 )
 def test_what_passes_is_an_outage(said: str) -> None:
     with answering({b"ASKED": f"-{said}\r\n".encode()}) as port:
-        ledger = Ledger(f"redis://127.0.0.1:{port}")
+        ledger = Ledger(f"redis://127.0.0.1:{port}", PREFIX)
         with pytest.raises(StoreUnavailable) as refused:
             ledger.run(Call(None, ("ASKED",), str))
         assert refused.value.code is FailureCode.STORE_UNAVAILABLE

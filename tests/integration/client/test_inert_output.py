@@ -90,15 +90,15 @@ class World:
         self._ledger = ledger
         self._prefix = client.key_prefix
         worker = ServingWorker(owner=TEXT, model=MODEL, revision=TEXT, labels=3, since_ms=1)
-        ledger.run(models.register(self._prefix, worker))
+        ledger.run(models.register(worker))
         with serving(Receiver) as url:
             self.failed = self._claimed(url)
             failure = JobFailure(code=FailureCode.INVALID_IMAGE, message=f"{TEXT} {URL}")
-            ledger.run(calls.fail(self._prefix, self.failed, self._token, failure))
+            ledger.run(calls.fail(self.failed, self._token, failure))
             self._deliver()
         self.queued = self._submitted(None)
         self.succeeded = self._claimed(None)
-        ledger.run(calls.succeed(self._prefix, self.succeeded, self._token, self._result()))
+        ledger.run(calls.succeed(self.succeeded, self._token, self._result()))
         event = {
             "id": TEXT,
             "source": TEXT,
@@ -106,7 +106,7 @@ class World:
             "subject": TEXT,
             "time": "2026-01-01T00:00:00Z",
         }
-        ledger.redis.xadd(keys.events(self._prefix), {"event": json.dumps(event)})
+        ledger.redis.xadd(keys.events().within(self._prefix), {"event": json.dumps(event)})
 
     def _submitted(self, webhook: str | None) -> str:
         return self.client.submit(
@@ -116,7 +116,7 @@ class World:
     def _claimed(self, webhook: str | None) -> str:
         job_id, self._token = self._submitted(webhook), new_token()
         claimed = self._ledger.run(
-            calls.claim(self._prefix, MODEL, self._token, owner=TEXT, lease_s=100, job_id=job_id)
+            calls.claim(MODEL, self._token, owner=TEXT, lease_s=100, job_id=job_id)
         )
         assert claimed.job_id == job_id
         return job_id
@@ -156,7 +156,7 @@ class World:
 
 @pytest.fixture
 def world(environment: dict[str, str]) -> Iterator[World]:
-    ledger = Ledger(Settings.load().redis_url.get_secret_value())
+    ledger = Ledger.of(Settings.load())
     with Client.from_env() as client:
         yield World(client, ledger)
     ledger.close()

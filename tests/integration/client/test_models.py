@@ -42,11 +42,11 @@ class Deployment:
         worker = ServingWorker(
             owner=f"{owner}-{name}", model=name, revision=f"of-{name}", labels=3, since_ms=1
         )
-        self.ledger.run(models.register(self.prefix, worker))
+        self.ledger.run(models.register(worker))
         return worker
 
     def model_of(self, job_id: str) -> str:
-        record = self.ledger.run(calls.get(self.prefix, job_id))
+        record = self.ledger.run(calls.get(job_id))
         assert record is not None
         return record.model
 
@@ -54,7 +54,7 @@ class Deployment:
 @pytest.fixture
 def deployment(environment: dict[str, str]) -> Iterator[Deployment]:
     settings = Settings.load()
-    ledger = Ledger(settings.redis_url.get_secret_value())
+    ledger = Ledger.of(settings)
     yield Deployment(ledger, settings)
     ledger.close()
 
@@ -138,7 +138,7 @@ def test_the_deployment_s_default_reaches_every_caller(
 ) -> None:
     if stored:
         monkeypatch.setenv("MASKQ_DEFAULT_MODEL", "night")
-        deployment.ledger.run(models.set_default(deployment.prefix, "day"))
+        deployment.ledger.run(models.set_default("day"))
     else:
         monkeypatch.setenv("MASKQ_DEFAULT_MODEL", "day")
     assert deployment.model_of(way(deployment)) == "day"

@@ -59,13 +59,13 @@ def everything_works(url: str, db: int, server: TunedRedis, ca: Path | None = No
     """Ledger, async ledger, a message through the broker's connection and a stored result."""
     settings = WorkerSettings(redis_url=url, redis_ca_file=ca, key_prefix="forms", model="demo")  # type: ignore[arg-type]
     parsed = RedisUrl.of(settings)
-    touch, record = calls.touch("forms"), calls.get("forms", "none")
-    ledger = Ledger(parsed)
+    touch, record = calls.touch(), calls.get("none")
+    ledger = Ledger(parsed, "forms")
     ledger.run(touch)
     ledger.close()
 
     async def ask() -> object:
-        awaited = AsyncLedger(parsed)
+        awaited = AsyncLedger(parsed, "forms")
         try:
             return await awaited.run(record)
         finally:
@@ -136,7 +136,7 @@ def test_a_client_shows_its_certificate_where_the_server_wants_one(
         shown = f"{url}?ssl_certfile={certificate}&ssl_keyfile={key}"
         everything_works(shown, 1, server, authority.file)
         with pytest.raises(StoreUnavailable):
-            Ledger(RedisUrl.parse(url, authority.file)).run(calls.touch("x"))
+            Ledger(RedisUrl.parse(url, authority.file), "x").run(calls.touch())
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_certificate_that_is_not_trusted_is_one_clear_error(
 
 def refuses(parsed: RedisUrl, said: str) -> None:
     async def ask() -> None:
-        awaited = AsyncLedger(parsed)
+        awaited = AsyncLedger(parsed, "forms")
         try:
-            await awaited.run(calls.touch("x"))
+            await awaited.run(calls.touch())
         finally:
             await awaited.close()
 
-    ledger = Ledger(parsed)
-    for attempt in (lambda: ledger.run(calls.touch("x")), lambda: asyncio.run(ask())):
+    ledger = Ledger(parsed, "forms")
+    for attempt in (lambda: ledger.run(calls.touch()), lambda: asyncio.run(ask())):
         with pytest.raises(StoreUnavailable) as refused:
             attempt()
         assert said in str(refused.value)
@@ -199,7 +199,7 @@ def test_a_server_that_speaks_no_tls_is_one_clear_error() -> None:
 
 def test_options_of_the_url_reach_the_connections(server: TunedRedis) -> None:
     url = f"redis://:{quote(PASSWORD, safe='')}@127.0.0.1:{server.port}/5?client_name=by-its-name"
-    ledger = Ledger(url)
+    ledger = Ledger(url, "forms")
     assert "name=by-its-name" in ledger.run(LISTED)
     ledger.close()
 

@@ -39,9 +39,9 @@ def admin(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def check(url: str, role: Role, prefix: str = PREFIX) -> None:
-    ledger = Ledger(url)
+    ledger = Ledger(url, prefix)
     try:
-        requirements.check(ledger, role, prefix, "demo")
+        requirements.check(ledger, role, "demo")
     finally:
         ledger.close()
 
@@ -105,17 +105,17 @@ def test_a_user_without_dangerous_commands_can_do_everything(
     url = acl.url_of("plain", redis_url)
     for role in Role:
         check(url, role)
-    ledger = Ledger(url)
-    assert ledger.run(calls.sweep("plain", lease_s=5)).swept == 1
+    ledger = Ledger(url, "plain")
+    assert ledger.run(calls.sweep(lease_s=5)).swept == 1
     ledger.close()
     admin.acl_deluser("plain")
 
 
 def test_a_refusal_within_a_script_is_no_outage(admin: redis.Redis, redis_url: str) -> None:
     admin.execute_command("ACL", "SETUSER", "publisher", "-hset")
-    ledger = Ledger(acl.url_of("publisher", redis_url))
+    ledger = Ledger(acl.url_of("publisher", redis_url), PREFIX)
     with pytest.raises(StoreUnavailable, match=r"does not allow user 'publisher'.*hset") as refused:
-        ledger.run(calls.cancel(PREFIX, _a_job(admin)))
+        ledger.run(calls.cancel(_a_job(admin)))
     assert refused.value.code is FailureCode.ACCESS_DENIED
     ledger.close()
 
@@ -155,10 +155,10 @@ def test_a_replica_is_waited_for_and_refused_if_it_stays_one(
             check(replica.url, Role.WORKER)
         assert away.value.code is FailureCode.STORE_UNAVAILABLE
         monkeypatch.setattr(requirements, "_REPLICA_S", 0.5)
-        ledger = Ledger(replica.url)
+        ledger = Ledger(replica.url, PREFIX)
         pauses: list[float] = []
         with pytest.raises(InvalidRequest, match="must lead to the primary"):
-            requirements.await_met(ledger, Role.WORKER, PREFIX, "demo", pauses.append)
+            requirements.await_met(ledger, Role.WORKER, "demo", pauses.append)
         assert pauses
         ledger.close()
 

@@ -41,21 +41,21 @@ class Service:
         self.client = client
         self.prefix = client.settings.key_prefix
         self.ledger = client.session.ledger
-        self.ledger.run(calls.register_model(self.prefix, MODEL, {}))
+        self.ledger.run(calls.register_model(MODEL, {}))
 
     def claim(self) -> tuple[str, str]:
         token = new_token()
-        call = calls.claim(self.prefix, MODEL, token, owner="x:1", lease_s=60)
+        call = calls.claim(MODEL, token, owner="x:1", lease_s=60)
         record = self.ledger.run(call).record
         assert record is not None
         return record.id, token
 
     def fail_next(self) -> None:
-        self.ledger.run(calls.fail(self.prefix, *self.claim(), BROKEN))
+        self.ledger.run(calls.fail(*self.claim(), BROKEN))
 
     def succeed_next(self) -> None:
         result = JobResult(width=1, height=1, model=MODEL)
-        self.ledger.run(calls.succeed(self.prefix, *self.claim(), result))
+        self.ledger.run(calls.succeed(*self.claim(), result))
 
     def keys_under(self, server: S3Server, prefix: str) -> set[str]:
         listed = server.client().list_objects_v2(Bucket=server.bucket, Prefix=prefix)
@@ -120,7 +120,7 @@ def test_what_may_be_tried_again(service: Service, end: str | None) -> None:
         job.cancel()
     if end == "expired":
         time.sleep(0.01)
-        service.ledger.run(calls.sweep(service.prefix, lease_s=9))
+        service.ledger.run(calls.sweep(lease_s=9))
     if end:
         assert job.refresh().status == end
         assert service.client.retry(job.id).refresh().retry_of == job.id
@@ -168,7 +168,7 @@ def test_delete_takes_a_running_job_from_its_worker(service: Service) -> None:
     job = service.client.submit(IMAGE)
     job_id, token = service.claim()
     job.delete()
-    lost = service.ledger.run(calls.renew(service.prefix, [(job_id, token)], 9))
+    lost = service.ledger.run(calls.renew([(job_id, token)], 9))
     assert lost == {token}
 
 

@@ -103,7 +103,7 @@ def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ga
 def client(settings: GatewaySettings) -> Iterator[Client]:
     with Client(settings) as connected:
         ledger = connected.session.ledger
-        ledger.run(calls.register_model(connected.key_prefix, "some", {}))
+        ledger.run(calls.register_model("some", {}))
         yield connected
 
 

@@ -97,7 +97,7 @@ def settings(
 def client(settings: GatewaySettings) -> Iterator[Client]:
     with Client(settings) as connected:
         ledger = connected.session.ledger
-        ledger.run(calls.register_model(connected.key_prefix, "some", {}))
+        ledger.run(calls.register_model("some", {}))
         yield connected
 
 

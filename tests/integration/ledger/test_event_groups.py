@@ -20,7 +20,7 @@ from maskq.ledger import calls, keys
 def client(environment: dict[str, str]) -> Iterator[Client]:
     with Client.from_env() as connected:
         ledger = connected.session.ledger
-        ledger.run(calls.register_model(connected.key_prefix, "some", {}))
+        ledger.run(calls.register_model("some", {}))
         yield connected
 
 
@@ -78,7 +78,7 @@ def test_events_that_are_not_wanted_are_confirmed_at_once(client: Client) -> Non
 
 def test_a_group_is_told_once_what_it_missed_and_goes_on(client: Client) -> None:
     redis = client.session.ledger.redis
-    stream = keys.events(client.key_prefix)
+    stream = keys.events().within(client.key_prefix)
     submit(client, 1)
     assert len(all_read(client, "slow")) == 1
     submit(client, 5)
@@ -96,7 +96,7 @@ def test_an_event_that_is_trimmed_in_a_reader_s_hand_is_told(client: Client) -> 
     next(reading)
     with suppress(RuntimeError):
         reading.throw(RuntimeError)  # type: ignore[attr-defined]
-    redis.xtrim(keys.events(client.key_prefix), maxlen=1, approximate=False)
+    redis.xtrim(keys.events().within(client.key_prefix), maxlen=1, approximate=False)
     with pytest.raises(EventsLost, match="1 events"):
         all_read(client, "slow", take_over=0.01)
 
@@ -107,7 +107,7 @@ def test_a_reader_of_its_own_is_told_when_it_is_overtaken(client: Client) -> Non
     reading = client.events("0", idle=1)
     next(reading)
     submit(client, 300)
-    redis.xtrim(keys.events(client.key_prefix), maxlen=1, approximate=False)
+    redis.xtrim(keys.events().within(client.key_prefix), maxlen=1, approximate=False)
     with pytest.raises(EventsLost):
         list(reading)
     # And it catches up by the records
@@ -118,7 +118,7 @@ def test_readers_that_left_are_forgotten(client: Client) -> None:
     submit(client, 2)
     all_read(client, "shared")
     redis = client.session.ledger.redis
-    assert redis.xinfo_consumers(keys.events(client.key_prefix), "shared") == []
+    assert redis.xinfo_consumers(keys.events().within(client.key_prefix), "shared") == []
 
 
 def test_the_async_client_shares_as_well(client: Client, environment: dict[str, str]) -> None:

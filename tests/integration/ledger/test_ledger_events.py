@@ -13,6 +13,7 @@ from support.ledger_harness import BROKEN, RESULT, LedgerHarness
 from maskq.contract import TERMINAL, Event
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, StreamEnds
+from maskq.ledger.prelude import prelude
 
 harness = ledger_harness.harness
 
@@ -25,11 +26,11 @@ return redis.call('XLEN', KEYS[1])
 
 
 def read(harness: LedgerHarness, cursor: str = "0") -> list[Event]:
-    return harness.ledger.run(calls.read_events(harness.prefix, cursor, block_ms=1, count=1000))
+    return harness.ledger.run(calls.read_events(cursor, block_ms=1, count=1000))
 
 
 def ends(harness: LedgerHarness) -> StreamEnds:
-    return harness.ledger.run(calls.stream_ends(harness.prefix))
+    return harness.ledger.run(calls.stream_ends())
 
 
 def finish_somehow(harness: LedgerHarness, how: str, **options: object) -> str:
@@ -141,7 +142,7 @@ def test_a_batch_s_event_comes_once_with_its_counts(harness: LedgerHarness) -> N
         "canceled": 1,
         "expired": 1,
     }
-    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b-1"))
+    progress = harness.ledger.run(calls.batch_progress("b-1"))
     assert progress is not None
     assert progress.ended == tuple(jobs)
     assert harness.events()[-1] == event
@@ -150,7 +151,7 @@ def test_a_batch_s_event_comes_once_with_its_counts(harness: LedgerHarness) -> N
 def test_the_time_of_an_event_is_a_date_of_the_calendar(harness: LedgerHarness) -> None:
     """The scripts count days themselves: leap years, centuries, the ends of months."""
     common = resources.files("maskq.ledger").joinpath("lua", "common.lua").read_text()
-    code = common + "return iso_time(tonumber(ARGV[2]))"
+    code = prelude(common) + common + "return iso_time(tonumber(ARGV[2]))"
     for text in (
         "1970-01-01T00:00:00.000+00:00",
         "1999-12-31T23:59:59.999+00:00",
@@ -179,7 +180,7 @@ def test_events_are_read_after_a_cursor(harness: LedgerHarness) -> None:
 
 def test_reading_waits_for_the_first_event_no_longer_than_asked(harness: LedgerHarness) -> None:
     started = time.monotonic()
-    call = calls.read_events(harness.prefix, "$", block_ms=100)
+    call = calls.read_events("$", block_ms=100)
     assert harness.ledger.run(call) == []
     assert 0.05 < time.monotonic() - started < 3
 

@@ -18,9 +18,11 @@ from maskq.ledger import AsyncLedger, Ledger, calls
 harness = ledger_harness.harness
 
 
-def in_a_loop(url: str, work: Callable[[AsyncLedger], Awaitable[Any]]) -> Any:
+def in_a_loop(
+    url: str, work: Callable[[AsyncLedger], Awaitable[Any]], prefix: str = "maskq"
+) -> Any:
     async def main() -> Any:
-        ledger = AsyncLedger(url)
+        ledger = AsyncLedger(url, prefix)
         try:
             return await work(ledger)
         finally:
@@ -34,24 +36,27 @@ def test_a_server_that_forgot_its_scripts_is_taught_again(
 ) -> None:
     """As after a restart or a failover."""
     first, second = harness.submit(), harness.submit()
-    both = [calls.cancel(harness.prefix, first), calls.cancel(harness.prefix, second)]
+    both = [calls.cancel(first), calls.cancel(second)]
     for ask in (
         lambda: [harness.ledger.run(call) for call in both],
         lambda: harness.ledger.run_many(both),
-        lambda: in_a_loop(redis_url, lambda ledger: ledger.run_many(both)),
+        lambda: in_a_loop(redis_url, lambda ledger: ledger.run_many(both), harness.prefix),
     ):
         harness.redis.script_flush()
         assert ask() == [JobStatus.CANCELED] * 2
     harness.redis.script_flush()
-    assert in_a_loop(redis_url, lambda ledger: ledger.run(both[0])) is JobStatus.CANCELED
+    assert (
+        in_a_loop(redis_url, lambda ledger: ledger.run(both[0]), harness.prefix)
+        is JobStatus.CANCELED
+    )
 
 
 def test_answers_of_many_calls_come_in_order(harness: LedgerHarness, redis_url: str) -> None:
     known, unknown = harness.submit(), new_id()
-    asked = [calls.get(harness.prefix, one) for one in (known, unknown, known)]
+    asked = [calls.get(one) for one in (known, unknown, known)]
     records = harness.ledger.run_many(asked)
     assert [record and record.id for record in records] == [known, None, known]
-    assert in_a_loop(redis_url, lambda ledger: ledger.run_many(asked)) == records
+    assert in_a_loop(redis_url, lambda ledger: ledger.run_many(asked), harness.prefix) == records
     assert harness.ledger.run_many([]) == []
 
 
@@ -61,10 +66,12 @@ def test_a_call_that_is_refused_leaves_the_answers_of_others(
     known = harness.submit()
     harness.redis.set(harness.key("job", "odd"), "not a hash")
     for names in ([known, "odd", "none"], ["odd"], [known]):
-        asked = [calls.get(harness.prefix, name) for name in names]
+        asked = [calls.get(name) for name in names]
         for answers in (
             harness.ledger.run_each(asked),
-            in_a_loop(redis_url, lambda ledger, asked=asked: ledger.run_each(asked)),
+            in_a_loop(
+                redis_url, lambda ledger, asked=asked: ledger.run_each(asked), harness.prefix
+            ),
         ):
             told = dict(zip(names, answers, strict=True))
             assert told.get(known) == (harness.record(known) if known in names else None)
@@ -78,9 +85,9 @@ def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: st
     secret = "swordfish"
     place = redis_url.rpartition("@")[2] if wrong == "password" else "127.0.0.1:1/0"
     url = f"redis://:{secret}@{place}"
-    call = calls.get("maskq", "1")
+    call = calls.get("1")
     # When
-    ledger = Ledger(url)
+    ledger = Ledger(url, "maskq")
     with pytest.raises(StoreUnavailable) as blocking:
         ledger.run(call)
     ledger.close()
@@ -96,6 +103,6 @@ def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: st
 def test_a_key_of_another_kind_is_an_error_with_redis_own_words(harness: LedgerHarness) -> None:
     harness.redis.set(harness.key("job", "odd"), "not a hash")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-        harness.ledger.run(calls.get(harness.prefix, "odd"))
+        harness.ledger.run(calls.get("odd"))
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         harness.try_claim(job_id="odd")

@@ -49,9 +49,11 @@ def test_who_waits_for_the_job_or_its_batch_is_woken_by_the_transaction(
     harness: LedgerHarness, redis_url: str
 ) -> None:
     job_id = harness.submit(batch=calls.BatchMembership(batch_id="b", total=2))
-    other = Ledger(redis_url)
+    other = Ledger(redis_url, harness.prefix)
     with other.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(keys.wake(harness.prefix, job_id), keys.wake(harness.prefix, "b"))
+        pubsub.subscribe(
+            keys.wake(job_id).within(harness.prefix), keys.wake("b").within(harness.prefix)
+        )
         for _ in range(2):
             pubsub.get_message(timeout=1)
         harness.succeed(job_id, harness.claim(job_id))
@@ -59,8 +61,8 @@ def test_who_waits_for_the_job_or_its_batch_is_woken_by_the_transaction(
     other.close()
     said = {message["channel"]: message["data"] for message in heard if message}
     assert said == {
-        keys.wake(harness.prefix, job_id): "succeeded",
-        keys.wake(harness.prefix, "b"): job_id,
+        keys.wake(job_id).within(harness.prefix): "succeeded",
+        keys.wake("b").within(harness.prefix): job_id,
     }
 
 

@@ -268,5 +268,5 @@ def test_a_batch_still_counts_the_deleted(harness: LedgerHarness) -> None:
     harness.delete(first)
     harness.cancel(second)
     assert harness.kinds("b") == ["maskq.batch.completed"]
-    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b"))
+    progress = harness.ledger.run(calls.batch_progress("b"))
     assert progress == calls.BatchProgress(2, {JobStatus.CANCELED: 2}, (first, second))

@@ -59,11 +59,11 @@ class Worker:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    ledger: Ledger  # set by the test
+    redis_url: str  # set by the test
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = LedgerHarness(self.ledger, f"machine-{uuid.uuid4().hex[:12]}")
+        self.harness = LedgerHarness(Ledger(self.redis_url, f"machine-{uuid.uuid4().hex[:12]}"))
         self.queue = ModelQueue()
         self.jobs = self.queue.jobs
         self.workers = [Worker() for _ in range(3)]
@@ -442,7 +442,7 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = [job for job in self.jobs.values() if job.batch]
         ended = [job.status for job in batch if job.ended]
         assert completed == ["completed"] * (len(ended) == BATCH_TOTAL)
-        progress = self.harness.ledger.run(calls.batch_progress(self.harness.prefix, BATCH))
+        progress = self.harness.ledger.run(calls.batch_progress(BATCH))
         assert (progress is None) == (not batch)
         if progress:
             assert progress.total == BATCH_TOTAL
@@ -495,6 +495,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.events_tell_the_history_once()
         finally:
             self.harness.redis.delete(*self.harness.key_names())
+            self.harness.ledger.close()
 
     def _work_off(self) -> None:
         worker = self.workers[0]
@@ -524,12 +525,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(0 if EXAMPLES else 180)
 def test_the_machine_keeps_its_promises(redis_url: str) -> None:
-    ledger = Ledger(redis_url)
-
     class Machine(LedgerMachine):
         pass
 
-    Machine.ledger = ledger
+    Machine.redis_url = redis_url
     search = settings(
         max_examples=EXAMPLES or 70,
         stateful_step_count=STEPS,
@@ -539,7 +538,4 @@ def test_the_machine_keeps_its_promises(redis_url: str) -> None:
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
-    try:
-        run_state_machine_as_test(Machine, settings=search)
-    finally:
-        ledger.close()
+    run_state_machine_as_test(Machine, settings=search)

@@ -13,7 +13,7 @@ from maskq.ledger import calls
 from maskq.ledger.calls import ReleaseOutcome
 from maskq.ledger.scripts import script
 
-own_desk = ledger_harness.own_desk
+own_harness = ledger_harness.own_harness
 
 
 def fill(harness: LedgerHarness) -> None:
@@ -21,8 +21,8 @@ def fill(harness: LedgerHarness) -> None:
     harness.redis.config_set("maxmemory", 1)
 
 
-def test_only_submit_is_refused_at_the_memory_limit(own_desk: LedgerHarness) -> None:
-    harness = own_desk
+def test_only_submit_is_refused_at_the_memory_limit(own_harness: LedgerHarness) -> None:
+    harness = own_harness
     # Given jobs in every state; the server has not been given most of the scripts yet
     jobs = {n: harness.claimed_job() for n in ("succeeds", "fails", "released", "delayed", "kept")}
     queued, unwanted = harness.submit(tenant="ada"), harness.submit()
@@ -49,24 +49,24 @@ def test_only_submit_is_refused_at_the_memory_limit(own_desk: LedgerHarness) -> 
     assert harness.renew(dict([jobs["kept"]])) == frozenset()
     assert harness.cancel(unwanted) is JobStatus.CANCELED
     assert set(harness.take_many(2)) == {queued, jobs["released"][0]}
-    harness.ledger.run(calls.send_ticket(harness.prefix, MODEL))
+    harness.ledger.run(calls.send_ticket(MODEL))
     swept = harness.sweep(after_ms=None)
     assert (swept.swept, swept.reaped, swept.due) == (1, 1, 1)
     assert harness.succeed(queued, harness.raw(queued)["token"])
     assert harness.record(jobs["timed out"][0]).status is JobStatus.FAILED
     assert len(harness.jobs().records) == 9
     assert harness.delete(unwanted) == "deleted"
-    assert harness.ledger.run(calls.stream_ends(harness.prefix)).last != "0-0"
-    assert harness.ledger.run(calls.batch_progress(harness.prefix, "none")) is None
+    assert harness.ledger.run(calls.stream_ends()).last != "0-0"
+    assert harness.ledger.run(calls.batch_progress("none")) is None
 
 
 def _submit_call(harness: LedgerHarness) -> calls.Call[calls.Submitted]:
-    return calls.submit(harness.prefix, new_id(), asked(), calls.Limits())
+    return calls.submit(new_id(), asked(), calls.Limits())
 
 
-def test_submissions_are_accepted_again_once_there_is_memory(own_desk: LedgerHarness) -> None:
-    fill(own_desk)
+def test_submissions_are_accepted_again_once_there_is_memory(own_harness: LedgerHarness) -> None:
+    fill(own_harness)
     with pytest.raises(QueueFull):
-        own_desk.submit()
-    own_desk.redis.config_set("maxmemory", 0)
-    assert own_desk.submit()
+        own_harness.submit()
+    own_harness.redis.config_set("maxmemory", 0)
+    assert own_harness.submit()

@@ -23,7 +23,7 @@ def present(owner: str = "host:1", model: str = MODEL, revision: str = "1") -> S
 
 def come(harness: LedgerHarness, *presences: ServingWorker) -> list[ServingWorker]:
     """Register each; what the last one was told of others."""
-    return [harness.ledger.run(models.register(harness.prefix, one)) for one in presences][-1]
+    return [harness.ledger.run(models.register(one)) for one in presences][-1]
 
 
 def dies(harness: LedgerHarness, presence: ServingWorker) -> None:
@@ -50,12 +50,12 @@ def test_the_order_of_who_says_which_model(harness: LedgerHarness) -> None:
     names = ["asked", "stored", "setting", "caller"]
     for name in names:
         come(harness, present(f"host:{name}", name))
-    harness.ledger.run(models.set_default(harness.prefix, "stored"))
+    harness.ledger.run(models.set_default("stored"))
     limits = Limits(default_model="setting", caller_model="caller")
     # Then the request comes first, and each gives way to the next
     assert harness.record(harness.submit(model="asked", limits=limits)).model == "asked"
     assert chosen(harness, limits) == "stored"
-    harness.ledger.run(models.set_default(harness.prefix, None))
+    harness.ledger.run(models.set_default(None))
     assert chosen(harness, limits) == "setting"
     assert chosen(harness, replace(limits, default_model=None)) == "caller"
     # And where nobody says, there is a choice
@@ -114,18 +114,16 @@ def test_the_refusal_says_what_to_do(harness: LedgerHarness) -> None:
 
 
 def test_a_default_must_be_known(harness: LedgerHarness) -> None:
-    assert harness.ledger.run(models.set_default(harness.prefix, "nobody-s")) == (MODEL,)
+    assert harness.ledger.run(models.set_default("nobody-s")) == (MODEL,)
     assert harness.redis.get(harness.key("default-model")) is None
-    assert harness.ledger.run(models.set_default(harness.prefix, MODEL)) is None
+    assert harness.ledger.run(models.set_default(MODEL)) is None
 
 
 # --- who serves what ----------------------------------------------------------------------------------
 
 
 def listed(harness: LedgerHarness) -> dict[str, ServedModel]:
-    return {
-        one.name: one for one in harness.ledger.run(models.known(harness.prefix, Limits())).each
-    }
+    return {one.name: one for one in harness.ledger.run(models.known(Limits())).each}
 
 
 def test_who_serves_what_since_when_and_what_waits(harness: LedgerHarness) -> None:
@@ -159,7 +157,7 @@ def test_a_worker_that_registers_again_is_the_same_worker(harness: LedgerHarness
 
 def test_a_worker_that_leaves_is_gone_at_once(harness: LedgerHarness) -> None:
     come(harness, present())
-    harness.ledger.run(models.leave(harness.prefix, present()))
+    harness.ledger.run(models.leave(present()))
     assert listed(harness)[MODEL].workers == ()
     assert MODEL in listed(harness)  # the model stays known: scaled to zero, its jobs wait
 
@@ -180,8 +178,8 @@ def test_a_worker_is_told_of_others_that_serve_another_revision(harness: LedgerH
 
 def test_a_retired_model_is_unknown(harness: LedgerHarness) -> None:
     harness.serve(OTHER)
-    harness.ledger.run(models.set_default(harness.prefix, MODEL))
-    assert harness.ledger.run(models.retire(harness.prefix, OTHER)).retired
+    harness.ledger.run(models.set_default(MODEL))
+    assert harness.ledger.run(models.retire(OTHER)).retired
     assert refused(harness, model=OTHER).known == (MODEL,)
     left = {name for name in harness.everything() if OTHER in name}
     assert left == set()
@@ -192,16 +190,16 @@ def test_a_model_in_use_is_not_retired(harness: LedgerHarness) -> None:
     harness.submit(model=OTHER)
     running = harness.submit(model=OTHER)
     harness.claim(running)
-    harness.ledger.run(models.set_default(harness.prefix, OTHER))
+    harness.ledger.run(models.set_default(OTHER))
     before = harness.everything()
-    answer = harness.ledger.run(models.retire(harness.prefix, OTHER))
+    answer = harness.ledger.run(models.retire(OTHER))
     assert not answer.retired
     assert (answer.workers, answer.queued, answer.running, answer.is_default) == (1, 1, 1, True)
     assert harness.everything() == before
 
 
 def test_a_model_that_is_not_known_cannot_be_retired(harness: LedgerHarness) -> None:
-    assert harness.ledger.run(models.retire(harness.prefix, "nobody-s")).known == (MODEL,)
+    assert harness.ledger.run(models.retire("nobody-s")).known == (MODEL,)
 
 
 def test_jobs_of_a_model_that_is_retired_by_force_are_canceled(harness: LedgerHarness) -> None:
@@ -218,13 +216,11 @@ def test_jobs_of_a_model_that_is_retired_by_force_are_canceled(harness: LedgerHa
     harness.claim(runs)
     not_mine = harness.submit(model=MODEL)
     # When
-    assert harness.ledger.run(models.retire(harness.prefix, OTHER, force=True)).retired
+    assert harness.ledger.run(models.retire(OTHER, force=True)).retired
     canceled, offset, rounds = 0, 0, 0
     while offset is not None and rounds < 20:
         rounds += 1
-        done, offset = harness.ledger.run(
-            models.cancel_queued(harness.prefix, OTHER, offset=offset, cap=2)
-        )
+        done, offset = harness.ledger.run(models.cancel_queued(OTHER, offset=offset, cap=2))
         canceled += done
     # Then
     assert canceled == 5

@@ -90,7 +90,7 @@ def test_the_same_idempotency_key_and_request_give_the_first_job(harness: Ledger
     again = harness.try_submit(idempotency=KEY)
     assert again == calls.Submitted(SubmitOutcome.EXISTS, first)
     assert harness.everything() == before
-    known = harness.ledger.run(calls.known_under(harness.prefix, KEY.key))
+    known = harness.ledger.run(calls.known_under(KEY.key))
     assert known == (first, KEY.fingerprint)
 
 
@@ -118,7 +118,7 @@ def test_an_idempotency_key_is_free_again_when_its_record_is_gone(harness: Ledge
     # Then
     assert again.outcome is SubmitOutcome.ACCEPTED
     assert again.job_id != job_id
-    assert harness.ledger.run(calls.known_under(harness.prefix, KEY.key)) == (again.job_id, "f2")
+    assert harness.ledger.run(calls.known_under(KEY.key)) == (again.job_id, "f2")
 
 
 def test_an_idempotency_key_lives_as_long_as_its_record_may(harness: LedgerHarness) -> None:
@@ -129,7 +129,7 @@ def test_an_idempotency_key_lives_as_long_as_its_record_may(harness: LedgerHarne
 
 
 def test_an_unknown_idempotency_key_is_known_under_nothing(harness: LedgerHarness) -> None:
-    assert harness.ledger.run(calls.known_under(harness.prefix, "never used")) is None
+    assert harness.ledger.run(calls.known_under("never used")) is None
 
 
 def test_a_model_nobody_serves_is_refused_with_those_known(harness: LedgerHarness) -> None:
@@ -171,9 +171,9 @@ def test_a_caller_s_own_model_nobody_serves_is_refused_where_there_is_a_choice(
 
 
 def test_where_no_model_was_ever_served_nothing_is_known(redis_url: str, key_prefix: str) -> None:
-    ledger = Ledger(redis_url)
+    ledger = Ledger(redis_url, key_prefix)
     try:
-        refused = LedgerHarness(ledger, key_prefix, model=None).try_submit()
+        refused = LedgerHarness(ledger, model=None).try_submit()
     finally:
         ledger.close()
     assert (refused.outcome, refused.known) == (SubmitOutcome.UNKNOWN_MODEL, ())
@@ -188,7 +188,7 @@ def test_a_batch_counts_its_jobs_as_they_end(harness: LedgerHarness) -> None:
     harness.cancel(second)
     harness.succeed(first, harness.claim(first))
     # Then
-    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b-1"))
+    progress = harness.ledger.run(calls.batch_progress("b-1"))
     assert progress == calls.BatchProgress(
         3, {JobStatus.SUCCEEDED: 1, JobStatus.CANCELED: 1}, (second, first)
     )
@@ -196,14 +196,14 @@ def test_a_batch_counts_its_jobs_as_they_end(harness: LedgerHarness) -> None:
     # When
     harness.fail(third, harness.claim(third))
     # Then
-    progress = harness.ledger.run(calls.batch_progress(harness.prefix, "b-1", seen=2))
+    progress = harness.ledger.run(calls.batch_progress("b-1", seen=2))
     assert progress is not None
     assert progress.ended == (third,)
     assert harness.kinds("b-1") == ["maskq.batch.completed"]
 
 
 def test_an_unknown_batch_has_no_progress(harness: LedgerHarness) -> None:
-    assert harness.ledger.run(calls.batch_progress(harness.prefix, "never")) is None
+    assert harness.ledger.run(calls.batch_progress("never")) is None
 
 
 def test_nothing_of_a_batch_stays_in_redis_for_ever(harness: LedgerHarness) -> None:
@@ -223,7 +223,7 @@ def test_a_batch_that_is_past_its_retention_is_not_brought_back_by_a_late_job(
     job_id = harness.submit(batch=BatchMembership(batch_id="b-1", total=1))
     harness.redis.delete(harness.key("batch", "b-1"))
     assert harness.succeed(job_id, harness.claim(job_id))
-    assert harness.ledger.run(calls.batch_progress(harness.prefix, "b-1")) is None
+    assert harness.ledger.run(calls.batch_progress("b-1")) is None
 
 
 def test_a_model_with_quotes_makes_no_broken_ticket(harness: LedgerHarness) -> None:
@@ -262,5 +262,5 @@ def test_a_celery_caller_s_message_is_kept_for_the_answer(harness: LedgerHarness
     tag = json.loads(harness.redis.lindex(harness.prefix, 0))["properties"]["delivery_tag"]
     assert tag.startswith("caller-1:answer:")
     assert harness.score(job_id, "answers") is not None
-    harness.ledger.run(calls.answered(harness.prefix, job_id))
+    harness.ledger.run(calls.answered(job_id))
     assert harness.score(job_id, "answers") is None

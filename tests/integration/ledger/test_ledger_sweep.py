@@ -492,7 +492,7 @@ def test_a_caller_that_was_not_answered_is_answered_again(harness: LedgerHarness
     harness.redis.zincrby(answers, -16_000, job_id)
     assert harness.sweep().answered_again == 1
     harness.redis.delete(harness.prefix)
-    harness.ledger.run(calls.answered(harness.prefix, job_id))
+    harness.ledger.run(calls.answered(job_id))
     assert harness.sweep().answered_again == 0
 
 

@@ -156,7 +156,7 @@ def test_every_ticket_is_like_the_first_but_for_its_number(harness: LedgerHarnes
     harness.redis.rename(harness.queue, harness.key("first"))
     assert harness.settle().sent_again == 1
     harness.release(*harness.claimed_job())
-    harness.ledger.run(calls.send_ticket(harness.prefix, MODEL))
+    harness.ledger.run(calls.send_ticket(MODEL))
     first = harness.redis.lindex(harness.key("first"), 0)
     texts = harness.redis.lrange(harness.queue, 0, -1)
     numbers = [tag_of(text).rpartition(":")[2] for text in (first, *texts)]

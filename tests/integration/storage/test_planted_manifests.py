@@ -12,6 +12,7 @@ from integration.worker.test_pipeline import Bench
 from PIL import Image
 
 from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
+from maskq.contract import JobFailure
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
@@ -60,9 +61,9 @@ def manifest(**outputs: str) -> bytes:
 def second_attempt(bench: Bench, job_id: str) -> None:
     """The first one died before it wrote anything."""
     token = new_token()
-    bench.ledger.run(calls.claim(bench.prefix, "smallest", token, owner="x:1", lease_s=1))
-    died = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, job_id, token, died, charged=False, delay_s=0))
+    bench.ledger.run(calls.claim("smallest", token, owner="x:1", lease_s=1))
+    died = JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    bench.ledger.run(calls.release(job_id, token, died, charged=False, delay_s=0))
 
 
 def failed(record: JobRecord) -> str:
@@ -121,7 +122,7 @@ def test_a_job_that_is_canceled_then_deletes_nothing_that_the_manifest_names(
         try:
             create(*args, **options)
         finally:
-            bench.ledger.run(calls.cancel(bench.prefix, job_id))
+            bench.ledger.run(calls.cancel(job_id))
 
     # When the job is canceled while its worker commits
     monkeypatch.setattr(bench.store, "create", create_then_cancel)
@@ -138,7 +139,7 @@ def test_a_manifest_of_an_earlier_job_with_the_same_id_is_not_this_one_s(bench: 
     bench.pipeline.run("smallest")
     first = bench.record(job_id)
     assert first.status is JobStatus.SUCCEEDED
-    bench.ledger.run(calls.delete(bench.prefix, job_id))  # its objects stay, as after its retention
+    bench.ledger.run(calls.delete(job_id))  # its objects stay, as after its retention
     bench.submit(job_id)
     bench.pipeline.run("smallest")
     assert "earlier job with the same id" in failed(bench.record(job_id))
@@ -257,7 +258,7 @@ def test_what_maskq_did_not_write_stays(
             member = " ".join(filter(None, (job.id, *options.values())))
             bench.ledger.redis.zadd(f"{bench.prefix}:{way}", {member: 1})
             layout = bench.settings.layout
-            Retention(bench.ledger, bench.store, bench.prefix, layout).remove_due()
+            Retention(bench.ledger, bench.store, layout).remove_due()
             assert bench.ledger.redis.zcard(f"{bench.prefix}:{way}") == 0
         # Then theirs stay
         found = {key for place in storage.folders for key in keys_under(s3_server, place)}
@@ -274,10 +275,10 @@ def test_retention_leaves_the_outputs_of_a_job_whose_manifest_cannot_be_read(
     bench.pipeline.run("smallest")
     bench.store.put(bench.place(job_id) / "result.json", b"rubbish", "text/plain")
     before = keys_under(s3_server, bench.place(job_id))
-    retention = Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout)
+    retention = Retention(bench.ledger, bench.store, bench.settings.layout)
     for record_is_gone in (False, True):
         if record_is_gone:
-            bench.ledger.run(calls.delete(bench.prefix, job_id))
+            bench.ledger.run(calls.delete(job_id))
         bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {job_id: 1})
         retention.remove_due()
         assert keys_under(s3_server, bench.place(job_id)) == before

@@ -65,7 +65,7 @@ def customer(s3_server: S3Server, key_prefix: str) -> Customer:
 
 def submit(bench: Bench, job_id: str, **request: Any) -> None:
     asked = SegmentRequest.model_validate(request)
-    bench.ledger.run(calls.submit(bench.prefix, job_id, asked, calls.Limits()))
+    bench.ledger.run(calls.submit(job_id, asked, calls.Limits()))
 
 
 def everything_in_redis(bench: Bench) -> str:

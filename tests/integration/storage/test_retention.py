@@ -27,16 +27,16 @@ def client(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("MASKQ_OUTPUT_RETENTION_S", "0.2")
     monkeypatch.setenv("MASKQ_RETENTION_S", "0.05")  # the record may go first
     with Client.from_env() as made:
-        made.session.ledger.run(calls.register_model(made.key_prefix, "demo", {}))
+        made.session.ledger.run(calls.register_model("demo", {}))
         yield made
 
 
 @pytest.fixture
 def retention(client: Client) -> Iterator[Retention]:
     settings = client.settings
-    ledger = Ledger(settings.redis_url.get_secret_value())
+    ledger = Ledger.of(settings)
     store = ObjectStore(settings.s3_endpoint_url, connections=2)
-    yield Retention(ledger, store, settings.key_prefix, client.session.layout)
+    yield Retention(ledger, store, client.session.layout)
     store.close()
     ledger.close()
 
@@ -104,7 +104,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     home = S3Uri(s3_server.bucket, client.settings.output_prefix) / job.id
 
     def attempt(token: str) -> str:
-        record = ledger.run(calls.claim(prefix, "demo", token, owner="h:1", lease_s=60)).record
+        record = ledger.run(calls.claim("demo", token, owner="h:1", lease_s=60)).record
         assert record is not None
         mask = home / token / "mask.png"
         client.objects.put(mask, b"mask", "image/png")
@@ -114,7 +114,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     ledger.redis.zadd(f"{prefix}:leases", {job.id: 1})
     ledger.redis.hset(f"{prefix}:sweeper", "swept_ms", int(time.time() * 1000) - 1000)
     ledger.redis.script_load(script("sweep").text)  # this server has swept before
-    assert ledger.run(calls.sweep(prefix, lease_s=60)).reaped == 1
+    assert ledger.run(calls.sweep(lease_s=60)).reaped == 1
     ledger.redis.hdel(f"{prefix}:job:{job.id}", "alone")
     result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt(TOKEN)})
     body = result.model_dump_json().encode()
@@ -126,7 +126,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     assert len(keys_in(s3_server, home.key)) == 4
 
     # And once it has ended, what no result names
-    assert ledger.run(calls.succeed(prefix, job.id, TOKEN, result))
+    assert ledger.run(calls.succeed(job.id, TOKEN, result))
     ledger.redis.zrem(f"{prefix}:outputs", job.id)
     ledger.redis.zadd(f"{prefix}:orphans", {job.id: 1})
     retention.remove_due()

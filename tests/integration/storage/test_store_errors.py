@@ -72,7 +72,7 @@ def tenant(s3_server: S3Server, key_prefix: str) -> str:
 
 def submit(bench: Bench, job_id: str, image: str, **request: Any) -> None:
     asked = SegmentRequest.model_validate({"image_uri": image, **request})
-    bench.ledger.run(calls.submit(bench.prefix, job_id, asked, calls.Limits()))
+    bench.ledger.run(calls.submit(job_id, asked, calls.Limits()))
 
 
 def run(bench: Bench, job_id: str, image: str = "", **request: Any) -> JobRecord:
@@ -297,7 +297,7 @@ def test_what_expires_says_what_its_last_attempt_met(
     front.rules = [Rule(f"/{tenant}", status=503, code="SlowDown")]
     assert run(bench, "a", f"s3://{tenant}/photo.png").status is JobStatus.QUEUED
     bench.ledger.redis.zadd(f"{bench.prefix}:deadlines", {"a": 1})
-    bench.ledger.run(calls.sweep(bench.prefix, lease_s=15))
+    bench.ledger.run(calls.sweep(lease_s=15))
     record = bench.record("a")
     assert record.status is JobStatus.EXPIRED
     assert record.error is not None
@@ -419,7 +419,7 @@ def test_outputs_whose_commit_was_not_answered_are_left_to_a_later_look(
     until(lambda: again(bench, "a").ended)
     assert bench.record("a").status is JobStatus.SUCCEEDED
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a": 1})
-    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
+    Retention(bench.ledger, bench.store, bench.settings.layout).remove_due()
     # Then what the manifest names is all there is
     assert len(keys_of(s3_server, bench.place("a"))) == 2
     assert orphans(bench) == []
@@ -470,7 +470,7 @@ def test_a_failed_job_s_late_manifest_is_removed_with_what_it_names(
     bench.ledger.redis.hset(name, "status", "failed")
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a": 1})
     # When its objects are looked at
-    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
+    Retention(bench.ledger, bench.store, bench.settings.layout).remove_due()
     # Then nobody's result is left
     assert keys_of(s3_server, bench.place("a")) == set()
 
@@ -538,7 +538,7 @@ def test_a_drain_that_is_cut_short_has_its_jobs_objects_looked_for(
 ) -> None:
     # Given a worker that has a job when its drain is over, perhaps half written
     submit(bench, "a", f"s3://{tenant}/photo.png", output_prefix=f"s3://{tenant}/out")
-    claim = calls.claim(bench.prefix, "smallest", "token", owner="h:1", lease_s=60)
+    claim = calls.claim("smallest", "token", owner="h:1", lease_s=60)
     assert bench.ledger.run(claim).record
     leases = bench.pipeline._leases
     stopping = SimpleNamespace(_leases=leases, _ledger=bench.ledger, _settings=bench.settings)
@@ -552,12 +552,12 @@ def test_a_drain_that_is_cut_short_has_its_jobs_objects_looked_for(
 
 
 def test_objects_of_a_job_that_is_deleted_meanwhile_are_still_looked_for(bench: Bench) -> None:
-    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone", output_prefix="s3://photos/out"))
-    bench.ledger.run(calls.leave_orphans(bench.prefix, "gone-too"))
+    bench.ledger.run(calls.leave_orphans("gone", output_prefix="s3://photos/out"))
+    bench.ledger.run(calls.leave_orphans("gone-too"))
     assert orphans(bench) == ["gone s3://photos/out", "gone-too"]
 
 
 def test_a_bucket_that_went_with_its_objects_is_not_asked_for_ever(bench: Bench) -> None:
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {"a s3://no-such-bucket/out": 1})
-    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
+    Retention(bench.ledger, bench.store, bench.settings.layout).remove_due()
     assert orphans(bench) == []

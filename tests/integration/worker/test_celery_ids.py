@@ -48,7 +48,7 @@ def accepted(bench: Bench, task_id: str, image: str) -> None:
 
 def image_of(bench: Bench, s3_server: S3Server) -> str:
     bench.submit("image-only")
-    bench.ledger.run(calls.cancel(bench.prefix, "image-only"))
+    bench.ledger.run(calls.cancel("image-only"))
     return f"s3://{s3_server.bucket}/{bench.prefix}/in/image-only.png"
 
 
@@ -83,7 +83,7 @@ def test_an_odd_task_id_is_an_alias_of_a_job_with_an_id_of_our_own(
 
     # The worker's task says that Celery has the answer
     assert bench.ledger.redis.zcard(f"{bench.prefix}:answers") == 1
-    bench.ledger.run(calls.answered(bench.prefix, task_id))
+    bench.ledger.run(calls.answered(task_id))
     assert bench.ledger.redis.zcard(f"{bench.prefix}:answers") == 0
 
     client.delete(task_id)
@@ -132,7 +132,7 @@ def test_a_uuid_is_the_job_s_id_as_it_was(bench: Bench, client: Client) -> None:
 
 def test_the_ledger_s_answer_carries_the_caller_s_task_id(bench: Bench) -> None:
     accepted(bench, "order-7", "s3://photos/a.png")
-    bench.ledger.run(calls.cancel(bench.prefix, "order-7"))
+    bench.ledger.run(calls.cancel("order-7"))
     message = json.loads(bench.ledger.redis.rpop(bench.prefix) or "")
     assert message["headers"]["id"] == "order-7"
 
@@ -159,7 +159,7 @@ def test_a_job_that_wrote_nothing_has_nothing_removed(
     assert rows(bench) == []
     bench.ledger.redis.zadd(f"{bench.prefix}:outputs", {task_id: 1})
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {task_id: 1})
-    Retention(bench.ledger, bench.store, bench.prefix, bench.settings.layout).remove_due()
+    Retention(bench.ledger, bench.store, bench.settings.layout).remove_due()
     assert rows(bench) == []
     assert client.objects.get(theirs) == b"theirs"
 
@@ -209,7 +209,7 @@ def test_a_job_that_is_taken_from_its_worker_may_have_written_something(
     bench: Bench, client: Client
 ) -> None:
     job = client.submit("s3://photos/a.png")
-    call = calls.claim(bench.prefix, "smallest", "t" * 16, owner="x:1", lease_s=60)
+    call = calls.claim("smallest", "t" * 16, owner="x:1", lease_s=60)
     assert bench.ledger.run(call).record
     job.cancel()
     assert rows(bench) == [job.id]

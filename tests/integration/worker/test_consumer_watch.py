@@ -33,7 +33,6 @@ class Scene:
         leases: Any = SimpleNamespace(holding=lambda: self.held)
         self.watch = ConsumerWatch(
             harness.ledger,
-            harness.prefix,
             MODEL,
             slots=self.slots,
             leases=leases,

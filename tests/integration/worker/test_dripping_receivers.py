@@ -66,8 +66,8 @@ def good() -> Iterator[Good]:
 @pytest.fixture
 def client(environment: dict[str, str]) -> Iterator[Client]:
     with Client.from_env() as made:
-        ledger = Ledger(made.settings.redis_url.get_secret_value())
-        ledger.run(calls.register_model(made.key_prefix, "demo", {}))
+        ledger = Ledger.of(made.settings)
+        ledger.run(calls.register_model("demo", {}))
         ledger.close()
         yield made
 
@@ -137,7 +137,7 @@ def test_thousands_of_names_of_one_receiver_are_four_calls_at_a_time(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     names = [f"hook.evil{n}.example" for n in range(150)]
     names += [f"hook{n}.evil.example" for n in range(150)]
-    ledger = Ledger(client.settings.redis_url.get_secret_value())
+    ledger = Ledger.of(client.settings)
     settings = WebhookSettings.load(
         webhook_secret=webhooks.new_secret(), webhook_allowed_hosts=",".join(["127.0.0.1", *names])
     )

@@ -43,7 +43,7 @@ def test_a_mask_in_the_store_is_transformers_own(
     source = S3Uri(bench.settings.s3_bucket, f"{bench.prefix}/in/{name}.png")
     bench.store.put(source, buffer.getvalue(), "image/png")
     request = SegmentRequest.model_validate({"image_uri": str(source), "outputs": list(Output)})
-    bench.ledger.run(calls.submit(bench.prefix, "job", request, calls.Limits()))
+    bench.ledger.run(calls.submit("job", request, calls.Limits()))
     # When it runs
     try:
         bench.pipeline.run("smallest")

@@ -28,7 +28,7 @@ from maskq import (
     coco,
 )
 from maskq.cli import build
-from maskq.contract import JobResult
+from maskq.contract import JobFailure, JobResult
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
@@ -160,9 +160,7 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
 ) -> None:
     # Given a first attempt that wrote its manifest and died before it could say so
     job = client.submit(photo)
-    dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
-    )
+    dead = bench.ledger.run(calls.claim("smallest", TOKEN, owner="x:1", lease_s=0.001))
     assert dead.record is not None
     manifest = Manifest(
         width=90,
@@ -174,8 +172,8 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     )
     body = manifest.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place(job.id) / "result.json", body, "application/json")
-    error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, job.id, TOKEN, error, charged=False, delay_s=0))
+    error = JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    bench.ledger.run(calls.release(job.id, TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")

@@ -14,7 +14,7 @@ from PIL import Image
 from support.waiting import until
 
 from maskq import FailureCode, JobRecord, JobStatus, Output
-from maskq.contract import JobResult, SegmentRequest
+from maskq.contract import JobFailure, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.errors import SegmentRefused, StoreUnavailable
 from maskq.ledger import Ledger, calls
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, segmenter: Segmenter, **changes: object) -> None:
         self.settings = WorkerSettings.load(**changes)
         self.prefix = self.settings.key_prefix
-        self.ledger = Ledger(self.settings.redis_url.get_secret_value())
+        self.ledger = Ledger.of(self.settings)
         self.store = ObjectStore(
             self.settings.s3_endpoint_url,
             connections=4,
@@ -58,10 +58,10 @@ class Bench:
             decoder=ThreadDecoder(DecodeLimits.of(self.settings)),
             segmenter=segmenter,
             batcher=self.batcher,
-            leases=Leases(self.ledger, self.prefix, self.settings.lease_s),
+            leases=Leases(self.ledger, self.settings.lease_s),
             owner="here:1",
         )
-        self.ledger.run(calls.register_model(self.prefix, "smallest", {}))
+        self.ledger.run(calls.register_model("smallest", {}))
 
     def submit(self, job_id: str, **request: object) -> None:
         buffer = io.BytesIO()
@@ -69,10 +69,10 @@ class Bench:
         place = S3Uri(self.settings.s3_bucket, f"{self.prefix}/in/{job_id}.png")
         self.store.put(place, buffer.getvalue(), "image/png")
         asked = SegmentRequest.model_validate({"image_uri": str(place), **request})
-        self.ledger.run(calls.submit(self.prefix, job_id, asked, calls.Limits()))
+        self.ledger.run(calls.submit(job_id, asked, calls.Limits()))
 
     def record(self, job_id: str) -> JobRecord:
-        record = self.ledger.run(calls.get(self.prefix, job_id))
+        record = self.ledger.run(calls.get(job_id))
         assert record is not None
         return record
 
@@ -146,7 +146,7 @@ def test_after_a_job_that_came_to_nothing_it_goes_on(
         if place.key.endswith("/a.png"):
             if end == "failed":
                 return get(place / "no-such-object", **options)
-            bench.ledger.run(calls.cancel(bench.prefix, "a"))
+            bench.ledger.run(calls.cancel("a"))
             for held in bench.pipeline._leases.holding():
                 held.mark_lost()
         return get(place, **options)
@@ -172,7 +172,7 @@ def test_the_next_job_is_held_while_the_last_one_s_outputs_are_removed(
 
     def create_then_cancel(*args: Any, **options: Any) -> None:
         create(*args, **options)
-        bench.ledger.run(calls.cancel(bench.prefix, "a"))
+        bench.ledger.run(calls.cancel("a"))
 
     def look_and_delete(*args: Any, **options: Any) -> None:
         held.append({one.job_id for one in bench.pipeline._leases.holding()})
@@ -301,9 +301,7 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
 ) -> None:
     # Given a first attempt that wrote its manifest and died before it could say so
     bench.submit("a")
-    dead = bench.ledger.run(
-        calls.claim(bench.prefix, "smallest", TOKEN, owner="x:1", lease_s=0.001)
-    )
+    dead = bench.ledger.run(calls.claim("smallest", TOKEN, owner="x:1", lease_s=0.001))
     assert dead.record is not None
     earlier = JobResult(
         width=60,
@@ -313,8 +311,8 @@ def test_a_later_attempt_adopts_what_an_earlier_one_committed(
     )
     body = earlier.model_dump_json(exclude_defaults=True).encode()
     bench.store.create(bench.place("a") / "result.json", body, "application/json")
-    error = calls.JobFailure(code=FailureCode.WORKER_LOST, message="died")
-    bench.ledger.run(calls.release(bench.prefix, "a", TOKEN, error, charged=False, delay_s=0))
+    error = JobFailure(code=FailureCode.WORKER_LOST, message="died")
+    bench.ledger.run(calls.release("a", TOKEN, error, charged=False, delay_s=0))
 
     # When the job is run again
     bench.pipeline.run("smallest")
@@ -332,7 +330,7 @@ def test_a_job_that_is_canceled_before_its_commit_leaves_no_result(
     create = bench.store.create
 
     def cancel_then_create(*args: Any, **options: Any) -> None:
-        bench.ledger.run(calls.cancel(bench.prefix, "a"))
+        bench.ledger.run(calls.cancel("a"))
         create(*args, **options)
 
     monkeypatch.setattr(bench.store, "create", cancel_then_create)
@@ -457,15 +455,15 @@ def test_an_answer_that_finds_no_record_starts_no_job(bench: Bench) -> None:
     request = {"image_uri": "s3://photos/a.png"}
     with pytest.raises(Ignore):
         celery_callers.answer(bench.pipeline.persist, bench.settings, {"id": "a"}, [request], {})
-    bench.ledger.run(calls.cancel(bench.prefix, "a"))
+    bench.ledger.run(calls.cancel("a"))
     message = json.loads(bench.ledger.redis.rpop(bench.prefix))
     # When the record is deleted before that message is read
-    bench.ledger.run(calls.delete(bench.prefix, "a"))
+    bench.ledger.run(calls.delete("a"))
     args = json.loads(message["body"])[0]
     with pytest.raises(SegmentRefused, match="not_found"):
         celery_callers.answer(bench.pipeline.persist, bench.settings, message["headers"], args, {})
     # Then the job is not run after all
-    assert bench.ledger.run(calls.get(bench.prefix, "a")) is None
+    assert bench.ledger.run(calls.get("a")) is None
 
 
 def test_an_answer_waits_for_a_redis_that_is_away(

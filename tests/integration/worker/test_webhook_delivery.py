@@ -74,8 +74,8 @@ class Service:
     def __init__(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         self.client = client
         self._patch = monkeypatch
-        self.ledger = Ledger(client.settings.redis_url.get_secret_value())
-        self.ledger.run(calls.register_model(client.key_prefix, "demo", {}))
+        self.ledger = Ledger.of(client.settings)
+        self.ledger.run(calls.register_model("demo", {}))
         self._deliverers: list[Deliverer] = []
 
     def deliverer(self, **settings: str) -> Deliverer:
@@ -272,8 +272,8 @@ def test_delete_removes_a_job_s_deliveries(service: Service, receiver: Receiver)
     # Given deliveries of two attempts, posted, and one of its end, not posted
     failure = JobFailure(code=FailureCode.INTERNAL, message="again")
     for token in ("first", "second"):
-        service.ledger.run(calls.claim(prefix, "demo", token, owner="o", lease_s=9))
-        service.ledger.run(calls.release(prefix, job.id, token, failure, charged=False, delay_s=0))
+        service.ledger.run(calls.claim("demo", token, owner="o", lease_s=9))
+        service.ledger.run(calls.release(job.id, token, failure, charged=False, delay_s=0))
     kept = service.client.submit(IMAGE, webhook=receiver.url, webhook_events=every)
     service.settle(service.deliverer(), job.id)
     job.cancel()
@@ -344,9 +344,8 @@ def test_what_a_dead_deliverer_had_in_hand_is_due_again(
 ) -> None:
     job = service.client.submit(IMAGE, webhook=receiver.url)
     job.cancel()
-    prefix = service.client.key_prefix
-    (due,) = service.ledger.run(calls.due_deliveries(prefix, cap=9, hold_s=0.2))
-    assert service.ledger.run(calls.due_deliveries(prefix, cap=9, hold_s=0.2)) == []
+    (due,) = service.ledger.run(calls.due_deliveries(cap=9, hold_s=0.2))
+    assert service.ledger.run(calls.due_deliveries(cap=9, hold_s=0.2)) == []
     assert due.id == f"{job.id}:canceled"
     service.settle(service.deliverer(), job.id)
     assert len(receiver.received) == 1

@@ -42,7 +42,7 @@ def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> W
     url = RedisUrl.of(settings)
     prefix = settings.key_prefix
     app = WorkerApp(settings, capacity)
-    callers_queue, tickets = keys.intake(prefix), keys.queue(prefix, model_name)
+    callers_queue, tickets = keys.intake().within(prefix), keys.queue(model_name).within(prefix)
     app.conf.update(
         broker_url=_url_for_log(url),
         broker_transport="maskq_worker.broker.transport:Transport",
@@ -58,7 +58,7 @@ def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> W
             "unacked_key": f"{prefix}:unacked",
             "unacked_index_key": f"{prefix}:unacked_index",
             "unacked_mutex_key": f"{prefix}:unacked_mutex",
-            "refused_key": f"{prefix}:refused",
+            "refused_key": keys.refused().within(prefix),
             "inbox": Inbox(callers_queue, tickets, model_name, app.slots),
         },
         result_expires=_RESULT_EXPIRES_S,

@@ -16,7 +16,7 @@ from celery.worker import state
 from maskq.contract import FailureCode, JobFailure
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import print_error
-from maskq.ledger import Ledger, RedisUrl, calls
+from maskq.ledger import Ledger, calls
 from maskq.ledger.calls.models import REGISTER_EVERY_S
 from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
@@ -72,19 +72,17 @@ class ModelStep(bootsteps.StartStopStep):
     def _start(self, worker: Any) -> None:
         settings = self._settings
         began = time.monotonic()
-        self._ledger = Ledger(RedisUrl.of(settings))
-        prefix = settings.key_prefix
+        self._ledger = Ledger.of(settings)
         # Before the model is loaded, which takes long; a Redis that is away is waited for after that.
         refuse_unfit(
             self._ledger,
             Role.WORKER,
-            prefix,
             served_name(settings.model or "", settings.model_name),
         )
         # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
-        self._sweeper = Sweeper(self._ledger, prefix, settings.lease_s, settings.event_retention_s)
+        self._sweeper = Sweeper(self._ledger, settings.lease_s, settings.event_retention_s)
         self._sweeper.start()
-        self._leases = Leases(self._ledger, prefix, settings.lease_s)
+        self._leases = Leases(self._ledger, settings.lease_s)
         self._leases.start()
         store: ObjectStore = worker.app.object_store
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
@@ -107,12 +105,12 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
         self._watchdog.start()
-        self._retention = Retention(self._ledger, store, prefix, settings.layout)
+        self._retention = Retention(self._ledger, store, settings.layout)
         self._retention.start()
         self._memory = Repeating("maskq-memory", _TRIM_MALLOC_EVERY_S, trim_malloc)
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._presence = Presence(self._ledger, prefix, self._segmenter.info, owner)
+        self._presence = Presence(self._ledger, self._segmenter.info, owner)
         self._job_runner = worker.app.job_runner = JobRunner(
             settings,
             ledger=self._ledger,
@@ -126,7 +124,6 @@ class ModelStep(bootsteps.StartStopStep):
         self._await_registered()
         self._consumer_watch = ConsumerWatch(
             self._ledger,
-            prefix,
             self._segmenter.info.name,
             slots=worker.app.slots,
             leases=self._leases,
@@ -169,7 +166,6 @@ class ModelStep(bootsteps.StartStopStep):
             await_met(
                 self._ledger,
                 Role.WORKER,
-                self._settings.key_prefix,
                 self._segmenter.info.name,
                 _pause,
             )
@@ -234,10 +230,10 @@ class ModelStep(bootsteps.StartStopStep):
         for held in self._leases.holding():
             held.mark_lost()
             # Its thread may still write objects, and ends with this process.
-            self._ledger.run(calls.leave_orphans(self._settings.key_prefix, held.job_id))
+            self._ledger.run(calls.leave_orphans(held.job_id))
             self._ledger.run(
                 calls.release(
-                    self._settings.key_prefix, held.job_id, held.token, reason,
+                    held.job_id, held.token, reason,
                     charged=False, delay_s=0,
                 )
             )  # fmt: skip

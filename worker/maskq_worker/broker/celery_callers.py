@@ -53,7 +53,7 @@ def answer(
     task_id, header = caller["id"], caller.get(MASKQ) or {}
     if reason := header.get("refused"):  # it is logged already
         raise SegmentRefused(f"{FailureCode.INVALID_REQUEST}: its message: {reason}")
-    record = persist(calls.get(settings.key_prefix, task_id))
+    record = persist(calls.get(task_id))
     if record is None:
         if caller.get("origin") == ORIGIN:  # the record of an ended job is deleted: not a new job
             _refuse(task_id, FailureCode.NOT_FOUND, "it was deleted, or its retention is over")
@@ -96,9 +96,7 @@ def _accept(
     task_id = caller["id"]
     names = {"job_id": task_id} if is_own_id(task_id) else {"job_id": new_id(), "alias": task_id}
     submitted = persist(
-        calls.submit(
-            settings.key_prefix, request=request, limits=limits, celery_head=head, **names, **times
-        )
+        calls.submit(request=request, limits=limits, celery_head=head, **names, **times)
     )
     match submitted.outcome:
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:

@@ -32,7 +32,6 @@ class ConsumerWatch:
     def __init__(
         self,
         ledger: Ledger,
-        prefix: str,
         model: str,
         *,
         slots: Slots,
@@ -43,7 +42,7 @@ class ConsumerWatch:
     ) -> None:
         """may_claim: False while the store is unavailable or the worker stops; it then takes none."""
         self._ledger = ledger
-        self._lengths = calls.unread(prefix, model)
+        self._lengths = calls.unread(model)
         self._slots = slots
         self._leases = leases
         self._may_claim = may_claim

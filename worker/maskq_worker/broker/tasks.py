@@ -28,7 +28,7 @@ class _Answered(Task):
         self._answered(task_id)
 
     def _answered(self, task_id: str) -> None:
-        self.app.job_runner.persist(calls.answered(self.app.settings.key_prefix, task_id))
+        self.app.job_runner.persist(calls.answered(task_id))
 
 
 # throws: celery_callers.py logs the refusal in one line; Celery would add a traceback.

@@ -19,11 +19,8 @@ logger = logging.getLogger(__name__)
 class Cleanup:
     """Cleans up after attempts that end without a result. Shared by the job threads."""
 
-    def __init__(
-        self, ledger: RetryingLedger, prefix: str, store: ObjectStore, layout: StorageLayout
-    ) -> None:
+    def __init__(self, ledger: RetryingLedger, store: ObjectStore, layout: StorageLayout) -> None:
         self._ledger = ledger
-        self._prefix = prefix
         self._store = store
         self._layout = layout
 
@@ -33,7 +30,7 @@ class Cleanup:
         result: what the attempt committed, if it came so far. It stays if it is the job's result now,
         or if the job has not ended: the next attempt adopts the manifest.
         """
-        current = self._ledger.run(calls.get(self._prefix, record.id))
+        current = self._ledger.run(calls.get(record.id))
         is_kept = current is not None and (not current.ended or current.result is not None)
         is_left = result is not None and not is_kept and not self.remove_result(record, result)
         self.remove_written(record, held, is_left=is_left)
@@ -49,7 +46,6 @@ class Cleanup:
         later = later and bool(held.written)
         if later or is_left or held.may_be_committed or not self._deleted(record, held.written):
             call = calls.leave_orphans(
-                self._prefix,
                 record.id,
                 tenant=record.request.tenant,
                 output_prefix=record.request.output_prefix,

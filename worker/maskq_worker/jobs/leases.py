@@ -81,9 +81,8 @@ class HeldJob:
 class Leases:
     """Renews the leases of all held jobs in one call, three times per lease."""
 
-    def __init__(self, ledger: Ledger, prefix: str, lease_s: float) -> None:
+    def __init__(self, ledger: Ledger, lease_s: float) -> None:
         self._ledger = ledger
-        self._prefix = prefix
         self._lease_s = lease_s
         self._held: dict[str, HeldJob] = {}  # token → job
         self._lock = threading.Lock()
@@ -121,7 +120,7 @@ class Leases:
             return
         # Pairs, since for a moment a process may hold both a job's old and its new token.
         pairs = [(one.job_id, one.token) for one in held]
-        lost = self._ledger.run(calls.renew(self._prefix, pairs, self._lease_s))
+        lost = self._ledger.run(calls.renew(pairs, self._lease_s))
         for one in held:
             if one.token in lost:
                 logger.info(
@@ -133,11 +132,8 @@ class Leases:
 class Sweeper:
     """Reclaims lost jobs, expires queued jobs and resends tickets. Any number may run side by side."""
 
-    def __init__(
-        self, ledger: Ledger, prefix: str, lease_s: float, event_retention_s: float
-    ) -> None:
+    def __init__(self, ledger: Ledger, lease_s: float, event_retention_s: float) -> None:
         self._ledger = ledger
-        self._prefix = prefix
         self._lease_s = lease_s
         self._event_retention_s = event_retention_s
         self._thread = Repeating("maskq-sweeper", _SWEEP_EVERY_S, self._sweep)
@@ -150,7 +146,6 @@ class Sweeper:
 
     def _sweep(self) -> None:
         call = calls.sweep(
-            self._prefix,
             lease_s=self._lease_s,
             event_retention_s=self._event_retention_s,
         )

@@ -18,9 +18,8 @@ logger = logging.getLogger(__name__)
 class Presence:
     """This worker's registration in the ledger. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, prefix: str, info: ModelInfo, owner: str) -> None:
+    def __init__(self, ledger: Ledger, info: ModelInfo, owner: str) -> None:
         self._ledger = ledger
-        self._prefix = prefix
         self._worker = ServingWorker(
             owner=owner,
             model=info.name,
@@ -41,7 +40,7 @@ class Presence:
         with self._lock:
             if self._left:
                 return
-            others = self._ledger.run(models.register(self._prefix, self._worker))
+            others = self._ledger.run(models.register(self._worker))
         for other in others:
             if other.revision not in self._logged:
                 logger.warning("%s", _differs(self._worker, other))
@@ -51,7 +50,7 @@ class Presence:
         """Unregister the worker. Raises StoreUnavailable."""
         with self._lock:
             self._left = True
-            self._ledger.run(models.leave(self._prefix, self._worker))
+            self._ledger.run(models.leave(self._worker))
 
 
 def _differs(own: ServingWorker, other: ServingWorker) -> str:

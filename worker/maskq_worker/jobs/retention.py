@@ -36,13 +36,11 @@ class Retention:
         self,
         ledger: Ledger,
         store: ObjectStore,
-        prefix: str,
         layout: StorageLayout,
         every_s: float = 30.0,
     ) -> None:
         self._ledger = ledger
         self._store = store
-        self._prefix = prefix
         self._layout = layout
         self._thread = Repeating("maskq-retention", every_s, self.remove_due)
 
@@ -56,23 +54,23 @@ class Retention:
         """Delete what is due now."""
         for due in self._all(calls.due_outputs):
             job = self._storage(due)
-            with self._reporting(calls.outputs_removed(self._prefix, due)):
+            with self._reporting(calls.outputs_removed(due)):
                 for place in job.folders:
                     for found in self._store.list_of(place, job):
                         self._store.delete(found, job=job)
         for due in self._all(calls.due_orphans):
-            record = self._ledger.run(calls.get(self._prefix, due.job_id))
+            record = self._ledger.run(calls.get(due.job_id))
             if record and not record.ended:
                 continue  # the ledger lists it again in some minutes
-            with self._reporting(calls.orphans_removed(self._prefix, due)):
+            with self._reporting(calls.orphans_removed(due)):
                 self._remove_orphans(self._storage(due), record)
 
-    def _all(self, due: Callable[[str], Call[list[Objects]]]) -> Iterator[Objects]:
+    def _all(self, due: Callable[[], Call[list[Objects]]]) -> Iterator[Objects]:
         """All that are due, read in parts. Stops early if the worker stops.
 
         The ledger lists an entry again only after some minutes.
         """
-        while some := self._ledger.run(due(self._prefix)):
+        while some := self._ledger.run(due()):
             for one in some:
                 if self._thread.stopping:
                     return

@@ -56,12 +56,11 @@ class JobRunner:
         owner: str,
     ) -> None:
         self._settings = settings
-        self._prefix = settings.key_prefix
         self._ledger = RetryingLedger(ledger)
         self._stages = Stages(
             settings, store=store, decoder=decoder, segmenter=segmenter, batcher=batcher
         )
-        self._cleanup = Cleanup(self._ledger, settings.key_prefix, store, settings.layout)
+        self._cleanup = Cleanup(self._ledger, store, settings.layout)
         self._leases = leases
         self._owner = owner
         self._process_lock = ReadWriteLock()
@@ -84,11 +83,11 @@ class JobRunner:
         before. It returns soon, because Celery's other messages wait for this thread.
         """
         if not self._breaker.wait_to_claim():
-            self.persist(calls.send_ticket(self._prefix, model))  # for another worker
+            self.persist(calls.send_ticket(model))  # for another worker
             return
         with self._process_lock.shared():
             if not self._breaker.may_claim:  # it took long to get the lock
-                self.persist(calls.send_ticket(self._prefix, model))
+                self.persist(calls.send_ticket(model))
                 return
             until = time.monotonic() + _KEEP_ON_S
             claimed = self.persist(self._claim(model))
@@ -114,7 +113,6 @@ class JobRunner:
         self, model: str, *, alone: str = "", with_ticket: bool = False
     ) -> Call[calls.Claimed]:
         return calls.claim(
-            self._prefix,
             model,
             new_token(),
             owner=self._owner,
@@ -173,9 +171,7 @@ class JobRunner:
             code=FailureCode.INVALID_REQUEST,
             message=f"the worker that took it does not know {newer}; it waits for a newer one",
         )
-        call = calls.release(
-            self._prefix, job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S
-        )
+        call = calls.release(job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S)
         return LeftToNewerWorker(call, job_id, newer)
 
     def _outcome(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> Outcome[Any] | None:
@@ -201,7 +197,7 @@ class JobRunner:
 
     def _succeeded(self, record: JobRecord, held: HeldJob, result: JobResult) -> Outcome[bool]:
         self._cleanup.remove_written(record, held)
-        call = calls.succeed(self._prefix, record.id, held.token, result)
+        call = calls.succeed(record.id, held.token, result)
         return Succeeded(call, record, held, result, self._cleanup)
 
     def _unsuccessful(self, record: JobRecord, held: HeldJob, error: JobError) -> Outcome[Any]:
@@ -210,11 +206,8 @@ class JobRunner:
         # Before the ledger is told: if this process dies first, the sweeper reclaims the job.
         self._cleanup.remove_written(record, held, later=isinstance(error, StoreAway))
         if not isinstance(error, TransientError):
-            return Failed(
-                calls.fail(self._prefix, record.id, held.token, failure), record.id, error
-            )
+            return Failed(calls.fail(record.id, held.token, failure), record.id, error)
         call = calls.release(
-            self._prefix,
             record.id,
             held.token,
             failure,

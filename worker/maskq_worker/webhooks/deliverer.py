@@ -60,7 +60,6 @@ class Deliverer:
         """Raises InvalidRequest if the secret is not valid."""
         self._ledger = ledger
         self._settings = settings
-        self._prefix = settings.key_prefix
         self._retries = RetrySchedule(settings.webhook_retries_s, _JITTER)
         self._keys = webhooks.keys_of(settings.webhook_secret.get_secret_value())
         self._bulkhead = Bulkhead(_AT_ONCE, _SHARES)
@@ -71,7 +70,7 @@ class Deliverer:
         free = self._bulkhead.free
         if free <= 0:
             return 0
-        due = self._ledger.run(calls.due_deliveries(self._prefix, cap=free, hold_s=_HOLD_S))
+        due = self._ledger.run(calls.due_deliveries(cap=free, hold_s=_HOLD_S))
         later: list[tuple[DueDelivery, float]] = []
         for delivery in due:
             try:
@@ -93,7 +92,7 @@ class Deliverer:
             logger.warning("%d webhooks are left unfinished; they are posted again", left)
 
     def _later(self, delivery: DueDelivery, delay_s: float) -> Call[str]:
-        return calls.delivery_later(self._prefix, delivery, delay_s)
+        return calls.delivery_later(delivery, delay_s)
 
     def _start(self, delivery: DueDelivery, call: BoundCall) -> None:
         # A daemon thread: a slow receiver must not delay the end of this process.
@@ -145,7 +144,6 @@ class Deliverer:
             error=outcome.error,
         )
         tried = calls.delivery_tried(
-            self._prefix,
             due,
             outcome.state,
             attempt,

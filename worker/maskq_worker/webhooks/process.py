@@ -8,7 +8,7 @@ from typing import Final
 
 from maskq.errors import MaskqError
 from maskq.inert import log_to_stderr, print_error
-from maskq.ledger import Ledger, RedisUrl
+from maskq.ledger import Ledger
 from maskq.ledger.connections.requirements import Role, await_met
 from maskq.process import EX_CONFIG
 from maskq.process.health import HealthFile
@@ -29,7 +29,7 @@ def main() -> int:
     with stop.listening():
         try:
             settings = WebhookSettings.load()
-            ledger = Ledger(RedisUrl.of(settings))
+            ledger = Ledger.of(settings)
             deliverer = Deliverer(ledger, settings)
             log_to_stderr(settings.log_level)
             _await_redis(ledger, settings, stop)
@@ -46,7 +46,7 @@ def run(deliverer: Deliverer, ledger: Ledger, settings: WebhookSettings, stop: S
     It sweeps as well: jobs must expire also while no worker is up.
     """
     health = HealthFile(settings.health_file)
-    sweeper = Sweeper(ledger, settings.key_prefix, settings.lease_s, settings.event_retention_s)
+    sweeper = Sweeper(ledger, settings.lease_s, settings.event_retention_s)
     sweeper.start()
     while not stop.requested():
         started = _deliver(deliverer)
@@ -74,4 +74,4 @@ def _await_redis(ledger: Ledger, settings: WebhookSettings, stop: StopSignal) ->
         if stop.wait(seconds):
             sys.exit(0)
 
-    await_met(ledger, Role.WEBHOOKS, settings.key_prefix, "*", pause)
+    await_met(ledger, Role.WEBHOOKS, "*", pause)

@@ -108,7 +108,7 @@ class _Run:
         self._progress = progress
         self._flags = flags
         self._resumes = bool(manifest.jobs)
-        self._cursor = CompletionCursor(client.key_prefix, manifest.run_id)
+        self._cursor = CompletionCursor(manifest.run_id)
         self._outage_tolerance = OutageTolerance()
         self._last_look = time.monotonic()
         self._images = 0
@@ -214,9 +214,7 @@ class _Run:
         self._tolerating_outages(self._cursor.skip)
         job_ids = iter(list(self._manifest.open))
         while some := list(islice(job_ids, CHUNK)):
-            records = (
-                self._tolerating_outages(partial(records_of, self._client.key_prefix, some)) or {}
-            )
+            records = self._tolerating_outages(partial(records_of, some)) or {}
             self._record({i: r for i, r in records.items() if r is None or r.ended})
 
     def _tolerating_outages(self, flow: Callable[[], Flow[T]]) -> T | None:

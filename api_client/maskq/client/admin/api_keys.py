@@ -52,19 +52,17 @@ class ApiKeyOperations:
             key = ApiKey.model_validate(wanted)
         except ValidationError as error:
             raise InvalidRequest(sentence(error)) from None
-        stored: ApiKey = yield api_keys.create(
-            self.session.key_prefix, key, credentials.digest, expires_in
-        )
+        stored: ApiKey = yield api_keys.create(key, credentials.digest, expires_in)
         return NewKey(stored, text)
 
     @operation
     def api_keys(self) -> Flow[Sequence[ApiKey]]:
         """All API keys, the oldest first, without their text, including expired ones."""
-        found: Sequence[ApiKey] = yield api_keys.each(self.session.key_prefix)
+        found: Sequence[ApiKey] = yield api_keys.each()
         return found
 
     @operation
     def revoke_api_key(self, key_id: str) -> Flow[None]:
         """Revoke an API key, immediately and permanently. Raises JobNotFound for an unknown id."""
-        if not (yield api_keys.revoke(self.session.key_prefix, key_id)):
+        if not (yield api_keys.revoke(key_id)):
             raise JobNotFound(key_id, kind="API key")

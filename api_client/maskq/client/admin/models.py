@@ -22,13 +22,13 @@ class ModelOperations:
     @operation
     def models(self) -> Flow[Sequence[ServedModel]]:
         """All models that jobs can request, by name, with their live workers and queued jobs."""
-        known: models.Known = yield models.known(self.session.key_prefix, self.session.limits)
+        known: models.Known = yield models.known(self.session.limits)
         return known.each
 
     @operation
     def default_model(self) -> Flow[DefaultModel]:
         """The model for this client's requests without `model`, and where the choice comes from."""
-        known: models.Known = yield models.known(self.session.key_prefix, self.session.limits)
+        known: models.Known = yield models.known(self.session.limits)
         return known.default
 
     @operation
@@ -39,7 +39,7 @@ class ModelOperations:
         """
         if name == "":
             raise InvalidRequest("the name of the default model is empty; None clears the default")
-        known: tuple[str, ...] | None = yield models.set_default(self.session.key_prefix, name)
+        known: tuple[str, ...] | None = yield models.set_default(name)
         if known is not None:
             raise UnknownModel(models.unknown(name, known))
 
@@ -52,14 +52,14 @@ class ModelOperations:
         running jobs continue, and the stored default is cleared; a worker that still serves the model
         registers it again within half a minute. Raises UnknownModel.
         """
-        answer: models.Retired = yield models.retire(self.session.key_prefix, name, force=force)
+        answer: models.Retired = yield models.retire(name, force=force)
         if answer.known is not None:
             raise UnknownModel(models.unknown(name, answer.known))
         if not answer.retired:
             raise InvalidRequest(_in_use(name, answer))
         canceled, offset = 0, 0 if answer.queued else None
         while offset is not None:
-            some, offset = yield models.cancel_queued(self.session.key_prefix, name, offset=offset)
+            some, offset = yield models.cancel_queued(name, offset=offset)
             canceled += some
         return canceled
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 def delete_job(session: Session, job_id: str) -> Flow[None]:
     """Delete a job's record, outputs and uploaded image. Raises JobNotFound, StoreUnavailable."""
-    status = yield calls.cancel(session.key_prefix, job_id)
-    record: JobRecord | None = yield calls.get(session.key_prefix, job_id)
+    status = yield calls.cancel(job_id)
+    record: JobRecord | None = yield calls.get(job_id)
     if status is None or record is None:
         raise JobNotFound(job_id)
     storage = session.layout.of(record)
     yield RunBlocking(lambda: session.objects.delete_of(storage))
-    yield calls.delete(session.key_prefix, record.id)
+    yield calls.delete(record.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Er
     refused: dict[str, str] = {}
     jobs, cursor = 0, ""
     while True:
-        page: calls.Page = yield calls.jobs(session.key_prefix, wanted, limit=100, cursor=cursor)
+        page: calls.Page = yield calls.jobs(wanted, limit=100, cursor=cursor)
         for record in page.records:
             if record.created_ms > before_s * 1000:
                 left.add(record.id)
@@ -82,7 +82,7 @@ def _delete_without_record(
     for one in listed:
         owner = session.layout.owner(one.place)
         if owner and one.modified <= before and owner.job_id not in left:
-            if (yield calls.get(session.key_prefix, owner.job_id)):
+            if (yield calls.get(owner.job_id)):
                 left.add(owner.job_id)  # submitted meanwhile
             else:
                 due.append(one.place)

@@ -31,12 +31,12 @@ class DeliveryOperations:
         """Webhooks and their delivery attempts, newest first; `subject`: of this job or batch only."""
         wanted = one_of(DeliveryState, state, "delivery state")
         found: Sequence[Delivery] = yield calls.deliveries(
-            self.session.key_prefix, subject=subject, state=wanted, limit=limit
+            subject=subject, state=wanted, limit=limit
         )
         return found
 
     @operation
     def redeliver(self, delivery_id: str) -> Flow[None]:
         """Deliver a webhook again, whatever its state. Raises JobNotFound past its retention."""
-        if not (yield calls.deliver_again(self.session.key_prefix, delivery_id)):
+        if not (yield calls.deliver_again(delivery_id)):
             raise JobNotFound(delivery_id, kind="delivery")

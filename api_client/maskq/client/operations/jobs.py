@@ -65,9 +65,7 @@ class JobOperations(Generic[JobT]):
             batch_id=batch_id,
             ended_since_ms=None if ended_since is None else int(ended_since * 1000),
         )
-        page: calls.Page = yield calls.jobs(
-            self.session.key_prefix, wanted, limit=limit, cursor=cursor
-        )
+        page: calls.Page = yield calls.jobs(wanted, limit=limit, cursor=cursor)
         return page
 
     @operation

@@ -70,9 +70,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
             yield RunBlocking(
                 lambda: self.session.objects.put(S3Uri.parse(request.image_uri), *upload)
             )
-        call = calls.submit(
-            self.session.key_prefix, job_id, request, self.session.limits, idempotency=idempotency
-        )
+        call = calls.submit(job_id, request, self.session.limits, idempotency=idempotency)
         sending = self._accepted(call, durable=durable, queue_full_timeout=queue_full_timeout)
         if upload:
             sending = self._or_removed(job_id, S3Uri.parse(request.image_uri), sending)
@@ -117,9 +115,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
             # A part of a batch would never complete: cancel its jobs, then raise.
             accepted = [*(job.id for job in jobs.values()), *bulk.unconfirmed_job_ids]
             with suppress(StoreUnavailable):
-                yield Pipeline(
-                    [calls.cancel(self.session.key_prefix, job_id) for job_id in accepted]
-                )
+                yield Pipeline([calls.cancel(job_id) for job_id in accepted])
             raise
         in_order = [jobs[number] for number in range(len(sources))]
         return self._batch_type(self.session, batch.batch_id, in_order)
@@ -160,7 +156,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
         Calling it again returns the same new job. Raises InvalidRequest for a job that has not ended
         or has succeeded, JobNotFound, and what `submit` raises.
         """
-        record: JobRecord | None = yield calls.get(self.session.key_prefix, job_id)
+        record: JobRecord | None = yield calls.get(job_id)
         if record is None:
             raise JobNotFound(job_id)
         if not record.ended or record.status is JobStatus.SUCCEEDED:
@@ -187,7 +183,6 @@ class SubmitOperations(Generic[JobT, BatchT]):
             yield RunBlocking(lambda: self.session.objects.copy(original, copy))
             request = request.model_copy(update={"image_uri": str(copy)})
         call = calls.submit(
-            self.session.key_prefix,
             new,
             request,
             self.session.limits,
@@ -203,8 +198,8 @@ class SubmitOperations(Generic[JobT, BatchT]):
 
     def _known_under(self, key: str) -> Flow[tuple[str, str] | None]:
         """The id and fingerprint of the key's job, unless that job was deleted."""
-        known: tuple[str, str] | None = yield calls.known_under(self.session.key_prefix, key)
-        if known and (yield calls.get(self.session.key_prefix, known[0])):
+        known: tuple[str, str] | None = yield calls.known_under(key)
+        if known and (yield calls.get(known[0])):
             return known
         return None
 
@@ -215,7 +210,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
         backoff = QueueFullBackoff(queue_full_timeout)
         while True:
             answer: Submitted
-            (answer,) = yield from sent(self.session.key_prefix, [submission], durable)
+            (answer,) = yield from sent([submission], durable)
             if answer.outcome not in NO_ROOM or backoff.time_is_up:
                 return answer
             yield backoff.wait()
@@ -225,7 +220,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
         try:
             answer = yield from sending
         except QueueFull:  # Redis reached its memory limit, perhaps after it accepted the job
-            if not (yield calls.get(self.session.key_prefix, job_id)):
+            if not (yield calls.get(job_id)):
                 yield from self._remove_upload(upload)
             raise
         if not (answer.stands and answer.job_id == job_id):

@@ -12,8 +12,7 @@ from maskq.ledger import calls
 class CompletionCursor:
     """Reads each job of a batch once, in the order in which the jobs ended."""
 
-    def __init__(self, prefix: str, batch_id: str) -> None:
-        self._prefix = prefix
+    def __init__(self, batch_id: str) -> None:
         self._batch_id = batch_id
         self._seen = 0
 
@@ -27,17 +26,17 @@ class CompletionCursor:
         progress = yield from self._progress()
         if progress is None:
             return {}
-        records = yield from records_of(self._prefix, progress.ended)
+        records = yield from records_of(progress.ended)
         self._seen += len(progress.ended)
         return records
 
     def _progress(self) -> Flow[calls.BatchProgress | None]:
         progress: calls.BatchProgress | None
-        progress = yield calls.batch_progress(self._prefix, self._batch_id, self._seen)
+        progress = yield calls.batch_progress(self._batch_id, self._seen)
         return progress
 
 
-def records_of(prefix: str, job_ids: Sequence[str]) -> Flow[dict[str, JobRecord | None]]:
+def records_of(job_ids: Sequence[str]) -> Flow[dict[str, JobRecord | None]]:
     """The records, in one round trip; None for an unknown job or a deleted record."""
-    records = yield Pipeline([calls.get(prefix, job_id) for job_id in job_ids])
+    records = yield Pipeline([calls.get(job_id) for job_id in job_ids])
     return dict(zip(job_ids, records, strict=True))

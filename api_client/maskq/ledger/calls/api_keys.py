@@ -1,4 +1,4 @@
-"""Calls about API keys: make one, let a request in, list and revoke."""
+"""Calls about API keys: create, check, list and revoke."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskq.contract.api_keys import ApiKey, Credentials
-from maskq.ledger.calls import Call
-from maskq.ledger.scripts import script
+from maskq.ledger.calls.base import Call, scripted
 
 
-def create(prefix: str, key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
+def create(key: ApiKey, digest: str, expires_in_s: float | None) -> Call[ApiKey]:
     """Store a new key; returns it with its times, by Redis' clock."""
     about = key.model_dump_json(exclude={"created_ms", "expires_ms"}, exclude_none=True)
     left_ms = "" if expires_in_s is None else str(round(expires_in_s * 1000))
@@ -20,14 +19,14 @@ def create(prefix: str, key: ApiKey, digest: str, expires_in_s: float | None) ->
         created_ms, expires_ms = answer
         return _with_times(key, created_ms, expires_ms)
 
-    return Call(script("api_key_create"), (prefix, key.id, digest, about, left_ms), parse)
+    return scripted("api_key_create", parse, id=key.id, digest=digest, about=about, left_ms=left_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the ledger says of a request that shows a key."""
+    """Whether a request with this key is admitted."""
 
-    key: ApiKey | None  # None: there is no such key
+    key: ApiKey | None  # None: unknown
     is_expired: bool = False
     used: int = 0  # requests with it in this minute, this one included
     resets_in_s: float = 0.0  # until the next minute begins
@@ -38,7 +37,7 @@ class Admission:
         return most is not None and self.used > most
 
 
-def admit(prefix: str, shown: Credentials) -> Call[Admission]:
+def admit(shown: Credentials) -> Call[Admission]:
     """Count a request with this key, and return whether the key may be used."""
 
     def parse(answer: Sequence[Any]) -> Admission:
@@ -51,21 +50,21 @@ def admit(prefix: str, shown: Credentials) -> Call[Admission]:
         used, left_ms = counted
         return Admission(key, used=int(used), resets_in_s=int(left_ms) / 1000)
 
-    return Call(script("api_key_admit"), (prefix, shown.id, shown.digest), parse)
+    return scripted("api_key_admit", parse, id=shown.id, digest=shown.digest)
 
 
-def each(prefix: str) -> Call[list[ApiKey]]:
+def each() -> Call[list[ApiKey]]:
     """Every key, the oldest first; expired ones too."""
 
     def parse(answer: Sequence[Sequence[str]]) -> list[ApiKey]:
         return [_with_times(ApiKey.model_validate_json(about), *times) for about, *times in answer]
 
-    return Call(script("api_keys"), (prefix,), parse)
+    return scripted("api_keys", parse)
 
 
-def revoke(prefix: str, key_id: str) -> Call[bool]:
-    """Forget a key; False: there is none of this id."""
-    return Call(script("api_key_revoke"), (prefix, key_id), bool)
+def revoke(key_id: str) -> Call[bool]:
+    """Delete a key. False: there is none with this id."""
+    return scripted("api_key_revoke", bool, id=key_id)
 
 
 def _with_times(key: ApiKey, created_ms: str, expires_ms: str) -> ApiKey:

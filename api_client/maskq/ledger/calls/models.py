@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
 from maskq.ledger import keys
-from maskq.ledger.calls import Call, Limits, Submitted, model_choosers
-from maskq.ledger.scripts import script
+from maskq.ledger.calls.base import Call, scripted
+from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
 
 REGISTER_EVERY_S: Final = 30.0
-LIVE_S: Final = 75.0  # after which a worker that said nothing more counts as gone: two were lost
+LIVE_S: Final = (
+    75.0  # a worker that did not register for so long counts as gone (two registrations lost)
+)
 
 
-def register(prefix: str, worker: ServingWorker) -> Call[list[ServingWorker]]:
-    """Say that a worker serves its model, every REGISTER_EVERY_S; the model stays known for good.
+def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
+    """Register a worker of a model, every REGISTER_EVERY_S. The model stays known for good.
 
     Returns live workers that serve another revision under the same name.
     """
@@ -28,15 +30,26 @@ def register(prefix: str, worker: ServingWorker) -> Call[list[ServingWorker]]:
         "backend": worker.backend,
     }
     same = f'"revision":{json.dumps(worker.revision, ensure_ascii=False)},'
-    args = (
-        prefix, worker.model, json.dumps(about), worker.model_dump_json(), round(LIVE_S * 1000), same,
-    )  # fmt: skip
-    return Call(script("register"), args, lambda answer: [*map(_worker, answer)])
+    return scripted(
+        "register",
+        lambda answer: [*map(_worker, answer)],
+        model=worker.model,
+        about=json.dumps(about),
+        worker=worker.model_dump_json(),
+        live_ms=round(LIVE_S * 1000),
+        same=same,
+    )
 
 
-def leave(prefix: str, worker: ServingWorker) -> Call[None]:
-    """It serves no more; the model stays known."""
-    args = ("ZREM", keys.workers(prefix, worker.model), worker.model_dump_json())
+def leave(worker: ServingWorker) -> Call[None]:
+    """Remove a worker. Its model stays known."""
+    args = ("ZREM", keys.workers(worker.model), worker.model_dump_json())
+    return Call(None, args, lambda _: None)
+
+
+def register_model(name: str, about: Mapping[str, object]) -> Call[None]:
+    """Make a model known without a live worker."""
+    args = ("HSET", keys.models(), name, json.dumps(about))
     return Call(None, args, lambda _: None)
 
 
@@ -46,8 +59,8 @@ class Known:
     default: DefaultModel
 
 
-def known(prefix: str, limits: Limits) -> Call[Known]:
-    """Every model that jobs can ask for, and where a request goes that names none."""
+def known(limits: Limits) -> Call[Known]:
+    """Every known model, and the model of requests that name none."""
 
     def parse(answer: Sequence[Any]) -> Known:
         default, choice, *rows = answer
@@ -57,7 +70,7 @@ def known(prefix: str, limits: Limits) -> Call[Known]:
             each, DefaultModel(name=default or None, choice=ModelChoice(choice), known=is_known)
         )
 
-    return Call(script("models"), (prefix, model_choosers(limits)), parse)
+    return scripted("models", parse, choosers=model_choosers(limits))
 
 
 def _served(row: Sequence[str], default: str) -> ServedModel:
@@ -76,18 +89,18 @@ def _worker(text: str) -> ServingWorker:
     return ServingWorker.model_validate_json(text)
 
 
-def set_default(prefix: str, model: str | None) -> Call[tuple[str, ...] | None]:
-    """Store the deployment's default (None: drop it). Returns the models known if it is not one."""
+def set_default(model: str | None) -> Call[tuple[str, ...] | None]:
+    """Store the default model (None: remove it). Returns the known models if it is unknown."""
 
     def parse(answer: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(answer[1:]) if answer[0] == "unknown" else None
 
-    return Call(script("model_default"), (prefix, model or ""), parse)
+    return scripted("model_default", parse, model=model or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """What became of a retirement, and what was found: nothing changes while a model is in use."""
+    """The result of a retirement. Without `force`, nothing changes while the model is in use."""
 
     retired: bool
     workers: int = 0  # alive
@@ -97,8 +110,8 @@ class Retired:
     known: tuple[str, ...] | None = None  # the models there are, if this one is not known
 
 
-def retire(prefix: str, model: str, *, force: bool = False) -> Call[Retired]:
-    """Forget a model; one that is in use only by `force`, then cancel_queued."""
+def retire(model: str, *, force: bool = False) -> Call[Retired]:
+    """Forget a model. `force`: even if it is in use; call cancel_queued afterwards."""
 
     def parse(answer: Sequence[str]) -> Retired:
         if answer[0] == "unknown":
@@ -106,23 +119,21 @@ def retire(prefix: str, model: str, *, force: bool = False) -> Call[Retired]:
         workers, queued, running, is_default = map(int, answer[1:])
         return Retired(answer[0] == "retired", workers, queued, running, bool(is_default))
 
-    return Call(script("model_retire"), (prefix, model, int(force)), parse)
+    return scripted("model_retire", parse, model=model, force=int(force))
 
 
-def cancel_queued(
-    prefix: str, model: str, *, offset: int = 0, cap: int = 200
-) -> Call[tuple[int, int | None]]:
-    """Cancel some queued jobs of a retired model: how many, and the offset to go on from, or None."""
+def cancel_queued(model: str, *, offset: int = 0, cap: int = 200) -> Call[tuple[int, int | None]]:
+    """Cancel queued jobs of a retired model; returns how many, and the next offset or None."""
 
     def parse(answer: Sequence[int]) -> tuple[int, int | None]:
         canceled, rest = answer
         return canceled, None if rest < 0 else rest
 
-    return Call(script("model_cancel"), (prefix, model, cap, offset), parse)
+    return scripted("model_cancel", parse, model=model, cap=cap, offset=offset)
 
 
 def unknown(model: str | None, known: Sequence[str]) -> str:
-    """The text of an error: this model is unknown, and these are known."""
+    """The text of an error about an unknown model."""
     if not known:
         return "no worker has served any model here yet; start one with `maskq worker`"
     near = difflib.get_close_matches(model or "", known, n=1)
@@ -134,7 +145,7 @@ def unknown(model: str | None, known: Sequence[str]) -> str:
 
 
 def unknown_model(refused: Submitted) -> str:
-    """Why a request with this model, or without one, was refused, and what to do."""
+    """The text of an error for a refused submission: why, and what to do."""
     if refused.choice is ModelChoice.REQUEST or not refused.known:
         return unknown(refused.model, refused.known)
     if refused.choice is ModelChoice.NOBODY:

@@ -1,6 +1,6 @@
 """Connections to Redis, blocking and async, for the ledger and for Celery: pools of one `RedisUrl`.
 
-A server that cannot do its work for now (it was demoted, it loads its data, its disk is full) answers
+A server that cannot work at the moment (it was demoted, loads its data, or has a full disk) answers
 with an error. These connections treat such an error as a lost connection: they reconnect, by DNS or
 Sentinel, with the back-off and the limits of any outage.
 """
@@ -57,13 +57,13 @@ _PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
 
 
 class Interrupted(redis.ConnectionError):
-    """The server is there and cannot do its work now."""
+    """The server answers, but cannot work at the moment."""
 
     moved = False  # it is not the primary: another server may be
 
 
 class Moved(Interrupted):
-    """It was the primary, or was taken for it."""
+    """The server is not the primary any more, or never was."""
 
     moved = True
 
@@ -76,7 +76,7 @@ class Primary:
         self.generation = 0  # connections of an earlier one lead to a server that was demoted
 
     def interruption(self, error: exceptions.ResponseError) -> Interrupted | None:
-        """What an answer means for the connection it came on; None: nothing."""
+        """The error that an answer means for its connection; None: no error."""
         text = str(error)
         if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES) or _NO_REPLICA in text:
             self.generation += 1
@@ -86,7 +86,7 @@ class Primary:
         return None
 
     def locate(self) -> tuple[str, int]:
-        """Ask the Sentinels, one after the other, until one names the primary."""
+        """Ask the Sentinels in turn until one names the primary."""
         lost = self._unknown()
         for host, port in self.url.hosts:
             with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._asking()) as asked:
@@ -127,14 +127,14 @@ class Primary:
 
 
 def _no_sentinel(host: str, port: int, error: Exception) -> redis.ConnectionError:
-    """Raised if no other one knows more; it keeps why."""
+    """Raised if no other Sentinel knows more; it keeps the reason."""
     lost = redis.ConnectionError(f"Sentinel {host}:{port}: {error}")
     lost.__cause__ = error
     return lost
 
 
 class _Watched(Base):
-    """Over a connection of redis-py: finds the primary, and leaves a server that is it no more."""
+    """A connection of redis-py that finds the primary, and leaves a demoted server."""
 
     def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
         self._primary = primary
@@ -218,7 +218,7 @@ class _UnixAsync(_WatchedAsync, AsyncUnixConnection):
 
 
 def connection_class(url: RedisUrl) -> type[Any]:
-    """What speaks to this Redis, blocking."""
+    """The class of blocking connections to this Redis."""
     if url.path:
         return _Unix
     return _Plain if url.tls is None else _Tls
@@ -231,7 +231,7 @@ def _async_connection_class(url: RedisUrl) -> type[Any]:
 
 
 def connection_options(url: RedisUrl) -> dict[str, Any]:
-    """Of one connection of `connection_class`, as keyword arguments; it neither decodes nor retries."""
+    """Keyword arguments of one `connection_class`; it neither decodes nor retries."""
     options = _socket_options(url) | {
         "primary": Primary(url),
         "db": url.db,
@@ -277,5 +277,5 @@ def async_pool(url: RedisUrl, **more: Any) -> redis.asyncio.ConnectionPool:
 
 
 def _pool_options(url: RedisUrl) -> Mapping[str, Any]:
-    # How many are used at a time is bounded by the ledger (slots.py): who comes when all are waits.
+    # The ledger limits how many are used at a time (slots.py); further calls wait.
     return connection_options(url) | {"max_connections": url.max_connections or CONNECTIONS}

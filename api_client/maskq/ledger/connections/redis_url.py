@@ -1,4 +1,4 @@
-"""MASKQ_REDIS_URL, read once: where Redis is and how it is spoken to.
+"""MASKQ_REDIS_URL, parsed once: Redis' address and how to connect.
 
 Client, worker, webhooks and gateway take their connections from what `RedisUrl.parse` returns
 (pools.py), so a URL means the same in each. docs/redis.md lists the forms.
@@ -32,7 +32,7 @@ _SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels", "redis+socket")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """Where Redis is, who asks, and the options of its connections."""
+    """Redis' address, the user, and the options of connections."""
 
     hosts: tuple[tuple[str, int], ...] = ()  # one; or with `service` the Sentinels
     path: str = ""  # of a Unix socket, in place of hosts
@@ -91,7 +91,7 @@ class RedisUrl:
 
     @property
     def place(self) -> str:
-        """For people, without user and password."""
+        """The address for messages, without user and password."""
         if self.path:
             return f"{self.path} (database {self.db})"
         hosts = ", ".join(_shown(host, port) for host, port in self.hosts)
@@ -127,7 +127,7 @@ def _split(url: str) -> SplitResult:
     try:
         part = urlsplit(url)
         _ = part.port
-    except ValueError:  # its text may hold a part of the password
+    except ValueError:  # its text may contain a part of the password
         part = None
     if (
         part is None
@@ -235,7 +235,7 @@ _OF_SENTINEL: Final = ("master_name", "sentinel_username", "sentinel_password")
 
 
 class _Query:
-    """What stands behind the question mark; each parameter is taken out by who knows it."""
+    """The query of a URL; each parameter is taken by the code that knows it."""
 
     def __init__(self, *parts: SplitResult) -> None:
         self._left: dict[str, str] = {}
@@ -275,7 +275,7 @@ class _Query:
         return int(number)
 
     def refuse_rest(self) -> None:
-        """An option that nobody knows would pass silently otherwise."""
+        """Refuse unknown options, which would be ignored silently otherwise."""
         for name in self._left:
             if name in _TLS_OPTIONS:
                 _refuse(f"has {name}, but does not ask for TLS: write rediss:// (sentinels://)")

@@ -1,7 +1,7 @@
-"""What the service needs of Redis, by role, and whether a server grants it.
+"""The commands that each role needs of Redis, and whether a server grants them.
 
-Asked once at start, without side effects: Redis itself says what the ACL would allow. Whatever else the
-service would like (CLIENT SETINFO, WAITAOF, HELLO) it does without.
+Checked once at the start, without side effects: Redis itself says what the ACL allows. Optional
+commands (CLIENT SETINFO, WAITAOF, HELLO) are not required.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Command = tuple[str, ...]
 
 
 class Role(StrEnum):
-    """Who connects."""
+    """A kind of process that connects to Redis."""
 
     PUBLISHER = "publisher"  # a backend that submits, waits, lists, cancels, deletes
     READER = "reader"  # looks and waits, and changes nothing
@@ -59,8 +59,12 @@ class Role(StrEnum):
 
 def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
     """Every command that a role sends, itself or within a script, with a key of each kind."""
-    own, intake, queue = f"{prefix}:acl", keys.intake(prefix), keys.queue(prefix, model)
-    wake = keys.wake(prefix, "acl")
+    own, intake, queue = (
+        f"{prefix}:acl",
+        keys.intake().within(prefix),
+        keys.queue(model).within(prefix),
+    )
+    wake = keys.wake("acl").within(prefix)
     needed: list[Command] = [
         ("PING",),
         ("EVAL", "return 1", "0"),
@@ -70,7 +74,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         *_each("EXISTS HGETALL", own),
         *_each("HGET HMGET", own, "field"),
     ]
-    # Which model a request is for that names none.
+    # The model of a request that names none.
     choosing: list[Command] = [
         *_each("GET HKEYS", own),
         *_each("HEXISTS", own, "field"),
@@ -140,19 +144,19 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
 def _celery(prefix: str, model: str) -> list[Command]:
     """What Celery and kombu send for a worker: messages, bindings, results of raw callers."""
     needed: list[Command] = [("MULTI",), ("EXEC",)]
-    for queue in (keys.intake(prefix), keys.queue(prefix, model)):
+    for queue in (keys.intake().within(prefix), keys.queue(model).within(prefix)):
         needed += [
             ("BRPOP", queue, "1"),
             ("SADD", f"_kombu.binding.{queue}", "member"),
             ("SADD", f"_kombu.binding_permanent.{queue}", "member"),
         ]
-    queue, result = keys.queue(prefix, model), "celery-task-meta-acl"
+    queue, result = keys.queue(model).within(prefix), "celery-task-meta-acl"
     return [
         *needed,
         ("LINDEX", queue, "0"),
         ("RPOP", queue),
-        ("LPUSH", f"{prefix}:refused", "body"),
-        ("LTRIM", f"{prefix}:refused", "0", "0"),
+        ("LPUSH", keys.refused().within(prefix), "body"),
+        ("LTRIM", keys.refused().within(prefix), "0", "0"),
         ("GET", result),
         ("SETEX", result, "1", "body"),
         ("PUBLISH", result, "body"),
@@ -163,10 +167,10 @@ def _each(names: str, *arguments: str) -> Iterable[Command]:
     return ((name, *arguments) for name in names.split())
 
 
-def refuse_unfit(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
-    """Raise CannotStart for what `check` finds; a Redis that is away is left for later."""
+def refuse_unfit(ledger: Ledger, role: Role, model: str = "*") -> None:
+    """Raise CannotStart for what `check` finds. An unreachable Redis is only logged."""
     try:
-        check(ledger, role, prefix, model)
+        check(ledger, role, model)
     except InvalidRequest as error:
         raise CannotStart(str(error)) from error
     except StoreUnavailable as error:
@@ -175,10 +179,8 @@ def refuse_unfit(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> N
         logger.warning("%s", error)
 
 
-def await_met(
-    ledger: Ledger, role: Role, prefix: str, model: str, pause: Callable[[float], object]
-) -> None:
-    """Return once Redis can serve the role; one that is away is waited for.
+def await_met(ledger: Ledger, role: Role, model: str, pause: Callable[[float], object]) -> None:
+    """Return when Redis can serve the role; wait while it is unreachable.
 
     `pause` lets seconds pass, and may raise to end the waiting. Raises as `check` does for what waiting
     does not change, and InvalidRequest for a replica that stays one.
@@ -186,7 +188,7 @@ def await_met(
     replica_since: float | None = None
     while True:
         try:
-            return check(ledger, role, prefix, model)
+            return check(ledger, role, model)
         except StoreUnavailable as error:
             if error.code is not FailureCode.STORE_UNAVAILABLE:
                 raise
@@ -201,7 +203,7 @@ def await_met(
         pause(_PAUSE_S)
 
 
-def check(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
+def check(ledger: Ledger, role: Role, model: str = "*") -> None:
     """Whether this Redis can serve a role, now.
 
     Raises StoreUnavailable for one that is away, or no primary for the moment; and InvalidRequest, or
@@ -215,7 +217,7 @@ def check(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
         raise InvalidRequest(f"Redis at {place} is {what}; {NAME} leads to a single primary")
     if version and _numbers(version) < OLDEST:
         raise _too_old(place, version)
-    needed = commands(role, prefix, model)
+    needed = commands(role, ledger.prefix, model)
     words = [word for command in needed for word in (str(len(command)), *command)]
     try:
         denied: Sequence[int] = ledger.run(Call(None, ("EVAL", _DENIED, 0, *words), list))
@@ -224,7 +226,7 @@ def check(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
             raise _too_old(place, version or "older") from error
         raise
     if denied:
-        missing = _grants([needed[number - 1] for number in denied], prefix)
+        missing = _grants([needed[number - 1] for number in denied], ledger.prefix)
         raise InvalidRequest(
             f"Redis at {place} does not allow user {ledger.user!r} what a {role.value} needs: "
             f"{missing}; grant it with ACL SETUSER ({_DOCS})"
@@ -232,7 +234,7 @@ def check(ledger: Ledger, role: Role, prefix: str, model: str = "*") -> None:
 
 
 def _hello(ledger: Ledger) -> dict[str, Any]:
-    """What the server says of itself; nothing where it may not be asked."""
+    """What the server says of itself; empty if the ACL forbids HELLO."""
     try:
         return ledger.run(Call(None, ("HELLO",), pairs))
     except StoreUnavailable as error:
@@ -251,13 +253,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def name_of(command: Command) -> str:
-    """As an ACL names it."""
+    """The command's name in an ACL."""
     name = command[0].lower()
     return f"{name}|{command[1].lower()}" if name in ("script", "xinfo", "xgroup") else name
 
 
 def _grants(denied: Iterable[Command], prefix: str) -> str:
-    """As ACL lines have them: commands by what they are wanted for."""
+    """ACL rules: the missing commands by their keys or channels."""
     by_target: dict[str, list[str]] = {}
     for command in denied:
         name = name_of(command)

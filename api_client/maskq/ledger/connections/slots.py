@@ -1,8 +1,7 @@
-"""How many connections one client uses at a time: more calls wait for one, instead of being refused.
+"""Limit the connections that one client uses at a time: further calls wait instead of failing.
 
-Kept apart from redis-py's pools, so that it is the same for every kind of pool (Sentinel's has no
-blocking variant). Calls that wait in Redis for an event (XREAD BLOCK) have places of their own: however
-many readers there are, an ordinary call does not wait for them.
+This is separate from redis-py's pools, since Sentinel's pool has no blocking variant. Calls that wait
+in Redis for an event (XREAD BLOCK) have slots of their own, so ordinary calls never wait for readers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _busy(calls: int) -> StoreUnavailable:
 
 
 class Slots:
-    """Places of threads."""
+    """Slots for threads."""
 
     def __init__(self, connections: int) -> None:
         self._number, readers = _shares(connections)
@@ -50,7 +49,7 @@ class Slots:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Raises StoreUnavailable when no place comes free."""
+        """Hold a slot. Raises StoreUnavailable if none becomes free."""
         if not self._calls.acquire(timeout=_PATIENCE_S):
             raise _busy(self._number)
         try:
@@ -60,7 +59,7 @@ class Slots:
 
     @contextmanager
     def reader(self, waits_s: float) -> Iterator[bool]:
-        """Whether a place of one that waits in Redis comes free, within as long as it would wait."""
+        """Hold a reader's slot; False if none becomes free while the call would wait in Redis."""
         free = self._readers.acquire(timeout=waits_s)
         try:
             yield free
@@ -70,7 +69,7 @@ class Slots:
 
 
 class AsyncSlots:
-    """Places of the tasks of one event loop."""
+    """Slots for the tasks of one event loop."""
 
     def __init__(self, connections: int) -> None:
         self._number, readers = _shares(connections)
@@ -78,7 +77,7 @@ class AsyncSlots:
         self._readers = asyncio.Semaphore(readers)
 
     async def take_call(self) -> Callable[[], None]:
-        """What gives the place back. Raises StoreUnavailable when none comes free."""
+        """Take a slot; returns what releases it. Raises StoreUnavailable if none becomes free."""
         if not await _acquired(self._calls, _PATIENCE_S):
             raise _busy(self._number)
         return self._calls.release
@@ -106,7 +105,7 @@ async def apart(
     *,
     stop: bool,
 ) -> T:
-    """The result of `work`, done in a task of its own; `then` is called at its end.
+    """The result of `work`, run in a task of its own; `then` is called at its end.
 
     A cancellation ends the await at once and is never lost: redis-py, which loses some on Python 3.11
     (`asyncio.wait_for`), does not see it. The work itself goes on, so its connection is never left
@@ -129,13 +128,13 @@ async def apart(
 
 
 def end(task: asyncio.Task[Any]) -> None:
-    """Cancel it, again while it goes on: redis-py may lose a cancellation."""
+    """Cancel a task until it ends: redis-py may lose a cancellation."""
     if not task.done():
         task.cancel()
         task.get_loop().call_later(_AGAIN_S, end, task)
 
 
 def _heeded(task: asyncio.Task[Any]) -> None:
-    """Nobody is there any more to hear of its error."""
+    """Take the error of a task that nobody awaits any more."""
     if not task.cancelled():
         task.exception()

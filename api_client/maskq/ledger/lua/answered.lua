@@ -1,3 +1,5 @@
--- A raw Celery caller has its result. ARGV: prefix, id or alias
-redis.call('ZREM', key('answers'), known_id(ARGV[2]))
+-- Note that a raw Celery caller has its result.
+--   id: or alias
+local id = unpack(ARGV, 2)
+redis.call('ZREM', keys.answers(), known_id(id))
 return 'noted'

@@ -1,3 +1,5 @@
--- An API key stops working. ARGV: prefix, id. → 1, or 0 if there is none
-redis.call('ZREM', key('api-keys'), ARGV[2])
-return redis.call('DEL', key('api-key', ARGV[2]))
+-- Delete an API key.
+-- → 1, or 0 if there is none
+local id = unpack(ARGV, 2)
+redis.call('ZREM', keys.api_keys(), id)
+return redis.call('DEL', keys.api_key(id))

@@ -1,9 +1,10 @@
--- The caller takes the job back; a running one is fenced off before its commit.
--- ARGV: prefix, id or alias → 'unknown' | the status the job now has
-local id = known_id(ARGV[2])
-local status = redis.call('HGET', record_key(id), 'status')
+-- Cancel a job for its caller. A running one loses its token, so its holder cannot commit.
+-- → 'unknown' | the status that the job now has
+local given = unpack(ARGV, 2)
+local id = known_id(given)
+local status = redis.call('HGET', keys.record(id), 'status')
 if not status then return 'unknown' end
-if status ~= 'queued' and status ~= 'running' then return status end
-end_job(id, 'canceled', 'error', failure('canceled', 'canceled by the caller'))
-redis.call('HSET', record_key(id), 'token', '')
-return 'canceled'
+if not is_open(status) then return status end
+end_job(id, CANCELED, 'error', failure(CODE_CANCELED, 'canceled by the caller'))
+redis.call('HSET', keys.record(id), 'token', '')
+return CANCELED

@@ -1,24 +1,25 @@
--- A worker takes a job: the next one of a model, or a certain one.
--- ARGV: prefix, model, id or '' (the next one), token, owner, lease_ms,
---       exclusive ('1': this process runs nothing else meanwhile),
---       with_ticket ('1': a ticket is taken off the list for it, or nothing is claimed)
+-- Claim a job for a worker: the next one of a model, or `wanted`.
+--   wanted: id or ''; exclusive: '1' if this process runs nothing else meanwhile;
+--   with_ticket: '1' to take a ticket off the list first, and to claim nothing if there is none
 -- → {'claimed', field, value, …} | {'none'} | {'alone', id}
-local model, wanted, token, owner = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local lease_ms, exclusive, with_ticket = tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
-local STRIDES = {high = 5, normal = 10, low = 30}  -- 6 : 3 : 1 of the claims, while all have jobs
+local model, wanted, token, owner, lease_ms, exclusive, with_ticket = unpack(ARGV, 2)
+lease_ms = tonumber(lease_ms)
+-- 6 : 3 : 1 of the claims, while all have jobs
+local STRIDES = {[PRIORITY_HIGH] = 5, [PRIORITY_NORMAL] = 10, [PRIORITY_LOW] = 30}
 local ANSWER_KEPT_MS = 60000
-local LOOKS = 100  -- expired jobs that one call clears away
+local MAX_SKIPPED = 100  -- expired jobs that one call removes from the queue
 
--- Start-time fair queueing (Goyal, Vin, Cheng 1996): a level's next start lies its stride after its last
--- one, or now if it had nothing; the earliest is served, the more urgent in a tie. So each gets its share,
--- and who comes back after a pause neither pays for it nor has saved anything up.
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996). A level starts again its stride after its last start,
+-- or now if it had no jobs. The earliest start is served; in a tie, the more urgent level. A level that had
+-- no jobs for a while neither loses nor gains by that.
 local function next_level()
-  local queue = key('queue', model)
-  local known = redis.call('HMGET', queue, 'time', 'due:high', 'due:normal', 'due:low')
+  local queue, due_fields = keys.queue_state(model), {}
+  for i, level in ipairs(LEVELS) do due_fields[i] = 'due:' .. level end
+  local known = redis.call('HMGET', queue, 'time', unpack(due_fields))
   local time = tonumber(known[1] or 0)
   local best, start = nil, nil
   for i, level in ipairs(LEVELS) do
-    if redis.call('EXISTS', turns_key(model, level)) == 1 then
+    if redis.call('EXISTS', keys.tenant_rotation(model, level)) == 1 then
       local due = math.max(tonumber(known[i + 1] or 0), time)
       if not best or due < start then best, start = level, due end
     end
@@ -33,82 +34,82 @@ end
 local function next_job()
   local level = next_level()
   if not level then return nil end
-  local turns = turns_key(model, level)
-  local tenant = redis.call('ZRANGE', turns, 0, 0)[1]
-  redis.call('ZADD', turns, redis.call('HINCRBY', key('queue', model), 'turn', 1), tenant)
-  local id = redis.call('ZRANGE', ready_key(model, level, tenant), 0, 0)[1]
+  local rotation = keys.tenant_rotation(model, level)
+  local tenant = redis.call('ZRANGE', rotation, 0, 0)[1]
+  redis.call('ZADD', rotation, redis.call('HINCRBY', keys.queue_state(model), 'turn', 1), tenant)
+  local id = redis.call('ZRANGE', keys.ready(model, level, tenant), 0, 0)[1]
   return id, {model = model, level = level, tenant = tenant}
 end
 
--- As Celery takes it: the oldest. What is no ticket is Celery's to refuse.
+-- The oldest, as Celery takes it. Celery refuses messages that are not tickets.
 local function take_ticket()
-  local list = prefix .. '.' .. model
+  local list = keys.queue(model)
   local message = redis.call('LINDEX', list, -1)
-  if not message or not string.find(message, '"task":"maskq.run"', 1, true) then return false end
+  if not message or not string.find(message, '"task":"' .. TASK_RUN .. '"', 1, true) then return false end
   redis.call('RPOP', list)
   return true
 end
 
-local function remember(id)
-  redis.call('SET', key('claim', token), id, 'PX', ANSWER_KEPT_MS)
+local function remember_answer(id)
+  redis.call('SET', keys.claim(token), id, 'PX', ANSWER_KEPT_MS)
 end
 
-local function take(id)
-  local record = record_key(id)
+local function start(id)
+  local record = keys.record(id)
   local run_timeout_ms = tonumber(redis.call('HGET', record, 'run_timeout_ms'))
   dequeue(id)
   local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-  redis.call('HSET', record, 'status', 'running', 'token', token, 'owner', owner,
+  redis.call('HSET', record, 'status', RUNNING, 'token', token, 'owner', owner,
     'exclusive', exclusive, 'started_ms', integer(now))
   redis.call('HDEL', record, 'not_before_ms')
-  redis.call('ZADD', key('leases'), now + lease_ms, id)
-  redis.call('ZADD', key('deadlines'), now + run_timeout_ms, id)
-  remember(id)
-  emit_job(id, 'running', attempt)
+  redis.call('ZADD', keys.leases(), now + lease_ms, id)
+  redis.call('ZADD', keys.deadlines(), now + run_timeout_ms, id)
+  remember_answer(id)
+  emit_job(id, RUNNING, attempt)
   return {'claimed', unpack(redis.call('HGETALL', record))}
 end
 
--- nil: this one is not to be had, look at the next.
-local function try(id)
-  local known = redis.call('HMGET', record_key(id), 'status', 'queue_deadline_ms', 'alone',
+-- Returns nil if the job cannot run now.
+local function try_claim(id)
+  local known = redis.call('HMGET', keys.record(id), 'status', 'queue_deadline_ms', 'alone',
     'not_before_ms')
-  if known[1] ~= 'queued' then return nil end
+  if known[1] ~= QUEUED then return nil end
   if now >= tonumber(known[2]) then
     expire_queued(id)
     return nil
   end
   if known[4] and now < tonumber(known[4]) then return nil end
   if known[3] == '1' and exclusive ~= '1' then
-    -- The worker first lets its other jobs end. Should it die meanwhile, the sweeper offers it again.
-    unready(id, placed(id))
-    redis.call('ZADD', key('waiting'), now + 2 * lease_ms, id)
-    remember(id)
+    -- The worker first finishes its other jobs. If it dies meanwhile, the sweeper makes the job ready again.
+    remove_ready(id, placement(id))
+    redis.call('ZADD', keys.waiting(), now + 2 * lease_ms, id)
+    remember_answer(id)
     return {'alone', id}
   end
-  return take(id)
+  return start(id)
 end
 
 -- Sent twice (the answer was lost on the way): the same answer.
-local earlier = redis.call('GET', key('claim', token))
+local earlier = redis.call('GET', keys.claim(token))
 if earlier then
-  local known = redis.call('HMGET', record_key(earlier), 'status', 'token', 'alone')
-  if known[1] == 'running' and known[2] == token then
-    return {'claimed', unpack(redis.call('HGETALL', record_key(earlier)))}
+  local known = redis.call('HMGET', keys.record(earlier), 'status', 'token', 'alone')
+  if known[1] == RUNNING and known[2] == token then
+    return {'claimed', unpack(redis.call('HGETALL', keys.record(earlier)))}
   end
-  if known[1] == 'queued' and known[3] == '1' and exclusive ~= '1' then return {'alone', earlier} end
+  if known[1] == QUEUED and known[3] == '1' and exclusive ~= '1' then return {'alone', earlier} end
   return {'none'}
 end
-if with_ticket and not take_ticket() then return {'none'} end
-if wanted ~= '' then return try(wanted) or {'none'} end
-for _ = 1, LOOKS do
+if with_ticket == '1' and not take_ticket() then return {'none'} end
+if wanted ~= '' then return try_claim(wanted) or {'none'} end
+for _ = 1, MAX_SKIPPED do
   local id, at = next_job()
   if not id then return {'none'} end
-  local answer = try(id)
+  local answer = try_claim(id)
   if answer then return answer end
-  if redis.call('EXISTS', record_key(id)) == 0 then  -- deleted by hand: it would be the oldest for ever
-    unready(id, at)
+  if redis.call('EXISTS', keys.record(id)) == 0 then  -- deleted by hand: it would stay the oldest
+    remove_ready(id, at)
     count_queued(at, -1)
   end
 end
-send_ticket(model)  -- somebody goes on from here
+send_ticket(model)  -- another claim continues here
 return {'none'}

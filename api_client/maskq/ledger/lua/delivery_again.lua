@@ -1,7 +1,9 @@
--- Deliver once more, whatever became of it. ARGV: prefix, id → 1 | 0 (unknown, or past its retention)
-local row = key('delivery', ARGV[2])
+-- Deliver a webhook once more, whatever its state.
+-- → 1 | 0 (unknown, or past its retention)
+local id = unpack(ARGV, 2)
+local row = keys.delivery(id)
 if redis.call('EXISTS', row) == 0 then return 0 end
-redis.call('HSET', row, 'state', 'pending', 'next_ms', integer(now))
-for _, name in ipairs({row, key('delivery', ARGV[2], 'log')}) do redis.call('PERSIST', name) end
-redis.call('ZADD', key('deliveries', 'due'), now, ARGV[2])
+redis.call('HSET', row, 'state', DELIVERY_PENDING, 'next_ms', integer(now))
+for _, name in ipairs({row, keys.delivery_log(id)}) do redis.call('PERSIST', name) end
+redis.call('ZADD', keys.deliveries_due(), now, id)
 return 1

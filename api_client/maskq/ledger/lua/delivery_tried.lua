@@ -1,23 +1,25 @@
--- What an attempt to deliver came to.
--- ARGV: prefix, id, attempts before it, 'delivered' | 'failed' | 'pending' (again after delay_ms) | 'later'
---       (not tried: not counted), delay_ms, log entry JSON, keep_ms → the state | 'stale'
-local id, state, delay_ms = ARGV[2], ARGV[4], tonumber(ARGV[5])
-local row = key('delivery', id)
-if redis.call('HGET', row, 'attempts') ~= ARGV[3] then return 'stale' end  -- sent twice, or another's
+-- Record an attempt to deliver a webhook.
+--   attempts: before this one; state: 'delivered' | 'failed' | 'pending' (again after delay_ms)
+--     | 'later' (not tried, and not counted); entry: of the log, JSON
+-- → the state | 'stale'
+local id, attempts, state, delay_ms, entry, keep_ms = unpack(ARGV, 2)
+delay_ms = tonumber(delay_ms)
+local row = keys.delivery(id)
+if redis.call('HGET', row, 'attempts') ~= attempts then return 'stale' end  -- sent twice, or another's
 if state == 'later' then
-  redis.call('ZADD', key('deliveries', 'due'), now + delay_ms, id)
+  redis.call('ZADD', keys.deliveries_due(), now + delay_ms, id)
   return 'later'
 end
 redis.call('HINCRBY', row, 'attempts', 1)
-redis.call('RPUSH', key('delivery', id, 'log'), ARGV[6])
-redis.call('LTRIM', key('delivery', id, 'log'), -20, -1)
+redis.call('RPUSH', keys.delivery_log(id), entry)
+redis.call('LTRIM', keys.delivery_log(id), -20, -1)
 redis.call('HSET', row, 'state', state)
-if state == 'pending' then
+if state == DELIVERY_PENDING then
   redis.call('HSET', row, 'next_ms', integer(now + delay_ms))
-  redis.call('ZADD', key('deliveries', 'due'), now + delay_ms, id)
+  redis.call('ZADD', keys.deliveries_due(), now + delay_ms, id)
   return state
 end
 redis.call('HDEL', row, 'next_ms')
-redis.call('ZREM', key('deliveries', 'due'), id)
-for _, name in ipairs({row, key('delivery', id, 'log')}) do redis.call('PEXPIRE', name, ARGV[7]) end
+redis.call('ZREM', keys.deliveries_due(), id)
+for _, name in ipairs({row, keys.delivery_log(id)}) do redis.call('PEXPIRE', name, keep_ms) end
 return state

@@ -1,9 +1,10 @@
--- The holder ends its job. ARGV: prefix, id, token, 'succeeded' | 'failed', result or error JSON
--- → 'done' | 'lost' (somebody else's now, or ended otherwise: what was written must go)
-local id, token, state, payload = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local known = redis.call('HMGET', record_key(id), 'status', 'token')
+-- End a job for its holder.
+--   state: SUCCEEDED or FAILED; payload: the result's or the error's JSON
+-- → 'done' | 'lost' (the token does not hold it any more: the holder removes what it wrote)
+local id, token, state, payload = unpack(ARGV, 2)
+local known = redis.call('HMGET', keys.record(id), 'status', 'token')
 if known[2] ~= token then return 'lost' end
 if known[1] == state then return 'done' end  -- sent twice
-if known[1] ~= 'running' then return 'lost' end
-end_job(id, state, state == 'succeeded' and 'result' or 'error', payload)
+if known[1] ~= RUNNING then return 'lost' end
+end_job(id, state, state == SUCCEEDED and 'result' or 'error', payload)
 return 'done'

@@ -1,6 +1,7 @@
--- The record of a job. A script, though it only reads: a server that was demoted refuses it, where it
--- would answer a plain HGETALL with what it knew before.
--- ARGV: prefix, id or alias → {field, value, …}, empty where there is none
-local record = redis.call('HGETALL', record_key(ARGV[2]))
+-- Read the record of a job. This is a script because a demoted server refuses scripts, and would answer
+-- a plain HGETALL with old data.
+-- → {field, value, …}, empty if there is none
+local given = unpack(ARGV, 2)
+local record = redis.call('HGETALL', keys.record(given))
 if #record > 0 then return record end
-return redis.call('HGETALL', record_key(known_id(ARGV[2])))
+return redis.call('HGETALL', keys.record(known_id(given)))

@@ -1,7 +1,8 @@
--- A group of readers that share the events, made where it is not there yet.
--- ARGV: prefix, group, since or '' (from now; of a group that is there, its own place counts)
--- → {'ready'} | {'lost', place}: what came after it was trimmed away; told once, the group goes on behind
-local stream, group, since = key('events'), ARGV[2], ARGV[3]
+-- Join a group of event readers; create it if it does not exist.
+--   since: where a new group starts, or '' for now
+-- → {'ready'} | {'lost', place}: events after `place` were trimmed; told once, the group goes on after them
+local group, since = unpack(ARGV, 2)
+local stream = keys.events()
 
 local function before(one, other)
   local ms, sequence = string.match(one, '^(%d+)-(%d+)$')
@@ -24,9 +25,9 @@ if not about then
   return {'ready'}
 end
 local place, trimmed = about['last-delivered-id'], stream_ends()[2]
--- '0-0': it wants all that are kept, and whatever went before it came is no loss.
+-- '0-0': the group wants every event that is kept; it has lost none.
 if place == '0-0' or not before(place, trimmed) then return {'ready'} end
--- Redis' count, where it has one, tells a group that had just read the last one trimmed.
+-- If Redis counts reads, that shows whether the group had read the last trimmed event.
 local info = by_name(redis.call('XINFO', 'STREAM', stream))
 local read = about['entries-read']
 if read and read >= info['entries-added'] - info['length'] then return {'ready'} end

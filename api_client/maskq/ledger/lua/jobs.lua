@@ -1,13 +1,12 @@
--- Jobs, newest first, or (ended_since) in the order in which they ended.
--- ARGV: prefix, limit, cursor or '' ('score:id' of the last one seen), ended_since (ms) or '',
---       then filters: status, failure code, model, tenant, batch id; each '' for any
+-- List jobs, the newest first, or in the order in which they ended.
+--   cursor: 'score:id' of the last one seen, or ''; ended_since: ms or ''; then filters, '' for any
 -- → {next cursor or '', record, record, …}, each record as HGETALL gives it
-local limit, cursor, ended_since = tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local status, code, model, tenant, batch = unpack(ARGV, 5, 9)
+local limit, cursor, ended_since, status, code, model, tenant, batch = unpack(ARGV, 2)
+limit = tonumber(limit)
 local SCAN = 1000
 
 local function matches(id)
-  local known = redis.call('HMGET', record_key(id), 'status', 'model', 'tenant', 'batch_id', 'error')
+  local known = redis.call('HMGET', keys.record(id), 'status', 'model', 'tenant', 'batch_id', 'error')
   if not known[1] then return false end
   if status ~= '' and known[1] ~= status then return false end
   if model ~= '' and known[2] ~= model then return false end
@@ -16,16 +15,16 @@ local function matches(id)
   return code == '' or (known[5] and cjson.decode(known[5])['code'] == code)
 end
 
--- From where the cursor points. A record of the cursor that is gone meanwhile does no harm: members of
--- one score are in the order of their names.
+-- From the cursor on. Members of one score are in the order of their names, so the cursor stays valid if
+-- its record was deleted meanwhile.
 local forward = ended_since ~= ''
 local score, last = string.match(cursor, '^(%d+):(.*)$')
 local ids
 if forward then
-  ids = redis.call('ZRANGE', key('ended'), score or ended_since, '+inf', 'BYSCORE', 'LIMIT', 0, SCAN,
+  ids = redis.call('ZRANGE', keys.ended(), score or ended_since, '+inf', 'BYSCORE', 'LIMIT', 0, SCAN,
     'WITHSCORES')
 else
-  ids = redis.call('ZRANGE', key('created'), score or '+inf', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0,
+  ids = redis.call('ZRANGE', keys.created(), score or '+inf', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0,
     SCAN, 'WITHSCORES')
 end
 local found = {''}
@@ -33,7 +32,7 @@ for i = 1, #ids, 2 do
   local id, at = ids[i], ids[i + 1]
   local seen = score and at == score and ((forward and id <= last) or (not forward and id >= last))
   if not seen and matches(id) then
-    found[#found + 1] = redis.call('HGETALL', record_key(id))
+    found[#found + 1] = redis.call('HGETALL', keys.record(id))
     if #found > limit then
       found[1] = at .. ':' .. id
       return found

@@ -1,35 +1,36 @@
--- Cancel queued jobs of a model that was retired, some at a time, so that Redis is never held long.
--- ARGV: prefix, model, cap, offset in `waiting` from which to look
+-- Cancel some queued jobs of a retired model: `cap` at a time, so that Redis never blocks for long.
+--   offset: in the waiting jobs
 -- → {canceled, offset to go on from, or -1: none is left}
-local model, cap, offset = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local model, cap, offset = unpack(ARGV, 2)
+cap, offset = tonumber(cap), tonumber(offset)
 local canceled = 0
 
 local function cancel(id)
-  end_job(id, 'canceled', 'error', failure('canceled', 'its model ' .. model .. ' was retired'))
+  end_job(id, CANCELED, 'error', failure(CODE_CANCELED, 'its model ' .. model .. ' was retired'))
   canceled = canceled + 1
 end
 
 for _, level in ipairs(LEVELS) do
-  for _, tenant in ipairs(redis.call('ZRANGE', turns_key(model, level), 0, -1)) do
-    local ready = ready_key(model, level, tenant)
+  for _, tenant in ipairs(redis.call('ZRANGE', keys.tenant_rotation(model, level), 0, -1)) do
+    local ready = keys.ready(model, level, tenant)
     for _, id in ipairs(redis.call('ZRANGE', ready, 0, cap - canceled - 1)) do
-      if redis.call('HGET', record_key(id), 'status') == 'queued' then
+      if redis.call('HGET', keys.record(id), 'status') == QUEUED then
         cancel(id)
       else
-        unready(id, {model = model, level = level, tenant = tenant})
+        remove_ready(id, {model = model, level = level, tenant = tenant})
       end
     end
     if canceled >= cap then return {canceled, offset} end
   end
 end
-local waiting = redis.call('ZRANGE', key('waiting'), offset, offset + cap - 1)
+local waiting = redis.call('ZRANGE', keys.waiting(), offset, offset + cap - 1)
 local others = 0
 for _, id in ipairs(waiting) do
-  local known = redis.call('HMGET', record_key(id), 'status', 'model')
-  if known[1] == 'queued' and known[2] == model then cancel(id) else others = others + 1 end
+  local known = redis.call('HMGET', keys.record(id), 'status', 'model')
+  if known[1] == QUEUED and known[2] == model then cancel(id) else others = others + 1 end
 end
 if #waiting < cap then
-  redis.call('DEL', prefix .. '.' .. model)  -- tickets that no job needs any more
+  redis.call('DEL', keys.queue(model))  -- tickets without jobs
   return {canceled, -1}
 end
 return {canceled, offset + others}

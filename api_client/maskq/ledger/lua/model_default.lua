@@ -1,10 +1,10 @@
--- Store the deployment's default model, or drop it.
--- ARGV: prefix, model or '' (none) → {'done'} | {'unknown', names…}
-local model = ARGV[2]
+-- Store the deployment's default model, or remove it if `model` is ''.
+-- → {'done'} | {'unknown', names…}
+local model = unpack(ARGV, 2)
 if model == '' then
-  redis.call('DEL', key('default-model'))
+  redis.call('DEL', keys.default_model())
   return {'done'}
 end
-if redis.call('HEXISTS', key('models'), model) == 0 then return {'unknown', unpack(known_models())} end
-redis.call('SET', key('default-model'), model)
+if redis.call('HEXISTS', keys.models(), model) == 0 then return {'unknown', unpack(known_models())} end
+redis.call('SET', keys.default_model(), model)
 return {'done'}

@@ -1,11 +1,12 @@
--- Every model that is known, and where a request goes that names none.
--- ARGV: prefix, who else chooses (JSON, see default_model)
+-- List every known model, and the model of requests that name none.
+--   choosers: JSON, see default_model
 -- → {default or '', who chose it, {name, about (JSON), queued, worker (JSON), …}, …}
-local default, choice = default_model(ARGV[2])
+local choosers = unpack(ARGV, 2)
+local default, choice = default_model(choosers)
 local answer = {default or '', choice}
 for _, model in ipairs(known_models()) do
-  local one = {model, redis.call('HGET', key('models'), model),
-    redis.call('HGET', key('queue', model), 'queued') or '0'}
+  local one = {model, redis.call('HGET', keys.models(), model),
+    redis.call('HGET', keys.queue_state(model), 'queued') or '0'}
   for _, worker in ipairs(live_workers(model)) do one[#one + 1] = worker end
   answer[#answer + 1] = one
 end

@@ -1,8 +1,9 @@
--- An attempt could not remove what it wrote, or cannot know whether a manifest names it: somebody looks
--- later. ARGV: prefix, id, whose objects they are (see storage_member) if the job was deleted meanwhile
-if redis.call('EXISTS', record_key(ARGV[2])) == 1 then
-  leave_orphans(ARGV[2])
+-- Have a job's objects that no manifest names removed later.
+--   member: see storage_member; for a job that was deleted meanwhile
+local id, member = unpack(ARGV, 2)
+if redis.call('EXISTS', keys.record(id)) == 1 then
+  mark_orphans(id)
 else
-  look_for_orphans(ARGV[3])
+  add_orphans(member)
 end
 return 'noted'

@@ -1,10 +1,10 @@
--- A worker says that it serves a model, and goes on to say so while it lives.
--- ARGV: prefix, model, about the model (JSON), the worker (JSON), ms for which it counts as alive,
---       what the JSON of a worker holds that serves the same revision
+-- Register a worker that serves a model; a worker repeats this while it lives.
+--   about: of the model, JSON; worker: JSON; live_ms: how long it counts as alive;
+--   same: text that the JSON of a worker with the same revision contains
 -- → workers (JSON) that serve another revision under the same name; at most 20
-local model, worker, live_ms, same = ARGV[2], ARGV[4], ARGV[5], ARGV[6]
-redis.call('HSET', key('models'), model, ARGV[3])
-local workers = workers_key(model)
+local model, about, worker, live_ms, same = unpack(ARGV, 2)
+redis.call('HSET', keys.models(), model, about)
+local workers = keys.workers(model)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', integer(now))
 redis.call('ZADD', workers, integer(now + live_ms), worker)
 redis.call('PEXPIRE', workers, live_ms)

@@ -1,2 +1,3 @@
--- Which events are kept. ARGV: prefix → {last id ever written, id just before the first one kept}
+-- Return which events are kept.
+-- → {id of the last one ever written, id just before the first one kept}
 return stream_ends()

@@ -1,3 +1,4 @@
--- A ticket more. ARGV: prefix, model
-send_ticket(ARGV[2])
+-- Send one more ticket.
+local model = unpack(ARGV, 2)
+send_ticket(model)
 return 'sent'
