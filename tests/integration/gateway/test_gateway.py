@@ -263,7 +263,7 @@ def test_what_was_overwritten_is_skipped_where_there_are_no_versions(
     # Then an older one is stale, also one that is older only by its padding
     for older in ("0055AED6DCD90281E4", "0055AED6", "0055aed6dcd90281e4ff"):
         assert gateway.skipped(event(record("1.jpg", sequencer=older))) == [
-            "stale: a later state of it was notified before"
+            "stale: a later state of the object was notified before"
         ]
     # And the same is the same job, and a later one is another
     assert gateway.job(event(record("1.jpg", sequencer="0055AED6DCD90281E5"))) == newest

@@ -195,7 +195,7 @@ def test_another_file_in_an_outputs_place_is_not_taken_for_it(
     with pytest.raises(ResultDamaged, match=r"45x35 px .* 90x70 px"):
         result.mask()
     bench.store.put(place, b"%!PS-Adobe-3.0 EPSF-3.0", "image/png")
-    with pytest.raises(ResultDamaged, match="not a PNG"):
+    with pytest.raises(ResultDamaged, match="not a readable PNG"):
         result.mask()
     assert result.overlay().size == photo.size
 
