@@ -477,6 +477,7 @@ def test_outputs_that_are_not_there_say_why(api: Api, bench: Bench) -> None:
     said = api.problem(api.get(f"{path}/overlay"), 404, "not_found")
     assert "it made: mask" in said
     api.problem(api.get(f"{path}/binary/3"), 404, "not_found")
+    assert "mask is one file" in api.problem(api.get(f"{path}/mask/3"), 404, "not_found")
 
 
 def test_the_binary_mask_of_a_class_is_a_file_of_its_own(api: Api, bench: Bench) -> None:

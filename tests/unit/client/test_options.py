@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reference" / "options.md"
 
 
-def test_an_option_added_to_options_py_appears_everywhere() -> None:
+@pytest.mark.parametrize("script", ["one_option_more.py", "one_output_more.py"])
+def test_what_one_file_of_the_contract_adds_appears_everywhere(script: str) -> None:
     ran = subprocess.run(
-        [sys.executable, ROOT / "tests" / "support" / "one_option_more.py"],
+        [sys.executable, ROOT / "tests" / "support" / script],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
