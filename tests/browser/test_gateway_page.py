@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from maskq import Client, Output
+from maskq.contract.image_formats import MEDIA_TYPES
 from maskq.contract.outputs import FILES
 from maskq_standalone.stack import Stack
 from maskq_worker.outputs.pictures import mask_png
@@ -208,6 +209,12 @@ def test_a_file_that_is_no_image_shows_its_reason_and_a_retry(visitor: Visitor) 
     tab.locator("#view").get_by_role("button", name="Retry").click()
     tab.wait_for_url(lambda url: url != first)
     tab.locator("#view .problem").wait_for(timeout=SLOW_MS)
+
+
+def test_the_file_chooser_offers_the_accepted_formats(visitor: Visitor) -> None:
+    accept = visitor.enter().locator("#files").get_attribute("accept")
+    assert accept
+    assert {*MEDIA_TYPES, *MEDIA_TYPES.values()} == {*accept.split(",")}
 
 
 def test_an_image_that_cannot_be_sent_says_why_and_is_sent_again(

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from maskq.contract import SegmentRequest
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, redact
+from maskq.contract.image_formats import IMAGE_SUFFIXES
+from maskq.contract.locations import S3Uri, redact
 from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.contract.storage_layout import is_output
 from maskq.errors import InvalidRequest

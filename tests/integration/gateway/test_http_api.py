@@ -515,7 +515,9 @@ def test_models_and_limits_are_told(api: Api) -> None:
     answer = api.get("/v1/models").json()
     assert [model["name"] for model in answer["models"]] == ["smallest"]
     assert answer["default"]["name"] == "smallest"
-    assert api.get("/v1/limits").json()["max_batch_jobs"] == 500
+    limits = api.get("/v1/limits").json()
+    assert limits["max_batch_jobs"] == 500
+    assert limits["image_types"]["image/tiff"] == [".tif", ".tiff"]
 
 
 def test_health_needs_no_key(stranger: Api) -> None:
