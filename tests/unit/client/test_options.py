@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tools.reference.options import page
 
 from maskq import Client, InvalidRequest, cli
-from maskq.cli.job_options import options_of
+from maskq.cli.option_flags import options_of
 from maskq.client.requests import build
 from maskq.contract import SegmentRequest
 from maskq.contract.options import BY_KEYWORD, OPTIONS, PER_IMAGE, JobOptions, Options
