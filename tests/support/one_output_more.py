@@ -62,7 +62,7 @@ def appearances() -> dict[str, bool]:
     place = job.output(token, made)
     file = class_file(place, made, 7)
     schemas = asyncapi.document()["components"]["schemas"]
-    options: dict[str, Any] = {"outputs": {"polygons"}}
+    options: Any = {"outputs": {"polygons"}}
 
     def refusal(**more: Any) -> str:
         try:
