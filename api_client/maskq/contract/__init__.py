@@ -9,7 +9,8 @@ from maskq.contract.jobs import (
     JobStatus,
     SegmentRequest,
 )
-from maskq.contract.options import Mode, Output, Priority
+from maskq.contract.options import Mode, Priority
+from maskq.contract.outputs import Output
 
 __all__ = [
     "TERMINAL",

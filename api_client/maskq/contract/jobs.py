@@ -19,7 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_url, redact
-from maskq.contract.options import JobOptions, Output, Priority
+from maskq.contract.options import JobOptions, Priority
+from maskq.contract.outputs import Output
 
 
 class JobStatus(StrEnum):

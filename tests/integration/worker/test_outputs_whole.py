@@ -271,6 +271,11 @@ def test_binary_is_read_by_class_and_not_as_one(
     assert result.uri("binary").endswith("/binary/")
     with pytest.raises(InvalidRequest, match="one file per class"):
         result.read("binary")
+    with pytest.raises(InvalidRequest, match="has no class 'nowhere'"):
+        result.read("binary", "nowhere")
+    entry, *_ = result.labels.items()
+    one, *_ = (Image.open(io.BytesIO(result.read("binary", by))) for by in entry)
+    assert one == result.binary(entry[0])
     with pytest.raises(InvalidRequest, match="no output 'mask'"):
         result.mask()
 

@@ -11,7 +11,7 @@ from maskq.contract.events import BATCH_COMPLETED, BatchEventData, JobEventData
 from maskq.contract.failures import FailureCode, JobFailure
 from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, SegmentRequest
 from maskq.contract.locations import S3Uri
-from maskq.contract.options import Output
+from maskq.contract.outputs import Output
 from maskq.contract.storage_layout import StorageLayout
 
 JOB: Final = "019b7c3e-5d2e-7a41-9c0b-3f6a1e8d2b57"
