@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.jobs import JobResult
-from maskq.contract.statuses import ENDED, RETRYABLE, STATES, JobStatus, either
-from maskq.contract.webhooks import WebhookEvent
+from maskq.contract.statuses import ENDED, RETRYABLE, STATES, JobStatus, either, event_name
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -88,7 +87,7 @@ BATCH_COMPLETED: Final = f"{EVENT_NAMESPACE}batch.completed"
 
 def job_event(status: JobStatus) -> str:
     """The type of the event for a job that enters this state."""
-    return f"{EVENT_NAMESPACE}{WebhookEvent[status.name]}"
+    return f"{EVENT_NAMESPACE}{event_name(status)}"
 
 
 # Type of an event → the model of its `data`.

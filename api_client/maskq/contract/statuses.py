@@ -89,6 +89,11 @@ TERMINAL: Final = frozenset(ENDED)
 RETRYABLE: Final = tuple(status for status in JobStatus if STATES[status].may_retry)
 
 
+def event_name(status: JobStatus) -> str:
+    """The type of the event of a job that enters this status, without `maskq.`."""
+    return f"job.{status.value}"
+
+
 def either(statuses: tuple[JobStatus, ...]) -> str:
     """Statuses as part of a sentence: `failed, canceled or expired`."""
     *others, last = statuses

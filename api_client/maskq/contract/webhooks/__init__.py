@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from maskq.contract.locations import http_url
-from maskq.contract.statuses import TERMINAL, JobStatus
+from maskq.contract.statuses import TERMINAL, JobStatus, event_name
 
 
 class WebhookEvent(StrEnum):
@@ -18,7 +18,7 @@ class WebhookEvent(StrEnum):
     _ignore_ = "members status"
     members = vars()
     for status in JobStatus:
-        members[status.name] = f"job.{status.value}"
+        members[status.name] = event_name(status)
 
 
 END_EVENTS: Final = frozenset(WebhookEvent[status.name] for status in TERMINAL)
