@@ -180,7 +180,7 @@ class JobOptions(BaseModel):
     webhook_events: Annotated[WebhookEvents, Flag("--webhook-event")] = Field(
         default=END_EVENTS,
         min_length=1,
-        description=f"Events to post to the webhook, of {', '.join(WebhookEvent)}; default: the four "
+        description=f"Events to post to the webhook, of {', '.join(WebhookEvent)}; default: those "
         "that end a job.",
     )
     metadata: Annotated[dict[str, str], AfterValidator(_checked_metadata)] = Field(
