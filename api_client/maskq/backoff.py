@@ -1,13 +1,4 @@
-"""Strategies of pauses between tries. Each user constructs one in its own module, with its own numbers.
-
-- jobs that are tried again: maskq_worker/jobs/runner.py (`_BACKOFF`)
-- requests to S3: maskq_worker/storage/circuit_breaker.py and object_store.py
-- calls to hosts of callers: maskq_worker/bulkhead.py
-- webhooks: maskq_worker/webhooks/deliverer.py, with the pauses of MASKQ_WEBHOOK_RETRIES_S
-- processes that are restarted: maskq_worker/process/slots.py
-- notifications, while SQS or Redis is away: maskq_gateway/sqs/process.py
-- submissions to a full queue: maskq/client/sending.py
-"""
+"""Pauses between tries: the strategies, and the numbers of each part of maskq that tries again."""
 
 from __future__ import annotations
 
@@ -62,3 +53,23 @@ class RetrySchedule:
         if failures > len(self.pauses_s):
             return None
         return self.jitter.applied_to(self.pauses_s[failures - 1])
+
+
+# Jitter, so that jobs that failed together are not tried again together.
+JOB_RETRY: Final = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.5, 1.0))
+# How long the circuit of a store stays open after a failure.
+STORE_CIRCUIT: Final = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.8, 1.0))
+# An object that another request creates or deletes at the moment.
+S3_CONFLICT: Final = ExponentialBackoff(first_s=0.1, longest_s=0.8)
+# Submissions to a full queue.
+QUEUE_FULL: Final = ExponentialBackoff(first_s=0.1, longest_s=2.0)
+# Added to the pauses of MASKQ_WEBHOOK_RETRIES_S.
+WEBHOOK_JITTER: Final = Jitter(1.0, 1.2)
+# Added to the time that a store or a host asks for.
+LATER_JITTER: Final = Jitter(1.0, 1.5)
+# Processes that ended: of `maskq worker`, and the workers and servers of `maskq up`.
+WORKER_RESTART: Final = ExponentialBackoff(first_s=0.5, longest_s=30.0)
+STACK_WORKER_RESTART: Final = ExponentialBackoff(first_s=1.0, longest_s=30.0)
+SERVER_RESTART: Final = ExponentialBackoff(first_s=1.0, longest_s=30.0, immediate=1)
+# Notifications, while SQS or Redis is away.
+SQS_READ: Final = ExponentialBackoff(first_s=1.0, longest_s=30.0)

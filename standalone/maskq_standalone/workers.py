@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import STACK_WORKER_RESTART
 from maskq.process.health import HealthFile
 from maskq.process.stop_signal import StopSignal
 from maskq.process.stop_times import DRAIN_S, StopTimes
@@ -18,7 +18,6 @@ from maskq_worker.process.supervised import Supervised
 COMMAND = (sys.executable, "-m", "maskq_worker")
 WEBHOOKS_COMMAND = (sys.executable, "-m", "maskq_worker.webhooks")
 READY_S = 600.0  # the first start of a model may fetch it
-BACKOFF = ExponentialBackoff(first_s=1.0, longest_s=30.0)
 # A token or profile of the caller would take precedence over the generated credentials.
 FOREIGN = (
     "AWS_SESSION_TOKEN",
@@ -47,7 +46,7 @@ class Worker(Supervised):
         keep_open: Sequence[int] = (),
     ) -> None:
         """environment: every setting, and other variables laid over this process's environment."""
-        super().__init__(name, BACKOFF)
+        super().__init__(name, STACK_WORKER_RESTART)
         self._health_path = directory / "run" / f"{name}.health"
         self._health = HealthFile(self._health_path)
         env = {name: value for name, value in os.environ.items() if not is_foreign(name)}

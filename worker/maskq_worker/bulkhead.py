@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from maskq.backoff import Jitter
+from maskq.backoff import LATER_JITTER
 from maskq.safe_http import Address, embedded_ipv4
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _SLOW_S = 5.0  # a call that took longer was slow
 _SLOW_BYTES_S = 2.0**20  # bytes a second; what a call carried counts
 _SLOW_FOR_S = 300.0  # a slow host counts as unknown after this time without a call
 _RETRY_S = (0.1, 15.0)  # shortest and longest pause before another try
-_RETRY_JITTER = Jitter(1.0, 1.5)
 _KEPT = 10_000  # hosts that are remembered, of the fast and of the slow
 
 
@@ -205,7 +204,7 @@ def _busy(host: str, blocking: Collection[BoundCall]) -> Busy:
     """The retry delay grows with the age of the other calls, so that retries stay cheap."""
     shortest, longest = _RETRY_S
     oldest_s = time.monotonic() - min(one.began for one in blocking)
-    retry_s = _RETRY_JITTER.applied_to(min(max(oldest_s, shortest), longest))
+    retry_s = LATER_JITTER.applied_to(min(max(oldest_s, shortest), longest))
     return Busy(f"{len(blocking)} other calls use the limit of {host}", retry_s)
 
 

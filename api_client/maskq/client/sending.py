@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import QUEUE_FULL
 from maskq.client.operations.flow import Flow, Pipeline, Sleep
 from maskq.contract import FailureCode
 from maskq.errors import StoreUnavailable
@@ -13,7 +13,6 @@ from maskq.ledger import calls
 from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 
 NO_ROOM = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
-_QUEUE_FULL_BACKOFF = ExponentialBackoff(first_s=0.1, longest_s=2.0)
 _FSYNC_S = 4.0  # below the socket's timeout
 OUTAGE_S = 60.0  # that a store may be unavailable after it has answered once
 
@@ -49,7 +48,7 @@ class QueueFullBackoff:
 
     def wait(self) -> Sleep:
         self._pauses += 1
-        pause_s = _QUEUE_FULL_BACKOFF.pause_s(self._pauses)
+        pause_s = QUEUE_FULL.pause_s(self._pauses)
         self._waited_s += pause_s
         return Sleep(pause_s)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from maskq import Client
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import SQS_READ
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
@@ -29,7 +29,6 @@ from maskq_gateway.sqs.queue import Queue, Unreachable, connect
 logger = logging.getLogger(__name__)
 
 # While Redis or the queue does not answer, or the queue of jobs is full.
-_BACKOFF: Final = ExponentialBackoff(first_s=1.0, longest_s=30.0)
 
 
 def run(settings: GatewaySettings, rules: Rules, stop: StopSignal) -> None:
@@ -57,7 +56,7 @@ def _read(source: Queue, triggers: Triggers, heartbeat: Heartbeat, stop: StopSig
             continue
         # Every receive counts towards the redrive policy, so receive seldom while no job can start.
         failures += 1
-        stop.wait(_BACKOFF.pause_s(failures))
+        stop.wait(SQS_READ.pause_s(failures))
 
 
 def _handle_some(source: Queue, triggers: Triggers, heartbeat: Heartbeat) -> bool:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import SERVER_RESTART
 from maskq.process.stop_signal import StopSignal
 from maskq_standalone import ports
 from maskq_standalone.children.child import Child, ChildError, never
@@ -16,7 +16,6 @@ READY_S = 30.0
 STOP_S = 10.0
 PORT_ATTEMPTS = 3
 # Every other process waits for a server, so the first restart is immediate.
-BACKOFF = ExponentialBackoff(first_s=1.0, longest_s=30.0, immediate=1)
 
 
 class Server(Supervised):
@@ -28,7 +27,7 @@ class Server(Supervised):
         self, *, log: Path, port: int | None = None, keep_open: Sequence[int] = ()
     ) -> None:
         """port: None: a free one, kept over restarts. keep_open: see Child."""
-        super().__init__(self.name, BACKOFF)
+        super().__init__(self.name, SERVER_RESTART)
         self.port = port or ports.free_port()
         self._may_move = port is None  # until it has been ready once, its port may change
         self._log = log

@@ -48,7 +48,7 @@ def bench(segmenter: Segmenter, front: S3Front, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.05)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.05)
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(0.05, 0.2, Jitter(0.8, 1.0)),
     )
     monkeypatch.setattr("maskq.s3._RENEW_EVERY_S", 0.2)
@@ -228,7 +228,7 @@ def test_while_a_bucket_is_left_alone_its_jobs_cost_no_request(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
     )
     front.rules = [Rule(f"/{tenant}", status=503, code="SlowDown")]
@@ -248,7 +248,7 @@ def test_a_bucket_for_outputs_that_is_left_alone_costs_no_forward(
     bench: Bench, front: S3Front, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
     )
     front.rules = [Rule(f"PUT /{tenant}", status=503, code="SlowDown")]
@@ -263,7 +263,7 @@ def test_a_host_of_urls_that_is_away_is_not_called_by_every_job(
     segmenter: Segmenter, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(60.0, 60.0, Jitter(0.8, 1.0)),
     )
     here = Bench(segmenter, presigned_allowed_hosts="127.0.0.1")

@@ -39,7 +39,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.01)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.01)
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(0.02, 0.1, Jitter(0.8, 1.0)),
     )
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._WAIT_S", 0.05)
@@ -197,7 +197,7 @@ def test_each_trial_that_fails_is_followed_by_a_longer_pause(
     breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "maskq_worker.storage.circuit_breaker._BACKOFF",
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
         ExponentialBackoff(0.05, 60.0, Jitter(0.8, 1.0)),
     )
     pauses = []

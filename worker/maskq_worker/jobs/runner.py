@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from maskq.backoff import ExponentialBackoff, Jitter
+from maskq.backoff import JOB_RETRY, LATER_JITTER
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Jitter, so that jobs that failed together are not tried again together.
-_BACKOFF: Final = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.5, 1.0))
-_STORE_AWAY_JITTER: Final = Jitter(1.0, 1.5)
 _KEEP_ON_S = 1.0  # a thread runs further jobs for so long before it returns to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
 _NOTHING: Final = calls.Claimed(ClaimOutcome.NONE)
@@ -280,7 +277,7 @@ def _stopping() -> TransientError:
 
 def retry_delay_s(attempt: int, error: TransientError) -> float:
     """Seconds before attempt + 1. A store that is unavailable is not asked before its own time."""
-    delay_s = _BACKOFF.pause_s(attempt)
+    delay_s = JOB_RETRY.pause_s(attempt)
     if isinstance(error, StoreAway):
-        delay_s = max(delay_s, _STORE_AWAY_JITTER.applied_to(error.retry_s))
+        delay_s = max(delay_s, LATER_JITTER.applied_to(error.retry_s))
     return delay_s

@@ -7,13 +7,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from maskq import environment
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import WORKER_RESTART
 from maskq.process.parent_death import ends_with_parent
 from maskq.process.stop_signal import StopSignal
 from maskq.process.stop_times import DRAIN_S, StopTimes
 from maskq_worker.process.supervised import StartFailed, Supervised
-
-_BACKOFF = ExponentialBackoff(first_s=0.5, longest_s=30.0)
 
 
 class Slot(Supervised):
@@ -28,7 +26,7 @@ class Slot(Supervised):
         drain_s: float = DRAIN_S,
     ) -> None:
         """variables: laid over this process's environment. drain_s: how long the process drains."""
-        super().__init__(name, _BACKOFF)
+        super().__init__(name, WORKER_RESTART)
         self._command = command
         self._variables = variables
         self._kill_after_s = StopTimes(drain_s).kill_after_s

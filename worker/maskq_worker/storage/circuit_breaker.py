@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from maskq.backoff import ExponentialBackoff, Jitter
+from maskq.backoff import STORE_CIRCUIT
 from maskq.contract import FailureCode
 from maskq.s3.errors import Meaning, StoreError
 
 logger = logging.getLogger(__name__)
 
-# How long a circuit is open after a failure.
-_BACKOFF = ExponentialBackoff(first_s=1.0, longest_s=60.0, jitter=Jitter(0.8, 1.0))
 _PROBE_EVERY_S = 1.0
 _RENEW_EVERY_S = 5.0  # if the worker's own credentials are refused
 _LOG_EVERY_S = 60.0
@@ -192,7 +190,7 @@ class StoreCircuitBreaker:
             if len(store.uses) < (self.most if trusted else self.few):
                 return
             if slow or now >= until:
-                raise CircuitOpen(store.name, "", _BACKOFF.first_s)
+                raise CircuitOpen(store.name, "", STORE_CIRCUIT.first_s)
             self._changed.wait(until - now)
 
     def _check_open(self, store: _Store, now: float) -> None:
@@ -242,7 +240,7 @@ class StoreCircuitBreaker:
         store.failures += 1
         store.reason = reason
         store.half_open = False
-        store.retry_at = time.monotonic() + _BACKOFF.pause_s(store.failures)
+        store.retry_at = time.monotonic() + STORE_CIRCUIT.pause_s(store.failures)
 
     # --- probes ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from maskq import s3
-from maskq.backoff import ExponentialBackoff
+from maskq.backoff import S3_CONFLICT
 from maskq.contract import FailureCode
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import CONDITIONAL_MARK, AllowedLocations
@@ -29,7 +29,6 @@ __all__ = ["AlreadyThere", "NotConditional", "ObjectStore", "StoredObject", "Too
 
 _MARK_BODY = b"maskq asks here whether the store creates an object only once\n"
 _CONFLICTS = 5  # attempts to create an object that another request creates or deletes now
-_CONFLICT_BACKOFF = ExponentialBackoff(first_s=0.1, longest_s=0.8)
 _UNKNOWN_REQUEST = ("NotImplemented", "501")
 
 
@@ -258,7 +257,7 @@ class ObjectStore:
             except TransientError:  # another request for this object is in progress
                 if not tries_left:
                     raise
-                time.sleep(_CONFLICT_BACKOFF.pause_s(_CONFLICTS - tries_left))
+                time.sleep(S3_CONFLICT.pause_s(_CONFLICTS - tries_left))
 
 
 def _check(refusal: str) -> None:

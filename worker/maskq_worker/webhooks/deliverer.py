@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from maskq import safe_http, webhooks
-from maskq.backoff import Jitter, RetrySchedule
+from maskq.backoff import WEBHOOK_JITTER, RetrySchedule
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import MaskqError
@@ -36,7 +36,6 @@ _GONE: Final = 410
 _SLOW_DOWN: Final = (429, 503)
 _LONGEST_RETRY_AFTER_S: Final = 86_400.0
 # Upwards only: a receiver that is up again must not get all deliveries at the same moment.
-_JITTER: Final = Jitter(1.0, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Deliverer:
         """Raises InvalidRequest if the secret is not valid."""
         self._ledger = ledger
         self._settings = settings
-        self._retries = RetrySchedule(settings.webhook_retries_s, _JITTER)
+        self._retries = RetrySchedule(settings.webhook_retries_s, WEBHOOK_JITTER)
         self._keys = webhooks.keys_of(settings.webhook_secret.get_secret_value())
         self._bulkhead = Bulkhead(_AT_ONCE, _SHARES)
         self._threads: set[threading.Thread] = set()
