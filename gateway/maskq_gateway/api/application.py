@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskq import AsyncClient, s3
 from maskq.contract.locations import S3Uri
-from maskq_gateway.api import batches, deployment, events
+from maskq_gateway.api import batches, deployment
 from maskq_gateway.api.auth import Authorizer
 from maskq_gateway.api.documents import add_schemas
-from maskq_gateway.api.event_feed import EventFeed
+from maskq_gateway.api.events import stream
+from maskq_gateway.api.events.feed import EventFeed
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.outputs import Outputs
 from maskq_gateway.api.schemas import NewBatch, NewJob, ProblemDocument
@@ -62,7 +63,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         jobs.router(),
         outputs.router(),
         batches.router(client, authorizer),
-        events.router(feed, authorizer),
+        stream.router(feed, authorizer),
         deployment.router(client, authorizer, settings),
         deployment.health(client, home, store),
     ):

@@ -14,7 +14,7 @@ from maskq.contract.events import EVENT_DATA
 from maskq.errors import EventsLost, InvalidRequest
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import ANSWERS
-from maskq_gateway.api.event_feed import Entry, EventFeed
+from maskq_gateway.api.events.feed import Entry, EventFeed
 
 _HEARTBEAT_S = 15.0  # a comment, so that proxies do not take the connection for dead
 _CURSOR: Final = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
