@@ -86,6 +86,10 @@ orphans: Final = Pattern(
     ":orphans"
 )  # zset: jobs with a cut-off attempt, by when its objects are removed
 
+uploads: Final = Pattern(
+    ":uploads"
+)  # zset: images uploaded by presigned URLs and not submitted yet, by when they are removed
+
 # --- events and webhooks ------------------------------------------------------------------------------
 
 events: Final = Pattern(":events")  # stream of CloudEvents

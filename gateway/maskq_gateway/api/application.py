@@ -21,7 +21,15 @@ from maskq_gateway.api.events import stream
 from maskq_gateway.api.events.feed import EventFeed
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.outputs import Outputs
-from maskq_gateway.api.schemas import NewBatch, NewJob, ProblemDocument
+from maskq_gateway.api.schemas import (
+    NewBatch,
+    NewJob,
+    NewJobOfUpload,
+    NewUpload,
+    ProblemDocument,
+)
+from maskq_gateway.api.store import Store
+from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.settings import GatewaySettings
 
 _REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"]
@@ -38,18 +46,18 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     """Add the API's routes to `app`; `client` stays its caller's to close."""
     home = S3Uri(settings.s3_bucket, settings.output_prefix)
     authorizer = Authorizer(client)
-    jobs = Jobs(client, authorizer, settings.gateway_max_upload_bytes)
+    store = Store(settings)
+    uploads = Uploads(client, authorizer, store, settings.gateway_max_presigned_bytes)
+    jobs = Jobs(client, authorizer, uploads, settings.gateway_max_upload_bytes)
     outputs = Outputs(
         jobs,
         authorizer,
-        endpoint_url=settings.s3_endpoint_url,
-        public_endpoint_url=settings.s3_public_endpoint_url,
-        addressing=settings.s3_addressing,
+        store,
         delivery=settings.gateway_outputs,
         layout=client.session.layout,
     )
     feed = EventFeed(client)
-    store = s3.Connection(
+    probed = s3.Connection(
         partial(
             s3.connect,
             settings.s3_endpoint_url,
@@ -62,10 +70,11 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     for router in (
         jobs.router(),
         outputs.router(),
+        uploads.router(),
         batches.router(client, authorizer),
         stream.router(feed, authorizer),
         deployment.router(client, authorizer, settings),
-        deployment.health(client, home, store),
+        deployment.health(client, home, probed),
     ):
         app.include_router(router)
     app.add_middleware(_HeadersOfState)
@@ -78,7 +87,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
             expose_headers=_ANSWER_HEADERS,
         )
     _describe(app)
-    app.router.lifespan_context = _closing(app.router.lifespan_context, feed, outputs, store)
+    app.router.lifespan_context = _closing(app.router.lifespan_context, feed, store, probed)
 
 
 class _HeadersOfState:
@@ -106,7 +115,7 @@ def _describe(app: FastAPI) -> None:
             document = made()
             document["info"]["description"] = _DESCRIPTION
             document["info"]["version"] = version("maskq")
-            add_schemas(document, NewJob, NewBatch, ProblemDocument)
+            add_schemas(document, NewJob, NewJobOfUpload, NewBatch, NewUpload, ProblemDocument)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -116,15 +125,15 @@ def _describe(app: FastAPI) -> None:
 def _closing(
     lifespan: Callable[[Any], AbstractAsyncContextManager[Any]],
     feed: EventFeed,
-    outputs: Outputs,
-    store: s3.Connection,
+    store: Store,
+    probed: s3.Connection,
 ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
     @asynccontextmanager
     async def closing(app: Any) -> Any:
         async with lifespan(app) as state:
             yield state
         await feed.close()
-        outputs.close()
         store.close()
+        probed.close()
 
     return closing

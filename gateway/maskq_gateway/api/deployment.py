@@ -43,6 +43,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         """What this deployment accepts."""
         answer = Limits(
             max_upload_bytes=settings.gateway_max_upload_bytes,
+            max_presigned_bytes=settings.gateway_max_presigned_bytes,
             max_batch_jobs=LARGEST_BATCH,
             max_wait_s=LONGEST_WAIT_S,
             queue_ttl_s=settings.queue_ttl_s,

@@ -39,10 +39,11 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def described(model: type[BaseModel], *, multipart: bool = False) -> dict[str, Any]:
-    """The body of a route that reads it by itself."""
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": reference}}
+def described(*models: type[BaseModel], multipart: bool = False) -> dict[str, Any]:
+    """The body of a route that reads it by itself, as one of `models`."""
+    references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
     if multipart:
         content["multipart/form-data"] = {
             "schema": {

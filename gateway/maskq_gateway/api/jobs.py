@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -22,17 +22,31 @@ from maskq.errors import InvalidRequest, JobNotFound
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import ANSWERS, described
-from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, Wait
+from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, NewJobOfUpload, Wait
+from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.problems import Problem
 
 _RETRY_AFTER_S = 1
 
 
+class UploadId(NamedTuple):
+    """Names an image that was uploaded before."""
+
+    text: str
+
+
 class Jobs:
     """The routes, with what they need."""
 
-    def __init__(self, client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        authorizer: Authorizer,
+        uploads: Uploads,
+        max_upload_bytes: int,
+    ) -> None:
         self._client = client
+        self._uploads = uploads
         self._max_upload_bytes = max_upload_bytes
         self._submits = authorizer.needs(Scope.SUBMIT)
         self._reads = authorizer.needs(Scope.READ)
@@ -46,7 +60,7 @@ class Jobs:
             status_code=HTTPStatus.ACCEPTED,
             response_model=JobRecord,
             responses=ANSWERS | {200: {"model": JobRecord, "description": "It has ended."}},
-            openapi_extra=described(NewJob, multipart=True),
+            openapi_extra=described(NewJob, NewJobOfUpload, multipart=True),
             summary="Submit an image",
         )
         async def submit(
@@ -56,15 +70,17 @@ class Jobs:
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
             idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
         ) -> Response:
-            """Ask for one image to be segmented: JSON that names it, or multipart with the field
-            `image`. The job is safe once this is answered."""
+            """Ask for one image to be segmented: JSON that names it or its upload, or multipart with
+            the field `image`. The job is safe once this is answered."""
             image, wanted = await self._submission(request)
             wanted = of_tenant(wanted, caller)
-            fields = options(wanted, image) if isinstance(image, str) else options(wanted)
-            job = await self._client.submit(
-                image, idempotency_key=_scoped(idempotency_key, caller), **fields
-            )
-            record = await self._record(job.id, caller, wait or preferred_wait_s(prefer))
+            key = _scoped(idempotency_key, caller)
+            if isinstance(image, UploadId):
+                job_id = await self._uploads.submit(image.text, options(wanted), caller, key)
+            else:
+                fields = options(wanted, image) if isinstance(image, str) else options(wanted)
+                job_id = (await self._client.submit(image, idempotency_key=key, **fields)).id
+            record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
 
@@ -173,17 +189,19 @@ class Jobs:
             )
         return record
 
-    async def _submission(self, request: Request) -> tuple[str | bytes, dict[str, Any]]:
-        """The image, by its place or its bytes, and the options beside it."""
+    async def _submission(self, request: Request) -> tuple[str | bytes | UploadId, dict[str, Any]]:
+        """The image, by its place, its bytes or its upload, and the options beside it."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
                 return await image_of(form), options_of(form)
         document = await json_of(request)
-        uri = document.pop("image_uri", None)
-        if not isinstance(uri, str):
+        uri, upload_id = document.pop("image_uri", None), document.pop("upload_id", None)
+        if isinstance(upload_id, str) and uri is None:
+            return UploadId(upload_id), document
+        if not isinstance(uri, str) or upload_id is not None:
             raise InvalidRequest(
                 "image_uri: name the image as s3://bucket/key or by an https URL, or send it as the "
-                "field `image` of multipart/form-data"
+                "field `image` of multipart/form-data, or name its upload as `upload_id`; one of these"
             )
         return uri, document
 

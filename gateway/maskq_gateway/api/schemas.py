@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
 from maskq.contract.models import DefaultModel, ServedModel
-from maskq.contract.options import JobOptions
+from maskq.contract.options import JobOptions, Tenant
 
 LARGEST_BATCH = 500
 LONGEST_WAIT_S = 60.0
@@ -36,6 +36,36 @@ class NewJob(SegmentRequest):
                 }
             ]
         }
+    )
+
+
+class NewJobOfUpload(JobOptions):
+    """An image that was uploaded to the URL of an upload, and the options of its job."""
+
+    upload_id: str = Field(description="Of `POST /v1/uploads`. It becomes the job's id.")
+
+
+class NewUpload(BaseModel):
+    """An image that the caller will put into the store itself."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bytes": 41943040}]})
+
+    bytes: int = Field(ge=1, description="Size of the image. The URL is signed for this size.")
+    tenant: Tenant | None = Field(
+        default=None, description="Of its future job; default: the API key's."
+    )
+
+
+class Upload(BaseModel):
+    """Where to put an image, and how to submit it then."""
+
+    upload_id: str
+    method: str = Field(description="Of the request to `url`.")
+    url: str = Field(description="A presigned URL of the store; it needs no API key.")
+    headers: dict[str, str] = Field(description="Headers that the request to `url` must have.")
+    expires_ms: int = Field(description="The URL works until then; ms since the epoch.")
+    submit: dict[str, str] = Field(
+        description="What to send to `POST /v1/jobs` once the image is uploaded, beside options."
     )
 
 
@@ -92,6 +122,7 @@ class Limits(BaseModel):
     """What this deployment accepts."""
 
     max_upload_bytes: int = Field(description="Of an image that is sent with the request.")
+    max_presigned_bytes: int = Field(description="Of an image that is sent by `/v1/uploads`.")
     max_batch_jobs: int
     max_wait_s: float
     queue_ttl_s: float = Field(description="A job expires if not started by then; default.")
