@@ -19,6 +19,7 @@ from maskq_gateway.api.auth import Authorizer
 from maskq_gateway.api.documents import add_schemas
 from maskq_gateway.api.events import stream
 from maskq_gateway.api.events.feed import EventFeed
+from maskq_gateway.api.events.groups import GroupReaders
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.outputs import Outputs
 from maskq_gateway.api.schemas import (
@@ -72,7 +73,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         outputs.router(),
         uploads.router(),
         batches.router(client, authorizer),
-        stream.router(feed, authorizer),
+        stream.router(feed, GroupReaders(client, feed), authorizer),
         deployment.router(client, authorizer, settings),
         deployment.health(client, home, probed),
     ):

@@ -111,6 +111,30 @@ class BatchState(BaseModel):
     )
 
 
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Cursor = Annotated[str, Field(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$")]
+
+
+class Confirmation(BaseModel):
+    """Events that a reader of a group has handled."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"group": "shop", "cursors": ["1764201600000-0"]}]},
+    )
+
+    group: Name
+    cursors: list[Cursor] = Field(
+        min_length=1, max_length=1000, description="Each the `id:` of an event."
+    )
+
+
+class Confirmed(BaseModel):
+    """The answer to a confirmation."""
+
+    confirmed: int = Field(description="How many of them were not confirmed before.")
+
+
 class Models(BaseModel):
     """The models that jobs can ask for."""
 
