@@ -71,6 +71,8 @@ ready: Final = Pattern(":ready:{model}:{priority}:{tenant}")
 tenant_rotation: Final = Pattern(":turns:{model}:{priority}")
 # hash of a model: counts of queued jobs, the state of the fair queue, tickets sent and missing
 queue_state: Final = Pattern(":queue:{model}")
+# hash of a model: completions of the last minutes while jobs waited, and the time that they took
+pace: Final = Pattern(":pace:{model}")
 
 batch: Final = Pattern(":batch:{id}")  # hash: counts
 batch_ended: Final = Pattern(":batch:{id}:ended")  # list: ids in the order in which the jobs ended

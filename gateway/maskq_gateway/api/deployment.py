@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -14,10 +15,19 @@ from maskq.contract import Output
 from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
-from maskq.ledger.calls import Call
+from maskq.ledger.calls import Call, queueing
+from maskq.ledger.calls.queueing import Demand
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import ANSWERS
-from maskq_gateway.api.schemas import LARGEST_BATCH, LONGEST_WAIT_S, Health, Limits, Models
+from maskq_gateway.api.schemas import (
+    LARGEST_BATCH,
+    LONGEST_WAIT_S,
+    Health,
+    Limits,
+    ModelDemand,
+    Models,
+    ScaleState,
+)
 from maskq_gateway.settings import GatewaySettings
 
 _PING: Call[bool] = Call(None, ("PING",), bool)
@@ -36,6 +46,25 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         """Every model that jobs can ask for, its live workers and queued jobs."""
         found, default = await client.models(), await client.default_model()
         answer = Models(models=list(found), default=default)
+        return JSONResponse(answer.model_dump(mode="json"))
+
+    @router.get(
+        "/scale",
+        response_model=ScaleState,
+        responses=ANSWERS,
+        tags=["models"],
+        summary="Show the demand of each model",
+    )
+    async def scale(
+        caller: Caller = administers,
+        target_wait_s: Annotated[
+            float, Query(gt=0, le=86_400, description="How long jobs may wait for a worker.")
+        ] = 60.0,
+    ) -> Response:
+        """What autoscalers need: work that waits, and how many workers would do it in time."""
+        found = await client.session.run(queueing.demand())
+        each = [_demand_of(one, target_wait_s) for one in found]
+        answer = ScaleState(target_wait_s=target_wait_s, models=each)
         return JSONResponse(answer.model_dump(mode="json"))
 
     @router.get("/limits", response_model=Limits, responses=ANSWERS, summary="Show limits")
@@ -84,6 +113,24 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         return JSONResponse({"status": "accepted"}, HTTPStatus.ACCEPTED)
 
     return router
+
+
+def _demand_of(found: Demand, target_wait_s: float) -> ModelDemand:
+    jobs = found.queued + found.running
+    per_s = found.rate.mean if found.rate and found.workers else None
+    work_s = 0.0 if not jobs else jobs / per_s if per_s else None
+    desired = None
+    if work_s is not None:
+        desired = ceil(found.workers * work_s / target_wait_s)
+    return ModelDemand(
+        model=found.model,
+        queued=found.queued,
+        running=found.running,
+        workers=found.workers,
+        jobs_per_s=round(per_s, 3) if per_s else None,
+        work_s=None if work_s is None else round(work_s, 1),
+        desired_workers=desired,
+    )
 
 
 def health(client: AsyncClient, home: S3Uri, store: s3.Connection) -> APIRouter:

@@ -19,10 +19,18 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.options import OPTIONS
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
+from maskq.ledger.calls import queueing
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import ANSWERS, described
-from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, NewJobOfUpload, Wait
+from maskq_gateway.api.schemas import (
+    LONGEST_WAIT_S,
+    JobPage,
+    JobView,
+    NewJob,
+    NewJobOfUpload,
+    Wait,
+)
 from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.problems import Problem
 
@@ -115,9 +123,7 @@ class Jobs:
                 {"jobs": [record.public() for record in page.records], "cursor": page.cursor}
             )
 
-        @router.get(
-            "/{job_id}", response_model=JobRecord, responses=ANSWERS, summary="Look at a job"
-        )
+        @router.get("/{job_id}", response_model=JobView, responses=ANSWERS, summary="Look at a job")
         async def look(
             request: Request,
             job_id: str,
@@ -125,9 +131,10 @@ class Jobs:
             wait: Annotated[Wait, Query()] = 0.0,
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
         ) -> Response:
-            """The job's record; with `wait`, as soon as it has ended."""
+            """The job's record; with `wait`, as soon as it has ended. A queued one has its place in
+            the queue."""
             record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
-            return self._answer(request, record, HTTPStatus.OK)
+            return self._answer(request, record, HTTPStatus.OK, await self._place(record))
 
         @router.post(
             "/{job_id}/cancel", response_model=JobRecord, responses=ANSWERS, summary="Cancel a job"
@@ -205,8 +212,22 @@ class Jobs:
             )
         return uri, document
 
-    def _answer(self, request: Request, record: JobRecord, status: HTTPStatus) -> Response:
-        body = json.dumps(record.public(), ensure_ascii=False).encode()
+    async def _place(self, record: JobRecord) -> dict[str, Any]:
+        """The fields of a queued job's place in the queue."""
+        if record.status is not JobStatus.QUEUED:
+            return {}
+        place = await self._client.session.run(queueing.place(record.id))
+        eta_s = [round(each, 1) for each in place.eta_s] if place and place.eta_s else None
+        return {"position": place.position if place else None, "eta_s": eta_s}
+
+    def _answer(
+        self,
+        request: Request,
+        record: JobRecord,
+        status: HTTPStatus,
+        more: Mapping[str, Any] | None = None,
+    ) -> Response:
+        body = json.dumps(record.public() | dict(more or {}), ensure_ascii=False).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if request.method == "GET" and etag in request.headers.get("if-none-match", ""):

@@ -88,6 +88,21 @@ class NewBatch(BaseModel):
     )
 
 
+class JobView(JobRecord):
+    """A job, and its place in the queue."""
+
+    position: int | None = Field(
+        default=None,
+        description="Of a queued job: how many jobs start before it, as the queue is now. null: it may "
+        "not start yet.",
+    )
+    eta_s: tuple[float, float] | None = Field(
+        default=None,
+        description="Of a queued job: it starts between these seconds from now, by the rate of the "
+        "last minutes. null: no worker, or too few jobs have ended to tell.",
+    )
+
+
 class JobPage(BaseModel):
     """Some jobs, newest first."""
 
@@ -153,6 +168,30 @@ class Limits(BaseModel):
     run_timeout_s: float = Field(description="A job fails if not ended by then; default.")
     retention_s: float = Field(description="How long ended jobs can be asked for.")
     outputs: list[Output]
+
+
+class ModelDemand(BaseModel):
+    """What a model has to do. null: unknown, as too few jobs have ended in the last minutes."""
+
+    model: str
+    queued: int
+    running: int
+    workers: int = Field(description="Alive.")
+    jobs_per_s: float | None = Field(description="Of these workers together, while jobs wait.")
+    work_s: float | None = Field(
+        description="Seconds that these workers need for the queued and running jobs."
+    )
+    desired_workers: int | None = Field(
+        description="Workers that need `target_wait_s` for the queued and running jobs; 0: none waits "
+        "or runs."
+    )
+
+
+class ScaleState(BaseModel):
+    """For autoscalers: the demand of each model."""
+
+    target_wait_s: float
+    models: list[ModelDemand]
 
 
 class Health(BaseModel):
