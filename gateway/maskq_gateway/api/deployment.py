@@ -18,7 +18,7 @@ from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import Call, queueing
 from maskq.ledger.calls.queueing import Demand
 from maskq_gateway.api.auth import Authorizer, Caller
-from maskq_gateway.api.documents import ANSWERS
+from maskq_gateway.api.documents import answers, problem
 from maskq_gateway.api.schemas import (
     LARGEST_BATCH,
     LONGEST_WAIT_S,
@@ -40,7 +40,11 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     administers = Depends(authorizer.needs(Scope.ADMIN))
 
     @router.get(
-        "/models", response_model=Models, responses=ANSWERS, tags=["models"], summary="List models"
+        "/models",
+        response_model=Models,
+        responses=answers(),
+        tags=["models"],
+        summary="List models",
     )
     async def models(caller: Caller = reads) -> Response:
         """Every model that jobs can ask for, its live workers and queued jobs."""
@@ -51,7 +55,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     @router.get(
         "/scale",
         response_model=ScaleState,
-        responses=ANSWERS,
+        responses=answers(),
         tags=["models"],
         summary="Show the demand of each model",
     )
@@ -67,7 +71,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         answer = ScaleState(target_wait_s=target_wait_s, models=each)
         return JSONResponse(answer.model_dump(mode="json"))
 
-    @router.get("/limits", response_model=Limits, responses=ANSWERS, summary="Show limits")
+    @router.get("/limits", response_model=Limits, responses=answers(), summary="Show limits")
     async def limits(caller: Caller = reads) -> Response:
         """What this deployment accepts."""
         answer = Limits(
@@ -85,7 +89,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     @router.get(
         "/webhooks/deliveries",
         response_model=list[Delivery],
-        responses=ANSWERS,
+        responses=answers(),
         tags=["webhooks"],
         summary="List webhook deliveries",
     )
@@ -103,7 +107,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         "/webhooks/deliveries/{delivery_id}/redeliver",
         status_code=HTTPStatus.ACCEPTED,
         response_model=Health,
-        responses=ANSWERS,
+        responses=answers(404),
         tags=["webhooks"],
         summary="Deliver a webhook again",
     )
@@ -136,14 +140,14 @@ def _demand_of(found: Demand, target_wait_s: float) -> ModelDemand:
 def health(client: AsyncClient, home: S3Uri, store: s3.Connection) -> APIRouter:
     """The routes of orchestrators, which need no key."""
     router = APIRouter(tags=["health"])
-    answers: dict[int | str, dict[str, Any]] = {503: ANSWERS[503]}
+    unready: dict[int | str, dict[str, Any]] = {503: problem(503)}
 
     @router.get("/healthz", response_model=Health, summary="The process lives")
     async def healthz() -> dict[str, str]:
         """Asks neither Redis nor S3: a restart would not bring them back."""
         return {"status": "ok"}
 
-    @router.get("/readyz", response_model=Health, responses=answers, summary="Redis and S3 answer")
+    @router.get("/readyz", response_model=Health, responses=unready, summary="Redis and S3 answer")
     async def readyz() -> dict[str, str]:
         """503 while requests would fail."""
         await client.session.run(_PING)

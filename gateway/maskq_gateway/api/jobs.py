@@ -22,7 +22,7 @@ from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import queueing
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
-from maskq_gateway.api.documents import ANSWERS, described
+from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.schemas import (
     LONGEST_WAIT_S,
     JobPage,
@@ -67,7 +67,8 @@ class Jobs:
             "",
             status_code=HTTPStatus.ACCEPTED,
             response_model=JobRecord,
-            responses=ANSWERS | {200: {"model": JobRecord, "description": "It has ended."}},
+            responses=answers(*OF_BODIES, 404, 409, 410)
+            | {200: {"model": JobRecord, "description": "It has ended."}},
             openapi_extra=described(NewJob, NewJobOfUpload, multipart=True),
             summary="Submit an image",
         )
@@ -92,7 +93,7 @@ class Jobs:
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
 
-        @router.get("", response_model=JobPage, responses=ANSWERS, summary="List jobs")
+        @router.get("", response_model=JobPage, responses=answers(), summary="List jobs")
         async def list_jobs(
             caller: Caller = reads,
             status: JobStatus | None = None,
@@ -123,7 +124,12 @@ class Jobs:
                 {"jobs": [record.public() for record in page.records], "cursor": page.cursor}
             )
 
-        @router.get("/{job_id}", response_model=JobView, responses=ANSWERS, summary="Look at a job")
+        @router.get(
+            "/{job_id}",
+            response_model=JobView,
+            responses=answers(404) | {304: {"description": "As `If-None-Match` says."}},
+            summary="Look at a job",
+        )
         async def look(
             request: Request,
             job_id: str,
@@ -137,7 +143,10 @@ class Jobs:
             return self._answer(request, record, HTTPStatus.OK, await self._place(record))
 
         @router.post(
-            "/{job_id}/cancel", response_model=JobRecord, responses=ANSWERS, summary="Cancel a job"
+            "/{job_id}/cancel",
+            response_model=JobRecord,
+            responses=answers(404, 409),
+            summary="Cancel a job",
         )
         async def cancel(request: Request, job_id: str, caller: Caller = submits) -> Response:
             """Take it back, queued or running. 409 if it had ended before."""
@@ -157,7 +166,7 @@ class Jobs:
             "/{job_id}/retry",
             status_code=HTTPStatus.ACCEPTED,
             response_model=JobRecord,
-            responses=ANSWERS,
+            responses=answers(404),
             summary="Retry a job",
         )
         async def retry(request: Request, job_id: str, caller: Caller = submits) -> Response:
@@ -170,7 +179,7 @@ class Jobs:
             "/{job_id}",
             status_code=HTTPStatus.NO_CONTENT,
             response_class=Response,
-            responses=ANSWERS,
+            responses=answers(404),
             summary="Delete a job",
         )
         async def delete(job_id: str, caller: Caller = submits) -> Response:

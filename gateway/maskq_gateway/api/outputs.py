@@ -14,7 +14,7 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
 from maskq_gateway.api.auth import Authorizer, Caller
-from maskq_gateway.api.documents import ANSWERS
+from maskq_gateway.api.documents import answers
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.store import Store
 from maskq_gateway.problems import Problem
@@ -45,14 +45,12 @@ class Outputs:
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/jobs/{job_id}/outputs", tags=["outputs"])
         reads = Depends(self._reads)
-        answers = ANSWERS | {
+        found = answers(404, 409) | {
             200: {"description": "The bytes of the output.", "content": _contents()},
             302: {"description": f"A URL that works for {_LINK_S} s."},
         }
 
-        @router.get(
-            "/{output}", responses=answers, response_class=Response, summary="Get an output"
-        )
+        @router.get("/{output}", responses=found, response_class=Response, summary="Get an output")
         async def get(
             job_id: str,
             output: Output,
@@ -69,7 +67,7 @@ class Outputs:
 
         @router.get(
             "/binary/{class_id}",
-            responses=answers,
+            responses=found,
             response_class=Response,
             summary="Get the binary mask of a class",
         )

@@ -26,7 +26,7 @@ from maskq.errors import IdempotencyConflict, InvalidRequest
 from maskq.ledger import calls
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
-from maskq_gateway.api.documents import ANSWERS, described
+from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.schemas import NewUpload, Upload
 from maskq_gateway.api.store import Store
 from maskq_gateway.problems import Problem
@@ -54,7 +54,7 @@ class Uploads:
             "",
             status_code=HTTPStatus.CREATED,
             response_model=Upload,
-            responses=ANSWERS,
+            responses=answers(*OF_BODIES),
             openapi_extra=described(NewUpload),
             summary="Begin an upload",
         )

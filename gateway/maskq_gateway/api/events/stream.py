@@ -16,7 +16,7 @@ from maskq.contract.validation import sentence
 from maskq.errors import EventsLost, InvalidRequest
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.bodies import json_of
-from maskq_gateway.api.documents import ANSWERS, described
+from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.events.feed import HEARTBEAT_S, Entry, EventFeed
 from maskq_gateway.api.events.groups import GroupReaders, GroupStream, Member
 from maskq_gateway.api.schemas import Confirmation, Confirmed, Name
@@ -36,7 +36,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
         }
     }
 
-    @router.get("", responses=ANSWERS | stream, summary="Follow events")
+    @router.get("", responses=answers(410) | stream, summary="Follow events")
     async def follow(
         caller: Caller = reads,
         job: Annotated[
@@ -103,7 +103,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
     @router.post(
         "/confirm",
         response_model=Confirmed,
-        responses=ANSWERS,
+        responses=answers(*OF_BODIES),
         openapi_extra=described(Confirmation),
         summary="Confirm events of a group",
     )
