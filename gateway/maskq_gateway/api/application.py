@@ -23,6 +23,7 @@ from maskq_gateway.api.events.groups import GroupReaders
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.outputs import Outputs
 from maskq_gateway.api.schemas import (
+    Confirmation,
     NewBatch,
     NewJob,
     NewJobOfUpload,
@@ -37,6 +38,7 @@ _REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer"
 _ANSWER_HEADERS = [
     "Location", "Retry-After", "ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
 ]  # fmt: skip
+_OF_BODIES = (NewJob, NewJobOfUpload, NewBatch, NewUpload, Confirmation)
 _DESCRIPTION = """\
 Segment images without a library: an API key and this URL are enough. `maskq keys create` makes a key.
 Errors are RFC 9457 problems whose `code` is stable. An accepted job is never lost.
@@ -116,7 +118,7 @@ def _describe(app: FastAPI) -> None:
             document = made()
             document["info"]["description"] = _DESCRIPTION
             document["info"]["version"] = version("maskq")
-            add_schemas(document, NewJob, NewJobOfUpload, NewBatch, NewUpload, ProblemDocument)
+            add_schemas(document, *_OF_BODIES, ProblemDocument)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -86,7 +86,7 @@ class Uploads:
         )
 
     async def submit(
-        self, upload_id: str, options: Options, caller: Caller, idempotency_key: str | None
+        self, upload_id: str, options: dict[str, Any], caller: Caller, idempotency_key: str | None
     ) -> str:
         """Submit an uploaded image; returns the job's id, which is the upload's.
 
@@ -98,7 +98,7 @@ class Uploads:
         if not is_own_id(upload_id):
             raise _unknown(upload_id)
         job = self._client.session.layout.job(upload_id, tenant=options.get("tenant"))
-        request = build(str(job.upload), options)
+        request = build(str(job.upload), cast("Options", options))
         # In this order: whoever submits at the same time writes the job first, then ends the upload.
         left_s = await self._client.session.run(calls.find_upload(job))
         record = await self._client.session.run(calls.get(upload_id))

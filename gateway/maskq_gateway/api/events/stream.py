@@ -14,11 +14,12 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.events import EVENT_DATA
 from maskq.contract.validation import sentence
 from maskq.errors import EventsLost, InvalidRequest
+from maskq.ledger.calls.groups import Member
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.events.feed import HEARTBEAT_S, Entry, EventFeed
-from maskq_gateway.api.events.groups import GroupReaders, GroupStream, Member
+from maskq_gateway.api.events.groups import GroupReaders, GroupStream
 from maskq_gateway.api.schemas import Confirmation, Confirmed, Name
 
 _IDLE: Final = ": nothing new\n\n"  # a comment, so that proxies do not take the connection for dead
