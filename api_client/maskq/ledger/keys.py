@@ -45,7 +45,7 @@ class Pattern:
 
 # `maskq.segment` messages of raw Celery callers. kombu keeps priority n of 1 to 9 in a list of its own:
 # the name, kombu's separator or ':', and n.
-intake: Final = Pattern("")
+callers_queue: Final = Pattern("")
 queue: Final = Pattern(
     ".{model}"
 )  # tickets 'run the next job of this model', in Celery's own layout

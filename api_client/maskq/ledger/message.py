@@ -49,7 +49,7 @@ def celery_head(caller: dict[str, Any], args: list[Any], prefix: str) -> str:
             "delivery_mode": 2,
             "priority": 0,
             "body_encoding": "utf-8",
-            "delivery_info": {"exchange": "", "routing_key": keys.intake().within(prefix)},
+            "delivery_info": {"exchange": "", "routing_key": keys.callers_queue().within(prefix)},
             "delivery_tag": "",
         },
     }

@@ -148,7 +148,7 @@ def test_the_examples_of_a_celery_caller_are_taken_and_given() -> None:
 def test_the_names_are_those_that_ledger_and_worker_use() -> None:
     channels = document()["channels"]
     assert channels["events"]["address"] == keys.events().within("{key_prefix}")
-    assert channels["segment"]["address"] == keys.intake().within("{key_prefix}")
+    assert channels["segment"]["address"] == keys.callers_queue().within("{key_prefix}")
     assert keys.TASK_SEGMENT == asyncapi.TASK
     longest = TypeAdapter(envelope.Name).json_schema()["maxLength"]
     assert longest == asyncapi.MAX_TASK_ID

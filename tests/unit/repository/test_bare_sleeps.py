@@ -22,6 +22,8 @@ NOTHING_HAPPENS = "shows that something does not happen in this time"
 IT_BEGINS = "another thread or process gets into a wait that cannot be seen from outside"
 TAKES_TURNS = "the loop works between its looks"
 ALLOWED = {
+    "unit/client/test_process.py::"
+    "TestHealth.test_heartbeat_touches_until_signs_of_life_stop": TIME_PASSES,
     "acceptance/test_broker_restart.py::test_500_jobs_over_2_workers_survive_a_killed_redis": OUTAGE,
     "integration/client/fork_scenarios.py::waiting_thread": IT_BEGINS,
     "integration/client/fork_scenarios.py::during_an_import": A_PEER_IS_SLOW,

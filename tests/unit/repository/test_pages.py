@@ -10,7 +10,7 @@ import pytest
 from support.pages import ROOT, SHOWN, blocks
 
 from maskq import environment
-from maskq.settings import KNOWN, PREFIX
+from maskq.settings import PREFIX, known
 
 PAGES = [
     "README.md", "CONTRIBUTING.md", "SECURITY.md",
@@ -80,7 +80,7 @@ def test_index_names_every_page() -> None:
 def test_settings_that_page_names_exist(page: str) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]\b", (ROOT / page).read_text("utf-8")))
     placeholders = {"MASKQ_X", "MASKQ_X_FILE"}
-    unknown = {name for name in named if environment.setting_of(name, KNOWN) is None}
+    unknown = {name for name in named if environment.setting_of(name, known()) is None}
     assert unknown <= placeholders
 
 

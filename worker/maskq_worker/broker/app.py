@@ -42,7 +42,10 @@ def make_app(settings: WorkerSettings, model_name: str, capacity: Capacity) -> W
     url = RedisUrl.of(settings)
     prefix = settings.key_prefix
     app = WorkerApp(settings, capacity)
-    callers_queue, tickets = keys.intake().within(prefix), keys.queue(model_name).within(prefix)
+    callers_queue, tickets = (
+        keys.callers_queue().within(prefix),
+        keys.queue(model_name).within(prefix),
+    )
     app.conf.update(
         broker_url=_url_for_log(url),
         broker_transport="maskq_worker.broker.transport:Transport",

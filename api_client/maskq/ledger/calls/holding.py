@@ -134,7 +134,7 @@ def release(
 
 def unread(model: str) -> list[Call[int]]:
     """Count the messages that wait for a worker of this model: tickets, and those of Celery callers."""
-    names = (keys.queue(model), keys.intake())
+    names = (keys.queue(model), keys.callers_queue())
     return [Call(None, ("LLEN", name), int) for name in names]
 
 

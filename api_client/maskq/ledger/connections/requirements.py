@@ -59,9 +59,9 @@ class Role(StrEnum):
 
 def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
     """Every command that a role sends, itself or within a script, with a key of each kind."""
-    own, intake, queue = (
+    own, callers_queue, queue = (
         f"{prefix}:acl",
-        keys.intake().within(prefix),
+        keys.callers_queue().within(prefix),
         keys.queue(model).within(prefix),
     )
     wake = keys.wake("acl").within(prefix)
@@ -100,14 +100,14 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         ("XADD", own, "MAXLEN", "~", "1", "*", "event", "body"),
         ("PUBLISH", wake, "body"),
         ("LPUSH", queue, "body"),
-        ("LPUSH", intake, "body"),
+        ("LPUSH", callers_queue, "body"),
     ]
     submitting: list[Command] = [*moving, *choosing, ("HSETNX", own, "field", "1")]
     sweeping: list[Command] = [
         *moving,
         *_each("ZCARD", own),
         ("LLEN", queue),
-        ("LLEN", intake),
+        ("LLEN", callers_queue),
         ("ZRANGEBYSCORE", own, "0", "0"),
         ("XTRIM", own, "MINID", "~", "0"),
     ]
@@ -144,7 +144,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
 def _celery(prefix: str, model: str) -> list[Command]:
     """What Celery and kombu send for a worker: messages, bindings, results of raw callers."""
     needed: list[Command] = [("MULTI",), ("EXEC",)]
-    for queue in (keys.intake().within(prefix), keys.queue(model).within(prefix)):
+    for queue in (keys.callers_queue().within(prefix), keys.queue(model).within(prefix)):
         needed += [
             ("BRPOP", queue, "1"),
             ("SADD", f"_kombu.binding.{queue}", "member"),

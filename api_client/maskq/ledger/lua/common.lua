@@ -221,7 +221,7 @@ local function send_answer(id)
   local head = redis.call('HGET', keys.record(id), 'celery_head')
   if not head then return end
   local sequence = redis.call('INCR', keys.answer_sequence())
-  redis.call('LPUSH', keys.intake(), head .. cjson.encode(id .. ':answer:' .. sequence) .. '}}')
+  redis.call('LPUSH', keys.callers_queue(), head .. cjson.encode(id .. ':answer:' .. sequence) .. '}}')
   redis.call('ZADD', keys.answers(), now, id)
 end
 

@@ -95,9 +95,9 @@ for _, model in ipairs(redis.call('HKEYS', keys.models())) do
   again = again + send_lost_tickets(model)
 end
 
--- An empty intake list proves that the message was taken. Its task has had ANSWER_MS to confirm.
+-- An empty callers' queue proves that the message was taken. Its task has had ANSWER_MS to confirm.
 local answers = {}
-if redis.call('LLEN', keys.intake()) == 0 then
+if redis.call('LLEN', keys.callers_queue()) == 0 then
   answers = redis.call('ZRANGEBYSCORE', keys.answers(), '-inf', integer(now - ANSWER_MS), 'LIMIT', 0, cap)
 end
 for _, id in ipairs(answers) do
