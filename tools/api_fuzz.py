@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 
 from bench.checkpoints import write_smallest
+from PIL import Image
 
+from maskq import Client
 from maskq_standalone.stack import Stack
 
 CONFIG = Path(__file__).with_suffix(".toml")
@@ -34,7 +36,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = str(write_smallest(Path(folder) / "smallest"))
         with Stack(workers=1, model=model, http_api=True, log_level="WARNING") as stack:
-            environment = os.environ | stack.environment
+            os.environ.update(stack.environment)
+            environment = os.environ | known_records()
             url = environment["MASKQ_GATEWAY_URL"]
             command = [
                 chosen.schemathesis, "--config-file", str(CONFIG), "run", f"{url}/openapi.json",
@@ -42,6 +45,16 @@ def main() -> int:
                 "--max-examples", str(chosen.examples), "--seed", str(chosen.seed),
             ]  # fmt: skip
             return subprocess.run(command, env=environment, cwd=folder, check=False).returncode
+
+
+def known_records() -> dict[str, str]:
+    """Variables of api_fuzz.toml: a job that has outputs, and a batch."""
+    with Client.from_env() as client:
+        image = Image.new("RGB", (60, 40), "teal")
+        job = client.submit(image, outputs=["mask", "binary", "stats"])
+        job.wait(60)
+        batch = client.submit_many([image, image])
+        return {"FUZZED_JOB": job.id, "FUZZED_BATCH": batch.id}
 
 
 if __name__ == "__main__":
