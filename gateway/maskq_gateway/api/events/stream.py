@@ -124,11 +124,8 @@ async def _text(feed: EventFeed, begin: str, passes: Callable[[Entry], bool]) ->
     # With a cursor, so that who loses the connection before the first event misses none.
     yield f"id: {begin}\n: connected\n\n"
     try:
-        async for entry in feed.follow(begin, HEARTBEAT_S):
-            if entry is None:
-                yield _IDLE
-            elif passes(entry):
-                yield _sent(entry)
+        async for entry in feed.follow(begin, passes, HEARTBEAT_S):
+            yield _IDLE if entry is None else _sent(entry)
     except EventsLost as error:
         yield _lost(str(error))
 
