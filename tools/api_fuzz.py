@@ -29,7 +29,7 @@ CHECKS = (
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("schemathesis", help="its command")
+    options.add_argument("schemathesis", type=Path, help="its command")
     options.add_argument("--examples", type=int, default=30, help="of each kind, for each route")
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
@@ -40,8 +40,9 @@ def main() -> int:
             environment = os.environ | known_records()
             url = environment["MASKQ_GATEWAY_URL"]
             command = [
-                chosen.schemathesis, "--config-file", str(CONFIG), "run", f"{url}/openapi.json",
-                "--checks", ",".join(CHECKS), "--exclude-path", "/v1/events",
+                str(chosen.schemathesis.absolute()), "--config-file", str(CONFIG),
+                "run", f"{url}/openapi.json", "--exclude-path", "/v1/events",
+                "--checks", ",".join(CHECKS),
                 "--max-examples", str(chosen.examples), "--seed", str(chosen.seed),
             ]  # fmt: skip
             return subprocess.run(command, env=environment, cwd=folder, check=False).returncode
