@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -87,6 +88,16 @@ def test_another_reader_takes_over_what_is_not_confirmed_in_time(api: Api) -> No
     second = uploaded(api)["id"]
     assert subjects(events, 1) == [second]
     assert second != job_id
+    events.close()
+
+
+def test_taking_over_at_once_does_not_flood(api: Api) -> None:
+    """A reader's own unconfirmed event comes again, ten times a second at most."""
+    job_id = uploaded(api)["id"]
+    events = stream(api, more="&take_over=0")
+    began = time.monotonic()
+    assert subjects(events, 6) == 6 * [job_id]
+    assert time.monotonic() - began > 0.4
     events.close()
 
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _AGAIN_S = 1.0  # after an error of Redis
 _CONFIRMED_S = 0.25  # another process of the gateway may have taken the confirmation
 _TAKE_OVER_EVERY_S = 2.0
+_SHORTEST_PAUSE_S = 0.1  # between looks for events of others, even with take_over=0
 
 
 class GroupReaders:
@@ -120,16 +121,17 @@ class GroupStream:
         if room <= 0:
             await self._wait_for_confirmation()
             return Texts([]), None
-        if time.monotonic() - self._looked > min(self._take_over_s, _TAKE_OVER_EVERY_S):
+        pause_s = min(max(self._take_over_s, _SHORTEST_PAUSE_S), _TAKE_OVER_EVERY_S)
+        if time.monotonic() - self._looked > pause_s:
+            self._looked = time.monotonic()
             idle_ms = int(self._take_over_s * 1000)
             found = await run(groups.take_over_texts(self._member, idle_ms, room))
             if found.events or found.lost:
                 return found, None
-            self._looked = time.monotonic()
         seen = await self._feed.now()
         found = await run(groups.read_texts(self._member, room))
         if not found.events:
-            await self._feed.wait_beyond(seen, min(_TAKE_OVER_EVERY_S, max(self._take_over_s, 0.1)))
+            await self._feed.wait_beyond(seen, pause_s)
         return found, None
 
     async def _wait_for_confirmation(self) -> None:
