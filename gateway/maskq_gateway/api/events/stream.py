@@ -76,7 +76,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
         `since` then says where a new group begins.
         """
         cursor = since if group else last_event_id or since
-        if cursor is not None and not _CURSOR.fullmatch(cursor):
+        if cursor is not None and not _is_cursor(cursor):
             raise InvalidRequest(f"{cursor!r:.100} is not a cursor; take an `id:` of this stream")
         if (group is None) != (consumer is None):
             raise InvalidRequest("group, consumer: a reader of a group needs both")
@@ -139,6 +139,11 @@ async def _shared_text(shared: GroupStream, passes: Callable[[Entry], bool]) -> 
 def _streamed(text: AsyncIterator[str]) -> StreamingResponse:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(text, headers=headers, media_type="text/event-stream")
+
+
+def _is_cursor(text: str) -> bool:
+    found = _CURSOR.fullmatch(text)
+    return found is not None and all(int(part) < 2**64 for part in text.split("-"))
 
 
 def _of_tenant(group: str, caller: Caller) -> str:
