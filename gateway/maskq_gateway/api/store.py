@@ -39,14 +39,21 @@ class Store:
         return await run_in_threadpool(link)
 
     async def head(self, place: S3Uri) -> Head | None:
-        """None if there is no such object."""
+        """None if there is no such object.
+
+        From a listing: to HeadObject, S3 answers 403 for a missing object, unless the caller may list
+        the whole bucket.
+        """
 
         def asked(client: Any) -> Any:
             with s3.typed_errors(place):
-                return client.head_object(Bucket=place.bucket, Key=place.key)
+                return client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
 
-        found = await run_in_threadpool(self._run, asked)
-        return Head(found["ContentLength"], found["ETag"]) if found else None
+        listed = await run_in_threadpool(self._run, asked)
+        for found in (listed or {}).get("Contents", ()):
+            if found["Key"] == place.key:
+                return Head(found["Size"], found["ETag"])
+        return None
 
     async def open(self, place: S3Uri) -> Any:
         """The answer to GetObject, whose body is not read yet; None if there is no such object."""
