@@ -1,4 +1,13 @@
-"""Pauses between tries. Each user constructs a strategy here with its own numbers."""
+"""Strategies of pauses between tries. Each user constructs one in its own module, with its own numbers.
+
+- jobs that are tried again: maskq_worker/jobs/runner.py (`_BACKOFF`)
+- requests to S3: maskq_worker/storage/circuit_breaker.py and object_store.py
+- calls to hosts of callers: maskq_worker/bulkhead.py
+- webhooks: maskq_worker/webhooks/deliverer.py, with the pauses of MASKQ_WEBHOOK_RETRIES_S
+- processes that are restarted: maskq_worker/process/slots.py
+- notifications, while SQS or Redis is away: maskq_gateway/sqs/process.py
+- submissions to a full queue: maskq/client/sending.py
+"""
 
 from __future__ import annotations
 

@@ -135,6 +135,7 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)  # noqa: TID251
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler])  # noqa: TID251
+    logging.getLogger("botocore.credentials").setLevel(logging.WARNING)  # "Found credentials in …"
     for name in _LOG_REQUESTS:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
     logging.captureWarnings(True)

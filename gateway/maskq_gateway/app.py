@@ -1,8 +1,9 @@
-"""The route that object stores, EventBridge and SNS notify; the rules start jobs."""
+"""The route that object stores and their messengers notify; the rules start jobs."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -23,7 +24,7 @@ from maskq_gateway.rules.triggers import Refused, Skipped, Started, Triggers
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sources import notifications
 from maskq_gateway.sources.notifications import NotAnEvent
-from maskq_gateway.sources.sns import SnsRefused, Verifier
+from maskq_gateway.sources.signer import SignatureRefused, Signer
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,16 @@ _PING: Call[bool] = Call(None, ("PING",), bool)
 
 
 def create_app(
-    settings: GatewaySettings, client: Client, rules: Rules, *, sns: Verifier | None = None
+    settings: GatewaySettings,
+    client: Client,
+    rules: Rules,
+    *,
+    signers: Sequence[Signer] | None = None,
 ) -> FastAPI:
     """An app for notifications only. The caller closes `client`. Raises as `add_triggers`."""
     app = FastAPI(title="maskq gateway", docs_url=None, redoc_url=None, openapi_url=None)
     problems.handle(app)
-    add_triggers(app, settings, client, rules, sns=sns)
+    add_triggers(app, settings, client, rules, signers=signers)
 
     def healthz() -> dict[str, str]:
         client.session.run(_PING)
@@ -55,29 +60,32 @@ def add_triggers(
     client: Client,
     rules: Rules,
     *,
-    sns: Verifier | None = None,
+    signers: Sequence[Signer] | None = None,
 ) -> None:
     """Add the route that object stores notify. Raises InvalidRequest if no sender could be accepted.
 
-    sns: instead of a verifier of the settings' topics.
+    signers: instead of those of the settings.
     """
-    if not settings.tokens and not settings.trigger_sns_topics:
+    if signers is None:
+        signers = [signer(settings) for signer in notifications.SIGNERS]
+    authorizer = _Authorizer(Tokens(settings.tokens), signers)
+    if not settings.tokens and not authorizer.accepts_signatures:
+        ways = "".join(f", or {signer.enabled_by}" for signer in signers)
         raise InvalidRequest(
-            "this gateway accepts no notifications: set MASKQ_TRIGGER_TOKENS to secrets of your own, "
-            "or MASKQ_TRIGGER_SNS_TOPICS to the ARNs of your topics"
+            "this gateway accepts no notifications: set MASKQ_TRIGGER_TOKENS to secrets of your own"
+            + ways
         )
-    authorizer = _Authorizer(Tokens(settings.tokens), sns or Verifier(settings.trigger_sns_topics))
     triggers = Triggers(client, rules)
 
     async def accepted_body(request: Request) -> bytes:
-        """The body. Without a token it is read only if SNS may have sent it, which signs it."""
-        if not settings.trigger_sns_topics and not authorizer.has_token(request):
-            raise _unauthorized()
+        """The body. Without a token it is read only if a sender may have signed it."""
+        if not authorizer.accepts_signatures and not authorizer.has_token(request):
+            raise authorizer.unauthorized()
         return await _body(request)
 
     def notify(request: Request, body: bytes = Depends(accepted_body)) -> Response:
         event = authorizer.accept(request, body)
-        if notifications.is_sns(event) and authorizer.is_about_topic(event):
+        if authorizer.is_about_subscription(event):
             return _answer([])
         try:
             created = notifications.read(event)
@@ -95,11 +103,16 @@ def add_triggers(
 
 
 class _Authorizer:
-    """Accepts notifications that have a valid token, or a valid signature of SNS."""
+    """Accepts notifications that have a valid token, or a valid signature of their sender."""
 
-    def __init__(self, tokens: Tokens, sns: Verifier) -> None:
+    def __init__(self, tokens: Tokens, signers: Sequence[Signer]) -> None:
         self._tokens = tokens
-        self._sns = sns
+        self._signers = signers
+
+    @property
+    def accepts_signatures(self) -> bool:
+        """Whether any sender may notify without a token."""
+        return any(signer.is_enabled for signer in self._signers)
 
     def has_token(self, request: Request) -> bool:
         """Whether a request has a valid token."""
@@ -111,44 +124,47 @@ class _Authorizer:
         try:
             event = notifications.parse(body)
         except NotAnEvent as error:
-            raise (_not_an_event(error) if has_token else _unauthorized()) from None
+            raise (_not_an_event(error) if has_token else self.unauthorized()) from None
         if not has_token:
-            if not notifications.is_sns(event):
-                raise _unauthorized()
-            self._verify(event)
+            self._verify(request.headers, event)
         return event
 
-    def is_about_topic(self, message: dict[str, Any]) -> bool:
-        """Whether an SNS message is about its subscription. Confirms a new subscription."""
-        if message["Type"] == "Notification":
+    def is_about_subscription(self, event: dict[str, Any]) -> bool:
+        """Whether an event is about a sender's subscription. Confirms a new subscription."""
+        signer = self._signer(event)
+        if signer is None:
             return False
-        if message["Type"] == "SubscriptionConfirmation":
-            try:
-                self._sns.confirm(message)
-            except SnsRefused as error:
-                raise Problem(HTTPStatus.FORBIDDEN, error.code, str(error)) from None
-            logger.info("subscribed to %s", message["TopicArn"])
-        return True
-
-    def _verify(self, message: dict[str, Any]) -> None:
         try:
-            self._sns.verify(message)
-        except SnsRefused as error:
+            return signer.handle(event)
+        except SignatureRefused as error:
+            raise Problem(HTTPStatus.FORBIDDEN, error.code, str(error)) from None
+
+    def unauthorized(self) -> Problem:
+        """The answer to a request that has neither a token nor a signature."""
+        unsigned = "".join(f", and {signer.unsigned}" for signer in self._signers)
+        return Problem(
+            HTTPStatus.UNAUTHORIZED,
+            FailureCode.ACCESS_DENIED,
+            "the request has no token of MASKQ_TRIGGER_TOKENS (as Bearer, as X-Api-Key or as the "
+            f"password of Basic){unsigned}",
+        )
+
+    def _verify(self, headers: Mapping[str, str], event: dict[str, Any]) -> None:
+        signer = self._signer(event)
+        if signer is None:
+            raise self.unauthorized()
+        try:
+            signer.verify(headers, event)
+        except SignatureRefused as error:
             logger.warning("%s", error)
             raise Problem(HTTPStatus.UNAUTHORIZED, error.code, str(error)) from None
+
+    def _signer(self, event: dict[str, Any]) -> Signer | None:
+        return next((signer for signer in self._signers if signer.recognises(event)), None)
 
 
 def _not_an_event(error: NotAnEvent) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, FailureCode.INVALID_REQUEST, str(error))
-
-
-def _unauthorized() -> Problem:
-    return Problem(
-        HTTPStatus.UNAUTHORIZED,
-        FailureCode.ACCESS_DENIED,
-        "the request has no token of MASKQ_TRIGGER_TOKENS (as Bearer, as X-Api-Key or as the password "
-        "of Basic), and SNS did not sign it for a topic of MASKQ_TRIGGER_SNS_TOPICS",
-    )
 
 
 async def _body(request: Request) -> bytes:

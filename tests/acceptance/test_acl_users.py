@@ -156,7 +156,8 @@ def test_a_worker_whose_user_lacks_a_right_ends_with_78_and_one_line(stack: AclS
 
 def test_what_the_separation_is_worth(stack: AclStack, client: Client) -> None:
     """Redis' ACL sees keys and commands, not which script moves them: a publisher could also claim."""
-    ledger = Ledger(stack.as_user("publisher")["MASKQ_REDIS_URL"], "maskq")
+    url = stack.as_user("publisher")["MASKQ_REDIS_URL"]
+    ledger, other = Ledger(url, "maskq"), Ledger(url, "other")
     job = client.submit(IMAGE, output_prefix=None)
     job.wait(timeout=60)
     claim = calls.claim("x", new_token(), owner="me", lease_s=1, with_ticket=True)
@@ -165,6 +166,7 @@ def test_what_the_separation_is_worth(stack: AclStack, client: Client) -> None:
     with pytest.raises(
         StoreUnavailable, match="does not allow"
     ):  # nor does it see what is another's
-        ledger.run(calls.get("other", job.id))
+        other.run(calls.get(job.id))
     ledger.run(calls.renew([(job.id, "token")], 1.0))  # but what keys allow, it may
     ledger.close()
+    other.close()

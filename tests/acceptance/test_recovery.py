@@ -130,7 +130,7 @@ def test_jobs_wait_out_an_outage_of_s3_and_a_waiting_worker_can_be_stopped(
 
     # When one of them has met it, nothing more is claimed
     until(lambda: any(job.refresh().error for job in jobs))
-    until(lambda: "nothing is claimed until it answers" in log_of(worker))
+    until(lambda: "no job is claimed until the store answers" in log_of(worker))
     until(lambda: not any(job.refresh().status is JobStatus.RUNNING for job in jobs))
     attempts = [job.refresh().attempt for job in jobs]
     stays(lambda: [job.refresh().attempt for job in jobs] == attempts, for_s=3.0)

@@ -15,7 +15,9 @@ from demo_scenes.scenes import draw
 from PIL import Image
 from playwright.sync_api import expect
 
-from maskq import Client
+from maskq import Client, Output
+from maskq.contract.image_formats import MEDIA_TYPES
+from maskq.contract.outputs import FILES
 from maskq_standalone.stack import Stack
 from maskq_worker.outputs.pictures import mask_png
 
@@ -209,6 +211,12 @@ def test_a_file_that_is_no_image_shows_its_reason_and_a_retry(visitor: Visitor) 
     tab.locator("#view .problem").wait_for(timeout=SLOW_MS)
 
 
+def test_the_file_chooser_offers_the_accepted_formats(visitor: Visitor) -> None:
+    accept = visitor.enter().locator("#files").get_attribute("accept")
+    assert accept
+    assert {*MEDIA_TYPES, *MEDIA_TYPES.values()} == {*accept.split(",")}
+
+
 def test_an_image_that_cannot_be_sent_says_why_and_is_sent_again(
     visitor: Visitor, scenes: list[bytes]
 ) -> None:
@@ -285,6 +293,30 @@ def test_the_pointer_tells_the_class_and_confidence_can_be_seen(
     saved = downloading.value
     assert saved.suggested_filename == "sample-lake-mask.png"
     assert (np.asarray(Image.open(saved.path())) == mask).all()
+
+
+def test_every_output_of_a_job_can_be_downloaded(
+    visitor: Visitor, client: Client, tenant: str | None, scenes: list[bytes]
+) -> None:
+    named = {"filename": "lake.jpg"}
+    job = client.submit(scenes[0], tenant=tenant, outputs=set(Output), metadata=named)
+    job.wait(timeout=SLOW_MS / 1000)
+    result = job.result()
+    tab = visitor.enter(f"#/jobs/{job.id}")
+    tab.wait_for_selector(".stage[data-ready]", timeout=SLOW_MS)
+    downloads = tab.locator(".downloads")
+    downloads.locator("summary", has_text="binary, one file per class").click()
+    (class_id, label), *_ = result.labels.items()
+    names = {one.value: files.name for one, files in FILES.items() if not files.is_per_class}
+    for text, name, expected in [
+        *((text, name, result.read(name)) for name, text in names.items()),
+        (label, f"binary-{class_id}", result.read("binary", class_id)),
+    ]:
+        with tab.expect_download() as downloading:
+            downloads.get_by_role("button", name=text, exact=True).click()
+        saved = downloading.value
+        assert saved.suggested_filename.startswith(f"lake-{name}.")
+        assert Path(saved.path()).read_bytes() == expected
 
 
 def test_the_keyboard_walks_the_list_and_escape_leaves(

@@ -17,12 +17,12 @@ from maskq import webhooks
 from maskq.contract import SegmentRequest
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
-from maskq.contract.validation import sentence
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import InvalidRequest, StoreUnavailable, WebhookRefused
 from maskq.inert import printable, without_secrets
+from maskq.validation import sentence
 from maskq_gateway.rules.rule import Rules
-from maskq_gateway.sources import notifications
+from maskq_gateway.sources import notifications, sns_envelope
 from maskq_gateway.sources.notifications import NotAnEvent, ObjectCreated
 from maskq_gateway.sources.sns import SnsRefused, Verifier
 from maskq_worker.broker import envelope
@@ -92,7 +92,7 @@ def notification(data: bytes) -> None:
         return
     with suppress(SnsRefused, StoreUnavailable):
         _verifier().verify(event)
-    if notifications.is_sns(event):
+    if sns_envelope.recognises(event):
         with suppress(SnsRefused, StoreUnavailable):
             _verifier().confirm(event)
     try:

@@ -148,7 +148,7 @@ class LedgerHarness:
         return self.ledger.run(calls.succeed(job_id, token, result))
 
     def fail(self, job_id: str, token: str, error: JobFailure = BROKEN) -> bool:
-        return self.ledger.run(calls.fail(job_id, token, error))
+        return self.ledger.run(calls.fail(job_id, token, JobStatus.FAILED, error))
 
     def release(
         self,

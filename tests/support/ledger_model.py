@@ -1,7 +1,7 @@
 """The ledger's rules once more, in Python and without a clock: what a job must be after every call.
 
-It follows contract/jobs.py and the scripts' documentation, not their text. Time is a set of flags: that
-a lease, a deadline or a back-off is over, the test decides and then writes into Redis.
+It follows contract/statuses.py and the scripts' documentation, not their text. Time is a set of flags:
+that a lease, a deadline or a back-off is over, the test decides and then writes into Redis.
 """
 
 from __future__ import annotations

@@ -5,14 +5,12 @@ python tests/support/one_option_more.py    (with the repository's root in PYTHON
 
 from __future__ import annotations
 
-import importlib.machinery
 import inspect
 import json
 import pydoc
-import sys
-from collections.abc import Sequence
-from types import CodeType, ModuleType
 from typing import Any
+
+from changed_modules import change
 
 OPTIONS = "maskq.contract.options"
 END_OF_FIELDS = '    @model_validator(mode="after")\n    def _check_together'
@@ -25,27 +23,7 @@ LAST_KEYWORD = "    max_attempts: int | None\n"
 KEYWORD = "    grain: int | None\n"
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
-    def get_code(self, fullname: str) -> CodeType:
-        source = self.get_source(fullname) or ""
-        for place, changed in (
-            (END_OF_FIELDS, FIELD + END_OF_FIELDS),
-            (LAST_KEYWORD, LAST_KEYWORD + KEYWORD),
-        ):
-            assert source.count(place) == 1, place
-            source = source.replace(place, changed)
-        return self.source_to_code(source.encode(), self.path)
-
-
-class _Finder:
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == OPTIONS else None
-        if spec:
-            spec.loader = _Loader(name, str(spec.origin))
-        return spec
+CHANGES = {END_OF_FIELDS: FIELD + END_OF_FIELDS, LAST_KEYWORD: LAST_KEYWORD + KEYWORD}
 
 
 def appearances() -> dict[str, bool]:
@@ -95,5 +73,5 @@ def appearances() -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, _Finder())
+    change({OPTIONS: CHANGES})
     print(json.dumps(appearances()))

@@ -9,7 +9,7 @@ from tools.reference.docstrings import Undescribed, describe
 from tools.reference.markdown import code, page, table
 
 from maskq import errors as exceptions
-from maskq.contract import FailureCode, JobStatus, Output
+from maskq.contract import FailureCode, JobStatus
 from maskq.contract.events import (
     BATCH_COMPLETED,
     EVENT_DATA,
@@ -20,7 +20,7 @@ from maskq.contract.events import (
 )
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.options import Mode
-from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES
+from maskq.contract.outputs import FILES
 
 _BATCH = "Every job of the batch has ended."
 
@@ -44,10 +44,8 @@ def outputs() -> str:
 
 
 def _outputs() -> Iterator[tuple[str, ...]]:
-    for one in Output:
-        file = FILES.get(one)
-        name, kind = (file.name, file.content_type) if file else (f"{BINARY}CLASS.png", BINARY_TYPE)
-        yield code(one.value), code(name), code(kind), describe(Output, one.name)
+    for one, files in FILES.items():
+        yield code(one.value), code(files.name), code(files.content_type), files.meaning
 
 
 def errors() -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from maskq.cli.job_options import options_of, with_job_flags
 from maskq.cli.jobs import Json, wait_for
+from maskq.cli.option_flags import options_of, with_job_flags
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.errors import InvalidRequest

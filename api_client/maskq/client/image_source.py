@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from maskq.contract.image_formats import MEDIA_TYPES
 from maskq.contract.locations import is_url, redact
 from maskq.errors import InvalidRequest
 from maskq.inert import without_secrets
@@ -16,21 +17,17 @@ if TYPE_CHECKING:
 
 ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image"
 
-_TYPES = {
-    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp",
-    ".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp", ".gif": "image/gif",
-    ".avif": "image/avif",
-}  # fmt: skip
+_UNKNOWN: Final = "application/octet-stream"
 
 
 def read_image(image: ImageSource) -> tuple[bytes, str]:
     """The bytes to upload and their content type. Raises InvalidRequest for any other type."""
     if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image), "application/octet-stream"
+        return bytes(image), _UNKNOWN
     if isinstance(image, str | Path):
         path = Path(image)
         try:
-            return path.read_bytes(), _TYPES.get(path.suffix.lower(), "application/octet-stream")
+            return path.read_bytes(), MEDIA_TYPES.get(path.suffix.lower(), _UNKNOWN)
         except OSError as error:
             raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
     if hasattr(image, "save"):

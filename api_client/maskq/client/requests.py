@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri, redact
 from maskq.contract.options import BY_KEYWORD, Options
-from maskq.contract.validation import sentence
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
 from maskq.ledger.calls import SubmitOutcome, Submitted, models
+from maskq.validation import sentence
 
 
 def build(image_uri: str, options: Options) -> SegmentRequest:

@@ -2,14 +2,10 @@
 
 from maskq.contract.events import Event
 from maskq.contract.failures import FailureCode, JobFailure
-from maskq.contract.jobs import (
-    TERMINAL,
-    JobRecord,
-    JobResult,
-    JobStatus,
-    SegmentRequest,
-)
-from maskq.contract.options import Mode, Output, Priority
+from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
+from maskq.contract.options import Mode, Priority
+from maskq.contract.outputs import Output
+from maskq.contract.statuses import TERMINAL, JobStatus
 
 __all__ = [
     "TERMINAL",

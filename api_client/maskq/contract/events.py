@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from maskq.contract.failures import JobFailure
-from maskq.contract.jobs import JobResult, JobStatus
+from maskq.contract.jobs import JobResult
+from maskq.contract.statuses import ENDED, RETRYABLE, STATES, JobStatus, either, event_name
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class JobEventData(BaseModel):
@@ -39,24 +42,43 @@ class JobEventData(BaseModel):
         description="If succeeded: the outputs. Fields with default values are omitted.",
     )
     error: JobFailure | None = Field(
-        default=None, description="If failed, canceled or expired: the reason."
+        default=None, description=f"If {either(RETRYABLE)}: the reason."
     )
 
 
+def _with_counts(model: type[M]) -> type[M]:
+    """The same model, with a count for each terminal state between its required and optional fields."""
+    counts: dict[str, Any] = {
+        status.value: (int, Field(description=STATES[status].count)) for status in ENDED
+    }
+    own = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    required = {name: one for name, one in own.items() if one[1].is_required()}
+    made = create_model(
+        model.__name__,
+        __config__=model.model_config,
+        __doc__=model.__doc__,
+        __module__=model.__module__,
+        **(required | counts | own),
+    )
+    return cast("type[M]", made)
+
+
+@_with_counts
 class BatchEventData(BaseModel):
     """The outcome of a batch: all its jobs have ended."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     batch_id: str = Field(description="The batch, as in `subject`.")
-    total: int = Field(description="Jobs in it: the sum of the four counts.")
-    succeeded: int = Field(description="Jobs that left a result.")
-    failed: int = Field(description="Jobs that ended with an error.")
-    canceled: int = Field(description="Jobs that the caller canceled.")
-    expired: int = Field(description="Jobs not started within their queue_ttl_s.")
+    total: int = Field(description="Jobs in it: the sum of the counts.")
     tenant: str | None = Field(
         default=None, description="The tenant of its first job; absent if that has none."
     )
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, status: str) -> int:
+            """The count of a terminal state, such as `succeeded`."""
 
 
 EVENT_NAMESPACE: Final = "maskq."
@@ -65,7 +87,7 @@ BATCH_COMPLETED: Final = f"{EVENT_NAMESPACE}batch.completed"
 
 def job_event(status: JobStatus) -> str:
     """The type of the event for a job that enters this state."""
-    return f"{EVENT_NAMESPACE}job.{status.value}"
+    return f"{EVENT_NAMESPACE}{event_name(status)}"
 
 
 # Type of an event → the model of its `data`.

@@ -1,45 +1,16 @@
-"""A job: its request, its record and its result.
-
-            submit                claim                 finish
-    (none) ────────► queued ────────────────► running ────────► succeeded | failed
-                      │  ▲                     │  │
-                      │  └── release, lost ────┘  │
-                      ├──► expired                └──► canceled, failed (timeout, worker_lost)
-                      └──► canceled
-
-Terminal states never change: a retry by the caller is a new job.
-"""
+"""A job: its request, its record and its result. statuses.py draws its states."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_url, redact
-from maskq.contract.options import JobOptions, Output, Priority
-
-
-class JobStatus(StrEnum):
-    QUEUED = "queued"
-    """The job waits for a worker, or for its back-off to pass."""
-    RUNNING = "running"
-    """A worker holds the job's lease."""
-    SUCCEEDED = "succeeded"
-    """The result is in the store, and the record names it."""
-    FAILED = "failed"
-    """The job ended with an error, which the record holds."""
-    CANCELED = "canceled"
-    """The caller canceled the job before its commit."""
-    EXPIRED = "expired"
-    """The job did not start within its queue_ttl_s."""
-
-
-TERMINAL: Final = frozenset(
-    {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED}
-)
+from maskq.contract.options import JobOptions, Priority
+from maskq.contract.outputs import Output
+from maskq.contract.statuses import TERMINAL, JobStatus
 
 
 def _checked_image(uri: str) -> str:

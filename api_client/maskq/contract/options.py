@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 
 from maskq.contract.locations import MAX_KEY_BYTES, PresignedUrl, S3Uri
 from maskq.contract.models import ModelName
+from maskq.contract.outputs import BY_CLASS, FILES, LONGEST_NAME, Output, per_class
 from maskq.contract.webhooks import END_EVENTS, WebhookEvent, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
@@ -53,27 +54,6 @@ class Mode(StrEnum):
     """Overlapping windows at the image's own resolution, as far as memory allows."""
 
 
-class Output(StrEnum):
-    MASK = "mask"
-    """Palette PNG of the upright image's size; a pixel is a class id."""
-    OVERLAY = "overlay"
-    """JPEG of the image under the mask's colours."""
-    STATS = "stats"
-    """JSON: pixels, share, bounding box and regions of each class present; also in the record."""
-    LOGITS = "logits"
-    """NumPy file of float32 scores, (classes, height, width), at the network's own size."""
-    CONFIDENCE = "confidence"
-    """Gray PNG of the upright image's size; 255 times the probability of the winning class."""
-    RLE = "rle"
-    """COCO document with one annotation of compressed RLE for each class present."""
-    BINARY = "binary"
-    """One PNG of 1 bit per pixel for each class present; the output's place is their folder."""
-
-
-# The outputs that the option `classes` changes.
-BY_CLASS: Final = frozenset({Output.MASK, Output.OVERLAY, Output.STATS, Output.RLE, Output.BINARY})
-
-
 @dataclass(frozen=True, slots=True)
 class Flag:
     """The flag of `maskq submit`, where its name is not the option's."""
@@ -86,9 +66,8 @@ class PerImage:
     """Marks an option that makes sense for one image only: no flag, and not part of a rule."""
 
 
-# The longest name below an output_prefix, as storage_layout.py has it:
-# /{job id}/{token}/binary/65535.png
-_BELOW_PREFIX_BYTES: Final = 1 + 36 + 1 + 16 + len("/binary/65535.png")
+# The longest name below an output_prefix, as storage_layout.py has it: /{job id}/{token}/{file}
+_BELOW_PREFIX_BYTES: Final = 1 + 36 + 1 + 16 + 1 + LONGEST_NAME
 _MAX_PREFIX_BYTES: Final = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
 
 
@@ -150,8 +129,8 @@ class JobOptions(BaseModel):
     outputs: Annotated[Outputs, Flag("--output")] = Field(
         default=frozenset({Output.MASK}),
         min_length=1,
-        description="What to write: mask (palette PNG of class ids), overlay (JPEG), stats (JSON), "
-        "logits (npy), confidence (gray PNG), rle (COCO JSON), binary (one PNG per class).",
+        description="What to write: "
+        f"{', '.join(f'{one} ({files.summary})' for one, files in FILES.items())}.",
     )
     classes: Annotated[Classes | None, Flag("--class")] = Field(
         default=None,
@@ -201,7 +180,7 @@ class JobOptions(BaseModel):
     webhook_events: Annotated[WebhookEvents, Flag("--webhook-event")] = Field(
         default=END_EVENTS,
         min_length=1,
-        description=f"Events to post to the webhook, of {', '.join(WebhookEvent)}; default: the four "
+        description=f"Events to post to the webhook, of {', '.join(WebhookEvent)}; default: those "
         "that end a job.",
     )
     metadata: Annotated[dict[str, str], AfterValidator(_checked_metadata)] = Field(
@@ -229,9 +208,9 @@ class JobOptions(BaseModel):
     def _check_together(self) -> Self:
         if extra := set(self.output_urls) - self.outputs:
             raise ValueError(f"output_urls names {', '.join(sorted(extra))}, not among the outputs")
-        if Output.BINARY in self.output_urls:
+        if folders := per_class(self.output_urls):
             raise ValueError(
-                "output_urls cannot take binary: it is one file per class, give an output_prefix"
+                f"output_urls cannot take {folders[0]}: it is one file per class, give an output_prefix"
             )
         if self.classes and not self.outputs & BY_CLASS:
             raise ValueError(

@@ -4,7 +4,7 @@
     {home}/{job id}/               a job's folder; with a tenant: {home}/tenants/{tenant}/{job id}/
         input                      the image that a client uploaded
         result.json                the manifest; creating it commits the job's result
-        {token}/mask.png, …        the outputs of one attempt (`FILES`)
+        {token}/mask.png, …        the outputs of one attempt (`FILES` of outputs.py)
         {token}/binary/007.png     one file for each class
     {output_prefix}/{job id}/      manifest and outputs of a job with an output_prefix
 
@@ -18,46 +18,23 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Final
 
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
-from maskq.contract.options import Output
+from maskq.contract.outputs import FILES, Output
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
 TENANTS: Final = "tenants"
-BINARY: Final = "binary/"  # the folder of that output
 MANIFEST_TYPE: Final = "application/json"
 MAX_MANIFEST_BYTES: Final = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
-    """How an output that is one file is stored."""
-
-    name: str
-    content_type: str
-
-
-FILES: Final[Mapping[Output, OutputFile]] = MappingProxyType(
-    {
-        Output.MASK: OutputFile("mask.png", "image/png"),
-        Output.OVERLAY: OutputFile("overlay.jpg", "image/jpeg"),
-        Output.STATS: OutputFile("stats.json", "application/json"),
-        Output.LOGITS: OutputFile("logits.npy", "application/x-npy"),
-        Output.CONFIDENCE: OutputFile("confidence.png", "image/png"),
-        Output.RLE: OutputFile("rle.json", "application/json"),
-    }
-)
-BINARY_TYPE: Final = "image/png"  # of each file in the folder BINARY
-
-_OUTPUTS = "|".join([*(re.escape(file.name) for file in FILES.values()), r"binary/[0-9]{3,5}\.png"])
+_OUTPUTS = "|".join(files.pattern for files in FILES.values())
 # Below a job's folder.
 _WRITTEN_BY_WORKERS = rf"{re.escape(MANIFEST)}|{TOKEN}/(?:{_OUTPUTS})"
 _WORKERS_NAME = re.compile(_WRITTEN_BY_WORKERS, re.ASCII)
@@ -74,9 +51,10 @@ _TOKEN = re.compile(TOKEN, re.ASCII)
 _NAMESPACE: Final = uuid.UUID("c7a1f0f2-3f1e-4d5b-9a44-5b0a4f6d7e21")
 
 
-def binary_name(class_id: int) -> str:
-    """The name of one class's file in an attempt's folder."""
-    return f"{BINARY}{class_id:03d}.png"
+def class_file(folder: S3Uri, output: Output, class_id: int) -> S3Uri:
+    """One class's file of an output that is one file per class. folder: the output's place."""
+    files = FILES[output]
+    return folder / files.of_class(class_id).removeprefix(files.place)
 
 
 def is_output(key: str) -> bool:
@@ -146,11 +124,11 @@ class JobStorage:
         return self.outputs / MANIFEST
 
     def output(self, token: str, output: Output) -> S3Uri:
-        """Where an attempt puts an output; for `binary` the folder, which ends in '/'."""
-        return self.outputs / token / (BINARY if output is Output.BINARY else FILES[output].name)
+        """Where an attempt puts an output; of one file per class the folder, which ends in '/'."""
+        return self.outputs / token / FILES[output].place
 
     def file(self, token: str, name: str) -> S3Uri:
-        """Where an attempt puts a file: the name of one of FILES, or a `binary_name`."""
+        """Where an attempt puts a file: a name of one of FILES."""
         return self.outputs / token / name
 
     @cached_property
@@ -199,7 +177,7 @@ class JobStorage:
     def _token_of(self, output: Output, uri: str) -> str | None:
         """The token of the attempt that writes this output there; None if none does."""
         folders = {self.outputs} if self.output_prefix else self._upload_folders
-        name = BINARY if output is Output.BINARY else FILES[output].name
+        name = FILES[output].place
         for folder in folders:
             start = f"{folder}/"
             token = uri.removeprefix(start).removesuffix(f"/{name}")

@@ -1,4 +1,4 @@
-"""The transitions as Lua scripts, loaded from the folder lua: the prelude, `common.lua`, the script."""
+"""The transitions as Lua scripts of the folder lua: the prelude, what they share, the script."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from maskq.ledger.prelude import prelude
 A = TypeVar("A")
 
 _SCRIPTS: Final = Path(__file__).parent / "lua"
+# What scripts share, in this order: a later one uses the earlier ones.
+SHARED: Final = ("common", "queue", "pace", "ending")
 # At its memory limit Redis refuses scripts without this flag. Only new jobs may be refused: running
 # jobs must be able to end.
 _ALLOWED_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
@@ -49,7 +51,7 @@ def script(name: str) -> Script:
     """The script `lua/NAME.lua`, ready to be sent."""
     head = _REFUSED_WHEN_FULL if name == "submit" else _ALLOWED_WHEN_FULL
     own = _read(name)
-    body = _needed(_read("common"), own) + own
+    body = _needed(shared_text(), own) + own
     text = head + prelude(body) + body
     found = _ARGUMENTS.search(own)
     arguments = tuple(re.findall(r"\w+", found[1])) if found else ()
@@ -58,10 +60,16 @@ def script(name: str) -> Script:
     )
 
 
-def _needed(common: str, own: str) -> str:
-    """The paragraphs of common.lua that a script uses, directly or through others: each costs time."""
+@cache
+def shared_text() -> str:
+    """All that scripts share."""
+    return "\n".join(map(_read, SHARED))
+
+
+def _needed(shared: str, own: str) -> str:
+    """The shared paragraphs that a script uses, directly or through others: each costs time."""
     needed, code = "", _without_comments(own)
-    for paragraph in reversed(common.split("\n\n")):
+    for paragraph in reversed(shared.split("\n\n")):
         if {*_DEFINED.findall(paragraph)} & {*_NAME.findall(code)}:
             needed = f"{paragraph}\n\n{needed}"
             code += _without_comments(paragraph)

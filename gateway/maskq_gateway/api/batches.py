@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from maskq import AsyncClient
 from maskq.client.batch import batch_when_ended
 from maskq.contract.api_keys import Scope
-from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import BatchProgress
+from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described

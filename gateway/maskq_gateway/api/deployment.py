@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from maskq import AsyncClient, s3
 from maskq.contract import Output
 from maskq.contract.api_keys import Scope
+from maskq.contract.image_formats import IMAGE_FORMATS
 from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import Call, queueing
@@ -83,6 +84,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
             run_timeout_s=settings.run_timeout_s,
             retention_s=settings.retention_s,
             outputs=list(Output),
+            image_types={one.media_type: list(one.suffixes) for one in IMAGE_FORMATS},
         )
         return JSONResponse(answer.model_dump(mode="json"))
 

@@ -17,9 +17,9 @@ from maskq.client.job import record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
 from maskq.contract.options import OPTIONS
-from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import queueing
+from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described

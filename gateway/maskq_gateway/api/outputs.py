@@ -12,7 +12,8 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from maskq.contract import FailureCode, JobRecord, Output
 from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri, is_url
-from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
+from maskq.contract.outputs import FILES
+from maskq.contract.storage_layout import StorageLayout, class_file
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.documents import answers
 from maskq_gateway.api.jobs import Jobs
@@ -46,7 +47,7 @@ class Outputs:
         router = APIRouter(prefix="/v1/jobs/{job_id}/outputs", tags=["outputs"])
         reads = Depends(self._reads)
         found = answers(404, 409) | {
-            200: {"description": "The bytes of the output.", "content": _contents()},
+            200: {"description": "The bytes of the output.", "content": contents()},
             302: {"description": f"A URL that works for {_LINK_S} s."},
         }
 
@@ -60,30 +61,34 @@ class Outputs:
             ] = None,
         ) -> Response:
             """The file of an output."""
-            if output is Output.BINARY:
-                raise _not_found("binary is one file for each class: /outputs/binary/{class id}")
+            if FILES[output].is_per_class:
+                raise _not_found(
+                    f"{output} is one file for each class: /outputs/{output}/{{class id}}"
+                )
             record = await self._jobs.record(job_id, caller)
             return await self._answer(self._place_of(record, output), output, delivery)
 
         @router.get(
-            "/binary/{class_id}",
+            "/{output}/{class_id}",
             responses=found,
             response_class=Response,
-            summary="Get the binary mask of a class",
+            summary="Get the file of a class",
         )
-        async def get_binary(
+        async def get_of_class(
             job_id: str,
+            output: Output,
             class_id: int,
             caller: Caller = reads,
             delivery: Delivery | None = None,
         ) -> Response:
-            """A PNG of 1 bit: where this class is."""
+            """Of an output that is one file for each class, such as binary."""
+            if not FILES[output].is_per_class:
+                raise _not_found(f"{output} is one file: /outputs/{output}")
             record = await self._jobs.record(job_id, caller)
-            folder = self._place_of(record, Output.BINARY)
+            folder = self._place_of(record, output)
             if record.result is None or class_id not in record.result.labels:
                 raise _not_found(f"job {job_id} has no class {class_id} in its result")
-            attempt = S3Uri(folder.bucket, folder.key.removesuffix(BINARY).rstrip("/"))
-            return await self._answer(attempt / binary_name(class_id), Output.BINARY, delivery)
+            return await self._answer(class_file(folder, output, class_id), output, delivery)
 
         return router
 
@@ -123,7 +128,7 @@ class Outputs:
             raise _not_found("the output is not in the store any more")
         headers = {"Content-Length": str(found["ContentLength"]), "Cache-Control": "no-cache"}
         return StreamingResponse(
-            _parts(found["Body"]), headers=headers, media_type=_type_of(output)
+            _parts(found["Body"]), headers=headers, media_type=FILES[output].content_type
         )
 
 
@@ -138,10 +143,7 @@ def _parts(body: Any) -> Iterator[bytes]:
         body.close()
 
 
-def _type_of(output: Output) -> str:
-    return FILES[output].content_type if output in FILES else BINARY_TYPE
-
-
-def _contents() -> dict[str, Any]:
+def contents() -> dict[str, Any]:
+    """The content types of all outputs, for OpenAPI."""
     schema = {"schema": {"type": "string", "format": "binary"}}
-    return dict.fromkeys(sorted(map(_type_of, Output)), schema)
+    return dict.fromkeys(sorted(files.content_type for files in FILES.values()), schema)

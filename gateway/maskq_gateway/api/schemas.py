@@ -168,6 +168,10 @@ class Limits(BaseModel):
     run_timeout_s: float = Field(description="A job fails if not ended by then; default.")
     retention_s: float = Field(description="How long ended jobs can be asked for.")
     outputs: list[Output]
+    image_types: dict[str, list[str]] = Field(
+        description="Media types of accepted images, each with the suffixes of its files. HEIC and "
+        "HEIF need workers with the extra `heic`."
+    )
 
 
 class ModelDemand(BaseModel):

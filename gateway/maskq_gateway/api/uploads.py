@@ -21,9 +21,9 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.ids import is_own_id, new_id
 from maskq.contract.options import Options
 from maskq.contract.storage_layout import JobStorage
-from maskq.contract.validation import sentence
 from maskq.errors import IdempotencyConflict, InvalidRequest
 from maskq.ledger import calls
+from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described

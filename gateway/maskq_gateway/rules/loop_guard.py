@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from maskq.contract import Output
 from maskq.contract.locations import S3Uri
-from maskq.contract.storage_layout import FILES, MANIFEST, binary_name
+from maskq.contract.outputs import FILES
+from maskq.contract.storage_layout import MANIFEST
 from maskq.errors import InvalidRequest
 
-_BINARY = tuple(binary_name(index) for index in range(1000))  # one for each class
+# The names of the files of each output; of one file per class, of the first classes.
+_NAMES = {output: files.names(range(1000)) for output, files in FILES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,9 @@ class Written:
 
     @property
     def files(self) -> tuple[str, ...]:
-        files = [FILES[output].name for output in sorted(self.outputs) if output in FILES]
-        return (*files, *(_BINARY if Output.BINARY in self.outputs else ()), MANIFEST)
+        """The names of all files, those of outputs in the order of `Output`."""
+        names = (_NAMES[output] for output in Output if output in self.outputs)
+        return (*chain.from_iterable(names), MANIFEST)
 
 
 def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:

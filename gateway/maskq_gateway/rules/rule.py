@@ -17,11 +17,12 @@ from pydantic import (
 )
 
 from maskq.contract import SegmentRequest
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, redact
+from maskq.contract.image_formats import IMAGE_SUFFIXES
+from maskq.contract.locations import S3Uri, redact
 from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.contract.storage_layout import is_output
-from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest
+from maskq.validation import sentence
 from maskq_gateway.rules import loop_guard
 
 TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it

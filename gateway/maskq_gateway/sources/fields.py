@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 
 class NotAnEvent(ValueError):
     """Not a notification of an object store, or one that lacks a required field."""
+
+
+def parse(body: bytes | str, place: str = "the body") -> dict[str, Any]:
+    """The JSON object in a body. Raises NotAnEvent naming `place`."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise NotAnEvent(
+            f"{place} is not JSON; expected a notification of an object store"
+        ) from None
+    return table(value, place)
 
 
 def table(value: object, place: str) -> dict[str, Any]:

@@ -1,24 +1,21 @@
 """Notifications of object stores, read from JSON. No I/O.
 
-SOURCES lists the kinds. A new one adds its module there. Any of them may come in an SNS envelope. Only
-created or overwritten objects count.
+SOURCES lists the kinds. A new one adds its module there, and to SIGNERS if its sender signs requests
+instead of sending a token. Any of them may come in one of ENVELOPES. Only created or overwritten
+objects count.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from maskq_gateway.sources import eventbridge, s3, seaweedfs
-from maskq_gateway.sources.fields import NotAnEvent, table, text
+from maskq_gateway.sources import eventbridge, s3, seaweedfs, sns_envelope
+from maskq_gateway.sources.fields import NotAnEvent, parse, table
 from maskq_gateway.sources.object_created import ObjectCreated
+from maskq_gateway.sources.signer import Signer
 
-__all__ = ["NotAnEvent", "ObjectCreated", "is_sns", "parse", "read"]
-
-SNS_TYPES: Final = frozenset(
-    {"Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"}
-)
+__all__ = ["NotAnEvent", "ObjectCreated", "parse", "read"]
 
 
 class Source(Protocol):
@@ -31,18 +28,20 @@ class Source(Protocol):
         """The created objects; none for other events of this kind. Raises NotAnEvent."""
 
 
+class Envelope(Protocol):
+    """A module that finds the notification in a message of another system."""
+
+    def recognises(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event is such a message."""
+
+    def content(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The notification. Raises NotAnEvent."""
+
+
 SOURCES: Final[tuple[Source, ...]] = (s3, eventbridge, seaweedfs)
-
-
-def parse(body: bytes | str, place: str = "the body") -> dict[str, Any]:
-    """The JSON object in a body. Raises NotAnEvent naming `place`."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise NotAnEvent(
-            f"{place} is not JSON; expected a notification of an object store"
-        ) from None
-    return table(value, place)
+ENVELOPES: Final[tuple[Envelope, ...]] = (sns_envelope,)
+# Each takes GatewaySettings.
+SIGNERS: Final[tuple[Callable[[Any], Signer], ...]] = (sns_envelope.signer,)
 
 
 def read(body: object) -> tuple[ObjectCreated, ...]:
@@ -52,8 +51,9 @@ def read(body: object) -> tuple[ObjectCreated, ...]:
     that is not a notification of an object store.
     """
     event = table(body, "the body")
-    if is_sns(event):
-        event = _enveloped(event)
+    envelope = next((one for one in ENVELOPES if one.recognises(event)), None)
+    if envelope:
+        event = envelope.content(event)
     for source in SOURCES:
         if source.recognises(event):
             return source.read(event)
@@ -62,19 +62,3 @@ def read(body: object) -> tuple[ObjectCreated, ...]:
         f"not a notification of an object store: it has neither Records nor detail-type nor "
         f"event_type, but {found:.200}"
     )
-
-
-def is_sns(event: Mapping[str, Any]) -> bool:
-    """Whether it is an SNS message, whatever it contains."""
-    kind = event.get("Type")
-    return isinstance(kind, str) and kind in SNS_TYPES and "TopicArn" in event
-
-
-def _enveloped(envelope: Mapping[str, Any]) -> dict[str, Any]:
-    if envelope["Type"] != "Notification":
-        raise NotAnEvent(f"an SNS {envelope['Type']} is not about an object")
-    message = text(envelope, "Message", "the SNS envelope")
-    try:
-        return parse(message, "the Message")
-    except NotAnEvent as error:
-        raise NotAnEvent(f"the SNS envelope does not contain a notification: {error}") from None

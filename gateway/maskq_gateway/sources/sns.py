@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from maskq.contract.failures import FailureCode
 from maskq.errors import MaskqError, StoreUnavailable
+from maskq_gateway.sources.signer import SignatureRefused
 
 Fetch = Callable[[str], bytes]  # raises StoreUnavailable
 
@@ -48,10 +48,8 @@ _SIGNED: Final = {
 }
 
 
-class SnsRefused(MaskqError, ValueError):
+class SnsRefused(SignatureRefused):
     """The message is of another topic, not signed by SNS, altered, or too old."""
-
-    code = FailureCode.ACCESS_DENIED
 
 
 class Verifier:
@@ -64,7 +62,7 @@ class Verifier:
         fetch: Fetch | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._topics = topics
+        self.topics = topics
         self._fetch = fetch or fetch_from_aws
         self._now = now
         self._certificates: dict[str, x509.Certificate] = {}
@@ -110,7 +108,7 @@ class Verifier:
         self._fetch(url)
 
     def _refuse_other_topics(self, topic: str) -> None:
-        if topic not in self._topics:
+        if topic not in self.topics:
             raise SnsRefused(
                 f"SNS topic {topic!r:.200} is not allowed here; if it is yours, add its ARN to "
                 f"MASKQ_TRIGGER_SNS_TOPICS"

@@ -39,6 +39,7 @@ from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
+from maskq.process.stop_signal import StopSignal
 from maskq.settings import Settings
 from maskq_standalone.servers.redis import RedisServer, find
 from maskq_worker.model import Segmenter
@@ -249,7 +250,7 @@ def test_a_redis_that_is_restarted_is_waited_for(
     monkeypatch.setattr("maskq.client.bulk._OUTAGE_PAUSE_S", 0.1)
     server = RedisServer(tmp_path / "redis", password="pw", binary=find(pinned=True))
     server.start()
-    restarted = threading.Thread(target=lambda: (time.sleep(2.5), server.restart()))
+    restarted = threading.Thread(target=lambda: (time.sleep(2.5), server.restart(StopSignal())))
 
     def source() -> Iterator[str]:
         for number, place in enumerate(places(40)):

@@ -51,7 +51,7 @@ class Service:
         return record.id, token
 
     def fail_next(self) -> None:
-        self.ledger.run(calls.fail(*self.claim(), BROKEN))
+        self.ledger.run(calls.fail(*self.claim(), JobStatus.FAILED, BROKEN))
 
     def succeed_next(self) -> None:
         result = JobResult(width=1, height=1, model=MODEL)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,9 @@ from maskq_gateway.app import MAX_BODY, PATH, create_app
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
+from maskq_gateway.sources.signer import SignatureRefused
 from maskq_gateway.sources.sns import Verifier, canonical
+from maskq_gateway.sources.sns_envelope import SnsSigner
 
 ROOT = Path(__file__).parents[3]
 TOKENS = ("the-first-token-of-all", "das-zweite-tökn-ist-lang")
@@ -263,7 +265,7 @@ def test_what_was_overwritten_is_skipped_where_there_are_no_versions(
     # Then an older one is stale, also one that is older only by its padding
     for older in ("0055AED6DCD90281E4", "0055AED6", "0055aed6dcd90281e4ff"):
         assert gateway.skipped(event(record("1.jpg", sequencer=older))) == [
-            "stale: a later state of it was notified before"
+            "stale: a later state of the object was notified before"
         ]
     # And the same is the same job, and a later one is another
     assert gateway.job(event(record("1.jpg", sequencer="0055AED6DCD90281E5"))) == newest
@@ -420,7 +422,7 @@ def sns_gateway(
 
     without = GatewaySettings.load(trigger_tokens="")
     verifier = Verifier(without.trigger_sns_topics, fetch=fetch)
-    with serving(create_app(without, client, rules(), sns=verifier)) as served:
+    with serving(create_app(without, client, rules(), signers=[SnsSigner(verifier)])) as served:
         yield served
 
 
@@ -459,6 +461,37 @@ def test_a_signed_message_needs_no_token(
         answer = sns_gateway.notify(bad, Accept="*/*")
         assert (answer.status, answer.json()["code"]) == (401, "access_denied")
         assert said in answer.json()["detail"]
+    assert len(all_jobs(client)) == 1
+
+
+class HeaderSigner:
+    """A sender that signs in a header, as those with a JWT do."""
+
+    is_enabled = True
+    enabled_by = "MASKQ_TRIGGER_HEADER to the signature"
+    unsigned = "x-signature is not valid"
+
+    def recognises(self, event: Mapping[str, Any]) -> bool:
+        return "Records" in event
+
+    def verify(self, headers: Mapping[str, str], event: Mapping[str, Any]) -> None:
+        if headers.get("x-signature") != "valid":
+            raise SignatureRefused("the x-signature of this message is not valid")
+
+    def handle(self, event: Mapping[str, Any]) -> bool:
+        return False
+
+
+def test_a_sender_that_signs_another_way_needs_no_token(client: Client) -> None:
+    without = GatewaySettings.load(trigger_tokens="", trigger_sns_topics="")
+    app = create_app(without, client, rules(), signers=[HeaderSigner()])
+    with serving(app) as gateway:
+        headers = {"Accept": "*/*"}
+        assert gateway.notify(event(), **headers, **{"X-Signature": "no"}).status == 401
+        answer = gateway.notify({"a": "stranger"}, **headers)
+        assert answer.status == 401
+        assert answer.json()["detail"].endswith(", and x-signature is not valid")
+        assert gateway.notify(event(), **headers, **{"X-Signature": "valid"}).status == 202
     assert len(all_jobs(client)) == 1
 
 

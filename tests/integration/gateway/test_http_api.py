@@ -463,6 +463,7 @@ def test_outputs_that_are_not_there_say_why(api: Api, bench: Bench) -> None:
     said = api.problem(api.get(f"{path}/overlay"), 404, "not_found")
     assert "it made: mask" in said
     api.problem(api.get(f"{path}/binary/3"), 404, "not_found")
+    assert "mask is one file" in api.problem(api.get(f"{path}/mask/3"), 404, "not_found")
 
 
 def test_the_binary_mask_of_a_class_is_a_file_of_its_own(api: Api, bench: Bench) -> None:
@@ -500,7 +501,9 @@ def test_models_and_limits_are_told(api: Api) -> None:
     answer = api.get("/v1/models").json()
     assert [model["name"] for model in answer["models"]] == ["smallest"]
     assert answer["default"]["name"] == "smallest"
-    assert api.get("/v1/limits").json()["max_batch_jobs"] == 500
+    limits = api.get("/v1/limits").json()
+    assert limits["max_batch_jobs"] == 500
+    assert limits["image_types"]["image/tiff"] == [".tif", ".tiff"]
 
 
 def test_health_needs_no_key(stranger: Api) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from importlib import resources
 
 import pytest
 from support import ledger_harness
@@ -14,6 +13,7 @@ from maskq.contract import TERMINAL, Event
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, StreamEnds
 from maskq.ledger.prelude import prelude
+from maskq.ledger.scripts import shared_text
 
 harness = ledger_harness.harness
 
@@ -150,8 +150,8 @@ def test_a_batch_s_event_comes_once_with_its_counts(harness: LedgerHarness) -> N
 
 def test_the_time_of_an_event_is_a_date_of_the_calendar(harness: LedgerHarness) -> None:
     """The scripts count days themselves: leap years, centuries, the ends of months."""
-    common = resources.files("maskq.ledger").joinpath("lua", "common.lua").read_text()
-    code = prelude(common) + common + "return iso_time(tonumber(ARGV[2]))"
+    shared = shared_text()
+    code = prelude(shared) + shared + "return iso_time(tonumber(ARGV[2]))"
     for text in (
         "1970-01-01T00:00:00.000+00:00",
         "1999-12-31T23:59:59.999+00:00",

@@ -14,7 +14,7 @@ from support.ledger_harness import LedgerHarness
 from maskq.contract import JobStatus
 from maskq.contract.events import EVENT_DATA
 from maskq.ledger import calls, keys, prelude
-from maskq.ledger.scripts import script
+from maskq.ledger.scripts import SHARED, script, shared_text
 
 harness = ledger_harness.harness
 
@@ -24,10 +24,10 @@ TEXTS = {
     for file in LUA.iterdir()
     if file.name.endswith(".lua")
 }
-NAMES = sorted(TEXTS.keys() - {"common"})
+NAMES = sorted(TEXTS.keys() - {*SHARED})
 # Fields of a hash, and an answer about an API key, that are called as a state is.
 OTHER_MEANING = {
-    ("common", "queued"), ("models", "queued"), ("model_retire", "queued"), ("submit", "queued"),
+    ("queue", "queued"), ("models", "queued"), ("model_retire", "queued"), ("submit", "queued"),
     ("scale", "queued"),
     ("api_key_admit", "expired"),
 }  # fmt: skip
@@ -41,13 +41,13 @@ def evaluate(harness: LedgerHarness, code: str, *arguments: str) -> object:
     return harness.redis.eval(prelude.prelude(code) + code, 0, harness.prefix, *arguments)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "common"])
+@pytest.mark.parametrize("name", [*NAMES, *SHARED])
 def test_a_script_holds_no_part_of_a_key(name: str) -> None:
     text = TEXTS[name].replace("cjson.encode('maskq/' .. prefix)", "")  # an event's source
     assert not re.search(r"\bprefix\b", text)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "common"])
+@pytest.mark.parametrize("name", [*NAMES, *SHARED])
 def test_a_script_holds_no_state_and_no_event_type(name: str) -> None:
     literals = {*re.findall(r"'([^'\n]*)'", TEXTS[name])}
     states = {(name, state.value) for state in JobStatus if state.value in literals}
@@ -118,8 +118,7 @@ def test_a_new_terminal_state_needs_a_line_of_the_contract(harness: LedgerHarnes
     # Given a job that is all of its batch
     job_id = harness.submit(batch=calls.BatchMembership(batch_id="b", total=1))
     # When a script ends it in a state that no Lua file names
-    common = LUA.joinpath("common.lua").read_text()
-    code = common + "\nend_job(ARGV[2], REJECTED, 'error', failure(CODE_CANCELED, 'no'))"
+    code = shared_text() + "\nend_job(ARGV[2], REJECTED, 'error', failure(CODE_CANCELED, 'no'))"
     evaluate(harness, code, job_id)
     # Then record, event and batch all have it
     assert harness.raw(job_id)["status"] == "rejected"

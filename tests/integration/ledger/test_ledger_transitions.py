@@ -1,4 +1,4 @@
-"""Every state against every call: what is not drawn in contract/jobs.py is refused and writes nothing.
+"""Every state against every call: what statuses.py does not draw is refused and writes nothing.
 
 And every call sent twice, as after a lost answer: the same answer, and nothing is written again.
 """

@@ -195,7 +195,7 @@ def test_another_file_in_an_outputs_place_is_not_taken_for_it(
     with pytest.raises(ResultDamaged, match=r"45x35 px .* 90x70 px"):
         result.mask()
     bench.store.put(place, b"%!PS-Adobe-3.0 EPSF-3.0", "image/png")
-    with pytest.raises(ResultDamaged, match="not a PNG"):
+    with pytest.raises(ResultDamaged, match="not a readable PNG"):
         result.mask()
     assert result.overlay().size == photo.size
 
@@ -271,6 +271,11 @@ def test_binary_is_read_by_class_and_not_as_one(
     assert result.uri("binary").endswith("/binary/")
     with pytest.raises(InvalidRequest, match="one file per class"):
         result.read("binary")
+    with pytest.raises(InvalidRequest, match="has no class 'nowhere'"):
+        result.read("binary", "nowhere")
+    entry, *_ = result.labels.items()
+    one, *_ = (Image.open(io.BytesIO(result.read("binary", by))) for by in entry)
+    assert one == result.binary(entry[0])
     with pytest.raises(InvalidRequest, match="no output 'mask'"):
         result.mask()
 

@@ -14,8 +14,10 @@ from maskq import FailureCode, InvalidRequest, JobRecord, JobStatus
 from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.sources import InvalidEntry, images_in
+from maskq.client.image_source import read_image
 from maskq.contract import JobFailure, JobResult, Priority, SegmentRequest
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
+from maskq.contract.image_formats import IMAGE_SUFFIXES
+from maskq.contract.locations import S3Uri
 
 OPTIONS = {"priority": "low"}
 
@@ -245,10 +247,16 @@ def test_where_outputs_go_no_images_are_looked_for(place: str) -> None:
         found(place, outputs=[S3Uri("maskq", "maskq"), S3Uri("out", "")])
 
 
-def test_suffixes_are_those_that_uploads_know() -> None:
-    from maskq.client.image_source import _TYPES
-
-    assert _TYPES.keys() < set(IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_a_file_with_the_name_of_an_image_is_found_and_uploaded_as_one(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"A{suffix.upper()}"
+    path.write_bytes(b"x")
+    assert found(str(tmp_path)) == [str(path)]
+    body, kind = read_image(path)
+    assert body == b"x"
+    assert kind.startswith("image/")
 
 
 # --- progress ---------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from maskq.contract import (
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import MAX_METADATA_BYTES
-from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest
+from maskq.validation import sentence
 
 IMAGE = "s3://photos/a.png"
 FULL: dict[str, Any] = {

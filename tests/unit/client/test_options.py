@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tools.reference.options import page
 
 from maskq import Client, InvalidRequest, cli
-from maskq.cli.job_options import options_of
+from maskq.cli.option_flags import options_of
 from maskq.client.requests import build
 from maskq.contract import SegmentRequest
 from maskq.contract.options import BY_KEYWORD, OPTIONS, PER_IMAGE, JobOptions, Options
@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reference" / "options.md"
 
 
-def test_an_option_added_to_options_py_appears_everywhere() -> None:
+@pytest.mark.parametrize("script", ["one_option_more.py", "one_output_more.py"])
+def test_what_one_file_of_the_contract_adds_appears_everywhere(script: str) -> None:
     ran = subprocess.run(
-        [sys.executable, ROOT / "tests" / "support" / "one_option_more.py"],
+        [sys.executable, ROOT / "tests" / "support" / script],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -9,7 +9,8 @@ import pytest
 from maskq.contract import JobResult, Output, SegmentRequest
 from maskq.contract.ids import is_own_id, new_token
 from maskq.contract.locations import MAX_KEY_BYTES, S3Uri
-from maskq.contract.storage_layout import FILES, JobStorage, StorageLayout, binary_name, is_output
+from maskq.contract.outputs import FILES
+from maskq.contract.storage_layout import JobStorage, StorageLayout, class_file, is_output
 
 HOME = S3Uri("maskq", "maskq")
 LAYOUT = StorageLayout(HOME)
@@ -26,14 +27,14 @@ JOBS = {
 
 
 def written(job: JobStorage, token: str = TOKEN) -> list[S3Uri]:
-    files = [job.file(token, file.name) for file in FILES.values()]
-    return [job.upload, job.manifest, *files, job.file(token, "binary/007.png")]
+    files = [job.file(token, one.of_class(7)) for one in FILES.values()]
+    return [job.upload, job.manifest, *files]
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_whatever_maskq_writes_for_a_job_is_known_again(job: JobStorage) -> None:
     assert all(job.has(place) for place in written(job))
-    assert len({str(place) for place in written(job)}) == len(FILES) + 3
+    assert len({str(place) for place in written(job)}) == len(FILES) + 2
     assert {
         output for output in Output if job.is_output(output, str(job.output(TOKEN, output)))
     } == {*Output}
@@ -159,6 +160,6 @@ def test_the_longest_output_prefix_leaves_room_for_every_name() -> None:
     with pytest.raises(ValueError, match="no room"):
         SegmentRequest(image_uri="s3://a-b/c", output_prefix=f"{prefix}x")
     job = LAYOUT.job(JOB, output_prefix=request.output_prefix)
-    longest = job.file(TOKEN, binary_name(65535))
+    longest = class_file(job.output(TOKEN, Output.BINARY), Output.BINARY, 65535)
     assert job.has(longest)
     assert len(longest.key) <= MAX_KEY_BYTES

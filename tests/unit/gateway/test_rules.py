@@ -11,7 +11,8 @@ import pytest
 from maskq import InvalidRequest
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.locations import S3Uri
-from maskq.contract.storage_layout import FILES, is_output
+from maskq.contract.outputs import FILES
+from maskq.contract.storage_layout import is_output
 from maskq_gateway.rules.rule import Rule, Rules
 from maskq_gateway.rules.triggers import idempotency_key
 from maskq_gateway.sources.notifications import ObjectCreated
@@ -197,7 +198,7 @@ def test_the_sentence_says_what_to_change() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "masks/", "a/b c/ü\n/"])
-@pytest.mark.parametrize("file", [*(file.name for file in FILES.values()), "result.json"])
+@pytest.mark.parametrize("file", [*(one.of_class(7) for one in FILES.values()), "result.json"])
 def test_outputs_of_any_deployment_are_taken_for_what_they_are(prefix: str, file: str) -> None:
     token = "" if file == "result.json" else f"{new_token()}/"
     key = f"{prefix}{new_id()}/{token}{file}"

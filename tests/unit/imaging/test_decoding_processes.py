@@ -251,12 +251,12 @@ def test_a_process_that_grew_is_replaced(misbehaving: ProcessDecoder) -> None:
         (b"leave:3", "crashed (exit code 3)"),
         (b"leave:0", "crashed (exit code 0)"),
         (b"spin:", "took more than 1 s of processor time"),
-        (b"say:hello", "did not answer as it should"),
-        (b'say:{"kind":"ready"}', "did not answer as it should"),
-        (b'say:{"kind":"done"}', "did not answer as it should"),
-        (b"claim:5x5", "did not answer as it should"),  # 16 pixels were granted
-        (b"claim:-4x-4", "did not answer as it should"),
-        (b"claim:1048576x1048576", "did not answer as it should"),
+        (b"say:hello", "gave an answer that is not valid"),
+        (b'say:{"kind":"ready"}', "gave an answer that is not valid"),
+        (b'say:{"kind":"done"}', "gave an answer that is not valid"),
+        (b"claim:5x5", "gave an answer that is not valid"),  # 16 pixels were granted
+        (b"claim:-4x-4", "gave an answer that is not valid"),
+        (b"claim:1048576x1048576", "gave an answer that is not valid"),
     ],
 )
 def test_what_ends_a_decoder_fails_its_image_alone(
@@ -277,7 +277,7 @@ def test_what_ends_a_decoder_fails_its_image_alone(
     [
         (b"sleep:60", "did not end within 2 s"),
         (b"stop:", "did not end within 2 s"),
-        (b"hang up:", "stopped to answer"),
+        (b"hang up:", "stopped answering"),
     ],
 )
 def test_a_decoder_that_hangs_is_ended(

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from maskq.contract import FailureCode
+from maskq.contract.image_formats import IMAGE_FORMATS
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.imaging import FORMATS, Decoded, decode
 
@@ -48,6 +49,10 @@ def refused(data: bytes, **limits: Any) -> PermanentError:
         decode(data, **{"max_pixels": LIMIT, **limits})
     assert "\n" not in caught.value.message
     return caught.value
+
+
+def test_the_accepted_formats_are_those_that_clients_look_for() -> None:
+    assert {one.name for one in IMAGE_FORMATS} == {*FORMATS, "AVIF", "HEIF"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)

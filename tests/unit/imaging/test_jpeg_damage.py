@@ -16,7 +16,7 @@ from PIL import Image
 from maskq.contract import FailureCode
 from maskq_worker.errors import PermanentError
 from maskq_worker.imaging import Decoded, decode
-from maskq_worker.imaging.jpeg.layout import layout_of
+from maskq_worker.imaging.readers.jpeg.layout import layout_of
 
 END = b"\xff\xd9"
 EARLY = "ends too early, after its last pixel"

@@ -316,7 +316,7 @@ def test_the_command_builds_prints_and_keeps(written: Path, photos: Path) -> Non
     asked = ["weights", "quantize", str(written), "--images", str(photos), "--threshold"]
     made = CliRunner().invoke(build(), [*asked, "0.3", "--limit", "13", "--json"])
     assert made.exit_code == 0, made.output
-    assert "00-notes.txt is left out" in made.stderr
+    assert "00-notes.txt is skipped" in made.stderr
     record = json.loads(made.stdout)
     assert record["calibration_images"] + record["checked_images"] == 13
     _, found = cache.load(resolve(str(written)))

@@ -24,8 +24,8 @@ REMAINING = {
     "worker/maskq_worker/__main__.py: logging._srcfile",
     "worker/maskq_worker/broker/transport.py: self.connection._callbacks",
     "worker/maskq_worker/broker/transport.py: self.connection._deliver",
-    "worker/maskq_worker/imaging/jpeg/reader.py: source._new",
-    "worker/maskq_worker/imaging/pillow_reader.py: image._new",
+    "worker/maskq_worker/imaging/readers/jpeg/reader.py: source._new",
+    "worker/maskq_worker/imaging/readers/pillow_reader.py: image._new",
 }
 
 

@@ -21,12 +21,12 @@ from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import is_own_id, new_id
-from maskq.contract.validation import sentence
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls
 from maskq.ledger.calls import Call, SubmitOutcome, T, models
 from maskq.ledger.message import ORIGIN, celery_head
 from maskq.settings import Settings
+from maskq.validation import sentence
 from maskq_worker.broker.envelope import MASKQ
 
 logger = logging.getLogger(__name__)

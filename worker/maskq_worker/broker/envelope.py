@@ -27,9 +27,9 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from maskq.contract.validation import without_tracebacks
 from maskq.ledger import keys
 from maskq.ledger.message import ORIGIN
+from maskq.validation import without_tracebacks
 
 # Of a caller's message on the list, and of its decoded body. The ledger's answer repeats both with more
 # escapes, at worst 3.5 times as long, and must be accepted as well.

@@ -2,6 +2,7 @@
 
 They must be known before a decoder opens the file: Pillow's WebP reader allocates the whole canvas, 8
 bytes a pixel, when it opens a file of 40 bytes. TIFF, AVIF and HEIC have no such fixed place.
+imaging/formats.py has the list of formats. The reader of a format that is not here checks the size.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Bytes a pixel at the peak, of the mode that takes most: `python -m bench.decode_memory`. At least 12:
 # after decoding the pixels are in shared memory, and each side has a copy. A format that is not listed
-# is counted as MOST_PIXEL_BYTES.
+# is counted as MOST_PIXEL_BYTES. imaging/formats.py has the list of formats.
 PIXEL_BYTES: Final = {
     "JPEG": 14,
     "PNG": 14,

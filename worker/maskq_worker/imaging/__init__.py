@@ -5,7 +5,7 @@ Imports neither torch nor Celery, so that a process that only decodes stays smal
 - decoding.py: the whole decoding of a file, with the steps that all formats share
 - formats.py: the table of formats and their readers, and how other files are refused
 - checks.py: size limits, errors and notes that readers share
-- jpeg/, tiff/, png/, bmp.py, isobmff.py, pillow_reader.py: the readers of the formats
+- readers/: a reader for each format, or Pillow
 - samples.py, pixel_modes.py: samples of any type as 8 bits
 - colour.py, colour_spaces.py: by profile and by numbers to sRGB
 """

@@ -10,12 +10,12 @@ from PIL import Image, UnidentifiedImageError
 
 from maskq.contract import FailureCode
 from maskq_worker.errors import JobError, TransientError
-from maskq_worker.imaging import pillow_reader
 from maskq_worker.imaging.checks import OnPixels, invalid, too_large
 from maskq_worker.imaging.colour import IGNORED, to_srgb
 from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.formats import bomb, damaged, reader_of, unidentified
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.readers import pillow_reader
 
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

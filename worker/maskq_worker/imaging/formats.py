@@ -1,7 +1,8 @@
 """The accepted formats: how a file is recognised, which reader decodes it, and how it is refused.
 
-A new format adds its signature to `_SIGNATURES` and its reader to `_READERS`. A format that Pillow
-reads adds its name to `FORMATS` instead of a reader.
+A new format adds its name to `FORMATS`, its signature to `_SIGNATURES` and its reader, a module in
+readers/, to `_READERS`. A format that Pillow reads needs no reader. The suffixes and media types are in
+maskq.contract.image_formats.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Final
 
 from PIL import features
 
-from maskq_worker.imaging import bmp, jpeg, pillow_reader, png
 from maskq_worker.imaging.checks import OnPixels
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.readers import bmp, jpeg, pillow_reader, png
 
 # Reads the first frame; takes the file, the most pixels that are accepted, and OnPixels.
 Reader = Callable[[bytes, int, OnPixels], Picture]
@@ -94,7 +95,7 @@ def accepted() -> str:
 
 
 def _tiff(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
-    from maskq_worker.imaging import tiff  # here, since importing tifffile takes long
+    from maskq_worker.imaging.readers import tiff  # here, since importing tifffile takes long
 
     return tiff.picture(data, max_pixels, on_pixels)
 

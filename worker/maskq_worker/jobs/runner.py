@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from maskq.backoff import ExponentialBackoff, Jitter
-from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
 from maskq.ledger import Ledger, calls
@@ -206,7 +206,9 @@ class JobRunner:
         # Before the ledger is told: if this process dies first, the sweeper reclaims the job.
         self._cleanup.remove_written(record, held, later=isinstance(error, StoreAway))
         if not isinstance(error, TransientError):
-            return Failed(calls.fail(record.id, held.token, failure), record.id, error)
+            status = JobStatus.FAILED
+            call_failed = calls.fail(record.id, held.token, status, failure)
+            return Failed(call_failed, record.id, status, error)
         call = calls.release(
             record.id,
             held.token,
@@ -246,10 +248,12 @@ class Succeeded(Outcome[bool]):
 @dataclass(frozen=True, slots=True)
 class Failed(Outcome[bool]):
     job_id: str
+    status: JobStatus
     error: JobError
 
     def follow_up(self, answer: bool) -> None:
-        logger.warning("job %s failed (%s): %s", self.job_id, self.error.code, self.error.message)
+        error = self.error
+        logger.warning("job %s %s (%s): %s", self.job_id, self.status, error.code, error.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from maskq.contract import JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import PrivateUrls, S3Uri, is_url, redact
+from maskq.contract.outputs import per_class
 from maskq.contract.storage_layout import JobStorage
 from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
@@ -170,9 +171,9 @@ class Stages:
             at = job.file(held.token, artifact.filename)
             held.add_written(at)
             self._store.put(at, artifact.body, artifact.content_type, job=job)
-            places[artifact.output] = str(at)
-        if Output.BINARY in request.outputs:  # also if no class has a file
-            places[Output.BINARY] = str(job.output(held.token, Output.BINARY))
+            places[artifact.output] = str(job.output(held.token, artifact.output))
+        for output in per_class(request.outputs):  # also if no class has a file
+            places[output] = str(job.output(held.token, output))
         return places
 
     def _result(

@@ -66,7 +66,7 @@ def encode(
     style: OverlayStyle = _DEFAULT_STYLE,
     source: Source = _UNNAMED,
 ) -> list[Artifact]:
-    """The files of the outputs, in the order of `Output`; of BINARY one for each class.
+    """The files of the outputs, in the order of `Output`; of some one for each class.
 
     image: RGB, upright, as large as the mask. output: its mask may be one of `only`. labels: by
     class id. classes: what `measured` says of this mask, if it is known already. source: what rle

@@ -1,6 +1,7 @@
-"""The encoder of each output, and what it needs. A new output adds its encoder to ENCODERS.
+"""The encoder of each output, and what it needs.
 
-File names and content types are those of maskq.contract.storage_layout.
+The outputs themselves, with file names and content types, are those of maskq.contract.outputs. A new
+output starts there, and adds its encoder to ENCODERS.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from PIL import Image
 
 from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
-from maskq.contract.storage_layout import BINARY_TYPE, FILES, binary_name
+from maskq.contract.outputs import FILES
 from maskq_worker.outputs.coco import Source, rle_json
 from maskq_worker.outputs.numbers import logits_npy, stats_json
 from maskq_worker.outputs.pictures import (
@@ -100,13 +101,12 @@ def _rle(made: Segmentation) -> Iterator[Artifact]:
 
 def _binary(made: Segmentation) -> Iterator[Artifact]:
     for entry in made.classes:
-        body = binary_png(made.mask, entry.id)
-        yield Artifact(Output.BINARY, binary_name(entry.id), BINARY_TYPE, body)
+        yield _file(Output.BINARY, binary_png(made.mask, entry.id), entry.id)
 
 
-def _file(output: Output, body: bytes) -> Artifact:
-    """The file of an output that is one file."""
-    return Artifact(output, FILES[output].name, FILES[output].content_type, body)
+def _file(output: Output, body: bytes, class_id: int = 0) -> Artifact:
+    """The file of an output, or of one class in an output that is one file per class."""
+    return Artifact(output, FILES[output].of_class(class_id), FILES[output].content_type, body)
 
 
 # In the order of Output.

@@ -24,7 +24,8 @@ from maskq.client.operations.flow import Flow
 from maskq.client.requests import Requests
 from maskq.client.sending import OutageTolerance
 from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri
+from maskq.contract.image_formats import IMAGE_SUFFIXES
+from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
@@ -131,7 +132,7 @@ class _Run:
                 self._look()
             self._show_submitted(bulk.held_up)
         if not self._images and not self._manifest.jobs:
-            known = ", ".join(sorted(IMAGE_SUFFIXES))
+            known = ", ".join(IMAGE_SUFFIXES)
             raise InvalidRequest(f"found no image; known suffixes: {known}")
 
     def wait(self) -> None:

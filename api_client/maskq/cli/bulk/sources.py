@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from maskq import s3
-from maskq.contract.locations import IMAGE_SUFFIXES, S3Uri, is_url
+from maskq.contract.image_formats import IMAGE_SUFFIXES
+from maskq.contract.locations import S3Uri, is_url
 from maskq.errors import InvalidRequest
 
 STDIN = "-"
@@ -170,7 +171,7 @@ def _checked(entry: str) -> Found:
         )
     suffix = PurePosixPath(entry).suffix.lower()
     if suffix and suffix not in IMAGE_SUFFIXES:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        known = ", ".join(IMAGE_SUFFIXES)
         message = f"{entry} does not have the name of an image; known suffixes: {known}"
         return InvalidEntry(entry, InvalidRequest(message))
     return entry

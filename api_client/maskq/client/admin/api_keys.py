@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from maskq.client.operations.flow import Flow, operation
 from maskq.contract.api_keys import ApiKey, Credentials, NewKey, Scope
-from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import api_keys
+from maskq.validation import sentence
 
 if TYPE_CHECKING:
     from maskq.client.session import Session

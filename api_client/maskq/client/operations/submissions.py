@@ -13,10 +13,11 @@ from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, operation
 from maskq.client.operations.former_names import accept_former_names
 from maskq.client.requests import build, check_webhook, fingerprint, refuse
 from maskq.client.sending import NO_ROOM, QueueFullBackoff, sent
-from maskq.contract import JobRecord, JobStatus, SegmentRequest
+from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
+from maskq.contract.statuses import RETRYABLE, either
 from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership, Call, Submitted
@@ -159,10 +160,10 @@ class SubmitOperations(Generic[JobT, BatchT]):
         record: JobRecord | None = yield calls.get(job_id)
         if record is None:
             raise JobNotFound(job_id)
-        if not record.ended or record.status is JobStatus.SUCCEEDED:
+        if record.status not in RETRYABLE:
             raise InvalidRequest(
-                f"job {job_id} is {record.status.value}; only jobs that failed, expired or were "
-                f"canceled can be retried"
+                f"job {job_id} is {record.status.value}; only a job that is {either(RETRYABLE)} can be "
+                f"retried"
             )
         if record.request.incomplete:
             raise InvalidRequest(

@@ -19,7 +19,8 @@ from maskq.client.results.files import open_image, open_scores
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import S3Uri, is_url
-from maskq.contract.storage_layout import BINARY, binary_name
+from maskq.contract.outputs import FILES
+from maskq.contract.storage_layout import class_file
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -77,9 +78,13 @@ class ResultCore:
             ) from None
 
     @operation
-    def read(self, output: Output | str) -> Flow[bytes]:
-        """The bytes of an output, as stored."""
-        return (yield from self._fetch(output))
+    def read(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+        """The bytes of an output, as stored.
+
+        label: of an output that is one file per class, the label or id of the class.
+        Raises InvalidRequest if the job has no such output, or no such class.
+        """
+        return (yield from self._fetch(output, label))
 
     @operation
     def mask(self) -> Flow[PIL.Image.Image]:
@@ -112,9 +117,7 @@ class ResultCore:
 
         Raises InvalidRequest if the class is not in this result, or if several classes have the label.
         """
-        uri = self._own(Output.BINARY, self.uri(Output.BINARY)).removesuffix(BINARY)
-        place = S3Uri.parse(uri.rstrip("/")) / binary_name(self._id_of(label))
-        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
+        body = yield from self._fetch(Output.BINARY, label)
         return open_image(body, Output.BINARY, self.size)
 
     @operation
@@ -122,17 +125,23 @@ class ResultCore:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
         return open_scores((yield from self._fetch(Output.LOGITS)))
 
-    def _fetch(self, output: Output | str) -> Flow[bytes]:
-        uri = self.uri(output)
-        if uri.endswith("/"):
+    def _fetch(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+        uri, output = self.uri(output), Output(output)
+        is_per_class = FILES[output].is_per_class
+        if is_per_class and label is None:
             raise InvalidRequest(
-                f"output binary is one file per class, below {uri}; read them with binary(label)"
+                f"output {output} is one file per class, below {uri}; read one with "
+                f"read({output.value!r}, label)"
             )
+        if label is not None and not is_per_class:
+            raise InvalidRequest(f"output {output} is one file; read it without a label")
         if is_url(uri):
             raise InvalidRequest(
                 f"the output was written to the URL in output_urls; read it there: {uri}"
             )
-        place = S3Uri.parse(self._own(Output(output), uri))
+        place = S3Uri.parse(self._own(output, uri))
+        if label is not None:
+            place = class_file(place, output, self._id_of(label))
         body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
         return body
 

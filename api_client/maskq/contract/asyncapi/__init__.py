@@ -21,7 +21,7 @@ __all__ = ["CONTRACT_VERSION", "MAX_TASK_ID", "TASK", "SegmentAnswer", "document
 # The version of the wire format, not of the package. Raise the last number for a change of words, the
 # middle one for what readers survive that ignore unknown fields (a new field, event type or failure
 # code), the first one for what they do not (a field that is gone, renamed or has another meaning).
-CONTRACT_VERSION: Final = "1.0.1"
+CONTRACT_VERSION: Final = "1.0.2"
 
 
 def document() -> Json:

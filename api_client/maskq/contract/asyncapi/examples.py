@@ -9,9 +9,10 @@ from maskq.contract.asyncapi.channels import KEY_PREFIX
 from maskq.contract.asyncapi.refs import Json
 from maskq.contract.events import BATCH_COMPLETED, BatchEventData, JobEventData
 from maskq.contract.failures import FailureCode, JobFailure
-from maskq.contract.jobs import TERMINAL, JobResult, JobStatus, SegmentRequest
+from maskq.contract.jobs import JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri
-from maskq.contract.options import Output
+from maskq.contract.outputs import Output
+from maskq.contract.statuses import ENDED, STATES, TERMINAL, JobStatus
 from maskq.contract.storage_layout import StorageLayout
 
 JOB: Final = "019b7c3e-5d2e-7a41-9c0b-3f6a1e8d2b57"
@@ -33,8 +34,8 @@ ANSWER: Final = SegmentAnswer(job_id=JOB, **_RESULT.model_dump())
 FAILURE: Final = JobFailure(
     code=FailureCode.INVALID_IMAGE, message="s3://photos/1.jpg is not an image that can be decoded"
 )
+# Why jobs that end without running do so; others have the reason of a failed one.
 _REASONS: Final = {
-    JobStatus.FAILED: FAILURE,
     JobStatus.CANCELED: JobFailure(code=FailureCode.CANCELED, message="canceled by the caller"),
     JobStatus.EXPIRED: JobFailure(
         code=FailureCode.EXPIRED,
@@ -64,8 +65,9 @@ def event(kind: str) -> Json:
 def _example_data(kind: str) -> Json:
     data: JobEventData | BatchEventData
     if kind == BATCH_COMPLETED:
-        data = BatchEventData(
-            batch_id=_BATCH, total=4, succeeded=3, failed=1, canceled=0, expired=0
+        counts = dict.fromkeys(ENDED, 0) | {JobStatus.SUCCEEDED: 3, JobStatus.FAILED: 1}
+        data = BatchEventData.model_validate(
+            {"batch_id": _BATCH, "total": sum(counts.values()), **counts}
         )
     else:
         data = _example_job(JobStatus(kind.rpartition(".")[2]))
@@ -73,12 +75,12 @@ def _example_data(kind: str) -> Json:
 
 
 def _example_job(status: JobStatus) -> JobEventData:
-    ran = status in {JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED}
+    ran = status not in {JobStatus.QUEUED, *_REASONS}
     known: Json = {"job_id": JOB, "status": status, "attempt": int(ran)}
     if status in TERMINAL:
         known |= {"batch_id": _BATCH, "metadata": REQUEST.metadata}
-    if status is JobStatus.SUCCEEDED:
+    if STATES[status].has_result:
         known["result"] = _RESULT
     elif status in TERMINAL:
-        known["error"] = _REASONS[status]
+        known["error"] = _REASONS.get(status, FAILURE)
     return JobEventData(**known)

@@ -9,7 +9,7 @@ from maskq.contract.asyncapi.celery_callers import TASK
 from maskq.contract.asyncapi.refs import Json, ref
 from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA, job_event
 from maskq.contract.failures import JobFailure
-from maskq.contract.jobs import JobStatus
+from maskq.contract.statuses import STATES
 
 _CLOUDEVENTS: Final = "application/cloudevents+json"
 
@@ -39,12 +39,7 @@ def _event_message(kind: str) -> Json:
 
 
 _SUMMARIES: Final = {
-    job_event(JobStatus.QUEUED): "A job waits for a worker, for the first time or again.",
-    job_event(JobStatus.RUNNING): "A worker took a job.",
-    job_event(JobStatus.SUCCEEDED): "A job has succeeded; its result is in the object store.",
-    job_event(JobStatus.FAILED): "A job has ended without a result; `error` says why.",
-    job_event(JobStatus.CANCELED): "The caller canceled a job.",
-    job_event(JobStatus.EXPIRED): "A job was not started within its queue_ttl_s.",
+    **{job_event(status): state.event for status, state in STATES.items()},
     BATCH_COMPLETED: "The last job of a batch has ended.",
 }
 

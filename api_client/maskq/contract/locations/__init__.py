@@ -12,11 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from maskq.inert import without_secrets
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
-# Suffixes of image names: they tell images from other objects in a folder or bucket.
-IMAGE_SUFFIXES: Final = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif",
-    ".tiff", ".webp",
-)  # fmt: skip
 MAX_KEY_BYTES: Final = 1024  # S3's own limit
 
 

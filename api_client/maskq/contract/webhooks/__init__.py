@@ -8,22 +8,20 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from maskq.contract.locations import http_url
+from maskq.contract.statuses import TERMINAL, JobStatus, event_name
 
 
 class WebhookEvent(StrEnum):
     """The type of an event, without `maskq.`."""
 
-    QUEUED = "job.queued"
-    RUNNING = "job.running"
-    SUCCEEDED = "job.succeeded"
-    FAILED = "job.failed"
-    CANCELED = "job.canceled"
-    EXPIRED = "job.expired"
+    # A member for each status, as the documentation of enum builds such classes.
+    _ignore_ = "members status"
+    members = vars()
+    for status in JobStatus:
+        members[status.name] = event_name(status)
 
 
-END_EVENTS: Final = frozenset(
-    {WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELED, WebhookEvent.EXPIRED}
-)
+END_EVENTS: Final = frozenset(WebhookEvent[status.name] for status in TERMINAL)
 
 
 WebhookUrl = Annotated[str, Field(max_length=2000), AfterValidator(http_url)]

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from maskq.contract import JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.locations import PrivateUrls
+from maskq.contract.statuses import RETRYABLE
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted, to_ms
 from maskq.ledger.calls.submission import NO_URLS
@@ -98,9 +99,14 @@ def succeed(job_id: str, token: str, result: JobResult) -> Call[bool]:
     return _finish(job_id, token, JobStatus.SUCCEEDED, payload)
 
 
-def fail(job_id: str, token: str, error: JobFailure) -> Call[bool]:
-    """End a job with its reason. False: the token does not hold it any more."""
-    return _finish(job_id, token, JobStatus.FAILED, error.model_dump_json())
+def fail(job_id: str, token: str, status: JobStatus, error: JobFailure) -> Call[bool]:
+    """End a job without a result. False: the token does not hold it any more.
+
+    status: a terminal one that has no result. Raises ValueError for another.
+    """
+    if status not in RETRYABLE:
+        raise ValueError(f"a job does not end as {status} with an error")
+    return _finish(job_id, token, status, error.model_dump_json())
 
 
 def _finish(job_id: str, token: str, state: JobStatus, payload: str) -> Call[bool]:

@@ -49,7 +49,7 @@ def sweep(
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Whose objects in the store to remove: what a JobStorage is made of (common.lua writes it)."""
+    """Whose objects in the store to remove: what a JobStorage is made of (ending.lua writes it)."""
 
     job_id: str
     tenant: str | None

@@ -6,5 +6,5 @@ local status = redis.call('HGET', keys.record(id), 'status')
 if not status then return 'unknown' end
 if not is_open(status) then return status end
 end_job(id, CANCELED, 'error', failure(CODE_CANCELED, 'canceled by the caller'))
-redis.call('HSET', keys.record(id), 'token', '')
+revoke(id)
 return CANCELED

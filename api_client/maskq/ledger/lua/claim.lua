@@ -7,38 +7,6 @@ lease_ms = tonumber(lease_ms)
 local ANSWER_KEPT_MS = 60000
 local MAX_SKIPPED = 100  -- expired jobs that one call removes from the queue
 
--- Start-time fair queueing (Goyal, Vin, Cheng 1996). A level starts again its stride after its last start,
--- or now if it had no jobs. The earliest start is served; in a tie, the more urgent level. A level that had
--- no jobs for a while neither loses nor gains by that.
-local function next_level()
-  local queue, due_fields = keys.queue_state(model), {}
-  for i, level in ipairs(LEVELS) do due_fields[i] = 'due:' .. level end
-  local known = redis.call('HMGET', queue, 'time', unpack(due_fields))
-  local time = tonumber(known[1] or 0)
-  local best, start = nil, nil
-  for i, level in ipairs(LEVELS) do
-    if redis.call('EXISTS', keys.tenant_rotation(model, level)) == 1 then
-      local due = math.max(tonumber(known[i + 1] or 0), time)
-      if not best or due < start then best, start = level, due end
-    end
-  end
-  if best then
-    redis.call('HSET', queue, 'time', integer(start), 'due:' .. best, integer(start + STRIDES[best]))
-  end
-  return best
-end
-
--- The oldest job of the tenant whose turn it is, at that level; and its place.
-local function next_job()
-  local level = next_level()
-  if not level then return nil end
-  local rotation = keys.tenant_rotation(model, level)
-  local tenant = redis.call('ZRANGE', rotation, 0, 0)[1]
-  redis.call('ZADD', rotation, redis.call('HINCRBY', keys.queue_state(model), 'turn', 1), tenant)
-  local id = redis.call('ZRANGE', keys.ready(model, level, tenant), 0, 0)[1]
-  return id, {model = model, level = level, tenant = tenant}
-end
-
 -- The oldest, as Celery takes it. Celery refuses messages that are not tickets.
 local function take_ticket()
   local list = keys.queue(model)
@@ -52,19 +20,8 @@ local function remember_answer(id)
   redis.call('SET', keys.claim(token), id, 'PX', ANSWER_KEPT_MS)
 end
 
-local function start(id)
-  local record = keys.record(id)
-  local run_timeout_ms = tonumber(redis.call('HGET', record, 'run_timeout_ms'))
-  dequeue(id)
-  local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-  redis.call('HSET', record, 'status', RUNNING, 'token', token, 'owner', owner,
-    'exclusive', exclusive, 'started_ms', integer(now))
-  redis.call('HDEL', record, 'not_before_ms')
-  redis.call('ZADD', keys.leases(), now + lease_ms, id)
-  redis.call('ZADD', keys.deadlines(), now + run_timeout_ms, id)
-  remember_answer(id)
-  emit_job(id, RUNNING, attempt)
-  return {'claimed', unpack(redis.call('HGETALL', record))}
+local function claimed(id)
+  return {'claimed', unpack(redis.call('HGETALL', keys.record(id)))}
 end
 
 -- Returns nil if the job cannot run now.
@@ -84,23 +41,23 @@ local function try_claim(id)
     remember_answer(id)
     return {'alone', id}
   end
-  return start(id)
+  start_job(id, {token = token, owner = owner, exclusive = exclusive, lease_ms = lease_ms})
+  remember_answer(id)
+  return claimed(id)
 end
 
 -- Sent twice (the answer was lost on the way): the same answer.
 local earlier = redis.call('GET', keys.claim(token))
 if earlier then
   local known = redis.call('HMGET', keys.record(earlier), 'status', 'token', 'alone')
-  if known[1] == RUNNING and known[2] == token then
-    return {'claimed', unpack(redis.call('HGETALL', keys.record(earlier)))}
-  end
+  if known[1] == RUNNING and known[2] == token then return claimed(earlier) end
   if known[1] == QUEUED and known[3] == '1' and exclusive ~= '1' then return {'alone', earlier} end
   return {'none'}
 end
 if with_ticket == '1' and not take_ticket() then return {'none'} end
 if wanted ~= '' then return try_claim(wanted) or {'none'} end
 for _ = 1, MAX_SKIPPED do
-  local id, at = next_job()
+  local id, at = next_job(model)
   if not id then return {'none'} end
   local answer = try_claim(id)
   if answer then return answer end

@@ -50,7 +50,7 @@ for _, id in ipairs(due) do
   elseif status == RUNNING then
     mark_orphans(id)
     end_job(id, FAILED, 'error', failure(CODE_TIMEOUT, 'did not end within its run_timeout_s'))
-    redis.call('HSET', keys.record(id), 'token', '')
+    revoke(id)
   else
     redis.call('ZREM', keys.deadlines(), id)
   end
@@ -63,17 +63,6 @@ for _, id in ipairs(ready) do
     redis.call('HDEL', keys.record(id), 'not_before_ms')
     make_ready(id)
   end
-end
-
--- Jobs of a model that may run now, over all levels and tenants.
-local function ready_count(model)
-  local count = 0
-  for _, level in ipairs(LEVELS) do
-    for _, tenant in ipairs(redis.call('ZRANGE', keys.tenant_rotation(model, level), 0, -1)) do
-      count = count + redis.call('ZCARD', keys.ready(model, level, tenant))
-    end
-  end
-  return count
 end
 
 -- A ticket is lost if a job lacks one now and lacked it GRACE_MS ago: the worker that takes a ticket claims

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from maskq.contract.api_keys import Scope
 from maskq.contract.events import EVENT_DATA
-from maskq.contract.validation import sentence
 from maskq.errors import EventsLost, InvalidRequest
 from maskq.ledger.calls.groups import Member
+from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { by, el } from "./dom.js";
+import { about } from "./format.js";
 
 const MOST = 4;
 const REFRESH_MS = 2000;
@@ -57,7 +58,10 @@ export class Batches {
   }
 
   #drawn({ id, total, ended, counts }, isChosen) {
-    const failed = (counts.failed ?? 0) + (counts.expired ?? 0) + (counts.canceled ?? 0);
+    const failed = Object.entries(counts).reduce(
+      (sum, [status, count]) => sum + (about(status).kind === "good" ? 0 : count),
+      0,
+    );
     const text = `${ended} of ${total} ended${failed ? `, ${failed} without a mask` : ""}`;
     return el(
       "button",

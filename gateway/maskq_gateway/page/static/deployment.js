@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { by, el } from "./dom.js";
-import { plural } from "./format.js";
+import { about, plural } from "./format.js";
 
 const POLL_MS = 10_000;
 const SOONER_MS = 2000; // where events say that something happens
@@ -34,7 +34,7 @@ export class Deployment {
       this.#isSooner = true;
       this.#poll(SOONER_MS);
     }
-    if (!["succeeded", "failed"].includes(event.data.status)) return;
+    if (!about(event.data.status).wasRun) return;
     if (Date.now() - Date.parse(event.time) > WINDOW_MS) return; // read after a reconnection
     this.#ends.push(Date.now());
   }

@@ -1,4 +1,6 @@
-// Numbers and times as people read them.
+// Numbers, times and statuses as people read them.
+
+import { el } from "./dom.js";
 
 export function duration(ms) {
   if (ms === null || ms === undefined || !(ms >= 0)) return "";
@@ -32,16 +34,29 @@ export function bytes(count) {
 
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+// Every status of a job (contract/statuses.py), and those of images that are being sent from here.
+//   kind: its look in page.css: waiting, active, good, bad or neutral
+//   text: what the job's view says while there is no result
+//   isEnded: the job never changes; wasRun: a worker ran it to this end
+//   retry: what the button says that submits the image again
 export const STATUS = {
-  uploading: "Sending",
-  unsent: "Not sent",
-  queued: "Queued",
-  running: "Running",
-  succeeded: "Succeeded",
-  failed: "Failed",
-  canceled: "Canceled",
-  expired: "Expired",
+  uploading: { label: "Sending", kind: "active", text: "Sending the image", isLocal: true },
+  unsent: { label: "Not sent", kind: "bad", text: "The image was not sent", isLocal: true, retry: "Send again" },
+  queued: { label: "Queued", kind: "waiting", text: "Waiting for a worker", mayCancel: true },
+  running: { label: "Running", kind: "active", text: "A worker computes the mask", mayCancel: true },
+  succeeded: { label: "Succeeded", kind: "good", text: "The job has no result", isEnded: true, wasRun: true },
+  failed: { label: "Failed", kind: "bad", text: "The job failed", isEnded: true, wasRun: true, retry: "Retry" },
+  canceled: { label: "Canceled", kind: "neutral", text: "The job was canceled", isEnded: true, retry: "Retry" },
+  expired: { label: "Expired", kind: "bad", text: "The job expired", isEnded: true, retry: "Retry" },
 };
+
+// What the page knows about a status; little if only a newer gateway has it.
+export const about = (status) =>
+  STATUS[status] ?? { label: status, kind: "neutral", text: `The job is ${status}` };
+
+// A status as it is shown everywhere.
+export const badge = (status) =>
+  el("span", { class: "status", "data-kind": about(status).kind }, about(status).label);
 
 // A job's image, as its file was called.
 export function nameOf(job) {

@@ -1,13 +1,12 @@
 // The jobs of the list: what the API listed, changed by events, and what is being sent from here.
 
 import { get } from "./api.js";
-import { nameOf } from "./format.js";
+import { about, nameOf } from "./format.js";
 
 const PAGE = 50;
 const MOST = 1000; // jobs in memory, beyond which the oldest are dropped
 const MOST_EARLY = 500; // events of jobs that are not known yet
 const REFRESH_MS = 2000; // between two requests for jobs that only events told of
-export const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
 
 export class Jobs extends EventTarget {
   #known = new Map(); // by id
@@ -68,7 +67,7 @@ export class Jobs extends EventTarget {
   // A record of the API, newer than what is known.
   put(record) {
     const known = this.#known.get(record.id);
-    if (known && ENDED.has(known.status) && !ENDED.has(record.status)) return;
+    if (known && about(known.status).isEnded && !about(record.status).isEnded) return;
     this.#known.set(record.id, { ...known, ...record });
     const event = this.#early.get(record.id); // overtook the answer that has this record
     this.#early.delete(record.id);
@@ -109,11 +108,11 @@ export class Jobs extends EventTarget {
       if ((!wanted || wanted === status) && (!batch || batch === batch_id)) this.#refresh();
       return;
     }
-    if (ENDED.has(known.status) || attempt < known.attempt) return;
+    if (about(known.status).isEnded || attempt < known.attempt) return;
     const at = Date.parse(event.time);
     const changes = { status, attempt };
     if (status === "running") changes.started_ms = at;
-    if (ENDED.has(status)) Object.assign(changes, { ended_ms: at, result, error });
+    if (about(status).isEnded) Object.assign(changes, { ended_ms: at, result, error });
     this.#known.set(id, { ...known, ...changes });
     this.#changed(id);
   }

@@ -1,11 +1,8 @@
 // The list of jobs.
 
 import { by, el } from "./dom.js";
-import { STATUS, duration, moment, nameOf } from "./format.js";
-import { ENDED } from "./jobs.js";
+import { about, badge, duration, moment, nameOf } from "./format.js";
 import { show } from "./thumbnails.js";
-
-const RETRIED = new Set(["unsent", "failed", "canceled", "expired"]);
 
 export class List {
   #rows = new Map();
@@ -89,18 +86,17 @@ export class List {
     const said = `${job.status} ${job.attempt} ${job.started_ms} ${job.ended_ms} ${job.request ? 1 : 0}`;
     if (said === row.said) return;
     row.said = said;
+    const { kind, retry } = about(job.status);
     row.node.dataset.status = job.status;
+    row.node.dataset.kind = kind;
     row.name.textContent = nameOf(job);
     row.name.title = nameOf(job);
-    row.meta.replaceChildren(
-      el("span", { class: `status ${job.status}` }, STATUS[job.status] ?? job.status),
-      el("span", {}, times(job)),
-    );
-    const failed = RETRIED.has(job.status) && job.error;
+    row.meta.replaceChildren(badge(job.status), el("span", {}, times(job)));
+    const failed = retry && job.error;
     row.reason.hidden = !failed;
     row.reason.replaceChildren(...(failed ? [el("code", {}, job.error.code), " ", job.error.message] : []));
-    row.retry.hidden = !RETRIED.has(job.status);
-    row.retry.textContent = job.status === "unsent" ? "Send again" : "Retry";
+    row.retry.hidden = !retry;
+    row.retry.textContent = retry ?? "";
     row.retry.setAttribute("aria-label", `${row.retry.textContent}: ${nameOf(job)}`);
     show(row.canvas, job);
   }
@@ -119,7 +115,7 @@ export class List {
 
 function times(job) {
   if (!job.request) return "";
-  const took = ENDED.has(job.status) ? duration(job.ended_ms - (job.started_ms ?? job.ended_ms)) : "";
+  const took = about(job.status).isEnded ? duration(job.ended_ms - (job.started_ms ?? job.ended_ms)) : "";
   const ran = job.started_ms && took ? ` · ${took}` : "";
   return `${moment(job.created_ms)}${ran}`;
 }

@@ -3,10 +3,10 @@
 import { ApiError, get, key, post } from "./api.js";
 import { Batches } from "./batches.js";
 import { Deployment } from "./deployment.js";
-import { announce, by } from "./dom.js";
+import { announce, by, el } from "./dom.js";
 import { follow } from "./events.js";
-import { nameOf } from "./format.js";
-import { ENDED, Jobs } from "./jobs.js";
+import { STATUS, about, nameOf } from "./format.js";
+import { Jobs } from "./jobs.js";
 import { List } from "./list.js";
 import * as photos from "./photos.js";
 import { Uploads, listen } from "./uploads.js";
@@ -117,11 +117,11 @@ function run(limits) {
     jobs.take(event);
     deployment.take(event);
     const { job_id: id, status, error } = event.data;
-    if (!mine.has(id) || !ENDED.has(status)) return;
+    if (!mine.has(id) || !about(status).isEnded) return;
     mine.delete(id);
     const name = nameOf(jobs.find(id) ?? { id });
     announce(
-      status === "succeeded" ? `${name}: the mask is there` : `${name} ${status}: ${error?.message ?? ""}`,
+      about(status).kind === "good" ? `${name}: the mask is there` : `${name} ${status}: ${error?.message ?? ""}`,
     );
   }
 
@@ -156,6 +156,8 @@ function run(limits) {
 }
 
 function search(jobs, list, filter) {
+  for (const [status, { label, isLocal }] of Object.entries(STATUS))
+    if (!isLocal) by("status").append(el("option", { value: status }, label));
   by("status").addEventListener("change", (event) => filter({ status: event.target.value }));
   let timer = null;
   by("search").addEventListener("input", (event) => {

@@ -37,7 +37,7 @@ export function show(canvas, job) {
 
 function source(job) {
   if (photos.fileOf(job.id)) return "photo";
-  const made = job.status === "succeeded" ? (job.result?.outputs ?? {}) : {};
+  const made = job.result?.outputs ?? {};
   return made.overlay ? "overlay" : made.mask ? "mask" : "";
 }
 

@@ -26,6 +26,7 @@ export class Uploads {
     this.jobs = jobs;
     this.limits = limits;
     this.onSent = onSent;
+    by("files").accept = Object.entries(limits.image_types).flat(2).join();
   }
 
   // Send files, a few at once. Gives the local id of the first.

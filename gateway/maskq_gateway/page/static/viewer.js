@@ -4,8 +4,7 @@ import { output, post } from "./api.js";
 import { announce, by, copy, el } from "./dom.js";
 import { downloads } from "./downloads.js";
 import { facts } from "./facts.js";
-import { STATUS, duration, nameOf } from "./format.js";
-import { ENDED } from "./jobs.js";
+import { about, badge, duration, nameOf } from "./format.js";
 import { MOST, classesOf, colourOf, entries } from "./legend.js";
 import * as photos from "./photos.js";
 import { pixels } from "./pixels.js";
@@ -79,8 +78,8 @@ export class Viewer {
     this.#opened.said = said;
     const body = el("div", { class: "body" });
     this.root.replaceChildren(this.#head(job), body);
-    if (job.status === "succeeded" && job.result) this.#show(job, body);
-    else if (ENDED.has(job.status) || job.status === "unsent") body.append(this.#failure(job));
+    if (job.result) this.#show(job, body);
+    else if (about(job.status).isEnded || about(job.status).retry) body.append(this.#failure(job));
     else body.append(this.#waiting(job));
   }
 
@@ -89,11 +88,11 @@ export class Viewer {
     const parts = [
       result && `${result.width} × ${result.height} px`,
       job.model,
-      job.started_ms && ENDED.has(job.status) && duration(job.ended_ms - job.started_ms),
+      job.started_ms && about(job.status).isEnded && duration(job.ended_ms - job.started_ms),
       !job.id.startsWith("local-") && `job ${job.id}`,
     ];
     const actions = el("div", { class: "actions" });
-    if (job.status === "queued" || job.status === "running")
+    if (about(job.status).mayCancel)
       actions.append(this.#button("Cancel", () => this.#cancel(job)));
     return el(
       "header",
@@ -103,7 +102,7 @@ export class Viewer {
       el(
         "p",
         { class: "subtitle" },
-        el("span", { class: `status ${job.status}` }, STATUS[job.status]),
+        badge(job.status),
         ...parts.filter(Boolean).map((part) => el("bdi", {}, part)),
       ),
       actions,
@@ -140,35 +139,25 @@ export class Viewer {
 
   #failure(job) {
     const { error } = job;
+    const { text, retry } = about(job.status);
     const picture = photos.urlOf(job.id);
     return el(
       "div",
       { class: "ended" },
-      el(
-        "h3",
-        {},
-        { unsent: "The image was not sent", canceled: "The job was canceled", expired: "The job expired" }[
-          job.status
-        ] ?? "The job failed",
-      ),
+      el("h3", {}, text),
       error && el("p", { class: "problem", role: "alert" }, el("code", {}, error.code), " ", error.message),
-      this.#button(job.status === "unsent" ? "Send again" : "Retry", () => this.onRetry(job)),
+      retry && this.#button(retry, () => this.onRetry(job)),
       picture && still(picture),
     );
   }
 
   #waiting(job) {
     const picture = photos.urlOf(job.id);
-    const text = {
-      uploading: "Sending the image",
-      queued: "Waiting for a worker",
-      running: "A worker computes the mask",
-    }[job.status];
     const more = job.error ? ` (attempt ${job.attempt}: ${job.error.message})` : "";
     return el(
       "div",
       { class: "pending" },
-      el("p", { class: "wait" }, text + more),
+      el("p", { class: "wait" }, about(job.status).text + more),
       picture && still(picture),
     );
   }

@@ -4,6 +4,6 @@
 - reader.py: its pixels, and whether any are missing
 """
 
-from maskq_worker.imaging.jpeg.reader import check_pixels, check_process, picture
+from maskq_worker.imaging.readers.jpeg.reader import check_pixels, check_process, picture
 
 __all__ = ["check_pixels", "check_process", "picture"]

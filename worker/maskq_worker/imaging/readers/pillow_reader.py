@@ -10,10 +10,10 @@ from typing import Final
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from maskq_worker.imaging import isobmff
 from maskq_worker.imaging.checks import OnPixels, check_size, frames_note
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.pixel_modes import rawmode_of, to_eight_bits
+from maskq_worker.imaging.readers import isobmff
 
 MAX_PROFILE: Final = 16 * 2**20  # bytes
 NO_COLOUR: Final = "colours that its palette lacks shown black"

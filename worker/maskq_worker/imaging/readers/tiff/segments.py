@@ -11,10 +11,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from maskq_worker.imaging import jpeg
 from maskq_worker.imaging.checks import check_size, invalid, too_large
-from maskq_worker.imaging.jpeg.layout import layout_of as jpeg_layout_of
-from maskq_worker.imaging.tiff import fax, lzw
+from maskq_worker.imaging.readers import jpeg
+from maskq_worker.imaging.readers.jpeg.layout import layout_of as jpeg_layout_of
+from maskq_worker.imaging.readers.tiff import fax, lzw
 
 MAX_TILE: Final = 4096 * 4096  # pixels of a tile, where its image is no larger
 _MOST_CHANNELS: Final = 32

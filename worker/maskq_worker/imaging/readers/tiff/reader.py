@@ -17,7 +17,7 @@ import tifffile
 
 from maskq_worker.imaging.checks import MAX_FRAMES, frames_note, invalid
 from maskq_worker.imaging.picture import Picture
-from maskq_worker.imaging.tiff import colours, segments
+from maskq_worker.imaging.readers.tiff import colours, segments
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SUB_IFDS: Final = 330

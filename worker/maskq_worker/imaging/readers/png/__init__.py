@@ -4,6 +4,6 @@
 - chunks.py: which chunks are sound, the first frame of an animation, and the rows of pixels
 """
 
-from maskq_worker.imaging.png.reader import picture
+from maskq_worker.imaging.readers.png.reader import picture
 
 __all__ = ["picture"]

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskq_worker.imaging import colour_spaces, pillow_reader
+from maskq_worker.imaging import colour_spaces
 from maskq_worker.imaging.checks import check_size, invalid
 from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.readers import pillow_reader
 
 _V3: Final = 40  # bytes of the header
 _V4: Final = 108  # headers of this size or more describe colours

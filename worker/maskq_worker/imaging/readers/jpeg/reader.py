@@ -11,10 +11,11 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskq_worker.imaging import colour_spaces, pillow_reader
+from maskq_worker.imaging import colour_spaces
 from maskq_worker.imaging.checks import check_size, invalid
-from maskq_worker.imaging.jpeg.layout import Layout, layout_of
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.readers import pillow_reader
+from maskq_worker.imaging.readers.jpeg.layout import Layout, layout_of
 
 USUAL_SCANS: Final = 100  # ten are usual
 MAX_SCANNED: Final = 10**10  # pixels over all scans, some 15 s

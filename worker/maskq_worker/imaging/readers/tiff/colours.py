@@ -13,8 +13,8 @@ from maskq_worker.imaging import colour_spaces
 from maskq_worker.imaging.checks import invalid
 from maskq_worker.imaging.colour_spaces import srgb_to_linear
 from maskq_worker.imaging.picture import Picture
+from maskq_worker.imaging.readers.tiff.segments import Layout
 from maskq_worker.imaging.samples import rows, to_eight_bits
-from maskq_worker.imaging.tiff.segments import Layout
 
 _WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS: Final = {

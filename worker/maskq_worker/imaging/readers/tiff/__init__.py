@@ -6,6 +6,6 @@
 - colours.py: its samples as a picture
 """
 
-from maskq_worker.imaging.tiff.reader import picture
+from maskq_worker.imaging.readers.tiff.reader import picture
 
 __all__ = ["picture"]

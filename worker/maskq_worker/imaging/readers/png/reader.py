@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskq_worker.errors import JobError
-from maskq_worker.imaging import colour_spaces, pillow_reader, samples
+from maskq_worker.imaging import colour_spaces, samples
 from maskq_worker.imaging.checks import OnPixels, check_size, frames_note, invalid
 from maskq_worker.imaging.colour_spaces import ColourSpace
 from maskq_worker.imaging.picture import Picture
-from maskq_worker.imaging.png.chunks import (
+from maskq_worker.imaging.readers import pillow_reader
+from maskq_worker.imaging.readers.png.chunks import (
     ANIMATION,
     CHANNELS,
     PIXELS,
