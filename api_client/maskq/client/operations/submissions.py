@@ -182,7 +182,9 @@ class SubmitOperations(Generic[JobT, BatchT]):
         if uploaded:
             original = S3Uri.parse(request.image_uri)
             yield RunBlocking(lambda: self.session.objects.copy(original, copy))
-            request = request.model_copy(update={"image_uri": str(copy)})
+            # A copy may have another ETag and has another version.
+            copied = {"image_uri": str(copy), "image_etag": None, "image_version_id": None}
+            request = request.model_copy(update=copied)
         call = calls.submit(
             new,
             request,

@@ -132,6 +132,8 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
                 ("XAUTOCLAIM", own, "group", "me", "1", "0-0"),
                 ("XACK", own, "group", "0-0"),
             ]  # fmt: skip
+            if role is Role.GATEWAY:  # a job's place in the queue; uploads
+                needed += [("ZCARD", own), *_each("ZRANK ZSCORE", own, "member")]
         case Role.WEBHOOKS:
             needed += [*sweeping, ("LTRIM", own, "0", "0")]
         case Role.WORKER:

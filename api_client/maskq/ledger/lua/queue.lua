@@ -69,9 +69,6 @@ local function ready_count(model)
   return count
 end
 
--- 6 : 3 : 1 of the claims, while all have jobs
-local STRIDES = {[PRIORITY_HIGH] = 5, [PRIORITY_NORMAL] = 10, [PRIORITY_LOW] = 30}
-
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996). A level starts again its stride after its last start,
 -- or now if it had no jobs. The earliest start is served; in a tie, the more urgent level. A level that had
 -- no jobs for a while neither loses nor gains by that.

@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from maskq import AsyncClient
@@ -16,6 +16,7 @@ from maskq.ledger import calls
 
 logger = logging.getLogger(__name__)
 
+HEARTBEAT_S = 15.0  # a stream says so often at least that it lives
 _KEPT = 20_000  # events in memory
 _PAGE = 500  # events of one read of older ones
 _AGAIN_S = 1.0
@@ -41,6 +42,40 @@ class Entry:
         return cls(cursor, _order(cursor), event["type"], event["subject"], tenant, text)
 
 
+class _Follower:
+    """How far one follower is. Only an event that it wants wakes it: there may be hundreds of them."""
+
+    def __init__(self, at: tuple[int, int], passes: Callable[[Entry], bool]) -> None:
+        self.at = at
+        self.passes = passes
+        self._news = asyncio.Event()
+        self._is_waiting = False  # it has everything up to `at`, and `at` is the end
+
+    def offer(self, entry: Entry) -> None:
+        """The feed has read a new event."""
+        if self._is_waiting:
+            if self.passes(entry):
+                self.wake()
+            else:
+                self.at = entry.order
+
+    def wake(self) -> None:
+        self._is_waiting = False
+        self._news.set()
+
+    async def wait(self, idle_s: float) -> None:
+        """Return once there is an event for it, or after `idle_s`."""
+        self._news.clear()
+        self._is_waiting = True
+        try:
+            async with asyncio.timeout(idle_s):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._is_waiting = False
+
+
 class EventFeed:
     """Reads new events once, and hands them to every follower; older ones each reads for itself."""
 
@@ -49,7 +84,7 @@ class EventFeed:
         self._kept: deque[Entry] = deque(maxlen=_KEPT)
         self._end = (0, 0)  # up to here the feed has read
         self._start: tuple[int, int] | None = None  # it has everything since then, unless dropped
-        self._changed = asyncio.Condition()
+        self._followers: set[_Follower] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def check(self, since: str) -> None:
@@ -66,30 +101,55 @@ class EventFeed:
     async def now(self) -> str:
         """The cursor from which on a new follower misses nothing."""
         await self._started()
-        return f"{self._end[0]}-{self._end[1]}"
+        return _cursor(self._end)
 
-    async def follow(self, since: str, idle_s: float) -> AsyncIterator[Entry | None]:
-        """Events after the cursor `since`; None when none came for `idle_s`.
+    async def wait_beyond(self, cursor: str, idle_s: float) -> None:
+        """Return once there are events after `cursor`, an answer of `now`, or after `idle_s`."""
+        with self._following(_order(cursor), lambda _: True) as follower:
+            if self._end <= follower.at:
+                await follower.wait(idle_s)
+
+    async def follow(
+        self, since: str, passes: Callable[[Entry], bool], idle_s: float
+    ) -> AsyncIterator[Entry | None]:
+        """Events after the cursor `since` that pass; None when none came for `idle_s`.
 
         Raises EventsLost where some after `since` were trimmed away.
         """
         await self._started()
-        at = _order(since)
-        async for entry in self._older(since):
-            at = entry.order
-            yield entry
-        while True:
-            entries = await self._after(at, idle_s)
-            if entries is None:  # this follower is so slow that the feed has dropped what it needs
-                async for entry in self._older(f"{at[0]}-{at[1]}"):
-                    at = entry.order
+        with self._following(_order(since), passes) as follower:
+            async for entry in self._older(since):
+                follower.at = entry.order
+                if passes(entry):
                     yield entry
-                continue
-            for entry in entries:
-                at = entry.order
-                yield entry
-            if not entries:
-                yield None
+            while True:
+                if self._end <= follower.at:
+                    await follower.wait(idle_s)
+                    if self._end <= follower.at:
+                        yield None
+                        continue
+                if self._start is None or follower.at < self._start:
+                    # So slow that the feed has dropped what this follower needs.
+                    async for entry in self._older(_cursor(follower.at)):
+                        follower.at = entry.order
+                        if passes(entry):
+                            yield entry
+                    continue
+                for entry in self._after(follower.at):
+                    follower.at = entry.order
+                    if passes(entry):
+                        yield entry
+
+    @contextmanager
+    def _following(
+        self, at: tuple[int, int], passes: Callable[[Entry], bool]
+    ) -> Iterator[_Follower]:
+        follower = _Follower(at, passes)
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
 
     async def close(self) -> None:
         """Stop reading."""
@@ -119,7 +179,7 @@ class EventFeed:
                     is_sure = True
                 read = calls.read_event_texts(since, block_ms=_BLOCK_MS)
                 for since, text in await self._client.session.run(read):
-                    await self._add(Entry.of(since, text))
+                    self._add(Entry.of(since, text))
             except EventsLost as error:
                 logger.warning("%s; followers read on from what is kept", error)
                 is_lost = True
@@ -131,34 +191,28 @@ class EventFeed:
     async def _begin_anew(self) -> str:
         """Keep nothing of before; the cursor of the last event."""
         ends = await self._client.session.run(calls.stream_ends())
-        async with self._changed:
-            self._kept.clear()
-            self._start = self._end = _order(ends.last)
+        self._kept.clear()
+        self._start = self._end = _order(ends.last)
+        for follower in self._followers:
+            follower.wake()
         return ends.last
 
-    async def _add(self, entry: Entry) -> None:
-        async with self._changed:
-            if len(self._kept) == _KEPT:
-                self._start = self._kept[0].order
-            self._kept.append(entry)
-            self._end = entry.order
-            self._changed.notify_all()
+    def _add(self, entry: Entry) -> None:
+        if len(self._kept) == _KEPT:
+            self._start = self._kept[0].order
+        self._kept.append(entry)
+        self._end = entry.order
+        for follower in self._followers:
+            follower.offer(entry)
 
-    async def _after(self, at: tuple[int, int], idle_s: float) -> Sequence[Entry] | None:
-        """Kept events after `at`; none if there were none for a while; None: some are not kept."""
-        async with self._changed:
-            if self._end <= at:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(idle_s):
-                        await self._changed.wait_for(lambda: self._end > at)
-            if self._start is None or at < self._start:
-                return None
-            found: deque[Entry] = deque()
-            for entry in reversed(self._kept):
-                if entry.order <= at:
-                    break
-                found.appendleft(entry)
-            return found
+    def _after(self, at: tuple[int, int]) -> Sequence[Entry]:
+        """Kept events after `at`."""
+        found: deque[Entry] = deque()
+        for entry in reversed(self._kept):
+            if entry.order <= at:
+                break
+            found.appendleft(entry)
+        return found
 
     async def _older(self, since: str) -> AsyncIterator[Entry]:
         """What the stream has after `since` and before what is kept here."""
@@ -171,6 +225,10 @@ class EventFeed:
                 yield Entry.of(cursor, text)
             if not page:
                 return
+
+
+def _cursor(order: tuple[int, int]) -> str:
+    return f"{order[0]}-{order[1]}"
 
 
 def _order(cursor: str) -> tuple[int, int]:
