@@ -9,9 +9,12 @@
 #   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
 #   make sbom    dist/*.cdx.json: the images' Python packages, from the lock
 #   make fuzz    hostile inputs by the thousand, for a night: FUZZ_EXAMPLES=N a target
+#   make api-fuzz   schemathesis asks every route of the HTTP API: no 5xx, no undocumented answer
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 PYTHON ?= python3
 VENV   := .venv
+# schemathesis' requirements conflict with those of .venv.
+API_FUZZ := .venv-api-fuzz
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Where there is a GPU, pyproject.toml's torch is right. Where there is none, this release is installed
@@ -27,7 +30,7 @@ ARGS ?=
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test fuzz chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test fuzz api-fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -57,6 +60,9 @@ acl-test: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)
+
+api-fuzz: $(VENV)/.dev $(API_FUZZ)/.installed
+	$(BIN)/python -m tools.api_fuzz $(API_FUZZ)/bin/st $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
@@ -99,9 +105,14 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml $(if $(LOCKED),deploy/lock/dev.txt)
 	$(PIP) $(if $(LOCKED),--no-deps --no-build-isolation) --editable '.[dev]'
 	@touch $@ $(VENV)/.standalone
 
+$(API_FUZZ)/.installed:
+	$(PYTHON) -m venv $(API_FUZZ)
+	$(API_FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
+	@touch $@
+
 $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(API_FUZZ) demo-output

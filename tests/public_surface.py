@@ -1,4 +1,4 @@
-"""Prints the public surface, a fact a line: names, commands, settings, exit codes, events, JSON keys.
+"""Prints the public surface, a fact a line: names, commands, settings, exits, events, JSON, routes.
 
 .venv/bin/python tests/public_surface.py > tests/unit/client/public_surface.txt
 """
@@ -31,7 +31,9 @@ from maskq.contract import Output
 from maskq.contract.events import EVENT_DATA
 from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.settings import PREFIX, Settings, known
+from maskq_gateway.asgi import create_app
 from maskq_gateway.rules.rule import Rule
+from maskq_gateway.settings import GatewaySettings
 from maskq_worker import outputs
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +44,7 @@ Lines = Iterator[str]
 
 def lines() -> list[str]:
     """Every fact, sorted."""
-    parts = (_python(), _commands(), _settings(), _exits(), _events(), _json(), _files())
+    parts = (_python(), _commands(), _settings(), _exits(), _events(), _json(), _files(), _routes())
     return sorted({_plain(line) for part in parts for line in part})
 
 
@@ -135,6 +137,20 @@ def _exits() -> Lines:
 
 def _events() -> Lines:
     return (f"event {kind}: {data.__name__}" for kind, data in EVENT_DATA.items())
+
+
+def _routes() -> Lines:
+    """Parameters, bodies and status codes of the HTTP API, as its OpenAPI document has them."""
+    document = create_app(GatewaySettings()).openapi()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            name = f"http {method.upper()} {path}"
+            for one in operation.get("parameters", ()):
+                yield f"{name} {one['in']} {one['name']}{', required' * one['required']}"
+            for kind, body in operation.get("requestBody", {}).get("content", {}).items():
+                models = re.findall(r"schemas/(\w+)", json.dumps(body["schema"])[:200])
+                yield f"{name} body {kind} {' | '.join(models)}".rstrip()
+            yield f"{name} answers {' '.join(sorted(operation['responses']))}"
 
 
 def _json() -> Lines:

@@ -32,6 +32,10 @@ class GatewaySettings(Settings):
     """URL of the SQS server. Default: AWS."""
     gateway_max_upload_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes an image sent over HTTP may have."""
+    gateway_max_presigned_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes an image uploaded by a presigned URL may have. Set it to the workers'
+    MASKQ_MAX_IMAGE_BYTES: they refuse larger images.
+    """
     gateway_outputs: Literal["redirect", "stream"] = "redirect"
     """How the gateway answers outputs: with a presigned URL of the store, or with the bytes."""
     s3_public_endpoint_url: str | None = None

@@ -71,6 +71,8 @@ ready: Final = Pattern(":ready:{model}:{priority}:{tenant}")
 tenant_rotation: Final = Pattern(":turns:{model}:{priority}")
 # hash of a model: counts of queued jobs, the state of the fair queue, tickets sent and missing
 queue_state: Final = Pattern(":queue:{model}")
+# hash of a model: completions of the last minutes while jobs waited, and the time that they took
+pace: Final = Pattern(":pace:{model}")
 
 batch: Final = Pattern(":batch:{id}")  # hash: counts
 batch_ended: Final = Pattern(":batch:{id}:ended")  # list: ids in the order in which the jobs ended
@@ -85,6 +87,10 @@ outputs: Final = Pattern(":outputs")  # zset: ended jobs, by when their objects 
 orphans: Final = Pattern(
     ":orphans"
 )  # zset: jobs with a cut-off attempt, by when its objects are removed
+
+uploads: Final = Pattern(
+    ":uploads"
+)  # zset: images uploaded by presigned URLs and not submitted yet, by when they are removed
 
 # --- events and webhooks ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from maskq.contract.models import ModelChoice
 from maskq.contract.options import Priority
 from maskq.contract.webhooks import DeliveryState
 from maskq.ledger import keys
+from maskq.ledger.fair_queue import STRIDES
 
 _KEYS: Final = re.compile(r"\bkeys\.(\w+)")
 _WORDS: Final = re.compile(r"\b[A-Z][A-Z_]+\b")
@@ -56,6 +57,7 @@ def words() -> Mapping[str, str]:
         **{f"CHOICE_{choice.name}": _quoted(choice) for choice in ModelChoice},
         **{f"DELIVERY_{state.name}": _quoted(state) for state in DeliveryState},
         "LEVELS": _list(Priority),  # the most urgent first
+        "STRIDES": f"{{{', '.join(f'{level} = {stride}' for level, stride in STRIDES.items())}}}",
         "TERMINAL": _list(status for status in jobs if status in TERMINAL),
         "JOB_EVENTS": _table({status: job_event(status) for status in jobs}),
         "BATCH_COMPLETED": _quoted(BATCH_COMPLETED),

@@ -14,13 +14,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskq import AsyncClient, s3
 from maskq.contract.locations import S3Uri
-from maskq_gateway.api import batches, deployment, events
+from maskq_gateway.api import batches, deployment
 from maskq_gateway.api.auth import Authorizer
 from maskq_gateway.api.documents import add_schemas
-from maskq_gateway.api.event_feed import EventFeed
+from maskq_gateway.api.events import stream
+from maskq_gateway.api.events.feed import EventFeed
+from maskq_gateway.api.events.groups import GroupReaders
 from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.outputs import Outputs
-from maskq_gateway.api.schemas import NewBatch, NewJob, ProblemDocument
+from maskq_gateway.api.schemas import (
+    NewBatch,
+    NewJob,
+    NewJobOfUpload,
+    NewUpload,
+    ProblemDocument,
+)
+from maskq_gateway.api.store import Store
+from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.settings import GatewaySettings
 
 _REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"]
@@ -37,18 +47,18 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     """Add the API's routes to `app`; `client` stays its caller's to close."""
     home = S3Uri(settings.s3_bucket, settings.output_prefix)
     authorizer = Authorizer(client)
-    jobs = Jobs(client, authorizer, settings.gateway_max_upload_bytes)
+    store = Store(settings)
+    uploads = Uploads(client, authorizer, store, settings.gateway_max_presigned_bytes)
+    jobs = Jobs(client, authorizer, uploads, settings.gateway_max_upload_bytes)
     outputs = Outputs(
         jobs,
         authorizer,
-        endpoint_url=settings.s3_endpoint_url,
-        public_endpoint_url=settings.s3_public_endpoint_url,
-        addressing=settings.s3_addressing,
+        store,
         delivery=settings.gateway_outputs,
         layout=client.session.layout,
     )
     feed = EventFeed(client)
-    store = s3.Connection(
+    probed = s3.Connection(
         partial(
             s3.connect,
             settings.s3_endpoint_url,
@@ -61,10 +71,11 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     for router in (
         jobs.router(),
         outputs.router(),
+        uploads.router(),
         batches.router(client, authorizer),
-        events.router(feed, authorizer),
+        stream.router(feed, GroupReaders(client, feed), authorizer),
         deployment.router(client, authorizer, settings),
-        deployment.health(client, home, store),
+        deployment.health(client, home, probed),
     ):
         app.include_router(router)
     app.add_middleware(_HeadersOfState)
@@ -77,7 +88,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
             expose_headers=_ANSWER_HEADERS,
         )
     _describe(app)
-    app.router.lifespan_context = _closing(app.router.lifespan_context, feed, outputs, store)
+    app.router.lifespan_context = _closing(app.router.lifespan_context, feed, store, probed)
 
 
 class _HeadersOfState:
@@ -105,7 +116,7 @@ def _describe(app: FastAPI) -> None:
             document = made()
             document["info"]["description"] = _DESCRIPTION
             document["info"]["version"] = version("maskq")
-            add_schemas(document, NewJob, NewBatch, ProblemDocument)
+            add_schemas(document, NewJob, NewJobOfUpload, NewBatch, NewUpload, ProblemDocument)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -115,15 +126,15 @@ def _describe(app: FastAPI) -> None:
 def _closing(
     lifespan: Callable[[Any], AbstractAsyncContextManager[Any]],
     feed: EventFeed,
-    outputs: Outputs,
-    store: s3.Connection,
+    store: Store,
+    probed: s3.Connection,
 ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
     @asynccontextmanager
     async def closing(app: Any) -> Any:
         async with lifespan(app) as state:
             yield state
         await feed.close()
-        outputs.close()
         store.close()
+        probed.close()
 
     return closing

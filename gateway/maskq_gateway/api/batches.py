@@ -17,7 +17,7 @@ from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import BatchProgress
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
-from maskq_gateway.api.documents import ANSWERS, described
+from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.jobs import options
 from maskq_gateway.api.schemas import LONGEST_WAIT_S, BatchState, NewBatch, Wait
 
@@ -34,7 +34,7 @@ def router(client: AsyncClient, authorizer: Authorizer) -> APIRouter:
         "",
         status_code=HTTPStatus.ACCEPTED,
         response_model=BatchState,
-        responses=ANSWERS,
+        responses=answers(*OF_BODIES),
         openapi_extra=described(NewBatch),
         summary="Submit many images",
     )
@@ -56,7 +56,7 @@ def router(client: AsyncClient, authorizer: Authorizer) -> APIRouter:
         return JSONResponse(state.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers)
 
     @router.get(
-        "/{batch_id}", response_model=BatchState, responses=ANSWERS, summary="Look at a batch"
+        "/{batch_id}", response_model=BatchState, responses=answers(404), summary="Look at a batch"
     )
     async def look_at_batch(
         batch_id: str,
@@ -72,7 +72,10 @@ def router(client: AsyncClient, authorizer: Authorizer) -> APIRouter:
         return JSONResponse(_state(batch_id, progress))
 
     @router.post(
-        "/{batch_id}/cancel", response_model=BatchState, responses=ANSWERS, summary="Cancel a batch"
+        "/{batch_id}/cancel",
+        response_model=BatchState,
+        responses=answers(404),
+        summary="Cancel a batch",
     )
     async def cancel(batch_id: str, caller: Caller = submits) -> Response:
         """Take back every job of it that has not ended."""

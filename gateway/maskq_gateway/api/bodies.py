@@ -131,5 +131,5 @@ def _too_large(most: int) -> Problem:
     return Problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         FailureCode.IMAGE_TOO_LARGE,
-        f"the body is larger than {most} bytes; put larger images into S3 and name them in image_uri",
+        f"the body is larger than {most} bytes; larger images go to the store by POST /v1/uploads",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -14,10 +15,19 @@ from maskq.contract import Output
 from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
-from maskq.ledger.calls import Call
+from maskq.ledger.calls import Call, queueing
+from maskq.ledger.calls.queueing import Demand
 from maskq_gateway.api.auth import Authorizer, Caller
-from maskq_gateway.api.documents import ANSWERS
-from maskq_gateway.api.schemas import LARGEST_BATCH, LONGEST_WAIT_S, Health, Limits, Models
+from maskq_gateway.api.documents import answers, problem
+from maskq_gateway.api.schemas import (
+    LARGEST_BATCH,
+    LONGEST_WAIT_S,
+    Health,
+    Limits,
+    ModelDemand,
+    Models,
+    ScaleState,
+)
 from maskq_gateway.settings import GatewaySettings
 
 _PING: Call[bool] = Call(None, ("PING",), bool)
@@ -30,7 +40,11 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     administers = Depends(authorizer.needs(Scope.ADMIN))
 
     @router.get(
-        "/models", response_model=Models, responses=ANSWERS, tags=["models"], summary="List models"
+        "/models",
+        response_model=Models,
+        responses=answers(),
+        tags=["models"],
+        summary="List models",
     )
     async def models(caller: Caller = reads) -> Response:
         """Every model that jobs can ask for, its live workers and queued jobs."""
@@ -38,11 +52,31 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         answer = Models(models=list(found), default=default)
         return JSONResponse(answer.model_dump(mode="json"))
 
-    @router.get("/limits", response_model=Limits, responses=ANSWERS, summary="Show limits")
+    @router.get(
+        "/scale",
+        response_model=ScaleState,
+        responses=answers(),
+        tags=["models"],
+        summary="Show the demand of each model",
+    )
+    async def scale(
+        caller: Caller = administers,
+        target_wait_s: Annotated[
+            float, Query(gt=0, le=86_400, description="How long jobs may wait for a worker.")
+        ] = 60.0,
+    ) -> Response:
+        """What autoscalers need: work that waits, and how many workers would do it in time."""
+        found = await client.session.run(queueing.demand())
+        each = [_demand_of(one, target_wait_s) for one in found]
+        answer = ScaleState(target_wait_s=target_wait_s, models=each)
+        return JSONResponse(answer.model_dump(mode="json"))
+
+    @router.get("/limits", response_model=Limits, responses=answers(), summary="Show limits")
     async def limits(caller: Caller = reads) -> Response:
         """What this deployment accepts."""
         answer = Limits(
             max_upload_bytes=settings.gateway_max_upload_bytes,
+            max_presigned_bytes=settings.gateway_max_presigned_bytes,
             max_batch_jobs=LARGEST_BATCH,
             max_wait_s=LONGEST_WAIT_S,
             queue_ttl_s=settings.queue_ttl_s,
@@ -55,7 +89,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     @router.get(
         "/webhooks/deliveries",
         response_model=list[Delivery],
-        responses=ANSWERS,
+        responses=answers(),
         tags=["webhooks"],
         summary="List webhook deliveries",
     )
@@ -73,7 +107,7 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         "/webhooks/deliveries/{delivery_id}/redeliver",
         status_code=HTTPStatus.ACCEPTED,
         response_model=Health,
-        responses=ANSWERS,
+        responses=answers(404),
         tags=["webhooks"],
         summary="Deliver a webhook again",
     )
@@ -85,17 +119,35 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     return router
 
 
+def _demand_of(found: Demand, target_wait_s: float) -> ModelDemand:
+    jobs = found.queued + found.running
+    per_s = found.rate.mean if found.rate and found.workers else None
+    work_s = 0.0 if not jobs else jobs / per_s if per_s else None
+    desired = None
+    if work_s is not None:
+        desired = ceil(found.workers * work_s / target_wait_s)
+    return ModelDemand(
+        model=found.model,
+        queued=found.queued,
+        running=found.running,
+        workers=found.workers,
+        jobs_per_s=round(per_s, 3) if per_s else None,
+        work_s=None if work_s is None else round(work_s, 1),
+        desired_workers=desired,
+    )
+
+
 def health(client: AsyncClient, home: S3Uri, store: s3.Connection) -> APIRouter:
     """The routes of orchestrators, which need no key."""
     router = APIRouter(tags=["health"])
-    answers: dict[int | str, dict[str, Any]] = {503: ANSWERS[503]}
+    unready: dict[int | str, dict[str, Any]] = {503: problem(503)}
 
     @router.get("/healthz", response_model=Health, summary="The process lives")
     async def healthz() -> dict[str, str]:
         """Asks neither Redis nor S3: a restart would not bring them back."""
         return {"status": "ok"}
 
-    @router.get("/readyz", response_model=Health, responses=answers, summary="Redis and S3 answer")
+    @router.get("/readyz", response_model=Health, responses=unready, summary="Redis and S3 answer")
     async def readyz() -> dict[str, str]:
         """503 while requests would fail."""
         await client.session.run(_PING)

@@ -11,38 +11,29 @@ from maskq.contract.options import JobOptions
 from maskq_gateway.api.schemas import ProblemDocument
 
 _REFERENCE: Final = "#/components/schemas/{model}"
-_STATUSES: Final = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.GONE,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-# Errors that any route may answer with.
-ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    status.value: {
-        "description": status.phrase,
-        "content": {
-            "application/problem+json": {
-                "schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
-            }
-        },
+_EVERY: Final = (401, 403, 422, 429, 500, 503)  # any route with a key may answer so
+OF_BODIES: Final = (400, 413, 415)  # any route that reads a body
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route with a key: those of every route, and `statuses`."""
+    return {status: problem(status) for status in sorted({*_EVERY, *statuses})}
+
+
+def problem(status: int) -> dict[str, Any]:
+    """An error as a route declares it."""
+    reference = {"$ref": _REFERENCE.format(model=ProblemDocument.__name__)}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {"application/problem+json": {"schema": reference}},
     }
-    for status in _STATUSES
-}
 
 
-def described(model: type[BaseModel], *, multipart: bool = False) -> dict[str, Any]:
-    """The body of a route that reads it by itself."""
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": reference}}
+def described(*models: type[BaseModel], multipart: bool = False) -> dict[str, Any]:
+    """The body of a route that reads it by itself, as one of `models`."""
+    references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
     if multipart:
         content["multipart/form-data"] = {
             "schema": {

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,20 +19,42 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.options import OPTIONS
 from maskq.contract.validation import sentence
 from maskq.errors import InvalidRequest, JobNotFound
+from maskq.ledger.calls import queueing
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
-from maskq_gateway.api.documents import ANSWERS, described
-from maskq_gateway.api.schemas import LONGEST_WAIT_S, JobPage, NewJob, Wait
+from maskq_gateway.api.documents import OF_BODIES, answers, described
+from maskq_gateway.api.schemas import (
+    LONGEST_WAIT_S,
+    JobPage,
+    JobView,
+    NewJob,
+    NewJobOfUpload,
+    Wait,
+)
+from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.problems import Problem
 
 _RETRY_AFTER_S = 1
 
 
+class UploadId(NamedTuple):
+    """Names an image that was uploaded before."""
+
+    text: str
+
+
 class Jobs:
     """The routes, with what they need."""
 
-    def __init__(self, client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        authorizer: Authorizer,
+        uploads: Uploads,
+        max_upload_bytes: int,
+    ) -> None:
         self._client = client
+        self._uploads = uploads
         self._max_upload_bytes = max_upload_bytes
         self._submits = authorizer.needs(Scope.SUBMIT)
         self._reads = authorizer.needs(Scope.READ)
@@ -45,8 +67,9 @@ class Jobs:
             "",
             status_code=HTTPStatus.ACCEPTED,
             response_model=JobRecord,
-            responses=ANSWERS | {200: {"model": JobRecord, "description": "It has ended."}},
-            openapi_extra=described(NewJob, multipart=True),
+            responses=answers(*OF_BODIES, 404, 409, 410)
+            | {200: {"model": JobRecord, "description": "It has ended."}},
+            openapi_extra=described(NewJob, NewJobOfUpload, multipart=True),
             summary="Submit an image",
         )
         async def submit(
@@ -56,19 +79,21 @@ class Jobs:
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
             idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
         ) -> Response:
-            """Ask for one image to be segmented: JSON that names it, or multipart with the field
-            `image`. The job is safe once this is answered."""
+            """Ask for one image to be segmented: JSON that names it or its upload, or multipart with
+            the field `image`. The job is safe once this is answered."""
             image, wanted = await self._submission(request)
             wanted = of_tenant(wanted, caller)
-            fields = options(wanted, image) if isinstance(image, str) else options(wanted)
-            job = await self._client.submit(
-                image, idempotency_key=_scoped(idempotency_key, caller), **fields
-            )
-            record = await self._record(job.id, caller, wait or preferred_wait_s(prefer))
+            key = _scoped(idempotency_key, caller)
+            if isinstance(image, UploadId):
+                job_id = await self._uploads.submit(image.text, options(wanted), caller, key)
+            else:
+                fields = options(wanted, image) if isinstance(image, str) else options(wanted)
+                job_id = (await self._client.submit(image, idempotency_key=key, **fields)).id
+            record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
 
-        @router.get("", response_model=JobPage, responses=ANSWERS, summary="List jobs")
+        @router.get("", response_model=JobPage, responses=answers(), summary="List jobs")
         async def list_jobs(
             caller: Caller = reads,
             status: JobStatus | None = None,
@@ -100,7 +125,10 @@ class Jobs:
             )
 
         @router.get(
-            "/{job_id}", response_model=JobRecord, responses=ANSWERS, summary="Look at a job"
+            "/{job_id}",
+            response_model=JobView,
+            responses=answers(404) | {304: {"description": "As `If-None-Match` says."}},
+            summary="Look at a job",
         )
         async def look(
             request: Request,
@@ -109,12 +137,16 @@ class Jobs:
             wait: Annotated[Wait, Query()] = 0.0,
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
         ) -> Response:
-            """The job's record; with `wait`, as soon as it has ended."""
+            """The job's record; with `wait`, as soon as it has ended. A queued one has its place in
+            the queue."""
             record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
-            return self._answer(request, record, HTTPStatus.OK)
+            return self._answer(request, record, HTTPStatus.OK, await self._place(record))
 
         @router.post(
-            "/{job_id}/cancel", response_model=JobRecord, responses=ANSWERS, summary="Cancel a job"
+            "/{job_id}/cancel",
+            response_model=JobRecord,
+            responses=answers(404, 409),
+            summary="Cancel a job",
         )
         async def cancel(request: Request, job_id: str, caller: Caller = submits) -> Response:
             """Take it back, queued or running. 409 if it had ended before."""
@@ -134,7 +166,7 @@ class Jobs:
             "/{job_id}/retry",
             status_code=HTTPStatus.ACCEPTED,
             response_model=JobRecord,
-            responses=ANSWERS,
+            responses=answers(404),
             summary="Retry a job",
         )
         async def retry(request: Request, job_id: str, caller: Caller = submits) -> Response:
@@ -147,7 +179,7 @@ class Jobs:
             "/{job_id}",
             status_code=HTTPStatus.NO_CONTENT,
             response_class=Response,
-            responses=ANSWERS,
+            responses=answers(404),
             summary="Delete a job",
         )
         async def delete(job_id: str, caller: Caller = submits) -> Response:
@@ -173,22 +205,38 @@ class Jobs:
             )
         return record
 
-    async def _submission(self, request: Request) -> tuple[str | bytes, dict[str, Any]]:
-        """The image, by its place or its bytes, and the options beside it."""
+    async def _submission(self, request: Request) -> tuple[str | bytes | UploadId, dict[str, Any]]:
+        """The image, by its place, its bytes or its upload, and the options beside it."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
                 return await image_of(form), options_of(form)
         document = await json_of(request)
-        uri = document.pop("image_uri", None)
-        if not isinstance(uri, str):
+        uri, upload_id = document.pop("image_uri", None), document.pop("upload_id", None)
+        if isinstance(upload_id, str) and uri is None:
+            return UploadId(upload_id), document
+        if not isinstance(uri, str) or upload_id is not None:
             raise InvalidRequest(
                 "image_uri: name the image as s3://bucket/key or by an https URL, or send it as the "
-                "field `image` of multipart/form-data"
+                "field `image` of multipart/form-data, or name its upload as `upload_id`; one of these"
             )
         return uri, document
 
-    def _answer(self, request: Request, record: JobRecord, status: HTTPStatus) -> Response:
-        body = json.dumps(record.public(), ensure_ascii=False).encode()
+    async def _place(self, record: JobRecord) -> dict[str, Any]:
+        """The fields of a queued job's place in the queue."""
+        if record.status is not JobStatus.QUEUED:
+            return {}
+        place = await self._client.session.run(queueing.place(record.id))
+        eta_s = [round(each, 1) for each in place.eta_s] if place and place.eta_s else None
+        return {"position": place.position if place else None, "eta_s": eta_s}
+
+    def _answer(
+        self,
+        request: Request,
+        record: JobRecord,
+        status: HTTPStatus,
+        more: Mapping[str, Any] | None = None,
+    ) -> Response:
+        body = json.dumps(record.public() | dict(more or {}), ensure_ascii=False).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if request.method == "GET" and etag in request.headers.get("if-none-match", ""):

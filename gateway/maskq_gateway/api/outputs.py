@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
-from maskq import s3
 from maskq.contract import FailureCode, JobRecord, Output
 from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.storage_layout import BINARY, BINARY_TYPE, FILES, StorageLayout, binary_name
 from maskq_gateway.api.auth import Authorizer, Caller
-from maskq_gateway.api.documents import ANSWERS
+from maskq_gateway.api.documents import answers
 from maskq_gateway.api.jobs import Jobs
+from maskq_gateway.api.store import Store
 from maskq_gateway.problems import Problem
 
 _LINK_S = 300  # how long a presigned URL works
@@ -33,33 +31,26 @@ class Outputs:
         self,
         jobs: Jobs,
         authorizer: Authorizer,
+        store: Store,
         *,
-        endpoint_url: str | None,
-        public_endpoint_url: str | None,
-        addressing: s3.Addressing,
         delivery: Delivery,
         layout: StorageLayout,
     ) -> None:
-        """public_endpoint_url: how callers reach the store; None: as the gateway does."""
-        connect = partial(s3.connect, addressing=addressing)
         self._jobs = jobs
         self._reads = authorizer.needs(Scope.READ)
         self._delivery = delivery
         self._layout = layout
-        self._store = s3.Connection(partial(connect, endpoint_url))
-        self._public = s3.Connection(partial(connect, public_endpoint_url or endpoint_url))
+        self._store = store
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/jobs/{job_id}/outputs", tags=["outputs"])
         reads = Depends(self._reads)
-        answers = ANSWERS | {
+        found = answers(404, 409) | {
             200: {"description": "The bytes of the output.", "content": _contents()},
             302: {"description": f"A URL that works for {_LINK_S} s."},
         }
 
-        @router.get(
-            "/{output}", responses=answers, response_class=Response, summary="Get an output"
-        )
+        @router.get("/{output}", responses=found, response_class=Response, summary="Get an output")
         async def get(
             job_id: str,
             output: Output,
@@ -76,7 +67,7 @@ class Outputs:
 
         @router.get(
             "/binary/{class_id}",
-            responses=answers,
+            responses=found,
             response_class=Response,
             summary="Get the binary mask of a class",
         )
@@ -125,36 +116,15 @@ class Outputs:
 
     async def _answer(self, place: S3Uri, output: Output, wanted: Delivery | None) -> Response:
         if (wanted or self._delivery) == "redirect":
-            url = await run_in_threadpool(self._link, place)
+            url = await self._store.get_link(place, _LINK_S)
             return RedirectResponse(url, HTTPStatus.FOUND, {"Cache-Control": "no-store"})
-        found = await run_in_threadpool(self._opened, place)
+        found = await self._store.open(place)
+        if found is None:
+            raise _not_found("the output is not in the store any more")
         headers = {"Content-Length": str(found["ContentLength"]), "Cache-Control": "no-cache"}
         return StreamingResponse(
             _parts(found["Body"]), headers=headers, media_type=_type_of(output)
         )
-
-    def _link(self, place: S3Uri) -> str:
-        params = {"Bucket": place.bucket, "Key": place.key}
-        url: str = self._public.client.generate_presigned_url(
-            "get_object", Params=params, ExpiresIn=_LINK_S
-        )
-        return url
-
-    def _opened(self, place: S3Uri) -> Any:
-        def opened(client: Any) -> Any:
-            with s3.typed_errors(place):
-                return client.get_object(Bucket=place.bucket, Key=place.key)
-
-        try:
-            return self._store.run(opened)
-        except s3.StoreError as error:
-            if error.code is FailureCode.NOT_FOUND:
-                raise _not_found("the output is not in the store any more") from None
-            raise s3.for_callers(error) from error
-
-    def close(self) -> None:
-        self._store.close()
-        self._public.close()
 
 
 def _not_found(detail: str) -> Problem:

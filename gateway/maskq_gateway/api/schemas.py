@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
 from maskq.contract.models import DefaultModel, ServedModel
-from maskq.contract.options import JobOptions
+from maskq.contract.options import JobOptions, Tenant
 
 LARGEST_BATCH = 500
 LONGEST_WAIT_S = 60.0
@@ -39,6 +39,36 @@ class NewJob(SegmentRequest):
     )
 
 
+class NewJobOfUpload(JobOptions):
+    """An image that was uploaded to the URL of an upload, and the options of its job."""
+
+    upload_id: str = Field(description="Of `POST /v1/uploads`. It becomes the job's id.")
+
+
+class NewUpload(BaseModel):
+    """An image that the caller will put into the store itself."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bytes": 41943040}]})
+
+    bytes: int = Field(ge=1, description="Size of the image. The URL is signed for this size.")
+    tenant: Tenant | None = Field(
+        default=None, description="Of its future job; default: the API key's."
+    )
+
+
+class Upload(BaseModel):
+    """Where to put an image, and how to submit it then."""
+
+    upload_id: str
+    method: str = Field(description="Of the request to `url`.")
+    url: str = Field(description="A presigned URL of the store; it needs no API key.")
+    headers: dict[str, str] = Field(description="Headers that the request to `url` must have.")
+    expires_ms: int = Field(description="The URL works until then; ms since the epoch.")
+    submit: dict[str, str] = Field(
+        description="What to send to `POST /v1/jobs` once the image is uploaded, beside options."
+    )
+
+
 class NewBatch(BaseModel):
     """Images that are segmented with the same options, as one batch with one completion event."""
 
@@ -55,6 +85,21 @@ class NewBatch(BaseModel):
     )
     webhook: str | None = Field(
         default=None, description="URL that receives a signed POST when all jobs have ended."
+    )
+
+
+class JobView(JobRecord):
+    """A job, and its place in the queue."""
+
+    position: int | None = Field(
+        default=None,
+        description="Of a queued job: how many jobs start before it, as the queue is now. null: it may "
+        "not start yet.",
+    )
+    eta_s: tuple[float, float] | None = Field(
+        default=None,
+        description="Of a queued job: it starts between these seconds from now, by the rate of the "
+        "last minutes. null: no worker, or too few jobs have ended to tell.",
     )
 
 
@@ -81,6 +126,30 @@ class BatchState(BaseModel):
     )
 
 
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Cursor = Annotated[str, Field(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$")]
+
+
+class Confirmation(BaseModel):
+    """Events that a reader of a group has handled."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"group": "shop", "cursors": ["1764201600000-0"]}]},
+    )
+
+    group: Name
+    cursors: list[Cursor] = Field(
+        min_length=1, max_length=1000, description="Each the `id:` of an event."
+    )
+
+
+class Confirmed(BaseModel):
+    """The answer to a confirmation."""
+
+    confirmed: int = Field(description="How many of them were not confirmed before.")
+
+
 class Models(BaseModel):
     """The models that jobs can ask for."""
 
@@ -92,12 +161,37 @@ class Limits(BaseModel):
     """What this deployment accepts."""
 
     max_upload_bytes: int = Field(description="Of an image that is sent with the request.")
+    max_presigned_bytes: int = Field(description="Of an image that is sent by `/v1/uploads`.")
     max_batch_jobs: int
     max_wait_s: float
     queue_ttl_s: float = Field(description="A job expires if not started by then; default.")
     run_timeout_s: float = Field(description="A job fails if not ended by then; default.")
     retention_s: float = Field(description="How long ended jobs can be asked for.")
     outputs: list[Output]
+
+
+class ModelDemand(BaseModel):
+    """What a model has to do. null: unknown, as too few jobs have ended in the last minutes."""
+
+    model: str
+    queued: int
+    running: int
+    workers: int = Field(description="Alive.")
+    jobs_per_s: float | None = Field(description="Of these workers together, while jobs wait.")
+    work_s: float | None = Field(
+        description="Seconds that these workers need for the queued and running jobs."
+    )
+    desired_workers: int | None = Field(
+        description="Workers that need `target_wait_s` for the queued and running jobs; 0: none waits "
+        "or runs."
+    )
+
+
+class ScaleState(BaseModel):
+    """For autoscalers: the demand of each model."""
+
+    target_wait_s: float
+    models: list[ModelDemand]
 
 
 class Health(BaseModel):

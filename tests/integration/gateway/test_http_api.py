@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +24,6 @@ def png(colour: str = "teal", size: tuple[int, int] = (60, 40)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def client(environment: dict[str, str]) -> Iterator[Client]:
-    with Client.from_env() as connected:
-        yield connected
-
-
-@pytest.fixture
-def settings(environment: dict[str, str]) -> GatewaySettings:
-    return GatewaySettings.load()
-
-
-@pytest.fixture
-def stranger(settings: GatewaySettings, client: Client, bench: Bench) -> Iterator[Api]:
-    """Without a key."""
-    with serving(application(settings, client)) as api:
-        yield api
-
-
-@pytest.fixture
-def api(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"]).text)
-
-
-@pytest.fixture
-def acme(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"], tenant="acme").text)
-
-
-@pytest.fixture
-def other(stranger: Api, client: Client) -> Api:
-    return stranger.with_key(client.create_api_key(["submit", "read"], tenant="other").text)
 
 
 def uploaded(api: Api, fields: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Deletes objects that nobody needs any more.
 
-These are the objects of ended jobs after MASKQ_OUTPUT_RETENTION_S, and what interrupted attempts left.
+These are the objects of ended jobs after MASKQ_OUTPUT_RETENTION_S, what interrupted attempts left,
+and uploads that were never submitted.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Retention:
                 continue  # the ledger lists it again in some minutes
             with self._reporting(calls.orphans_removed(due)):
                 self._remove_orphans(self._storage(due), record)
+        for due in self._all(calls.due_uploads):
+            with self._reporting(calls.upload_removed(due)):
+                self._remove_upload(self._storage(due))
 
     def _all(self, due: Callable[[], Call[list[Objects]]]) -> Iterator[Objects]:
         """All that are due, read in parts. Stops early if the worker stops.
@@ -108,6 +112,12 @@ class Retention:
                 if found not in of_job and not any(_is_of(found, one) for one in kept):
                     logger.info("deleting %s, which an interrupted attempt left", found)
                     self._store.delete(found, job=job)
+
+    def _remove_upload(self, job: JobStorage) -> None:
+        """Delete an image that a caller uploaded and did not submit."""
+        if not self._ledger.run(calls.get(job.job_id)):
+            logger.info("deleting %s, which was uploaded and not submitted", job.upload)
+            self._store.delete(job.upload, job=job)
 
     def _committed(self, job: JobStorage) -> JobResult | None:
         """The result in the manifest. Raises UnreadableManifest: its outputs are then unknown."""

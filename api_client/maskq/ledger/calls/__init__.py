@@ -50,12 +50,17 @@ from maskq.ledger.calls.submission import (
 from maskq.ledger.calls.upkeep import (
     Objects,
     Swept,
+    begin_upload,
     due_orphans,
     due_outputs,
+    due_uploads,
+    find_upload,
     leave_orphans,
     orphans_removed,
     outputs_removed,
     sweep,
+    upload_removed,
+    upload_submitted,
 )
 from maskq.ledger.calls.webhooks import (
     DueDelivery,
@@ -87,6 +92,7 @@ __all__ = [
     "T",
     "answered",
     "batch_progress",
+    "begin_upload",
     "cancel",
     "claim",
     "delete",
@@ -97,8 +103,10 @@ __all__ = [
     "due_deliveries",
     "due_orphans",
     "due_outputs",
+    "due_uploads",
     "events_in",
     "fail",
+    "find_upload",
     "fsync",
     "get",
     "jobs",
@@ -119,4 +127,6 @@ __all__ = [
     "sweep",
     "touch",
     "unread",
+    "upload_removed",
+    "upload_submitted",
 ]

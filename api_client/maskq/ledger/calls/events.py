@@ -37,21 +37,26 @@ def read_event_texts(
 ) -> Call[list[tuple[str, str]]]:
     """The same as JSON, each with its cursor."""
     call = read_events(cursor, block_ms=block_ms, count=count)
-    return Call(call.script, call.args, _texts_in, call.waits_s, call.at_once)
+    return Call(call.script, call.args, texts_in, call.waits_s, call.at_once)
 
 
 def events_in(answer: Any) -> list[Event]:
     """The events of an answer to XREAD or XREADGROUP."""
     return [
         Event.model_validate_json(text).model_copy(update={"cursor": cursor})
-        for cursor, text in _texts_in(answer)
+        for cursor, text in texts_in(answer)
     ]
 
 
-def _texts_in(answer: Any) -> list[tuple[str, str]]:
+def texts_in(answer: Any) -> list[tuple[str, str]]:
+    """The events of such an answer as JSON, each with its cursor."""
+    return [(entry_id, pairs(fields)["event"]) for entry_id, fields in entries_in(answer)]
+
+
+def entries_in(answer: Any) -> list[tuple[str, Any]]:
+    """Cursor and fields of each entry; the fields of a trimmed one are None."""
     streams = answer.values() if isinstance(answer, Mapping) else (s[1] for s in answer or ())
-    entries = [entry for stream in streams for entry in _entries(stream)]
-    return [(entry_id, pairs(fields)["event"]) for entry_id, fields in entries]
+    return [entry for stream in streams for entry in _entries(stream)]
 
 
 def _entries(stream: Any) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from maskq.contract import Event
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted
-from maskq.ledger.calls.events import events_in
+from maskq.ledger.calls.events import entries_in, events_in, texts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,57 @@ def confirm(member: Member, event: Event) -> Call[None]:
     """Confirm an event. No reader of the group gets it again."""
     args = ("XACK", keys.events(), member.group, event.cursor)
     return Call(None, args, lambda _: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Events as JSON, each with its cursor."""
+
+    events: list[tuple[str, str]]
+    lost: tuple[str, ...] = ()  # cursors of events that were trimmed before a reader confirmed them
+
+
+def read_texts(member: Member, count: int) -> Call[Texts]:
+    """The next events that no reader of the group has read; does not wait for any."""
+    args = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", count)
+    return Call(
+        None, (*args, "STREAMS", keys.events(), ">"), lambda answer: Texts(texts_in(answer))
+    )
+
+
+def unconfirmed_texts(member: Member, after: str, count: int) -> Call[Texts]:
+    """Events after the cursor `after` that this reader got and did not confirm."""
+
+    def parse(answer: Any) -> Texts:
+        found = entries_in(answer)
+        kept = [entry for entry in found if entry[1]]
+        return Texts(
+            texts_in([("", kept)]), tuple(cursor for cursor, fields in found if not fields)
+        )
+
+    args = ("XREADGROUP", "GROUP", member.group, member.name, "COUNT", count)
+    return Call(None, (*args, "STREAMS", keys.events(), after), parse)
+
+
+def take_over_texts(member: Member, idle_ms: int, count: int) -> Call[Texts]:
+    """Events that a reader did not confirm for `idle_ms`."""
+
+    def parse(answer: Sequence[Any]) -> Texts:
+        _, entries, deleted = answer
+        return Texts(texts_in([("", entries)]), tuple(deleted))
+
+    args = ("XAUTOCLAIM", keys.events(), member.group, member.name, idle_ms, "0-0")
+    return Call(None, (*args, "COUNT", count), parse)
+
+
+def unconfirmed_count(member: Member, most: int) -> Call[int]:
+    """How many events this reader has not confirmed; counts to `most`."""
+    return scripted("group_unconfirmed", int, group=member.group, consumer=member.name, most=most)
+
+
+def confirm_cursors(group: str, cursors: Sequence[str]) -> Call[int]:
+    """Confirm events; returns how many of them were unconfirmed."""
+    return Call(None, ("XACK", keys.events(), group, *cursors), int)
 
 
 def leave(member: Member) -> Call[None]:

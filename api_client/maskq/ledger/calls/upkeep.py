@@ -1,12 +1,17 @@
-"""Calls of the sweeper and of the retention: what is due, and what was removed."""
+"""Calls of the sweeper, of the retention and of uploads: what is due, and what was removed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from maskq.contract.storage_layout import JobStorage
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Argument, Call, scripted, to_ms
+
+# An upload that is being submitted when its time ends still becomes a job.
+_UPLOAD_GRACE_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +99,40 @@ def leave_orphans(
     """
     member = " ".join(filter(None, (job_id, tenant, output_prefix)))
     return scripted("orphans", lambda _: None, id=job_id, member=member)
+
+
+def begin_upload(job: JobStorage, lasts_s: float) -> Call[None]:
+    """Note that a caller may upload the image of a future job, and submit it within `lasts_s` seconds.
+
+    If it is not submitted, the retention removes the object ten minutes later.
+    """
+    kept_ms = to_ms(lasts_s + _UPLOAD_GRACE_S)
+    return scripted("upload_begin", lambda _: None, member=_upload(job), kept_ms=kept_ms)
+
+
+def find_upload(job: JobStorage) -> Call[float | None]:
+    """Seconds in which the upload can be submitted (0 or less: too late); None if it is unknown."""
+
+    def parse(answer: str) -> float | None:
+        return int(answer) / 1000 - _UPLOAD_GRACE_S if answer else None
+
+    return scripted("upload_find", parse, member=_upload(job))
+
+
+def due_uploads(cap: int = 100) -> Call[list[Objects]]:
+    """Uploads that were not submitted in time."""
+    return scripted("outputs", _objects, set=keys.uploads(), cap=cap)
+
+
+def upload_removed(which: Objects) -> Call[None]:
+    """Note that the object of an upload is removed."""
+    return Call(None, ("ZREM", keys.uploads(), which.member), lambda _: None)
+
+
+def upload_submitted(job: JobStorage) -> Call[None]:
+    """Note that the upload belongs to a job, which keeps it from now on."""
+    return Call(None, ("ZREM", keys.uploads(), _upload(job)), lambda _: None)
+
+
+def _upload(job: JobStorage) -> str:
+    return " ".join(filter(None, (job.job_id, job.tenant)))

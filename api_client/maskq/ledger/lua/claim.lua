@@ -4,8 +4,6 @@
 -- → {'claimed', field, value, …} | {'none'} | {'alone', id}
 local model, wanted, token, owner, lease_ms, exclusive, with_ticket = unpack(ARGV, 2)
 lease_ms = tonumber(lease_ms)
--- 6 : 3 : 1 of the claims, while all have jobs
-local STRIDES = {[PRIORITY_HIGH] = 5, [PRIORITY_NORMAL] = 10, [PRIORITY_LOW] = 30}
 local ANSWER_KEPT_MS = 60000
 local MAX_SKIPPED = 100  -- expired jobs that one call removes from the queue
 

@@ -300,6 +300,23 @@ local function end_job(id, state, field, payload)
   redis.call('PUBLISH', keys.wake(id), state)
 end
 
+-- A model's completions are counted by minutes, in a ring: field 'minute:N' is 'minute completions ms'.
+local PACE_MINUTES = 8
+
+-- Returns {completions, milliseconds, …} of the last minutes.
+local function recent_pace(model)
+  local minute, found = math.floor(now / 60000), {}
+  for slot = 0, PACE_MINUTES - 1 do
+    local text = redis.call('HGET', keys.pace(model), 'minute:' .. slot) or ''
+    local counted, jobs, ms = string.match(text, '^(%d+) (%d+) (%d+)$')
+    if counted and minute - counted < PACE_MINUTES then
+      found[#found + 1] = jobs
+      found[#found + 1] = ms
+    end
+  end
+  return found
+end
+
 local function failure(code, text)
   return cjson.encode({code = code, message = text})
 end

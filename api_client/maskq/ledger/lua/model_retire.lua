@@ -18,6 +18,6 @@ redis.call('HDEL', keys.models(), model)
 redis.call('DEL', keys.workers(model))
 if is_default then redis.call('DEL', keys.default_model()) end
 if workers == 0 and queued == 0 and running == 0 then
-  redis.call('DEL', keys.queue_state(model), keys.queue(model))
+  redis.call('DEL', keys.queue_state(model), keys.queue(model), keys.pace(model))
 end
 return {'retired', unpack(seen)}

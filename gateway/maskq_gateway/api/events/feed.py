@@ -16,6 +16,7 @@ from maskq.ledger import calls
 
 logger = logging.getLogger(__name__)
 
+HEARTBEAT_S = 15.0  # a stream says so often at least that it lives
 _KEPT = 20_000  # events in memory
 _PAGE = 500  # events of one read of older ones
 _AGAIN_S = 1.0
@@ -67,6 +68,14 @@ class EventFeed:
         """The cursor from which on a new follower misses nothing."""
         await self._started()
         return f"{self._end[0]}-{self._end[1]}"
+
+    async def wait_beyond(self, cursor: str, idle_s: float) -> None:
+        """Return once there are events after `cursor`, an answer of `now`, or after `idle_s`."""
+        at = _order(cursor)
+        async with self._changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(idle_s):
+                    await self._changed.wait_for(lambda: self._end > at)
 
     async def follow(self, since: str, idle_s: float) -> AsyncIterator[Entry | None]:
         """Events after the cursor `since`; None when none came for `idle_s`.

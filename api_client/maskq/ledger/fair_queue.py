@@ -1,0 +1,79 @@
+"""The order in which jobs are claimed, and what follows from it for a job that waits.
+
+claim.lua serves levels by start-time fair queueing (Goyal, Vin, Cheng 1996): a level that has jobs
+starts again its stride after its last start, the earliest start is served, and in a tie the more urgent
+level.
+Within a level tenants take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from types import MappingProxyType
+from typing import Final
+
+from maskq.contract.options import Priority
+
+# 6 : 3 : 1 of the claims, while all have jobs
+STRIDES: Final[Mapping[Priority, int]] = MappingProxyType(
+    {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 30}
+)
+_FEWEST: Final = 10  # completions from which a rate is known
+_FEWEST_A_MINUTE: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Jobs of one priority that may run now."""
+
+    priority: Priority
+    jobs: int
+    start: int  # of its next claim, in the queue's own time
+
+
+def claims_before(own: Priority, ahead: int, levels: Sequence[Level]) -> int:
+    """Claims of all levels before a job's, if no job comes, ends early or is deferred meanwhile.
+
+    ahead: claims of the job's own level before it.
+    """
+    by_urgency = list(Priority)
+    starts = {one.priority: one.start for one in levels}
+    start = starts[own] + ahead * STRIDES[own]
+    count = ahead
+    for one in levels:
+        if one.priority is not own:
+            wins_tie = by_urgency.index(one.priority) < by_urgency.index(own)
+            # Its claims start at one.start, one.start + stride, …: those before `start` come first.
+            room = start - one.start + (1 if wins_tie else 0)
+            count += min(one.jobs, max(0, ceil(room / STRIDES[one.priority])))
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Jobs that a model's workers complete in a second while jobs wait, and the bounds of that."""
+
+    lowest: float
+    mean: float
+    highest: float
+
+    @classmethod
+    def of(cls, minutes: Sequence[tuple[int, int]]) -> Rate | None:
+        """From the completions and the milliseconds of each minute; None if they are too few.
+
+        The bounds are two standard deviations of a random count, or the slowest and fastest minute.
+        """
+        jobs, ms = (sum(each) for each in zip(*minutes, strict=True)) if minutes else (0, 0)
+        if jobs < _FEWEST or ms <= 0:
+            return None
+        mean, spread = 1000 * jobs / ms, 2 / sqrt(jobs)
+        each = [1000 * n / t for n, t in minutes if n >= _FEWEST_A_MINUTE and t > 0]
+        return cls(
+            min(mean * (1 - spread), *each, mean), mean, max(mean * (1 + spread), *each, mean)
+        )
+
+    def seconds(self, jobs: int) -> tuple[float, float]:
+        """Between which seconds from now a job starts that has so many before it."""
+        return jobs / self.highest, (jobs + 1) / self.lowest
