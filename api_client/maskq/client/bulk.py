@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -47,13 +47,15 @@ class TakenImage:
 class SubmitOptions:
     """How images are submitted; `Options` says what their jobs do.
 
-    `batch`: the batch of the jobs. `run_id`: the run's name, within which each image is submitted once.
+    `batch`: the batch of the jobs. `keys`: each image's idempotency key, by its number. `run_id`: the
+    run's name, within which each image is submitted once.
     `retry_of`: returns the failed job of this run that the image's job retries, or ''. `outage_s`:
     seconds that Redis or S3 may be unavailable after it has answered once.
     """
 
     batch: BatchMembership
     run_id: str | None = None
+    keys: Sequence[str] = ()
     retry_of: Callable[[ImageSource], str] = lambda image: ""
     durable: bool = False
     queue_full_timeout: float | None = None
@@ -128,6 +130,8 @@ class Bulk(ABC, Generic[JobT]):
             digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
             key = f"{run_id}:{digest[:32]}"
             key += f":{after}" if after else ""
+        elif self.options.keys:
+            key, after = self.options.keys[number], self.options.retry_of(image)
         self.taken.append(TakenImage(number, image, key, after))
 
     @property

@@ -54,10 +54,11 @@ BROKEN = JobFailure(code=FailureCode.INVALID_IMAGE, message="not an image")
 class Service:
     """A client, and by hand what a worker does."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, direct: Client) -> None:
         self.client = client
-        self.prefix = client.settings.key_prefix
-        self.ledger = client.session.ledger
+        self.direct = direct
+        self.prefix = direct.settings.key_prefix
+        self.ledger = direct.session.ledger
         self.ledger.run(calls.register_model(MODEL, {}))
 
     def work(self, count: int = 10_000, fail: str = "no such name") -> list[str]:

@@ -19,7 +19,7 @@ from maskq.client.sending import OutageTolerance
 from maskq.contract import JobRecord, JobStatus, Output
 from maskq.contract.options import Options
 from maskq.contract.webhooks import Delivery, DeliveryState
-from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from maskq.errors import JobNotFound, StoreUnavailable
 from maskq.http.problems import NoSuchSubject
 from maskq.http.request import ANSWER_S, Answer, Request
 from maskq.ledger.calls import BatchProgress, Filter, Page
@@ -156,11 +156,7 @@ class HttpDeployment(Deployment):
     def reader(
         self, wanted: EventFilter, since: str | None, group: str | None, take_over_s: float
     ) -> EventReader:
-        if group is not None:
-            raise InvalidRequest(
-                "event groups are not offered over HTTP; read all events, or use a direct client"
-            )
-        return HttpReader(self._gateway, wanted, since)
+        return HttpReader(self._gateway, wanted, since, group, take_over_s)
 
     def deliveries(
         self, subject: str, state: DeliveryState | None, limit: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,9 +12,10 @@ from maskq.client.http import documents
 from maskq.client.http.asking import Gateway
 from maskq.client.operations.flow import Flow, Sleep
 from maskq.contract import Event
-from maskq.errors import EventsLost, StoreUnavailable
+from maskq.contract.ids import new_token
+from maskq.errors import EventsLost, InvalidRequest, StoreUnavailable
 from maskq.http.problems import error_of
-from maskq.http.request import Answer, CloseStream, Message, OpenStream, ReadStream
+from maskq.http.request import Answer, CloseStream, Message, OpenStream, ReadStream, Request
 
 _SILENCE_S: Final = 40.0  # the gateway sends a heartbeat every 15 s
 _MOST_IN_QUERY: Final = 50  # jobs and types; a longer filter is applied here
@@ -23,16 +26,35 @@ _SLACK_S: Final = 0.5
 
 
 class HttpReader:
-    """Reads every event for itself. It reconnects where it left off."""
+    """Reads events by itself, or as a member of a group. It reconnects where it left off."""
 
-    def __init__(self, gateway: Gateway, wanted: EventFilter, since: str | None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        wanted: EventFilter,
+        since: str | None,
+        group: str | None,
+        take_over_s: float,
+    ) -> None:
+        if group == "":
+            raise InvalidRequest("group is empty; give the group a name")
         self._gateway = gateway
         self._cursor = since
+        self._group = group
         self._stream: object | None = None
         self._silence_s = _SILENCE_S
         names = [("job", name) for name in sorted(wanted.job_ids or ())]
         names += [("type", name) for name in sorted(wanted.types or ())]
         self._query = names if len(names) <= _MOST_IN_QUERY else []
+        if group:
+            # One event at a time: asking for the next one confirms the last.
+            self._query += [
+                ("group", group),
+                ("consumer", f"{socket.gethostname()}:{os.getpid()}:{new_token()}"),
+                ("max_unconfirmed", "1"),
+                ("take_over", f"{take_over_s:g}"),
+            ]
+            self._query += [("since", since)] if since is not None else []
 
     def open(self) -> Flow[None]:
         yield from self._connected(_SILENCE_S)
@@ -58,7 +80,11 @@ class HttpReader:
 
     def confirm(self, event: Event) -> Flow[None]:
         self._cursor = event.cursor
-        yield from ()
+        if self._group:
+            document = {"group": self._group, "cursors": [event.cursor]}
+            yield from self._gateway.ask(
+                Request(method="POST", path="/v1/events/confirm", document=document)
+            )
 
     def close(self) -> Flow[None]:
         stream, self._stream = self._stream, None
@@ -77,7 +103,8 @@ class HttpReader:
     def _connected(self, silence_s: float) -> Flow[None]:
         """Connect, again where the last stream ended. Raises EventsLost, StoreUnavailable."""
         yield from self.close()
-        since = {} if self._cursor is None else {"Last-Event-ID": self._cursor}
+        keep = self._cursor is not None and not self._group
+        since = {"Last-Event-ID": str(self._cursor)} if keep else {}
         request = OpenStream(
             path="/v1/events", query=self._query, headers=since, silence_s=max(0.05, silence_s)
         )
