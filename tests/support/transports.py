@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from support.http_api import serving
 
 from maskq import Client
@@ -15,8 +16,8 @@ TRANSPORTS = ("direct", "http")
 
 
 @contextmanager
-def connected(transport: str) -> Iterator[tuple[Client, Client]]:
-    """The client under test, and a direct one; the environment holds the settings."""
+def connected(transport: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Client]]:
+    """The client under test, and a direct one. `from_env` and `maskq` use the same transport then."""
     with Client.from_env(transport="direct") as direct:
         if transport == "direct":
             yield direct, direct
@@ -26,4 +27,7 @@ def connected(transport: str) -> Iterator[tuple[Client, Client]]:
             serving(application(GatewaySettings.load(), direct)) as api,
             Client(api.url, api_key=key) as client,
         ):
+            monkeypatch.setenv("MASKQ_TRANSPORT", "http")
+            monkeypatch.setenv("MASKQ_GATEWAY_URL", api.url)
+            monkeypatch.setenv("MASKQ_API_KEY", key)
             yield client, direct

@@ -70,8 +70,10 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def service(environment: dict[str, str], transport: str) -> Iterator[Service]:
-    with connected(transport) as (client, direct):
+def service(
+    environment: dict[str, str], transport: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    with connected(transport, monkeypatch) as (client, direct):
         yield Service(client, direct)
 
 
@@ -82,7 +84,7 @@ def small_service(
     """Room for two jobs, one of each tenant."""
     monkeypatch.setenv("MASKQ_MAX_QUEUED", "2")
     monkeypatch.setenv("MASKQ_MAX_QUEUED_PER_TENANT", "1")
-    with connected(transport) as (client, direct):
+    with connected(transport, monkeypatch) as (client, direct):
         yield Service(client, direct)
 
 

@@ -29,10 +29,10 @@ from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership
+from maskq.settings import Settings
 
 if TYPE_CHECKING:
     from maskq.client.image_source import ImageSource
-    from maskq.settings import Settings
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ def submit_recursive(
 ) -> None:
     """Submit every image of the sources. Raises typer.Exit(1) if any failed."""
     requests = Requests(options)
-    found = images_in(sources, _connector(client.settings), _outputs(client, options))
+    settings = Settings.load()  # for S3, which a client over HTTP does not reach itself
+    found = images_in(sources, _connector(settings), _outputs(settings, options))
     path, named = flags.manifest or default_path(sources), flags.manifest is not None
     progress = Progress(quiet=flags.as_json)
     with Manifest(path, [*map(_shown, sources)], requests.options(), named=named) as manifest:
@@ -90,9 +91,9 @@ def _shown(source: str) -> str:
     return name_of(source) if "://" in source else str(Path(source))
 
 
-def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Uri]:
+def _outputs(settings: Settings, options: Mapping[str, Any]) -> list[S3Uri]:
     """Where outputs are written, so that no image is read there."""
-    places = [S3Uri(client.settings.s3_bucket, client.settings.output_prefix)]
+    places = [S3Uri(settings.s3_bucket, settings.output_prefix)]
     if chosen := options.get("output_prefix"):
         place = S3Uri.parse(chosen, key_required=False)
         places.append(S3Uri(place.bucket, place.key.rstrip("/")))

@@ -64,7 +64,7 @@ def event(message: Message) -> Event:
 def asked(options: Options, image_uri: str = "s3://bucket/key") -> dict[str, Any]:
     """The fields of a request that the caller chose, as JSON values. Raises InvalidRequest."""
     request = build(image_uri, options)
-    return request.model_dump(mode="json", exclude_unset=True)
+    return request.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 def checked_uri(image_uri: str) -> str | InvalidRequest:
