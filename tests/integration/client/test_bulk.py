@@ -40,6 +40,7 @@ from maskq.contract import JobFailure, JobResult
 from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
+from maskq.process.stop_signal import StopSignal
 from maskq.settings import Settings
 from maskq_standalone.servers.redis import RedisServer, find
 from maskq_worker.model import Segmenter
