@@ -13,6 +13,7 @@ class Session:
 
     driver: Any
     deployment: Deployment
+    access: Any  # to Redis and S3; over HTTP it raises InvalidRequest
 
     def __reduce__(self) -> NoReturn:
         raise InvalidRequest(

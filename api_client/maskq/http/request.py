@@ -33,6 +33,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     document: Any = field(default=None, repr=False)  # sent as JSON
     form: Form | None = None
+    content: bytes | None = field(default=None, repr=False)  # sent as it is
     timeout_s: float = ANSWER_S
 
     @property

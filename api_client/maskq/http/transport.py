@@ -70,6 +70,8 @@ class _Requests:
             made["params"] = list(request.query)
         if request.document is not None:
             made["json"] = request.document
+        if request.content is not None:
+            made["content"] = request.content
         if request.form:
             made["data"] = dict(request.form.fields)
             made["files"] = {"image": ("image", request.form.image, request.form.content_type)}

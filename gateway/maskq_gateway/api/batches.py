@@ -119,7 +119,7 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
         return JSONResponse(_state(given, await _progress(batch_id, caller)))
 
     async def _join(
-        part: BatchPart, images: Sequence[str | bytes], wanted: Options, caller: Caller
+        part: BatchPart, images: Sequence[str | bytes], wanted: dict[str, Any], caller: Caller
     ) -> Response:
         if any(
             given and len(given) != len(images) for given in (part.idempotency_keys, part.retry_of)
@@ -140,7 +140,7 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
                 queue_full_timeout=0.0,
                 outage_s=0.0,
             ),
-            wanted,
+            cast("Options", wanted),
         )
         outcomes: dict[int, dict[str, Any]] = {}
         for step in bulk.steps(images):

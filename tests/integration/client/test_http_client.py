@@ -34,6 +34,7 @@ from maskq import (
     UnknownModel,
     WaitTimeout,
 )
+from maskq.contract.locations import S3Uri
 from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
 
@@ -116,6 +117,28 @@ def test_awaited_it_does_the_same(gateway: Api, direct: Client, bench: Bench) ->
 
     asyncio.run(all_of_it())
     asyncio.run(all_of_it())  # another event loop has connections of its own
+
+
+def test_a_large_image_goes_to_the_store_by_a_presigned_url(
+    direct: Client, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKQ_GATEWAY_MAX_UPLOAD_BYTES", "1200000")
+    monkeypatch.setenv("MASKQ_GATEWAY_MAX_PRESIGNED_BYTES", "2400000")
+    key = direct.create_api_key(["submit", "read"]).text
+    with (
+        serving(application(GatewaySettings.load(), direct)) as api,
+        Client(api.url, api_key=key) as client,
+    ):
+        for size in (1_100_000, 1_500_000):
+            job = client.submit(bytes(size), metadata={"a": "b"})
+            request = job.refresh().request
+            assert request.metadata == {"a": "b"}
+            assert direct.objects.get(S3Uri.parse(request.image_uri)) == bytes(size)
+        with pytest.raises(InvalidRequest, match="takes 2400000") as raised:
+            client.submit(bytes(3_000_000))
+        assert raised.value.code is FailureCode.IMAGE_TOO_LARGE
+        (one,) = client.submit_each([bytes(1_500_000)])
+        assert "submit it by itself" in str(one.error)
 
 
 def test_a_failed_job_is_the_same_error(client: Client, bench: Bench) -> None:

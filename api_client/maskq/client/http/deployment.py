@@ -13,6 +13,7 @@ from maskq.client.http.asking import Gateway, segment
 from maskq.client.http.events import HttpReader
 from maskq.client.http.outputs import Outputs
 from maskq.client.http.submissions import HttpBulk, Submissions
+from maskq.client.http.uploads import Uploads
 from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Deadline, Flow, Sleep, Together
 from maskq.client.sending import OutageTolerance
@@ -34,7 +35,8 @@ class HttpDeployment(Deployment):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._submissions = Submissions(gateway)
+        self._uploads = Uploads(gateway)
+        self._submissions = Submissions(gateway, self._uploads)
         self._outputs = Outputs(gateway)
 
     def submit(
@@ -57,7 +59,7 @@ class HttpDeployment(Deployment):
     def bulk(
         self, job: Callable[[str], Any], submit_options: SubmitOptions, options: Options
     ) -> HttpBulk[Any]:
-        return HttpBulk(self._gateway, job, submit_options, options)
+        return HttpBulk(self._gateway, self._uploads, job, submit_options, options)
 
     def retry(self, job_id: str) -> Flow[str]:
         request = Request(method="POST", path=f"{_job(job_id)}/retry")

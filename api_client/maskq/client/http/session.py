@@ -84,7 +84,8 @@ class BlockingHttpSession(HttpSession):
 
     def drive(self, flow: Flow[T]) -> T:
         """Run a flow; returns what it returns."""
-        return self.driver.drive(flow)
+        answer: T = self.driver.drive(flow)
+        return answer
 
     def close(self) -> None:
         """Close this process's connections; the next use connects again."""
@@ -101,7 +102,8 @@ class AsyncHttpSession(HttpSession):
 
     async def drive(self, flow: Flow[T]) -> T:
         """Run a flow; returns what it returns."""
-        return await self.driver.drive(flow)
+        answer: T = await self.driver.drive(flow)
+        return answer
 
     async def close(self) -> None:
         """Close the event loops' connections; the next use connects again."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
 from maskq.client.bulk import Bulk, SubmitOptions, TakenImage
 from maskq.client.http import documents
 from maskq.client.http.asking import Gateway
+from maskq.client.http.uploads import Uploads, refuse_large
 from maskq.client.image_source import ImageSource, is_reference, read_image
 from maskq.client.operations.flow import Flow, Together
 from maskq.client.sending import QueueFullBackoff
@@ -30,8 +32,9 @@ _MOST: Final = 500  # jobs in one request
 class Submissions:
     """Submits single images."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, uploads: Uploads) -> None:
         self._gateway = gateway
+        self._uploads = uploads
 
     def submit(
         self,
@@ -51,6 +54,11 @@ class Submissions:
         # Without a key of the caller's one of our own: the request may be sent twice.
         headers = {"Idempotency-Key": idempotency_key or f"once:{new_id()}"}
         request = self._request(image, options, headers, durable)
+        if request.form and (yield from self._uploads.needs_one(request.form)):
+            upload_id = yield from self._uploads.begin(request.form)
+            asked = {**documents.asked(options), "upload_id": upload_id}
+            del asked["image_uri"]
+            request = replace(request, form=None, document=asked)
         backoff = QueueFullBackoff(queue_full_timeout)
         while True:
             try:
@@ -97,6 +105,7 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
     def __init__(
         self,
         gateway: Gateway,
+        uploads: Uploads,
         job: Callable[[str], JobT],
         submit_options: SubmitOptions,
         options: Options,
@@ -104,6 +113,7 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
         """Raises InvalidRequest for an invalid option."""
         super().__init__(job, submit_options)
         self._gateway = gateway
+        self._uploads = uploads
         self._asked = documents.asked(options)
         del self._asked["image_uri"]
         if "/" in submit_options.batch.batch_id:
@@ -161,12 +171,9 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
                 timeout_s=_UPLOAD_S,
             )
         else:
-            request = Request(
-                method="POST",
-                path="/v1/batches",
-                form=form(group[0].image, self._asked, batch=json.dumps(joins)),
-                timeout_s=_UPLOAD_S,
-            )
+            made = form(group[0].image, self._asked, batch=json.dumps(joins))
+            refuse_large(made, (yield from self._uploads.needs_one(made)))
+            request = Request(method="POST", path="/v1/batches", form=made, timeout_s=_UPLOAD_S)
         answer = yield from self._gateway.ask(request)
         return self._gateway.parsed(answer, lambda document: _outcomes(document, len(group)))
 
