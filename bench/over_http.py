@@ -66,6 +66,8 @@ def measure(direct: Client, over_http: Client, pairs: int) -> dict[str, object]:
         "ratio": round(statistics.median(slow / fast for slow, fast in measured), 2),
         "difference_median_ms": round(statistics.median(extra), 1),
         "difference_p90_ms": round(extra[int(0.9 * len(extra))], 1),
+        "client_cpu_over_http_ms": round(_cpu_ms(over_http, image), 1),
+        "client_cpu_direct_ms": round(_cpu_ms(direct, image), 1),
     }
 
 
@@ -73,6 +75,14 @@ def _timed(client: Client, image: bytes) -> float:
     start = time.perf_counter()
     client.submit(image).wait(timeout=60)
     return (time.perf_counter() - start) * 1000
+
+
+def _cpu_ms(client: Client, image: bytes, jobs: int = 10) -> float:
+    """Processor time of this process for one job."""
+    start = time.process_time()
+    for _ in range(jobs):
+        _timed(client, image)
+    return (time.process_time() - start) * 1000 / jobs
 
 
 if __name__ == "__main__":
