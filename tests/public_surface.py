@@ -24,6 +24,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 import maskq.contract
+import maskq.http.settings
 import maskq_gateway.settings  # noqa: F401 - subclasses of Settings are found once imported
 import maskq_worker.webhooks  # noqa: F401 - likewise
 from maskq.cli import build
@@ -38,7 +39,7 @@ from maskq_worker import outputs
 
 ROOT = Path(__file__).parents[1]
 # Of maskq, though they have an __all__.
-INTERNAL = ("contract", "environment", "inert", "ledger", "s3", "safe_http", "view")
+INTERNAL = ("contract", "environment", "http", "inert", "ledger", "s3", "safe_http", "view")
 Lines = Iterator[str]
 
 

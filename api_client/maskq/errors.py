@@ -8,8 +8,8 @@ MaskqError
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has served a model of this name, or it was retired
-├── StoreUnavailable      Redis or S3 cannot be reached, or Redis refuses a command
-│   └── StoreRefused      S3 refused the request; a retry would not help (.code says why)
+├── StoreUnavailable      Redis, S3 or the gateway cannot be reached, or Redis refuses a command
+│   └── StoreRefused      S3 or the gateway refused the request; a retry would not help (.code)
 ├── SegmentRefused        `.get()` raises it in a Celery caller of maskq.segment (.code, .message)
 ├── ResultDamaged         an output's object does not match the job's record
 ├── EventsLost            events after the cursor were trimmed
@@ -95,7 +95,7 @@ class UnknownModel(MaskqError, LookupError):
 
 
 class StoreUnavailable(MaskqError, ConnectionError):
-    """Raised when Redis or S3 cannot be reached, or refuses a request."""
+    """Raised when Redis, S3 or the gateway cannot be reached, or Redis refuses a request."""
 
     code = FailureCode.STORE_UNAVAILABLE
 
@@ -103,6 +103,7 @@ class StoreUnavailable(MaskqError, ConnectionError):
 class StoreRefused(StoreUnavailable):
     """Raised when S3 refuses a request: a missing object, missing permission, an invalid request.
 
+    Over HTTP also when the gateway refuses the API key (code access_denied).
     `code` is not_found, access_denied, source_changed or store_refused; the text quotes S3's message.
     It is a subclass of StoreUnavailable, so that one `except` catches both.
     """

@@ -140,7 +140,7 @@ class _Environment(EnvSettingsSource):
 
 
 # Endings of names whose values are never shown: a URL may contain a password.
-_SECRET = ("_url", "_secret", "_tokens")
+_SECRET = ("_url", "_secret", "_tokens", "_key")
 
 
 def usable(settings: object) -> Settings:
@@ -157,7 +157,7 @@ def usable(settings: object) -> Settings:
 
 # Variables that no settings class reads: of an HTTP client, of the stack, of docker-compose.yml.
 _OTHERS = {
-    "gateway_url", "api_key", "stack_redis_server",
+    "gateway_url", "api_key", "transport", "gateway_plain_http_hosts", "stack_redis_server",
     "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
     "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
     "env_role",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.transports import TRANSPORTS, connected
 
 from maskq import Client
 from maskq_standalone.stack import Stack
@@ -56,11 +57,23 @@ def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def client(stack: Stack, credentials: None) -> Iterator[Client]:
-    with Client.from_env() as connected:
-        yield connected
+    with Client.from_env() as made:
+        yield made
+
+
+@pytest.fixture(params=TRANSPORTS)
+def either_client(
+    stack: Stack,
+    credentials: None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Client]:
+    """A client that reaches Redis and S3 itself, and one that calls a gateway of this process."""
+    with connected(request.param, monkeypatch) as (client, _):
+        yield client
 
 
 @pytest.fixture
 def fresh_client(fresh_stack: Stack, credentials: None) -> Iterator[Client]:
-    with Client.from_env() as connected:
-        yield connected
+    with Client.from_env() as made:
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from typing import Any
 import urllib3
 import uvicorn
 from support.waiting import until
+
+from maskq_gateway.server import listening
 
 
 class Api:
@@ -53,7 +54,7 @@ class Api:
 
 @contextmanager
 def serving(app: Any) -> Iterator[Api]:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
+    with listening("127.0.0.1", 0) as bound:
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

@@ -14,6 +14,7 @@ from tools.reference.docstrings import describe
 from tools.reference.markdown import code, one_line, page, table
 
 from maskq.environment import PREFIX
+from maskq.http.settings import HttpSettings
 from maskq.settings import Settings
 from maskq_gateway.settings import GatewaySettings
 from maskq_worker.settings import WorkerSettings
@@ -22,6 +23,7 @@ from maskq_worker.webhooks import WebhookSettings
 COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
 _ROLES = {
     Settings: ("Every process", "Clients, workers, webhooks and the gateway read these."),
+    HttpSettings: ("Clients over HTTP", "Clients read these to find the gateway."),
     WorkerSettings: ("Workers", "`maskq worker` reads these as well."),
     WebhookSettings: (
         "Webhooks",
@@ -29,10 +31,7 @@ _ROLES = {
     ),
     GatewaySettings: ("Gateway", "`maskq gateway` and `maskq trigger sqs` read these as well."),
 }
-_CLIENT_OF_HTTP = {
-    "gateway_url": "URL of the gateway; `maskq up --env-file` writes it for programs that use "
-    "HTTP.",
-    "api_key": "API key of the HTTP API; `maskq up --env-file` writes it.",
+_STACK = {
     "stack_redis_server": "Path of the Redis or Valkey server that `maskq up` starts.",
 }
 # Beside docker-compose.yml's own variables, which that file gives a default.
@@ -64,7 +63,7 @@ def settings() -> str:
     ]
     for role, (title, who) in _ROLES.items():
         parts += [f"## {title}", who, table(("variable", "type", "default", ""), _rows(role))]
-    stack = ([code(PREFIX + name.upper()), text] for name, text in _CLIENT_OF_HTTP.items())
+    stack = ([code(PREFIX + name.upper()), text] for name, text in _STACK.items())
     parts += ["## Local stack", table(("variable", ""), stack)]
     parts += [
         "## docker-compose.yml",
@@ -77,7 +76,7 @@ def settings() -> str:
 def names() -> set[str]:
     """Every setting that the page describes, without MASKQ_ and in lower case."""
     described = {name for role in _ROLES for name in role.model_fields}
-    return described | set(_CLIENT_OF_HTTP) | set(_COMPOSE)
+    return described | set(_STACK) | set(_COMPOSE)
 
 
 def _rows(role: type[Settings]) -> Iterator[tuple[str, ...]]:

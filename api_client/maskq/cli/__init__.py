@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 import threading
@@ -63,8 +64,19 @@ def _options(
         bool,
         typer.Option("--version", help="print the version", callback=_show_version, is_eager=True),
     ] = False,
+    transport: Annotated[
+        str | None,
+        typer.Option(
+            help="direct (Redis and S3) or http (the gateway); default: direct if MASKQ_REDIS_URL is "
+            "set or MASKQ_GATEWAY_URL is not"
+        ),
+    ] = None,
 ) -> None:
     """Segment images through a job queue."""
+    if transport is not None:
+        if transport not in ("direct", "http"):
+            raise typer.BadParameter("give direct or http", param_hint="--transport")
+        os.environ["MASKQ_TRANSPORT"] = transport  # read wherever a command makes its client
 
 
 class _Terminated(BaseException):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from maskq.client.batch import AsyncBatch
 from maskq.client.bulk import CHUNK, Submission
-from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of, reader
+from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of
 from maskq.client.image_source import ImageSource
 from maskq.client.job import DEFAULT_WAIT_S, AsyncJob
 from maskq.client.operations.client_core import ClientCore
+from maskq.client.operations.connecting import async_session
 from maskq.client.operations.flow import RunsAsync
 from maskq.client.operations.former_names import accept_former_names
 from maskq.client.results.result import AsyncResult
-from maskq.client.session import AsyncSession
 from maskq.contract import Event
 from maskq.contract.options import Options
 from maskq.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from maskq.client.direct.session import AsyncSession
 
 
 class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
@@ -27,8 +30,8 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
 
     _job_type = AsyncJob
     _batch_type = AsyncBatch
-    _session_type = AsyncSession
-    session: AsyncSession
+    session: AsyncSession  # over HTTP an HttpSession, which refuses what needs Redis
+    _open_session = staticmethod(async_session)
 
     @accept_former_names
     async def segment(
@@ -79,12 +82,13 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
     ) -> AsyncIterator[Event]:
         """Iterate over events as they arrive; see Client.events."""
         wanted = EventFilter.of(types, job_ids)
-        source = reader(since, group, take_over)
-        wanted = await self._driver.drive(wanted.resolved())
+        deployment = self.session.deployment
+        wanted = await self._driver.drive(wanted.resolved(deployment.records))
+        source = deployment.reader(wanted, since, group, take_over)
         await self._driver.drive(source.open())
         last = time.monotonic()
         try:
-            while (left_s := left_s_of(last, idle)) > 0:
+            while (left_s := left_s_of(last, idle)) is None or left_s > 0:
                 for event in await self._driver.drive(source.read(left_s)):
                     if wanted.passes(event):
                         yield event

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from maskq.client.job import DEFAULT_WAIT_S, AsyncJob, Job, JobCore, jobs_by_id
-from maskq.client.operations.flow import (
-    Flow,
-    Pipeline,
-    RunsAsync,
-    RunsBlocking,
-    Sleep,
-    WaitFor,
-    operation,
-)
-from maskq.contract import JobStatus
+from maskq.client.job import DEFAULT_WAIT_S, AsyncJob, Job, JobCore
+from maskq.client.operations.flow import Flow, RunsAsync, RunsBlocking, Sleep, operation
 from maskq.errors import JobNotFound, WaitTimeout
-from maskq.ledger import calls, keys
+from maskq.ledger.calls import BatchProgress
 
 if TYPE_CHECKING:
     from maskq.client.session import Session
@@ -27,19 +18,12 @@ JobT = TypeVar("JobT", bound=JobCore[Any])
 _GATHER_S: Final = 0.03  # jobs that end within this time are fetched together
 
 
-def batch_when_ended(
-    session: Session, batch_id: str, timeout: float | None
-) -> Flow[calls.BatchProgress]:
+def batch_when_ended(session: Session, batch_id: str, timeout: float | None) -> Flow[BatchProgress]:
     """A batch's progress once all its jobs have ended, or after `timeout` seconds.
 
     Raises JobNotFound.
     """
-    progress: calls.BatchProgress | None = yield WaitFor(
-        keys.wake(batch_id).within(session.key_prefix),
-        calls.batch_progress(batch_id),
-        lambda now: now is None or sum(now.counts.values()) >= now.total,
-        timeout,
-    )
+    progress = yield from session.deployment.batch_when_ended(batch_id, timeout)
     if progress is None:
         raise JobNotFound(batch_id, kind="batch")
     return progress
@@ -60,38 +44,32 @@ class BatchCore(Generic[JobT]):
         return len(self.jobs)
 
     @operation
-    def progress(self) -> Flow[calls.BatchProgress]:
+    def progress(self) -> Flow[BatchProgress]:
         """The number of its jobs that have ended, by status."""
-        return (yield from self._progress(0, lambda _: True, 0))
+        progress = yield from self._session.deployment.batch_progress(self.id)
+        if progress is None:
+            raise JobNotFound(self.id, kind="batch")
+        return progress
 
     @operation
     def cancel(self) -> Flow[int]:
         """Cancel every job that has not ended. Returns their number."""
-        statuses = yield Pipeline([calls.cancel(job.id) for job in self.jobs])
-        return sum(status is JobStatus.CANCELED for status in statuses)
+        job_ids = [job.id for job in self.jobs]
+        return (yield from self._session.deployment.cancel_batch(self.id, job_ids))
 
     def _ended_since(self, seen: int, timeout: float | None) -> Flow[Sequence[JobT]]:
         """The jobs that ended after the first `seen` ones; waits for at least one."""
         if seen:
             yield Sleep(_GATHER_S)
-        progress = yield from self._progress(seen, lambda p: p is None or bool(p.ended), timeout)
-        if not progress.ended:
+        records = yield from self._session.deployment.ended_in_batch(self.id, seen, timeout)
+        if records is None:
+            raise JobNotFound(self.id, kind="batch")
+        if not records:
             raise WaitTimeout(
                 f"{len(self.jobs) - seen} of {len(self.jobs)} jobs of batch {self.id} have not ended "
                 f"after {timeout:g} s; they continue"
             )
-        return (yield from jobs_by_id(self._session, self._job_type, progress.ended))
-
-    def _progress(
-        self, seen: int, ready: Callable[[Any], bool], timeout: float | None
-    ) -> Flow[calls.BatchProgress]:
-        call = calls.batch_progress(self.id, seen)
-        progress: calls.BatchProgress | None = yield WaitFor(
-            keys.wake(self.id).within(self._session.key_prefix), call, ready, timeout
-        )
-        if progress is None:
-            raise JobNotFound(self.id, kind="batch")
-        return progress
+        return [self._job_type(self._session, record, name) for name, record in records.items()]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}: {len(self.jobs)} jobs>"

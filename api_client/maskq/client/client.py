@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from maskq.client.batch import Batch
 from maskq.client.bulk import CHUNK, Submission
-from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of, reader
+from maskq.client.events import TAKE_OVER_S, EventFilter, left_s_of
 from maskq.client.image_source import ImageSource
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.operations.client_core import ClientCore
+from maskq.client.operations.connecting import blocking_session
 from maskq.client.operations.flow import RunsBlocking
 from maskq.client.operations.former_names import accept_former_names
 from maskq.client.results.result import Result
-from maskq.client.session import BlockingSession
 from maskq.contract import Event
 from maskq.contract.options import Options
 from maskq.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from maskq.client.direct.session import BlockingSession
 
 
 class Client(ClientCore[Job, Batch], RunsBlocking):
@@ -27,8 +30,8 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
 
     _job_type = Job
     _batch_type = Batch
-    _session_type = BlockingSession
-    session: BlockingSession
+    session: BlockingSession  # over HTTP an HttpSession, which refuses what needs Redis
+    _open_session = staticmethod(blocking_session)
 
     @accept_former_names
     def segment(
@@ -104,12 +107,13 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         find the jobs that ended meanwhile, then read new events.
         """
         wanted = EventFilter.of(types, job_ids)
-        source = reader(since, group, take_over)
-        wanted = self._driver.drive(wanted.resolved())
+        deployment = self.session.deployment
+        wanted = self._driver.drive(wanted.resolved(deployment.records))
+        source = deployment.reader(wanted, since, group, take_over)
         self._driver.drive(source.open())
         last = time.monotonic()
         try:
-            while (left_s := left_s_of(last, idle)) > 0:
+            while (left_s := left_s_of(last, idle)) is None or left_s > 0:
                 for event in self._driver.drive(source.read(left_s)):
                     if wanted.passes(event):
                         yield event

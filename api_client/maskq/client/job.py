@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from maskq.client.admin.removal import delete_job
-from maskq.client.operations.flow import (
-    Flow,
-    Pipeline,
-    RunsAsync,
-    RunsBlocking,
-    WaitFor,
-    operation,
-)
+from maskq.client.operations.flow import Flow, RunsAsync, RunsBlocking, operation
 from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import JobRecord, JobStatus
 from maskq.errors import JobFailed, JobNotFound, WaitTimeout
-from maskq.ledger import calls, keys
-from maskq.ledger.records import RawRecord
 
 if TYPE_CHECKING:
     from maskq.client.session import Session
@@ -66,16 +56,14 @@ class JobCore(Generic[ResultT]):
     @operation
     def cancel(self) -> Flow[bool]:
         """Cancel the job, queued or running. Returns False if it has already ended otherwise."""
-        status = yield calls.cancel(self.id)
-        if status is None:
-            raise JobNotFound(self.id)
+        is_canceled = yield from self._session.deployment.cancel(self.id)
         self._record = yield from self._look()
-        return bool(status is JobStatus.CANCELED)
+        return is_canceled
 
     @operation
     def delete(self) -> Flow[None]:
         """Delete the job; see Client.delete."""
-        yield from delete_job(self._session, self.id)
+        yield from self._session.deployment.delete(self.id)
 
     @operation
     def wait(self, timeout: float | None = DEFAULT_WAIT_S) -> Flow[ResultT]:
@@ -101,7 +89,7 @@ class JobCore(Generic[ResultT]):
         return type(self)._result_type(self._record, self._session)
 
     def _look(self) -> Flow[JobRecord]:
-        record: JobRecord | None = yield calls.get(self.id)
+        record = (yield from self._session.deployment.records([self.id]))[self.id]
         if record is None:
             raise JobNotFound(self.id)
         return record
@@ -112,15 +100,7 @@ class JobCore(Generic[ResultT]):
 
 def record_when_ended(session: Session, job_id: str, timeout: float | None) -> Flow[JobRecord]:
     """The job's record once it has ended, or after `timeout` seconds. Raises JobNotFound."""
-    raw: RawRecord | None = yield WaitFor(
-        keys.wake(job_id).within(session.key_prefix),
-        calls.look(job_id),
-        lambda raw: raw is None or raw.ended,
-        timeout,
-    )
-    if raw is None:
-        raise JobNotFound(job_id)
-    return raw.parse()
+    return (yield from session.deployment.record_when_ended(job_id, timeout))
 
 
 def _still(record: JobRecord, timeout: float | None) -> str:
@@ -149,8 +129,8 @@ def jobs_by_id(
 
     job_ids: ids or aliases.
     """
-    records = yield Pipeline([calls.get(job_id) for job_id in job_ids])
+    records = yield from session.deployment.records(job_ids)
     return [
         job_type(session, record, record.id if record else name)
-        for name, record in zip(job_ids, records, strict=True)
+        for name, record in ((name, records[name]) for name in job_ids)
     ]

@@ -74,7 +74,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         jobs.router(),
         outputs.router(),
         uploads.router(),
-        batches.router(client, authorizer),
+        batches.router(client, authorizer, settings.gateway_max_upload_bytes),
         stream.router(feed, GroupReaders(client, feed), authorizer),
         deployment.router(client, authorizer, settings),
         deployment.health(client, home, probed),

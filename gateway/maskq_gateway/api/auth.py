@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from maskq import AsyncClient
 from maskq.contract.api_keys import ApiKey, Credentials, Scope
 from maskq.contract.failures import FailureCode
+from maskq.contract.ids import is_own_id
 from maskq.ledger.calls import api_keys
 from maskq_gateway.problems import Problem
 
@@ -110,6 +111,18 @@ def of_tenant(wanted: dict[str, Any], caller: Caller) -> dict[str, Any]:
             f"API key {caller.key.id} submits jobs of tenant {caller.tenant!r} only",
         )
     return wanted | {"tenant": caller.tenant}
+
+
+def scoped(key: str, caller: Caller) -> str:
+    """An idempotency key as it is stored: tenants choose theirs independently of one another."""
+    return key if caller.tenant is None else f"{caller.tenant}/{key}"
+
+
+def named_batch(name: str, caller: Caller) -> str:
+    """The id of a batch: tenants choose the names of runs independently of one another."""
+    if caller.tenant is None or is_own_id(name) or name.startswith(f"{caller.tenant}/"):
+        return name
+    return f"{caller.tenant}/{name}"
 
 
 def _rate_headers(answer: api_keys.Admission) -> dict[str, str]:

@@ -107,6 +107,11 @@ def _value_of(name: str, values: Sequence[UploadFile | str]) -> Any:
         raise InvalidRequest(f"{name}: is not a file; only `image` is")
     texts = [str(value) for value in values]
     kind = _KINDS.get(name, str)
+    if kind is frozenset and len(texts) == 1 and texts[0].startswith("["):
+        try:
+            return json.loads(texts[0])  # names with commas in them
+        except ValueError:
+            raise InvalidRequest(f"{name}: begins with '[' and is not a JSON list") from None
     if kind is frozenset:
         return [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if len(texts) > 1:

@@ -20,7 +20,7 @@ from maskq.contract.options import OPTIONS
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import queueing
 from maskq.validation import sentence
-from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
+from maskq_gateway.api.auth import Authorizer, Caller, named_batch, of_tenant, scoped
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.schemas import (
@@ -78,17 +78,22 @@ class Jobs:
             wait: Annotated[Wait, Query()] = 0.0,
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
             idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+            durable: Annotated[
+                bool, Query(description="Answer only once Redis has written the job to disk.")
+            ] = False,
         ) -> Response:
             """Ask for one image to be segmented: JSON that names it or its upload, or multipart with
             the field `image`. The job is safe once this is answered."""
             image, wanted = await self._submission(request)
             wanted = of_tenant(wanted, caller)
-            key = _scoped(idempotency_key, caller)
+            key = idempotency_key and scoped(idempotency_key, caller)
             if isinstance(image, UploadId):
                 job_id = await self._uploads.submit(image.text, options(wanted), caller, key)
             else:
                 fields = options(wanted, image) if isinstance(image, str) else options(wanted)
-                job_id = (await self._client.submit(image, idempotency_key=key, **fields)).id
+                job_id = (
+                    await self._client.submit(image, idempotency_key=key, durable=durable, **fields)
+                ).id
             record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
@@ -115,7 +120,7 @@ class Jobs:
                 code=code,
                 model=model,
                 tenant=caller.tenant or tenant,
-                batch_id=batch_id,
+                batch_id=batch_id and named_batch(batch_id, caller),
                 ended_since=ended_since,
                 limit=limit,
                 cursor=cursor,
@@ -268,10 +273,3 @@ def preferred_wait_s(prefer: str | None) -> float:
         if name.lower() == "wait" and value.isascii() and value.isdigit():
             return min(float(value), LONGEST_WAIT_S)
     return 0.0
-
-
-def _scoped(key: str | None, caller: Caller) -> str | None:
-    """Tenants choose their idempotency keys independently of one another."""
-    if key is None or caller.tenant is None:
-        return key
-    return f"{caller.tenant}/{key}"

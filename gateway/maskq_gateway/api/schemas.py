@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,10 +69,45 @@ class Upload(BaseModel):
     )
 
 
-class NewBatch(BaseModel):
-    """Images that are segmented with the same options, as one batch with one completion event."""
+class BatchPart(BaseModel):
+    """Jobs that join a batch or run. Each image is accepted or refused by itself."""
 
     model_config = ConfigDict(extra="forbid")
+
+    batch_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^/\x00-\x1f\x7f]+$",
+        description="The batch or run that the jobs join; a new UUID or the name of a run. Default: a "
+        "new batch, of which all images are accepted or none is.",
+    )
+    total: int = Field(
+        default=0,
+        ge=0,
+        description="Jobs of the whole batch, whose completion event is written when as many have "
+        "ended; 0: unknown, no such event.",
+    )
+    idempotency_keys: list[Annotated[str, Field(min_length=1, max_length=400)]] = Field(
+        default_factory=list,
+        max_length=LARGEST_BATCH,
+        description="One for each image: a repeated request then returns the same jobs.",
+    )
+    retry_of: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list,
+        max_length=LARGEST_BATCH,
+        description="For each image the failed job that its job retries, or an empty text.",
+    )
+    durable: bool = Field(
+        default=False, description="Answer only once Redis has written the jobs to disk."
+    )
+    webhook: str | None = Field(
+        default=None, description="URL that receives a signed POST when all jobs have ended."
+    )
+
+
+class NewBatch(BatchPart):
+    """Images that are segmented with the same options, as one batch with one completion event."""
 
     image_uris: list[str] = Field(
         min_length=1,
@@ -82,9 +117,6 @@ class NewBatch(BaseModel):
     )
     options: JobOptions = Field(
         default_factory=JobOptions, description="The fields of a job, without `image_uri`."
-    )
-    webhook: str | None = Field(
-        default=None, description="URL that receives a signed POST when all jobs have ended."
     )
 
 
@@ -123,6 +155,16 @@ class BatchState(BaseModel):
     job_ids: list[str] = Field(
         default_factory=list,
         description="Of the answer to a submission, in the order of its images.",
+    )
+    outcomes: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Of the answer to a submission with `batch_id`: for each image its `job_id`, or "
+        "the `error` with `code` and `detail`.",
+    )
+    ended_jobs: dict[str, JobRecord | None] = Field(
+        default_factory=dict,
+        description="With `seen`: the jobs that ended after so many, at most 1000, in their order; "
+        "null: deleted since.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from support.tls import Authority
 
 from maskq import Client
 from maskq_gateway.asgi import create_app
+from maskq_gateway.server import listening
 from maskq_worker.model import Segmenter
 
 
@@ -158,3 +160,13 @@ def test_text_is_compressed_on_request(client: Client) -> None:
         plain = api.get("/openapi.json", headers={"Accept-Encoding": "identity"})
         assert "Content-Encoding" not in plain.headers
         assert len(packed.data) < len(plain.data) / 4
+
+
+def test_an_accepted_connection_sends_an_answers_body_without_waiting() -> None:
+    with (
+        listening("127.0.0.1", 0) as bound,
+        socket.create_connection(bound.getsockname()),
+    ):
+        accepted, _ = bound.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -16,24 +16,24 @@ from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
-from maskq.client.bulk import CHUNK, Bulk, SubmitOptions
+from maskq.client.bulk import CHUNK, SubmitOptions
 from maskq.client.client import Client
 from maskq.client.image_source import name_of
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Requests
 from maskq.client.sending import OutageTolerance
-from maskq.client.waiting.completion_cursor import CompletionCursor, records_of
+from maskq.client.waiting.completion_cursor import CompletionCursor
 from maskq.contract.image_formats import IMAGE_SUFFIXES
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
 from maskq.ledger.calls import BatchMembership
+from maskq.settings import Settings
 
 if TYPE_CHECKING:
     from maskq.client.image_source import ImageSource
-    from maskq.settings import Settings
 
 T = TypeVar("T")
 
@@ -60,7 +60,8 @@ def submit_recursive(
 ) -> None:
     """Submit every image of the sources. Raises typer.Exit(1) if any failed."""
     requests = Requests(options)
-    found = images_in(sources, _connector(client.settings), _outputs(client, options))
+    settings = Settings.load()  # for S3, which a client over HTTP does not reach itself
+    found = images_in(sources, _connector(settings), _outputs(settings, options))
     path, named = flags.manifest or default_path(sources), flags.manifest is not None
     progress = Progress(quiet=flags.as_json)
     with Manifest(path, [*map(_shown, sources)], requests.options(), named=named) as manifest:
@@ -91,9 +92,9 @@ def _shown(source: str) -> str:
     return name_of(source) if "://" in source else str(Path(source))
 
 
-def _outputs(client: Client, options: Mapping[str, Any]) -> list[S3Uri]:
+def _outputs(settings: Settings, options: Mapping[str, Any]) -> list[S3Uri]:
     """Where outputs are written, so that no image is read there."""
-    places = [S3Uri(client.settings.s3_bucket, client.settings.output_prefix)]
+    places = [S3Uri(settings.s3_bucket, settings.output_prefix)]
     if chosen := options.get("output_prefix"):
         place = S3Uri.parse(chosen, key_required=False)
         places.append(S3Uri(place.bucket, place.key.rstrip("/")))
@@ -109,7 +110,7 @@ class _Run:
         self._progress = progress
         self._flags = flags
         self._resumes = bool(manifest.jobs)
-        self._cursor = CompletionCursor(manifest.run_id)
+        self._cursor = CompletionCursor(client.session.deployment, manifest.run_id)
         self._outage_tolerance = OutageTolerance()
         self._last_look = time.monotonic()
         self._images = 0
@@ -120,9 +121,12 @@ class _Run:
         """Submit the images that have no job yet."""
         if self._resumes and (self._flags.wait or self._flags.retry_failed):
             self._check()
-        bulk = Bulk(self._client.session, Job, self._submit_options(), options)
+        session = self._client.session
+        bulk = session.deployment.bulk(
+            lambda job_id: Job(session, None, job_id), self._submit_options(), options
+        )
         for step in bulk.steps(self._without_job(found)):
-            for _, (image, job, error) in self._client.session.drive(step):
+            for _, (image, job, error) in session.drive(step):
                 if error:
                     self._manifest.refused(name_of(image), error)
                 elif job:
@@ -214,8 +218,9 @@ class _Run:
         """Read the record of each open job. Later ends are found by `_look`."""
         self._tolerating_outages(self._cursor.skip)
         job_ids = iter(list(self._manifest.open))
+        read = self._client.session.deployment.records
         while some := list(islice(job_ids, CHUNK)):
-            records = self._tolerating_outages(partial(records_of, some)) or {}
+            records = self._tolerating_outages(partial(read, some)) or {}
             self._record({i: r for i, r in records.items() if r is None or r.ended})
 
     def _tolerating_outages(self, flow: Callable[[], Flow[T]]) -> T | None:

@@ -22,14 +22,12 @@ class ModelOperations:
     @operation
     def models(self) -> Flow[Sequence[ServedModel]]:
         """All models that jobs can request, by name, with their live workers and queued jobs."""
-        known: models.Known = yield models.known(self.session.limits)
-        return known.each
+        return (yield from self.session.deployment.models()).each
 
     @operation
     def default_model(self) -> Flow[DefaultModel]:
         """The model for this client's requests without `model`, and where the choice comes from."""
-        known: models.Known = yield models.known(self.session.limits)
-        return known.default
+        return (yield from self.session.deployment.models()).default
 
     @operation
     def set_default_model(self, name: str | None) -> Flow[None]:

@@ -16,17 +16,17 @@ from maskq.ledger import calls
 
 if TYPE_CHECKING:
     from maskq import s3
-    from maskq.client.session import Session
+    from maskq.client.direct.access import DirectAccess
 
 
-def delete_job(session: Session, job_id: str) -> Flow[None]:
+def delete_job(access: DirectAccess, job_id: str) -> Flow[None]:
     """Delete a job's record, outputs and uploaded image. Raises JobNotFound, StoreUnavailable."""
     status = yield calls.cancel(job_id)
     record: JobRecord | None = yield calls.get(job_id)
     if status is None or record is None:
         raise JobNotFound(job_id)
-    storage = session.layout.of(record)
-    yield RunBlocking(lambda: session.objects.delete_of(storage))
+    storage = access.layout.of(record)
+    yield RunBlocking(lambda: access.objects.delete_of(storage))
     yield calls.delete(record.id)
 
 
@@ -41,7 +41,7 @@ class Erased:
     refused: dict[str, str]  # id of a remaining job → why the store did not delete its objects
 
 
-def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Erased]:
+def delete_tenant(access: DirectAccess, tenant: str, older_than_s: float) -> Flow[Erased]:
     """Delete a tenant's jobs submitted at least `older_than_s` ago. Raises StoreUnavailable."""
     if not re.fullmatch(TENANT, tenant):
         raise InvalidRequest(f"{tenant!r} is not a valid tenant")
@@ -59,7 +59,7 @@ def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Er
                 left.add(record.id)
                 continue
             try:
-                yield from delete_job(session, record.id)
+                yield from delete_job(access, record.id)
                 jobs += 1
             except JobNotFound:
                 continue  # its record expired meanwhile
@@ -68,19 +68,19 @@ def delete_tenant(session: Session, tenant: str, older_than_s: float) -> Flow[Er
                 refused[record.id] = str(error)
         if not (cursor := page.cursor):
             break
-    objects, objects_left = yield from _delete_without_record(session, tenant, before_s, left)
+    objects, objects_left = yield from _delete_without_record(access, tenant, before_s, left)
     return Erased(jobs, objects, len(left), objects_left, refused)
 
 
 def _delete_without_record(
-    session: Session, tenant: str, before_s: float, left: set[str]
+    access: DirectAccess, tenant: str, before_s: float, left: set[str]
 ) -> Flow[tuple[int, int]]:
     """Delete objects of jobs without a record. Returns how many were deleted, and how many remain."""
-    folder, before = session.layout.tenant(tenant), datetime.fromtimestamp(before_s, UTC)
-    listed: list[s3.Listed] = yield RunBlocking(lambda: session.objects.list_under(folder))
+    folder, before = access.layout.tenant(tenant), datetime.fromtimestamp(before_s, UTC)
+    listed: list[s3.Listed] = yield RunBlocking(lambda: access.objects.list_under(folder))
     due = []
     for one in listed:
-        owner = session.layout.owner(one.place)
+        owner = access.layout.owner(one.place)
         if owner and one.modified <= before and owner.job_id not in left:
             if (yield calls.get(owner.job_id)):
                 left.add(owner.job_id)  # submitted meanwhile
@@ -88,8 +88,8 @@ def _delete_without_record(
                 due.append(one.place)
 
     def delete() -> None:
-        for place in due:
-            session.objects.delete(place)
+        for found in due:
+            access.objects.delete(found)
 
     yield RunBlocking(delete)
     return len(due), len(listed) - len(due)

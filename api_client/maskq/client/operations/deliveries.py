@@ -9,7 +9,6 @@ from maskq.client.operations.flow import Flow, operation
 from maskq.client.operations.jobs import one_of
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import JobNotFound
-from maskq.ledger import calls
 
 if TYPE_CHECKING:
     from maskq.client.session import Session
@@ -30,13 +29,10 @@ class DeliveryOperations:
     ) -> Flow[Sequence[Delivery]]:
         """Webhooks and their delivery attempts, newest first; `subject`: of this job or batch only."""
         wanted = one_of(DeliveryState, state, "delivery state")
-        found: Sequence[Delivery] = yield calls.deliveries(
-            subject=subject, state=wanted, limit=limit
-        )
-        return found
+        return (yield from self.session.deployment.deliveries(subject, wanted, limit))
 
     @operation
     def redeliver(self, delivery_id: str) -> Flow[None]:
         """Deliver a webhook again, whatever its state. Raises JobNotFound past its retention."""
-        if not (yield calls.deliver_again(delivery_id)):
+        if not (yield from self.session.deployment.redeliver(delivery_id)):
             raise JobNotFound(delivery_id, kind="delivery")

@@ -1,8 +1,9 @@
 """Operations that are written once and run blocking or async.
 
-An operation is a generator: it yields an effect, such as a call to Redis, and receives the answer. A
-driver performs the effects: `BlockingDriver` blocks, `AsyncDriver` awaits. An object's driver decides
-whether `job.wait()` returns a result or an awaitable.
+An operation is a generator: it yields an effect, such as a call to Redis or a request to the gateway,
+and receives the answer. A driver performs the effects: `BlockingDriver` blocks, `AsyncDriver` awaits.
+An object's driver decides whether `job.wait()` returns a result or an awaitable. `client/direct` and
+`client/http` have drivers that reach Redis and S3, or the gateway.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import asyncio
 import functools
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from maskq.client.operations.signatures import as_method, describe
-from maskq.client.waiting.wake_task import WakeTask
-from maskq.client.waiting.wake_thread import WakeThread
-from maskq.ledger import AsyncLedger, Ledger
+from maskq.http.request import CloseStream, OpenStream, ReadStream, Request
 from maskq.ledger.calls import Call
-from maskq.per_process import PerLoop, PerProcess
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,8 +60,28 @@ class Sleep:
     seconds: float
 
 
-Effect = Call[Any] | Pipeline | RunBlocking | WaitFor | Sleep
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Run flows at the same time, at most eight. The answer is each one's result or error, in order."""
+
+    flows: Sequence[Generator[Any, Any, Any]]
+
+
+Effect = (
+    Call[Any]
+    | Pipeline
+    | WaitFor
+    | Request
+    | OpenStream
+    | ReadStream
+    | CloseStream
+    | RunBlocking
+    | Sleep
+    | Together
+)
 Flow = Generator[Effect, Any, R]
+
+_TOGETHER = 8
 
 
 class Deadline:
@@ -79,12 +99,8 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
 
-class BlockingDriver:
+class BlockingDriver(ABC):
     """Performs effects on the calling thread. Thread-safe."""
-
-    def __init__(self, ledger: Ledger, wake: PerProcess[WakeThread]) -> None:
-        self._ledger = ledger
-        self._wake = wake
 
     def drive(self, flow: Flow[R]) -> R:
         """Run the flow; returns what it returns and raises what it raises."""
@@ -101,36 +117,32 @@ class BlockingDriver:
             except Exception as raised:  # noqa: BLE001 - the flow handles it
                 error = raised
 
+    @abstractmethod
+    def perform(self, effect: Effect) -> Any:
+        """Perform an effect on Redis or the gateway; returns its answer."""
+
     def _do(self, effect: Effect) -> Any:
         match effect:
-            case Call():
-                return self._ledger.run(effect)
-            case Pipeline():
-                return self._ledger.run_many(effect.calls)
             case RunBlocking():
                 return effect.work()
             case Sleep():
-                time.sleep(effect.seconds)
-            case WaitFor():
-                return self._wait_for(effect)
+                return time.sleep(effect.seconds)
+            case Together():
+                if not effect.flows:
+                    return []
+                with ThreadPoolExecutor(min(_TOGETHER, len(effect.flows))) as pool:
+                    return list(pool.map(self._outcome, effect.flows))
+        return self.perform(effect)
 
-    def _wait_for(self, effect: WaitFor) -> Any:
-        deadline = Deadline(effect.timeout_s)
-        answer = self._ledger.run(effect.call)
-        if effect.ready(answer) or deadline.is_over:
-            return answer
-        woken, answer = self._wake.get().wait(
-            effect.channel, effect.call, effect.ready, deadline.left_s
-        )
-        return answer if woken else self._ledger.run(effect.call)
+    def _outcome(self, flow: Flow[Any]) -> Any:
+        try:
+            return self.drive(flow)
+        except Exception as error:  # noqa: BLE001 - the flow that asked for it decides
+            return error
 
 
-class AsyncDriver:
+class AsyncDriver(ABC):
     """Performs effects on the running event loop; each loop has its own connections."""
-
-    def __init__(self, ledger: AsyncLedger, wake: PerLoop[WakeTask]) -> None:
-        self._ledger = ledger
-        self._wake = wake
 
     async def drive(self, flow: Flow[R]) -> R:
         """Run the flow; returns what it returns and raises what it raises."""
@@ -147,28 +159,27 @@ class AsyncDriver:
             except Exception as raised:  # noqa: BLE001 - the flow handles it
                 error = raised
 
+    @abstractmethod
+    async def perform(self, effect: Effect) -> Any:
+        """Perform an effect on Redis or the gateway; returns its answer."""
+
     async def _do(self, effect: Effect) -> Any:
         match effect:
-            case Call():
-                return await self._ledger.run(effect)
-            case Pipeline():
-                return await self._ledger.run_many(effect.calls)
             case RunBlocking():
                 return await asyncio.to_thread(effect.work)
             case Sleep():
-                await asyncio.sleep(effect.seconds)
-            case WaitFor():
-                return await self._wait_for(effect)
+                return await asyncio.sleep(effect.seconds)
+            case Together():
+                slots = asyncio.Semaphore(_TOGETHER)
+                return await asyncio.gather(*(self._outcome(flow, slots) for flow in effect.flows))
+        return await self.perform(effect)
 
-    async def _wait_for(self, effect: WaitFor) -> Any:
-        deadline = Deadline(effect.timeout_s)
-        answer = await self._ledger.run(effect.call)
-        if effect.ready(answer) or deadline.is_over:
-            return answer
-        woken, answer = await self._wake.get().wait(
-            effect.channel, effect.call, effect.ready, deadline.left_s
-        )
-        return answer if woken else await self._ledger.run(effect.call)
+    async def _outcome(self, flow: Flow[Any], slots: asyncio.Semaphore) -> Any:
+        async with slots:
+            try:
+                return await self.drive(flow)
+            except Exception as error:  # noqa: BLE001 - the flow that asked for it decides
+                return error
 
 
 class RunsBlocking:

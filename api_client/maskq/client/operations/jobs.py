@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from maskq.client.admin.removal import Erased, delete_job, delete_tenant
+from maskq.client.admin.removal import Erased, delete_tenant
 from maskq.client.job import JobCore, jobs_by_id
 from maskq.client.operations.flow import Flow, operation
 from maskq.contract import FailureCode, JobStatus
@@ -64,8 +64,7 @@ class JobOperations(Generic[JobT]):
             batch_id=batch_id,
             ended_since_ms=None if ended_since is None else _since_ms(ended_since),
         )
-        page: calls.Page = yield calls.jobs(wanted, limit=limit, cursor=cursor)
-        return page
+        return (yield from self.session.deployment.list(wanted, limit, cursor))
 
     @operation
     def delete(self, job_id: str) -> Flow[None]:
@@ -74,7 +73,7 @@ class JobOperations(Generic[JobT]):
         Its webhooks are deleted too, including those not yet delivered. Its events remain until they
         are trimmed. Raises JobNotFound, StoreUnavailable (the record remains: delete again).
         """
-        yield from delete_job(self.session, job_id)
+        yield from self.session.deployment.delete(job_id)
 
     @operation
     def delete_tenant(self, tenant: str, *, older_than: float) -> Flow[Erased]:
@@ -84,7 +83,7 @@ class JobOperations(Generic[JobT]):
         an `output_prefix` cannot be found. If the store refuses to delete a job's objects, the job
         remains and `refused` names it. Raises StoreUnavailable.
         """
-        return (yield from delete_tenant(self.session, tenant, older_than))
+        return (yield from delete_tenant(self.session.access, tenant, older_than))
 
 
 def _since_ms(ended_since: datetime | float) -> int:

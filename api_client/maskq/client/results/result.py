@@ -10,7 +10,6 @@ from maskq.client.operations.flow import (
     AsyncDriver,
     BlockingDriver,
     Flow,
-    RunBlocking,
     RunsAsync,
     RunsBlocking,
     operation,
@@ -18,9 +17,8 @@ from maskq.client.operations.flow import (
 from maskq.client.results.files import open_image, open_scores
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
-from maskq.contract.locations import S3Uri, is_url
+from maskq.contract.locations import is_url
 from maskq.contract.outputs import FILES
-from maskq.contract.storage_layout import class_file
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class ResultCore:
             raise InvalidRequest(f"job {record.id} is {record.status.value} and has no result")
         self._session = session
         self._driver: Any = session.driver
-        self._storage = session.layout.of(record)
+        self._record = record
         self.job_id = record.id
         self.details: JobResult = record.result
         self._has_legend = record.request.overlay_legend
@@ -139,21 +137,8 @@ class ResultCore:
             raise InvalidRequest(
                 f"the output was written to the URL in output_urls; read it there: {uri}"
             )
-        place = S3Uri.parse(self._own(output, uri))
-        if label is not None:
-            place = class_file(place, output, self._id_of(label))
-        body: bytes = yield RunBlocking(lambda: self._session.objects.get(place))
-        return body
-
-    def _own(self, output: Output, uri: str) -> str:
-        """`uri`, if it is in the job's own folder: it is read with this client's rights."""
-        if not self._storage.is_output(output, uri):
-            raise InvalidRequest(
-                f"the result of job {self.job_id} names {uri}, which is outside the job's own folder "
-                f"{self._storage.outputs}/ and is not read; MASKQ_S3_BUCKET and MASKQ_OUTPUT_PREFIX "
-                f"must be those of the workers"
-            )
-        return uri
+        class_id = None if label is None else self._id_of(label)
+        return (yield from self._session.deployment.output(self._record, output, uri, class_id))
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
         body = yield from self._fetch(output)

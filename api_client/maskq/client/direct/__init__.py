@@ -1,0 +1,1 @@
+"""The operations of a client that reaches Redis and S3 itself."""

@@ -1,0 +1,1 @@
+"""The operations of a client that reaches a deployment by its gateway."""

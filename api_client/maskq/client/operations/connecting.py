@@ -1,0 +1,101 @@
+"""How a client reaches its deployment: directly, or by a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from maskq import environment
+from maskq.errors import InvalidRequest
+from maskq.http.address import GatewayAddress, is_http
+from maskq.per_process import no_fork
+
+if TYPE_CHECKING:
+    from maskq.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAccess:
+    """A gateway, and the API key for it, which no repr shows."""
+
+    address: GatewayAddress
+    api_key: SecretStr = field(repr=False)
+
+
+def access_of(given: object, api_key: str | None) -> Settings | GatewayAccess:
+    """What a client was given, checked. Raises InvalidRequest."""
+    from maskq.http.settings import HttpSettings
+    from maskq.settings import usable
+
+    if isinstance(given, GatewayAccess):
+        return given
+    if not (isinstance(given, str) and is_http(given)):
+        if api_key is not None:
+            raise InvalidRequest(
+                "api_key goes with the URL of a gateway: Client('https://…', api_key=…)"
+            )
+        return usable(given)
+    hosts = HttpSettings.load().gateway_plain_http_hosts
+    return _gateway(given, api_key or "", hosts, "give api_key=…, or use Client.from_env()")
+
+
+def access_from_env(transport: str | None, overrides: dict[str, Any]) -> Settings | GatewayAccess:
+    """What the environment says. Raises InvalidRequest."""
+    from maskq.http.settings import HttpSettings
+    from maskq.settings import Settings
+
+    chosen = transport or environment.value("MASKQ_TRANSPORT")
+    if chosen not in (None, "direct", "http"):
+        raise InvalidRequest(f"transport is {chosen!r}; it is 'direct' or 'http'")
+    has_redis = "redis_url" in overrides or environment.value("MASKQ_REDIS_URL") is not None
+    has_gateway = environment.value("MASKQ_GATEWAY_URL") is not None
+    if chosen == "direct" or (chosen is None and (has_redis or overrides or not has_gateway)):
+        return Settings.load(**overrides)
+    if overrides:
+        raise InvalidRequest(
+            f"{', '.join(sorted(overrides))}: settings of a direct client, and transport='http' calls "
+            f"a gateway"
+        )
+    settings = HttpSettings.load()
+    if not settings.gateway_url:
+        raise InvalidRequest("transport is 'http', so MASKQ_GATEWAY_URL must be set")
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return _gateway(
+        settings.gateway_url, key, settings.gateway_plain_http_hosts, "set MASKQ_API_KEY"
+    )
+
+
+def blocking_session(access: Settings | GatewayAccess) -> Any:
+    """The session of a Client."""
+    with no_fork():  # a child forked during an import would find the module locked
+        if isinstance(access, GatewayAccess):
+            from maskq.client.http.session import BlockingHttpSession
+
+            return BlockingHttpSession(access.address, access.api_key)
+        from maskq.client.direct.session import BlockingSession
+
+        return BlockingSession(access)
+
+
+def async_session(access: Settings | GatewayAccess) -> Any:
+    """The session of an AsyncClient."""
+    with no_fork():
+        if isinstance(access, GatewayAccess):
+            from maskq.client.http.session import AsyncHttpSession
+
+            return AsyncHttpSession(access.address, access.api_key)
+        from maskq.client.direct.session import AsyncSession
+
+        return AsyncSession(access)
+
+
+def _gateway(url: str, api_key: str, hosts: frozenset[str], missing: str) -> GatewayAccess:
+    address = GatewayAddress.parse(url, hosts)
+    key = api_key.strip()
+    if not key:
+        raise InvalidRequest(f"a client of the gateway {address.url} needs an API key: {missing}")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InvalidRequest("the API key is not the text of a key; `maskq keys create` prints one")
+    return GatewayAccess(address, SecretStr(key))
