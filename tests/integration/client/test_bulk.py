@@ -73,7 +73,7 @@ class Service:
             if record is None:
                 break
             if fail in record.request.image_uri:
-                self.ledger.run(calls.fail(record.id, token, BROKEN))
+                self.ledger.run(calls.fail(record.id, token, JobStatus.FAILED, BROKEN))
             else:
                 result = JobResult(width=1, height=1, model=MODEL, outputs={"mask": "s3://o/m.png"})
                 self.ledger.run(calls.succeed(record.id, token, result))

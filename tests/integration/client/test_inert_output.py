@@ -24,7 +24,7 @@ from support.hostile import HOSTILE, SECRET, TEXT, URL, Receiver, harmless, serv
 
 from maskq import Client, webhooks
 from maskq.cli import build, main
-from maskq.contract import FailureCode, JobFailure, JobResult, Output
+from maskq.contract import FailureCode, JobFailure, JobResult, JobStatus, Output
 from maskq.contract.ids import new_token
 from maskq.contract.models import ServingWorker
 from maskq.ledger import Ledger, calls, keys
@@ -94,7 +94,7 @@ class World:
         with serving(Receiver) as url:
             self.failed = self._claimed(url)
             failure = JobFailure(code=FailureCode.INVALID_IMAGE, message=f"{TEXT} {URL}")
-            ledger.run(calls.fail(self.failed, self._token, failure))
+            ledger.run(calls.fail(self.failed, self._token, JobStatus.FAILED, failure))
             self._deliver()
         self.queued = self._submitted(None)
         self.succeeded = self._claimed(None)
