@@ -115,6 +115,7 @@ class TlsProxy:
         self._loop.set_exception_handler(lambda *_: None)  # a client that goes away is no news
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -141,9 +142,14 @@ class TlsProxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        closed = [writer.wait_closed() for writer in self._writers]
+        await asyncio.gather(*closed, return_exceptions=True)
 
     def _handled(self, work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._writers.add(writer)
             task = self._loop.create_task(work(reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -159,35 +165,35 @@ class TlsProxy:
             self.seen.connections += 1
             if not begins.startswith(_HELLO):
                 self.seen.in_clear.append(begins[:200])
-            await _join(reader, writer, self._inner_port, begins)
+            await self._join(reader, writer, self._inner_port, begins)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            await _join(reader, writer, self._target_port, b"")
+            await self._join(reader, writer, self._target_port, b"")
 
-
-async def _join(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, first: bytes
-) -> None:
-    """Pass bytes both ways until one side ends."""
-    try:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        writer.close()
-        return
-    far_writer.write(first)
-    ways = [
-        asyncio.ensure_future(_pass(reader, far_writer)),
-        asyncio.ensure_future(_pass(far_reader, writer)),
-    ]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        for one in (writer, far_writer):
-            one.close()
+    async def _join(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, first: bytes
+    ) -> None:
+        """Pass bytes both ways until one side ends."""
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        self._writers.add(far_writer)
+        far_writer.write(first)
+        ways = [
+            asyncio.ensure_future(_pass(reader, far_writer)),
+            asyncio.ensure_future(_pass(far_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for one in (writer, far_writer):
+                one.close()
 
 
 async def _pass(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
