@@ -211,13 +211,11 @@ def test_a_model_nobody_serves_ends_the_run_at_once(service: Service) -> None:
         list(service.client.submit_each(places(3), priority="urgent"))
 
 
+# A gateway has read its limits when it started; test_steering.py fills a queue over HTTP.
+@pytest.mark.parametrize("service", ["direct"], indirect=True)
 def test_a_full_queue_is_waited_for_or_told(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if service.client is not service.direct:
-        pytest.skip(
-            "the gateway has read its limits before; test_steering.py fills a queue over HTTP"
-        )
     monkeypatch.setenv("MASKQ_MAX_QUEUED", "5")
     with Client.from_env() as client:
         told = list(client.submit_each([*places(8), b"uploaded"], queue_full_timeout=0.0))
@@ -348,7 +346,11 @@ def list_of(images: list[str]) -> None:
     Path("list.txt").write_text("\n".join(images) + "\n")
 
 
-@pytest.mark.parametrize("moment", ["full", "first line"])
+@pytest.mark.parametrize(
+    ("service", "moment"),
+    [("direct", "full"), ("direct", "first line"), ("http", "first line")],
+    indirect=["service"],
+)
 def test_a_run_that_is_killed_goes_on_where_it_was(
     service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
