@@ -99,4 +99,4 @@ class AclStack(Stack):
         self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
     ) -> None:
         _ = self.environment  # the users must be there
-        super()._start_other(name, command, self.as_user(*_ROLES[name]) | dict(env or {}))
+        super()._start_other(name, command, dict(env or {}) | self.as_user(*_ROLES[name]))
