@@ -43,7 +43,7 @@ class ExponentialBackoff:
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
-    """A list of pauses; after the last of them there is no further try."""
+    """A list of pauses. After the last pause and its try, the caller gives up."""
 
     pauses_s: tuple[float, ...]
     jitter: Jitter = NO_JITTER

@@ -86,7 +86,7 @@ class IdempotencyConflict(MaskqError):
 
 
 class UnknownModel(MaskqError, LookupError):
-    """Raised by `submit` for an unknown model, or if there is no default model and none is given.
+    """`submit` raises it for an unknown model, and if neither a model nor a default is set.
 
     The text lists the known models.
     """

@@ -30,7 +30,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def html(job_id: str, result: JobResult, picture: Image.Image | None) -> str:
-    """A figure with a caption; only the caption if there is no picture."""
+    """A figure with a caption, or the caption alone if the picture is missing."""
     image = ""
     if picture is not None:
         url = data_url(_small(picture), "JPEG", quality=88)

@@ -181,7 +181,7 @@ class Waits:
     def is_lost(self) -> bool:
         """Whether a ping was still unanswered when the next one was due.
 
-        Time alone is no evidence: a program that was busy finds answers that it has not read yet.
+        Silence alone does not prove a lost connection: a busy program may have unread answers.
         """
         return self._unanswered > 1
 

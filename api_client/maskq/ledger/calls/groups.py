@@ -23,8 +23,8 @@ class Member:
 def join(member: Member, since: str) -> Call[str | None]:
     """Join the group; create it if it does not exist, reading from `since` ('': from now).
 
-    The answer is the place after which events were trimmed away unread, None if none were. It is told
-    once; the group goes on behind the gap.
+    If events were trimmed before the group read them, the answer is the cursor before the gap, else
+    None. It is returned once; the group continues after the gap.
     """
 
     def parse(answer: Sequence[str]) -> str | None:

@@ -80,5 +80,5 @@ def deliveries(
 
 
 def deliver_again(delivery_id: str) -> Call[bool]:
-    """Deliver once more, whatever the state. False: there is no such delivery."""
+    """Deliver again, in any state. Returns False if no delivery has this id."""
     return scripted("delivery_again", lambda answer: answer == 1, id=delivery_id)
