@@ -9,8 +9,10 @@ import torch
 
 from bench.gpu.subject import Subject, demo
 from bench.gpu.timing import release
-from maskq_worker.model.cuda.load import capability
-from maskq_worker.model.cuda.precision import choose, lower
+from maskq_worker.model.cuda.coarse import coarse
+from maskq_worker.model.cuda.fused.operations import TorchOperations
+from maskq_worker.model.cuda.load import capability, in_dtype
+from maskq_worker.model.cuda.precision import choose
 from maskq_worker.model.masks.bounded import upsampled_argmax
 from maskq_worker.model.network import Network
 
@@ -41,10 +43,11 @@ def shares(subject: Subject) -> dict[str, Any]:
     exact = [upsampled_argmax(one, size) for one in expected]
     found: dict[str, Any] = {"classes": len(np.unique(np.stack(exact)))}
     for dtype in _types(subject):
-        ours = lower(Network(subject.transformers()), dtype)
+        ours, operations = in_dtype(coarse(Network(subject.transformers())), dtype, subject.device)
+        upsample = (operations or TorchOperations()).upsample
         theirs = subject.transformers(dtype)
         for name, forward in {
-            f"ours {dtype}": lambda one, ours=ours: ours(one),
+            f"ours {dtype}": lambda one, ours=ours, upsample=upsample: upsample(ours(one)),
             f"transformers {dtype}": lambda one, theirs=theirs: theirs(pixel_values=one).logits,
         }.items():
             each = torch.cat([forward(one[None].to(dtype)).float() for one in values])

@@ -15,7 +15,6 @@ from bench.gpu.timing import peak_mib, reason, release, seconds, wall_seconds
 from maskq_worker.model.backend import PendingMask
 from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.faults import is_fault
-from maskq_worker.model.network.rewrites import upsample
 
 SIZE = (480, 640)  # px (H, W) of the images that masks are drawn for
 SMALL = (48, 64)  # the same, dry
@@ -84,10 +83,10 @@ def ours(subject: Subject) -> Iterator[dict[str, Any]]:
 
 def bare(backend: CudaBackend, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Pixels that lie on the device to scores there: normalised, forward, upsampled."""
-    ways = {"eager": lambda: upsample(backend.compute(pixels))}
+    ways = {"eager": lambda: backend.upsample(backend.compute(pixels))}
     if backend.graphs is not None:
         graphs = backend.graphs
-        ways["graphs"] = lambda: upsample(graphs(pixels))
+        ways["graphs"] = lambda: backend.upsample(graphs(pixels))
     return ways
 
 

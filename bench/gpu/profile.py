@@ -10,7 +10,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.gpu.subject import Subject
 from bench.gpu.timing import seconds, synchronize
-from maskq_worker.model.network.rewrites import upsample
 
 BATCHES = (1, 16)
 RUNS = 5
@@ -40,7 +39,7 @@ def one(subject: Subject, backend: Any, batch: int) -> dict[str, Any]:
     pixels = subject.pixels(batch)
 
     def forward() -> torch.Tensor:
-        return upsample(backend.compute(pixels))
+        return backend.upsample(backend.compute(pixels))
 
     took = seconds(forward, subject.device, least_s=0.01 if subject.dry else 0.2)
     on_gpu = subject.device.type == "cuda"

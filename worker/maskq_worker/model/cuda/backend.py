@@ -13,7 +13,7 @@ from torch import nn
 
 from maskq_worker.model.backend import Backend
 from maskq_worker.model.cuda.buckets import bucket_sizes
-from maskq_worker.model.cuda.coarse import upsampled
+from maskq_worker.model.cuda.fused.operations import TorchOperations
 from maskq_worker.model.cuda.graphs import Capture, CaptureCuda, Graphs, seconds_cuda
 from maskq_worker.model.cuda.masks import load_masks
 from maskq_worker.model.cuda.normalise import Normalise
@@ -62,8 +62,13 @@ class CudaBackend(Backend):
         *,
         device: torch.device,
         dtype: torch.dtype,
+        operations: TorchOperations | None = None,
     ) -> None:
-        """network: of `coarse`, on the device and in `dtype` already."""
+        """
+        Args:
+            network: of `coarse`, or a `FusedNetwork`; on the device and in `dtype` already.
+            operations: for the last upsampling; None: torch's.
+        """
         self.name = device.type
         self.device = device
         self.dtype = dtype
@@ -72,6 +77,7 @@ class CudaBackend(Backend):
         self._normalise = Normalise(preprocessor, device, dtype)
         self._upload, self._download = Upload(device), Download(device)
         self._masks = load_masks(device)
+        self._operations = operations or TorchOperations()
         self._graphs: Graphs | None = None
 
     @torch.inference_mode()
@@ -141,6 +147,10 @@ class CudaBackend(Backend):
             raise ValueError("some scores are NaN or infinite")
         return output.mask
 
+    def upsample(self, scores: torch.Tensor) -> torch.Tensor:
+        """The last step of a forward: (N, C, h, w) of `compute` -> (N, C, 2h, 2w)."""
+        return self._operations.upsample(scores)
+
     def compute(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: (N, H, W, 3) uint8 on the device. Returns (N, C, h, w), to be upsampled by two."""
         scores: torch.Tensor = self.network(self._normalise(pixels))
@@ -151,5 +161,5 @@ class CudaBackend(Backend):
     ) -> torch.Tensor:
         with self._upload(pixels) as uploaded:
             if graphs is not None and graphs.takes(uploaded):
-                return upsampled(graphs(uploaded))
-            return upsampled(self.compute(uploaded))
+                return self.upsample(graphs(uploaded))
+            return self.upsample(self.compute(uploaded))

@@ -13,6 +13,8 @@ from torch import nn
 from maskq_worker.model.cuda import precision
 from maskq_worker.model.cuda.backend import CudaBackend
 from maskq_worker.model.cuda.coarse import coarse
+from maskq_worker.model.cuda.fused.cuda_operations import CudaOperations, load_operations
+from maskq_worker.model.cuda.fused.network import FusedNetwork
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.network import Network
 from maskq_worker.model.self_test import golden_image
@@ -52,7 +54,22 @@ def load_cuda(
         # it chooses them without trying.
         with ThreadPoolExecutor(1) as thread:
             chosen = thread.submit(best_dtype, whole, preprocessor, device, choice.dtypes).result()
-    return CudaBackend(precision.lower(whole, chosen), preprocessor, device=device, dtype=chosen)
+    made, operations = in_dtype(whole, chosen, device)
+    return CudaBackend(made, preprocessor, device=device, dtype=chosen, operations=operations)
+
+
+def in_dtype(
+    network: Network, dtype: torch.dtype, device: torch.device
+) -> tuple[nn.Module, CudaOperations | None]:
+    """The network in a dtype, with the faster layers in half precision where they work.
+
+    network: of `coarse`, float32, on the device; it may not be used any more.
+    """
+    precision.lower(network, dtype)
+    operations = None if dtype is torch.float32 else load_operations(device, dtype)
+    if operations is None:
+        return network, None
+    return FusedNetwork(network, operations, dtype), operations
 
 
 def capability(device: torch.device) -> tuple[int, int]:
@@ -62,7 +79,7 @@ def capability(device: torch.device) -> tuple[int, int]:
 
 @torch.inference_mode()
 def best_dtype(
-    network: nn.Module,
+    network: Network,
     preprocessor: Preprocessor,
     device: torch.device,
     dtypes: Sequence[torch.dtype],
@@ -80,7 +97,7 @@ def best_dtype(
     exact = scores(network, torch.float32)
     shares = {
         dtype: precision.agreement(
-            scores(precision.lower(copy.deepcopy(network), dtype), dtype), exact
+            scores(in_dtype(copy.deepcopy(network), dtype, device)[0], dtype), exact
         )
         for dtype in dtypes
     }
