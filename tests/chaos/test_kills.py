@@ -87,6 +87,7 @@ def test_a_rolling_restart_under_load_costs_nothing(
             assert fleet.replace(worker) == 0
         fleet.wait_until(lambda: all(one.ended for one in fleet.records()), 120)
         records = fleet.records()
+        assert [one.error for one in records if one.error] == []
         assert Counter(one.status for one in records) == {JobStatus.SUCCEEDED: len(ids) + 1}
         assert Counter(one.charges for one in records) == {0: len(records)}
         fleet.one_terminal_event_each([one.id for one in records])

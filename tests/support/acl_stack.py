@@ -92,6 +92,10 @@ class AclStack(Stack):
         url = acl.url_of(user, self.redis.url)
         return {"MASKQ_REDIS_URL": url} | self.s3.as_role(s3_role or user)
 
+    def as_operator(self) -> dict[str, str]:
+        """The variables of somebody who may do all."""
+        return super().environment
+
     def start_workers(self, count: int, env: Mapping[str, str] | None = None) -> list[Worker]:
         return super().start_workers(count, self.as_user("worker") | dict(env or {}))
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from maskq.errors import InvalidRequest
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder, limits, make_decoder
 from maskq_worker.decoding.memory import KEPT_PIXEL_BYTES, MOST_PIXEL_BYTES, PIXEL_BYTES
 from maskq_worker.decoding.pool import ProcessDecoder
+from maskq_worker.decoding.process import DecodeProcess
 from maskq_worker.errors import JobError, PermanentError, TransientError
 from maskq_worker.imaging import Decoded
 from maskq_worker.jobs.memory_budget import MemoryBudget
@@ -455,3 +457,62 @@ def test_a_tiff_of_many_pages_counts_as_its_first() -> None:
     ThreadDecoder(LIMITS).decode(data, asked.append)
     (taken,) = asked
     assert taken <= 40 * 40 * MOST_PIXEL_BYTES + 2 * len(data)
+
+
+# --- what is no fault of an image ---------------------------------------------------------------------
+
+
+def test_a_decoder_started_while_celery_shuts_down_works(decoder: ProcessDecoder) -> None:
+    """Celery then sets a default timeout, which puts every new socket into non-blocking mode."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        made = ProcessDecoder(LIMITS, 1)
+        made.start()
+    finally:
+        socket.setdefaulttimeout(before)
+    try:
+        first = made.pids
+        data = saved(noise(20, 20), "PNG")
+        for _ in range(2):
+            assert same(made.decode(data, nothing), decoder.decode(data, nothing))
+        assert made.pids == first
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def _late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has ended still counts as running, as in the moment between look and use."""
+    monkeypatch.setattr(DecodeProcess, "alive", True)
+
+
+@pytest.mark.usefixtures("_late")
+def test_an_image_that_no_decoder_took_goes_to_the_next_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = ProcessDecoder(LIMITS, 1)
+    made.start()
+    try:
+        [first] = made.pids
+        os.kill(first, signal.SIGABRT)
+        eventually(lambda: not runs(first))
+        image = noise(20, 20)
+        assert made.decode(saved(image, "PNG"), nothing).image.tobytes() == image.tobytes()
+        assert made.pids != [first]
+    finally:
+        made.close()
+    assert f"decoding process {first} ended with SIGABRT" in caplog.text
+
+
+def test_decoders_that_take_no_image_are_no_fault_of_the_image() -> None:
+    made = ProcessDecoder(SHORT, 1, "support.decoder_that_leaves")
+    made.start()
+    try:
+        error = failure(made, saved(noise(20, 20), "PNG"))
+    finally:
+        made.close()
+    assert isinstance(error, TransientError)
+    assert error.code is FailureCode.INTERNAL
+    assert "3 processes that decode images ended before they took the image" in error.message
+    assert "exit code 7" in error.message

@@ -166,6 +166,9 @@ def main() -> None:
     _silence()
     limits = Limits(chosen.most_bytes, chosen.cpu_s)
     with socket.socket(fileno=chosen.socket) as worker, suppress(EOFError, ConnectionError):
+        # Sockets that the worker makes have its default timeout, which Celery sets while it shuts down:
+        # that puts them into non-blocking mode, here as well.
+        worker.setblocking(True)
         buffer = SharedBuffer.opened(chosen.buffer)
         Service(worker, buffer, limits, chosen.max_pixels).run()
 

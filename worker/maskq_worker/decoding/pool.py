@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from maskq.contract import FailureCode
 from maskq_worker.decoding.memory import ImageMemory
 from maskq_worker.decoding.messages import Pixels
-from maskq_worker.decoding.process import CHILD, DecodeProcess
+from maskq_worker.decoding.process import CHILD, DecodeProcess, NotReceivedError
 from maskq_worker.errors import JobError, PermanentError, TransientError
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TRIES = (
-    3  # to read the size, to decode, and once more for a GIF whose frame is larger than its screen
-)
+# To read the size, to decode, and once more for a GIF whose frame is larger than its screen. As often
+# an image is given to another process if one ended before it took the image.
+_TRIES = 3
 
 
 class ProcessDecoder:
@@ -61,15 +61,25 @@ class ProcessDecoder:
         )
 
     def _try(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
-        process = self._borrow()
-        try:
-            return process.decode(data, memory)
-        except JobError as error:
-            if self._closed:  # the worker ended the process; the image is not at fault
-                raise _stopping() from error
-            raise
-        finally:
-            self._put_back(process)
+        ending = ""
+        for _ in range(_TRIES):
+            process = self._borrow()
+            try:
+                return process.decode(data, memory)
+            except NotReceivedError as error:
+                ending = str(error)
+                logger.warning("decoding process %d ended with %s", process.pid, ending)
+            except JobError as error:
+                if self._closed:  # the worker ended the process; the image is not at fault
+                    raise _stopping() from error
+                raise
+            finally:
+                self._put_back(process)
+        raise TransientError(
+            FailureCode.INTERNAL,
+            f"{_TRIES} processes that decode images ended before they took the image, the last with "
+            f"{ending}",
+        )
 
     def close(self) -> None:
         """End all processes."""

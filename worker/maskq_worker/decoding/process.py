@@ -41,6 +41,10 @@ _SET: Final = {
 }
 
 
+class NotReceivedError(Exception):
+    """The process ended before it took the image, which therefore cannot be the reason."""
+
+
 class DecodeProcess:
     """A process started by exec, with a socket and a shared buffer. Used by one thread at a time."""
 
@@ -70,7 +74,8 @@ class DecodeProcess:
     def decode(self, data: bytes, memory: ImageMemory) -> Decoded | Pixels:
         """Decode an image, or return its number of pixels if that is more than `memory` grants.
 
-        Raises JobError. `usable` is False afterwards if the process ended, hung or has grown.
+        Raises JobError, or NotReceivedError. `usable` is False afterwards if the process ended, hung
+        or has grown.
         """
         ended = True
         size = max(len(data), memory.pixels * RGBX)
@@ -87,8 +92,10 @@ class DecodeProcess:
             raise _invalid(
                 data, f"did not end within {self._limits.wall_s:g} s, so it was stopped"
             ) from None
-        except (EOFError, ConnectionError):
+        except EOFError:
             raise self._death(data) from None
+        except ConnectionError as error:  # the order was not read, or could not be sent
+            raise NotReceivedError(self._ending()) from error
         except ValueError as error:
             raise _invalid(data, "gave an answer that is not valid, so it was stopped") from error
         finally:
@@ -160,6 +167,13 @@ class DecodeProcess:
         self._socket.settimeout(self._limits.wall_s)
         messages.send(self._socket, order, buffer)
         return messages.receive_answer(self._socket)
+
+    def _ending(self) -> str:
+        """How a process ended that has closed its socket."""
+        try:
+            return _named(self._process.wait(self._limits.wall_s))
+        except subprocess.TimeoutExpired:
+            return "a closed socket"
 
     def _death(self, data: bytes) -> JobError:
         """The error for a process that ended while it decoded an image."""

@@ -171,7 +171,12 @@ class Manifest:
             self.flush()
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
+        """Raises KeyError or TypeError for an entry that is no line of a manifest."""
         image, job_id, code = entry["image"], entry.get("job_id"), entry.get("code")
+        if not isinstance(image, str) or not all(
+            value is None or isinstance(value, str) for value in (job_id, code)
+        ):
+            raise TypeError
         self.failures.pop(image, None)
         if code:
             self.failures[image] = sys.intern(code)
