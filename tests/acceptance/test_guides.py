@@ -29,10 +29,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
+def operator(stack: Stack) -> dict[str, str]:
+    """Under --acl-users the rights of the shell that a page's reader types into: it submits, starts a
+    worker, and reads from a customer's bucket."""
+    return stack.as_operator() if isinstance(stack, AclStack) else {}
+
+
 @pytest.fixture(autouse=True)
 def folder(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the pages expect where they run: images, and the settings of a running stack."""
-    for name, value in stack.environment.items():
+    for name, value in {**stack.environment, **operator(stack)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     photo = Image.effect_noise(SIZE, 50).convert("RGB")
@@ -75,13 +81,8 @@ def test_webhooks_and_events_page_delivers_and_reads(client: Client) -> None:
     assert "maskq.job.succeeded" in Path("event.json").read_text(encoding="utf-8")
 
 
-def test_checkpoints_page_serves_a_checkpoint_of_a_folder(
-    client: Client, stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_page_serves_a_checkpoint_of_a_folder(client: Client, folder: Path) -> None:
     write_smallest(folder / "mine")
-    if isinstance(stack, AclStack):  # the page's reader starts a worker: one shell has all rights
-        for name, value in stack.as_operator().items():
-            monkeypatch.setenv(name, value)
     run("docs/checkpoints.md", {})
     assert client.list(model="mine").records[0].status is JobStatus.SUCCEEDED
 
@@ -90,8 +91,7 @@ def test_checkpoints_page_serves_a_checkpoint_of_a_folder(
 def test_celery_page_gets_a_mask(
     client: Client, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = run(
-        "docs/celery.md", {"client": client, "REDIS_URL": stack.environment["MASKQ_REDIS_URL"]}
-    )
+    as_celery = stack.as_user("celery") if isinstance(stack, AclStack) else stack.environment
+    names = run("docs/celery.md", {"client": client, "REDIS_URL": as_celery["MASKQ_REDIS_URL"]})
     names["app"].close()
     assert "/mask.png" in capsys.readouterr().out
