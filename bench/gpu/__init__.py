@@ -2,6 +2,7 @@
 
 ceiling     the card itself: matrix products, copies; with them the compute floor of every network
 correct     scores beside transformers' on the same card, masks beside torch's, graphs beside eager
+operations  the operations of the faster layers beside torch's
 forward     images/s of the bare forward for batch 1 to 32: transformers, ours, ours with graphs
 masks       a mask at the image's own size: the kernel, torch's bands, transformers' post-processing
 agreement   pixels that fp16 and bf16 decide as float32 does, on drawn scenes

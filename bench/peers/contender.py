@@ -102,5 +102,7 @@ class Peer(Contender):
             **self.environment(),
             "AWS_ENDPOINT_URL_S3": self.stack.s3.endpoint_url,
             "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(
+                [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
         }
