@@ -55,8 +55,8 @@ class CudaOperations(TorchOperations):
             return super().convolve_and_rectify(convolution, values)
         answer: torch.Tensor = torch.cudnn_convolution_relu(
             values, convolution.weight, convolution.bias, convolution.stride,
-            convolution.padding, convolution.dilation, convolution.groups,
-        )  # type: ignore[no-untyped-call]  # fmt: skip
+            convolution.padding, convolution.dilation, convolution.groups,  # type: ignore[arg-type]
+        )  # fmt: skip
         return answer
 
     def add_maps(

@@ -120,7 +120,7 @@ class FusedResidual(nn.Module):
         values, other: (B, C, h, w). positive: the ReLU of values.
         """
         inner = self.operations.convolve_and_rectify(self.first, positive)
-        second = functional.conv2d(inner, self.second.weight, None, padding=self.second.padding)  # type: ignore[arg-type]  # a tuple
+        second = functional.conv2d(inner, self.second.weight, None, padding=self.second.padding)
         return self.operations.add_maps(second, self.bias, values, other, rectified=rectified)
 
 

@@ -32,7 +32,7 @@ class FusedNetwork(nn.Module):
             self.embedding.projection = patches  # type: ignore[assignment]  # of the same shapes
         self.transformer = FusedTransformer(network.transformer, operations)
         self.neck = FusedNeck(network.neck, operations)
-        self.head = FusedHead(network.head, operations, dtype)
+        self.head = FusedHead(network.head, operations, dtype)  # type: ignore[arg-type]  # of `coarse`
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: (B, 3, H, W), normalised. Returns (B, classes, h, w) float32, `channels_last`."""
