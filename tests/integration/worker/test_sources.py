@@ -209,11 +209,9 @@ def test_objects_name_their_job_and_source(
         assert head["ContentType"] in types
 
 
-@pytest.mark.parametrize("bench_settings", [{"s3_client": "boto3"}])
 def test_objects_written_by_boto3_name_them_too(
     bench: Bench, stored: S3Uri, s3_server: S3Server
 ) -> None:
-    assert bench.settings.s3_client == "boto3"
     request = SegmentRequest(image_uri=str(stored))
     bench.ledger.run(calls.submit("a", request, calls.Limits()))
     bench.store._use_obstore = False

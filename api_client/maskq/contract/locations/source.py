@@ -18,14 +18,14 @@ MAX_FILE_NAME: Final = 4096  # characters, of a file name with its folders
 JOB_METADATA: Final = "maskq-job"
 SOURCE_METADATA: Final = "maskq-source"
 _MAX_METADATA_BYTES: Final = 1500  # S3 allows 2 KB for all metadata of an object
-_NO_VERSION: Final = "null"  # S3's version of an object that was written without versioning
+NO_VERSION: Final = "null"  # S3's version of an object that was written without versioning
 
 
 def source_of(image_uri: str, version_id: str | None = None) -> str:
     """The source of an image that is in S3 or at a URL."""
     if is_url(image_uri):
         return _without_secrets(image_uri)
-    if version_id in (None, "", _NO_VERSION):
+    if version_id in (None, "", NO_VERSION):
         return image_uri
     return f"{image_uri}{VERSION}{version_id}"
 
