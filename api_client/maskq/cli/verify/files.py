@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from maskq.client.direct.objects import Objects
-from maskq.client.results.result import Result
 from maskq.contract import FailureCode, Output
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.outputs import FILES
 from maskq.contract.storage_layout import class_file, is_output
 from maskq.errors import InvalidRequest, StoreUnavailable
+
+if TYPE_CHECKING:
+    from maskq.client.direct.objects import Objects
+    from maskq.client.results.result import Result
 
 
 class NotReadable(Exception):

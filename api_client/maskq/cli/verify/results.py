@@ -6,19 +6,21 @@ import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
 
 from maskq.cli.verify.files import JobFiles, LocalFiles, ResultFiles, StoredFiles
 from maskq.client.client import Client
-from maskq.client.direct.objects import Objects
 from maskq.contract import FailureCode, JobRecord
 from maskq.contract.jobs import Manifest
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.source import job_in
 from maskq.contract.storage_layout import MANIFEST, MAX_MANIFEST_BYTES, manifest_of_output
 from maskq.errors import InvalidRequest, JobNotFound, StoreUnavailable
+
+if TYPE_CHECKING:
+    from maskq.client.direct.objects import Objects
 
 
 @dataclass(frozen=True, slots=True)
