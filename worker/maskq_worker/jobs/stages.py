@@ -92,7 +92,9 @@ class Stages:
         )
         times.lap("prepare")
         held.check()
-        output = self._batcher.submit(prepared).result().wait()
+        pending = self._batcher.submit(prepared)
+        sha256 = hashlib.sha256(stored.body).hexdigest()  # while the model runs
+        output = pending.result().wait()
         times.lap("model")
         held.check()
         labels = self._segmenter.info.labels
@@ -110,7 +112,7 @@ class Stages:
         times.lap("store")
         held.check()
         notes = [*decoded.notes, *prepared.notes]
-        result = self._result(record, stored, decoded, encoded, places, times, notes)
+        result = self._result(record, stored, sha256, decoded, encoded, places, times, notes)
         manifest = manifest_of(
             result,
             record=record,
@@ -170,6 +172,7 @@ class Stages:
         self,
         record: JobRecord,
         stored: StoredObject,
+        sha256: str,
         decoded: Decoded,
         encoded: Encoded,
         places: dict[Output, str],
@@ -188,8 +191,8 @@ class Stages:
             stats=encoded.classes if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
             source_version_id=stored.version_id,
-            source_sha256=hashlib.sha256(stored.body).hexdigest(),
-            output_sha256=outputs.sha256_of(record.request.outputs, encoded.artifacts),
+            source_sha256=sha256,
+            output_sha256=encoded.sha256,
             notes=notes,
             timings_ms=dict(times.milliseconds),
         )
@@ -224,6 +227,7 @@ class Encoded:
 
     artifacts: list[Artifact]
     classes: list[ClassStats]  # with boxes and regions only if an output needs them
+    sha256: dict[Output, str]  # of each output, in hex
 
 
 def encode(
@@ -248,7 +252,7 @@ def encode(
         style=outputs.OverlayStyle(alpha, request.overlay_legend),
         source=source,
     )
-    return Encoded(artifacts, classes)
+    return Encoded(artifacts, classes, outputs.sha256_of(request.outputs, artifacts))
 
 
 class Stopwatch:
