@@ -182,7 +182,7 @@ def test_the_file_name_is_the_last_part_of_the_place(place: str, name: str, show
     ("given", "name"), [("holiday/a.jpg", "a.jpg"), ("a.jpg", "a.jpg"), (None, "ID")]
 )
 def test_an_upload_has_the_file_name_that_its_caller_gave(given: str | None, name: str) -> None:
-    request = SegmentRequest(image_uri="s3://b/maskq/ID/input")
+    request = SegmentRequest(image_uri="s3://bucket/maskq/ID/input")
     source = given or source_of(request.image_uri)
     assert coco_source("ID", request, source, "e").name == name
 

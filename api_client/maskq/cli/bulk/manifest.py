@@ -132,8 +132,8 @@ class Manifest:
         }
         self._write(_line(head))
 
-    def accepted(self, image: str, job_id: str, source: str | None) -> bool:
-        """The image has a job. False: it already had this one."""
+    def accepted(self, image: str, job_id: str, source: str | None = None) -> bool:
+        """The image has a job. False: it already had this one. source: default: the image."""
         if self.jobs.get(image) == job_id:
             return False
         self._add({"image": image, "source": source or image, "job_id": job_id})
