@@ -36,7 +36,7 @@ def outputs() -> str:
         table(("mode", ""), ((code(one.value), describe(Mode, one.name)) for one in Mode)),
         "## result.json",
         "The manifest of a succeeded job. A record's `result` and an event's `data.result` have "
-        "these fields except the last four.",
+        "these fields except the last seven.",
         table(("field", ""), _fields(Manifest)),
         "Each entry of `stats`:",
         table(("field", ""), _fields(ClassStats)),

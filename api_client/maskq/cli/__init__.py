@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
+from maskq.cli import bench, jobs, keys, models, streams, submit, verify, view, webhooks
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -47,6 +47,7 @@ def build() -> typer.Typer:
     keys.register(app)
     webhooks.register(app)
     view.register(app)
+    verify.register(app)
     bench.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)

@@ -139,6 +139,10 @@ def list_jobs(
     model: Annotated[str | None, typer.Option(help="the model's served name")] = None,
     tenant: Annotated[str | None, typer.Option(help="of this tenant")] = None,
     batch: Annotated[str | None, typer.Option(help="of this batch")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="of this image: s3://bucket/key, URL, or file name as it was given"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     cursor: Annotated[str, typer.Option(help="printed by the previous page")] = "",
     as_json: Json = False,
@@ -151,6 +155,7 @@ def list_jobs(
             model=model,
             tenant=tenant,
             batch_id=batch,
+            source=source,
             limit=limit,
             cursor=cursor,
         )

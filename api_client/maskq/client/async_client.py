@@ -68,7 +68,7 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         """Submit any number of images; see Client.submit_each."""
         for step in self._bulk(run_id, durable, queue_full_timeout, chunk, options).steps(images):
             for _, submission in await self._driver.drive(step):
-                yield submission
+                yield self._named(submission)
 
     async def events(
         self,

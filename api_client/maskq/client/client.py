@@ -81,7 +81,7 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         """
         for step in self._bulk(run_id, durable, queue_full_timeout, chunk, options).steps(images):
             for _, submission in self._driver.drive(step):
-                yield submission
+                yield self._named(submission)
 
     def events(
         self,

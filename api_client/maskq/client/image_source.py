@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from maskq.contract.image_formats import MEDIA_TYPES
 from maskq.contract.locations import is_url, redact
+from maskq.contract.locations.source import file_name, source_of
 from maskq.errors import InvalidRequest
 from maskq.inert import without_secrets
 
 if TYPE_CHECKING:
     import PIL.Image
 
-ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image"
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """The bytes of an image whose caller gave its file name; '' if the caller gave none."""
+
+    name: str
+    body: bytes = field(repr=False)
+
+
+ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | NamedImage"
 
 _UNKNOWN: Final = "application/octet-stream"
 
 
 def read_image(image: ImageSource) -> tuple[bytes, str]:
     """The bytes to upload and their content type. Raises InvalidRequest for any other type."""
+    if isinstance(image, NamedImage):
+        return image.body, MEDIA_TYPES.get(Path(image.name).suffix.lower(), _UNKNOWN)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image), _UNKNOWN
     if isinstance(image, str | Path):
@@ -45,6 +58,22 @@ def read_image(image: ImageSource) -> tuple[bytes, str]:
 def is_reference(image: ImageSource) -> bool:
     """Whether the image is an s3:// place or a URL, which needs no upload."""
     return isinstance(image, str) and (image.startswith("s3://") or is_url(image))
+
+
+def given_name(image: ImageSource) -> str:
+    """The file name that the caller gave with an image to upload; '' if there is none."""
+    if isinstance(image, NamedImage):
+        return file_name(image.name)
+    if isinstance(image, str | Path) and not is_reference(image):
+        return file_name(str(image))
+    return ""
+
+
+def source_given(image: ImageSource, version_id: str | None = None) -> str | None:
+    """What records will name as the source of an image; None if only the gateway or ledger knows."""
+    if isinstance(image, str) and is_reference(image):
+        return source_of(image, version_id)
+    return given_name(image) or None
 
 
 def name_of(image: ImageSource) -> str:

@@ -24,16 +24,33 @@ class JobCore(Generic[ResultT]):
 
     _result_type: Callable[..., ResultT]
 
-    def __init__(self, session: Session, record: JobRecord | None, job_id: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        record: JobRecord | None,
+        job_id: str,
+        source: str | None = None,
+    ) -> None:
+        """source: what the record will name as the job's source, if that is known."""
         self._session = session
         self._driver: Any = session.driver
         self._record = record
+        self._source = source
         self.id = job_id
 
     @property
     def record(self) -> JobRecord | None:
         """The last record read; None before the first `refresh`, `done`, `wait` or `cancel`."""
         return self._record
+
+    @property
+    def source(self) -> str | None:
+        """What the job was made from: `s3://bucket/key`, a URL without its secrets, or the file name.
+
+        A place in S3 ends in `?versionId=…` if the request names a version. None: not known before
+        the first record is read.
+        """
+        return self._record.source if self._record else self._source
 
     @property
     def status(self) -> JobStatus:

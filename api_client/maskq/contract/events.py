@@ -29,6 +29,11 @@ class JobEventData(BaseModel):
     status: JobStatus = Field(description="The state it entered, as in `type`.")
     attempt: int = Field(description="Rises with every claim; 0 before the first.")
     tenant: str | None = Field(default=None, description="The job's tenant; absent if it has none.")
+    source: str | None = Field(
+        default=None,
+        description="What it was made from: `s3://bucket/key`, with `?versionId=…` if the request "
+        "names a version; a URL without its secrets; or the file name that the caller gave.",
+    )
     # The rest is written when the job has ended.
     batch_id: str | None = Field(
         default=None, description="The batch it was submitted in; null or absent without one."

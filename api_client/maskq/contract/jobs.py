@@ -8,9 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_url, redact
-from maskq.contract.options import JobOptions, Priority
+from maskq.contract.options import DECIDE_OUTPUTS, JobOptions, Priority
 from maskq.contract.outputs import Output
 from maskq.contract.statuses import TERMINAL, JobStatus
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def _checked_image(uri: str) -> str:
@@ -47,6 +49,11 @@ class SegmentRequest(JobOptions, _Image):
     def wire(self) -> str:
         """The redacted request as JSON, without defaults: what the record keeps."""
         return self.redacted().model_dump_json(exclude_defaults=True)
+
+    def deciding_outputs(self) -> dict[str, Any]:
+        """The image's place and the options that decide the bytes of outputs, without defaults."""
+        chosen = {"image_uri", *DECIDE_OUTPUTS}
+        return self.redacted().model_dump(mode="json", include=chosen, exclude_defaults=True)
 
     @property
     def incomplete(self) -> bool:
@@ -109,6 +116,12 @@ class JobResult(BaseModel):
     """ETag of the object that was read."""
     source_version_id: str | None = None
     """Version of the object that was read, in a bucket with versions."""
+    source_sha256: Sha256 | None = None
+    """SHA-256 of the bytes that were read, in hex. None: an older result."""
+    output_sha256: dict[Output, Sha256] = Field(default_factory=dict)
+    """Output → SHA-256 of its file, in hex; of `binary` that of what `sha256sum *.png` prints in its
+    folder. Empty: an older result.
+    """
     notes: list[str] = Field(default_factory=list)
     """What was done to the image: `rotated upright`, `first of 3 frames`."""
     timings_ms: dict[str, float] = Field(default_factory=dict)
@@ -121,6 +134,14 @@ class Manifest(JobResult):
     It is in the object store, not in the ledger, so that records stay small.
     """
 
+    job_id: str | None = None
+    """The job. None: an older manifest."""
+    source: str | None = None
+    """What was segmented: `s3://bucket/key`, with `?versionId=…` in a bucket with versions; a URL
+    without its secrets; or the file name that the caller gave. None: an older manifest.
+    """
+    request: dict[str, Any] = Field(default_factory=dict)
+    """`image_uri`, and the options that decide the bytes of the outputs, without default values."""
     palette: dict[int, str] = Field(default_factory=dict)
     """Class id → `#rrggbb`, of the classes present."""
     preprocessing: dict[str, Any] = Field(default_factory=dict)
@@ -143,6 +164,9 @@ class JobRecord(BaseModel):
     model: str
     priority: Priority
     request: SegmentRequest
+    # What it is made from: `s3://bucket/key`, with `?versionId=…` if the request names a version; a
+    # URL without its secrets; or the file name that the caller gave. None: from an older gateway.
+    source: str | None = None
     attempt: int = 0  # number of claims so far; a claim is fenced by its token, not by this
     charges: int = 0  # attempts that count against max_attempts
     max_attempts: int

@@ -66,6 +66,11 @@ class PerImage:
     """Marks an option that makes sense for one image only: no flag, and not part of a rule."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecidesOutputs:
+    """Marks an option that decides the bytes of outputs: result.json keeps its value."""
+
+
 # The longest name below an output_prefix, as storage_layout.py has it: /{job id}/{token}/{file}
 _BELOW_PREFIX_BYTES: Final = 1 + 36 + 1 + 16 + 1 + LONGEST_NAME
 _MAX_PREFIX_BYTES: Final = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
@@ -126,29 +131,29 @@ class JobOptions(BaseModel):
     model: ModelName | None = Field(
         default=None, description="Served model to use; default: the deployment's default model."
     )
-    outputs: Annotated[Outputs, Flag("--output")] = Field(
+    outputs: Annotated[Outputs, Flag("--output"), DecidesOutputs()] = Field(
         default=frozenset({Output.MASK}),
         min_length=1,
         description="What to write: "
         f"{', '.join(f'{one} ({files.summary})' for one, files in FILES.items())}.",
     )
-    classes: Annotated[Classes | None, Flag("--class")] = Field(
+    classes: Annotated[Classes | None, Flag("--class"), DecidesOutputs()] = Field(
         default=None,
         description="Only these classes, by label or id (sky, 12); default: every class. Other "
         "pixels of the mask are 255, or 65535 in a 16-bit mask.",
     )
-    overlay_alpha: float | None = Field(
+    overlay_alpha: Annotated[float | None, DecidesOutputs()] = Field(
         default=None,
         ge=0,
         le=1,
         allow_inf_nan=False,
         description="Opacity of the overlay's colours, 0 to 1; default: 0.5.",
     )
-    overlay_legend: Annotated[bool, Flag("--legend")] = Field(
+    overlay_legend: Annotated[bool, Flag("--legend"), DecidesOutputs()] = Field(
         default=False,
         description="Add a legend below the overlay: colour, label and share of each class.",
     )
-    mode: Mode = Field(
+    mode: Annotated[Mode, DecidesOutputs()] = Field(
         default=Mode.WHOLE,
         description="How the network sees the image: whole (resized to the network's square), aspect "
         "(one side resized to the network's, proportions kept), multiscale (mean of three scales, "
@@ -275,6 +280,10 @@ class Option:
         return any(isinstance(mark, PerImage) for mark in self.field.metadata)
 
     @property
+    def decides_outputs(self) -> bool:
+        return any(isinstance(mark, DecidesOutputs) for mark in self.field.metadata)
+
+    @property
     def kind(self) -> type:
         """What its value is: str, int, float, bool, frozenset, dict or an enumeration."""
         kind: Any = self.field.annotation
@@ -297,3 +306,4 @@ class Option:
 OPTIONS: Final = tuple(Option(*item) for item in JobOptions.model_fields.items())
 BY_KEYWORD: Final[Mapping[str, Option]] = MappingProxyType({one.keyword: one for one in OPTIONS})
 PER_IMAGE: Final = frozenset(option.name for option in OPTIONS if option.is_per_image)
+DECIDE_OUTPUTS: Final = frozenset(option.name for option in OPTIONS if option.decides_outputs)

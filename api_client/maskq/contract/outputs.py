@@ -7,6 +7,7 @@ and an entry of `FILES`. Its encoder is named in maskq_worker/outputs/encoders.p
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -127,3 +128,18 @@ LONGEST_NAME: Final = max(len(files.of_class(MOST_CLASSES - 1)) for files in FIL
 def per_class(outputs: Collection[Output]) -> list[Output]:
     """Those that are one file per class, in the order of `Output`."""
     return [one for one, files in FILES.items() if one in outputs and files.is_per_class]
+
+
+def sha256_of(output: Output, files: Mapping[str, str]) -> str:
+    """The SHA-256 of an output in hex: that of its file.
+
+    Of one file per class it is that of the lines which `sha256sum` prints for all files in the order of
+    their names: `sha256sum *.png | sha256sum` in their folder.
+
+    files: name of each file, as in FILES → its SHA-256 in hex.
+    """
+    described = FILES[output]
+    if not described.is_per_class:
+        return files[described.name]
+    lines = [f"{files[name]}  {name.removeprefix(described.place)}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

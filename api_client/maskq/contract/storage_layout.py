@@ -46,6 +46,7 @@ _OWNED = re.compile(
 )
 # Below any prefix of any deployment.
 _WRITTEN = re.compile(rf"(?:.*/)?{OWN_ID}/(?:{_WRITTEN_BY_WORKERS})", re.ASCII | re.DOTALL)
+_OUTPUT = re.compile(rf"(?P<folder>(?:.*/)?{OWN_ID})/{TOKEN}/(?:{_OUTPUTS})", re.ASCII | re.DOTALL)
 _TOKEN = re.compile(TOKEN, re.ASCII)
 # Never change it: the names of existing folders depend on it.
 _NAMESPACE: Final = uuid.UUID("c7a1f0f2-3f1e-4d5b-9a44-5b0a4f6d7e21")
@@ -60,6 +61,12 @@ def class_file(folder: S3Uri, output: Output, class_id: int) -> S3Uri:
 def is_output(key: str) -> bool:
     """Whether a key has the form that workers write, under any prefix of any deployment."""
     return _WRITTEN.fullmatch(key) is not None
+
+
+def manifest_of_output(place: S3Uri) -> S3Uri | None:
+    """The manifest that names an output, by the output's key; None if it lies elsewhere."""
+    found = _OUTPUT.fullmatch(place.key)
+    return S3Uri(place.bucket, f"{found['folder']}/{MANIFEST}") if found else None
 
 
 @dataclass(frozen=True, slots=True)

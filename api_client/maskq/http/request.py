@@ -17,6 +17,9 @@ class Form:
     image: bytes = field(repr=False)
     content_type: str
     fields: Mapping[str, str] = field(repr=False)  # presigned URLs are secrets
+    file_name: str = (
+        ""  # as the caller gave it; sent as the field `filename`, which may hold any text
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

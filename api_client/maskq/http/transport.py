@@ -73,7 +73,7 @@ class _Requests:
         if request.content is not None:
             made["content"] = request.content
         if request.form:
-            made["data"] = dict(request.form.fields)
+            made["data"] = {**request.form.fields, "filename": request.form.file_name}
             made["files"] = {"image": ("image", request.form.image, request.form.content_type)}
         return made
 

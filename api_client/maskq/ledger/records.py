@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from maskq.contract import TERMINAL, JobFailure, JobRecord, JobResult, SegmentRequest
+from maskq.contract.locations.source import source_of
 from maskq.contract.options import STORED
 
 
@@ -46,7 +47,9 @@ def parse_record(fields: Mapping[str, str], *, to_run: bool = False) -> JobRecor
     plain: dict[str, object] = {
         name: value for name, value in fields.items() if name not in ("request", "result", "error")
     }
-    plain["request"] = _request(fields["request"], to_run)
+    plain["request"] = request = _request(fields["request"], to_run)
+    # A record of an older version has no source.
+    plain.setdefault("source", source_of(request.image_uri, request.image_version_id))
     if "result" in fields:
         plain["result"] = JobResult.model_validate_json(fields["result"])
     if "error" in fields:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from maskq import AsyncClient
 from maskq.client.batch import batch_when_ended
 from maskq.client.bulk import SubmitOptions
+from maskq.client.image_source import NamedImage
 from maskq.contract.api_keys import Scope
 from maskq.contract.ids import new_id
 from maskq.contract.options import Options
@@ -119,7 +120,7 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
         return JSONResponse(_state(given, await _progress(batch_id, caller)))
 
     async def _join(
-        part: BatchPart, images: Sequence[str | bytes], wanted: dict[str, Any], caller: Caller
+        part: BatchPart, images: Sequence[str | NamedImage], wanted: dict[str, Any], caller: Caller
     ) -> Response:
         if any(
             given and len(given) != len(images) for given in (part.idempotency_keys, part.retry_of)

@@ -14,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from maskq.client.image_source import NamedImage
 from maskq.contract.failures import FailureCode
+from maskq.contract.locations.source import MAX_FILE_NAME
 from maskq.contract.options import OPTIONS
 from maskq.errors import InvalidRequest
 from maskq_gateway.problems import Problem
@@ -82,15 +84,22 @@ async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
         raise _bad("the body ended too early") from None
 
 
-async def image_of(form: FormData) -> bytes:
-    """The file in the field `image`. Raises InvalidRequest."""
+async def image_of(form: FormData) -> NamedImage:
+    """The file in the field `image`, named by `filename` or by itself. Raises InvalidRequest."""
     images = form.getlist("image")
     if len(images) != 1 or not isinstance(images[0], UploadFile):
         raise InvalidRequest("image: send exactly one file in the multipart field `image`")
     body = await images[0].read()
     if not body:
         raise InvalidRequest("image: the file is empty")
-    return body
+    return NamedImage(checked_filename(form.get("filename", images[0].filename or "")), body)
+
+
+def checked_filename(name: object) -> str:
+    """The file name of an image. Raises InvalidRequest."""
+    if not isinstance(name, str) or len(name) > MAX_FILE_NAME:
+        raise InvalidRequest(f"filename: give a text of at most {MAX_FILE_NAME} characters")
+    return name
 
 
 def options_of(form: FormData) -> dict[str, Any]:
@@ -98,7 +107,9 @@ def options_of(form: FormData) -> dict[str, Any]:
 
     A list is a field that is repeated or holds commas; an object is JSON; anything else stays text.
     """
-    names = dict.fromkeys(name for name, _ in form.multi_items() if name != "image")
+    names = dict.fromkeys(
+        name for name, _ in form.multi_items() if name not in ("image", "filename")
+    )
     return {name: _value_of(name, form.getlist(name)) for name in names}
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from maskq.contract.locations.source import MAX_FILE_NAME
 from maskq.contract.options import JobOptions
 from maskq_gateway.api.schemas import ProblemDocument
 
@@ -39,19 +40,20 @@ def described(*models: type[BaseModel], multipart: bool = False) -> dict[str, An
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "properties": {"image": {"type": "string", "format": "binary"}, **_options()},
+                "properties": {"image": {"type": "string", "format": "binary"}, **_more()},
                 "additionalProperties": False,
-                "description": "The file in `image`, and options of a job as further fields: lists "
-                "are repeated or separated by commas, objects are JSON.",
+                "description": "The file in `image`, its name in `filename` (default: the file's own), "
+                "and options of a job as further fields: lists are repeated or separated by commas, "
+                "objects are JSON.",
             }
         }
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _options() -> dict[str, Any]:
-    schema = JobOptions.model_json_schema(ref_template=_REFERENCE)
-    properties: dict[str, Any] = schema["properties"]
-    return properties
+def _more() -> dict[str, Any]:
+    """The properties of a form beside the image."""
+    options: dict[str, Any] = JobOptions.model_json_schema(ref_template=_REFERENCE)["properties"]
+    return {"filename": {"type": "string", "maxLength": MAX_FILE_NAME}, **options}
 
 
 def add_schemas(document: dict[str, Any], *models: type[BaseModel]) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from maskq import AsyncClient
+from maskq.client.image_source import NamedImage
 from maskq.client.job import record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
@@ -21,7 +22,13 @@ from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import queueing
 from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, named_batch, of_tenant, scoped
-from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
+from maskq_gateway.api.bodies import (
+    checked_filename,
+    form_of,
+    image_of,
+    json_of,
+    options_of,
+)
 from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.schemas import (
     LONGEST_WAIT_S,
@@ -31,16 +38,10 @@ from maskq_gateway.api.schemas import (
     NewJobOfUpload,
     Wait,
 )
-from maskq_gateway.api.uploads import Uploads
+from maskq_gateway.api.uploads import UploadId, Uploads
 from maskq_gateway.problems import Problem
 
 _RETRY_AFTER_S = 1
-
-
-class UploadId(NamedTuple):
-    """Names an image that was uploaded before."""
-
-    text: str
 
 
 class Jobs:
@@ -88,7 +89,7 @@ class Jobs:
             wanted = of_tenant(wanted, caller)
             key = idempotency_key and scoped(idempotency_key, caller)
             if isinstance(image, UploadId):
-                job_id = await self._uploads.submit(image.text, options(wanted), caller, key)
+                job_id = await self._uploads.submit(image, options(wanted), caller, key)
             else:
                 fields = options(wanted, image) if isinstance(image, str) else options(wanted)
                 job_id = (
@@ -106,6 +107,13 @@ class Jobs:
             model: str | None = None,
             tenant: str | None = None,
             batch_id: str | None = None,
+            source: Annotated[
+                str | None,
+                Query(
+                    max_length=8192,
+                    description="`s3://bucket/key` (any version), a URL, or a file name as given.",
+                ),
+            ] = None,
             ended_since: Annotated[
                 float | None, Query(description="Seconds since the epoch; in the order of ending.")
             ] = None,
@@ -121,6 +129,7 @@ class Jobs:
                 model=model,
                 tenant=caller.tenant or tenant,
                 batch_id=batch_id and named_batch(batch_id, caller),
+                source=source,
                 ended_since=ended_since,
                 limit=limit,
                 cursor=cursor,
@@ -210,7 +219,9 @@ class Jobs:
             )
         return record
 
-    async def _submission(self, request: Request) -> tuple[str | bytes | UploadId, dict[str, Any]]:
+    async def _submission(
+        self, request: Request
+    ) -> tuple[str | NamedImage | UploadId, dict[str, Any]]:
         """The image, by its place, its bytes or its upload, and the options beside it."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
@@ -218,7 +229,8 @@ class Jobs:
         document = await json_of(request)
         uri, upload_id = document.pop("image_uri", None), document.pop("upload_id", None)
         if isinstance(upload_id, str) and uri is None:
-            return UploadId(upload_id), document
+            filename = checked_filename(document.pop("filename", ""))
+            return UploadId(upload_id, filename), document
         if not isinstance(uri, str) or upload_id is not None:
             raise InvalidRequest(
                 "image_uri: name the image as s3://bucket/key or by an https URL, or send it as the "

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskq.contract import JobRecord, JobStatus, Output, SegmentRequest
+from maskq.contract.locations.source import MAX_FILE_NAME
 from maskq.contract.models import DefaultModel, ServedModel
 from maskq.contract.options import JobOptions, Tenant
 
@@ -43,6 +44,11 @@ class NewJobOfUpload(JobOptions):
     """An image that was uploaded to the URL of an upload, and the options of its job."""
 
     upload_id: str = Field(description="Of `POST /v1/uploads`. It becomes the job's id.")
+    filename: str = Field(
+        default="",
+        max_length=MAX_FILE_NAME,
+        description="File name of the image, which the job's `source` will be.",
+    )
 
 
 class NewUpload(BaseModel):

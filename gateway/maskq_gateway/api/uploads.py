@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,6 +19,7 @@ from maskq.client.requests import build, fingerprint, refuse
 from maskq.contract import FailureCode, JobRecord, SegmentRequest
 from maskq.contract.api_keys import Scope
 from maskq.contract.ids import is_own_id, new_id
+from maskq.contract.locations.source import file_name
 from maskq.contract.options import Options
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import IdempotencyConflict, InvalidRequest
@@ -33,6 +34,13 @@ from maskq_gateway.problems import Problem
 
 _URL_S = 3600  # how long a presigned URL works
 _SUBMIT_S = 2.0 * _URL_S  # an upload that began in time may be submitted until then
+
+
+class UploadId(NamedTuple):
+    """Names an image that was uploaded before."""
+
+    text: str
+    filename: str = ""
 
 
 class Uploads:
@@ -86,7 +94,7 @@ class Uploads:
         )
 
     async def submit(
-        self, upload_id: str, options: dict[str, Any], caller: Caller, idempotency_key: str | None
+        self, upload: UploadId, options: dict[str, Any], caller: Caller, idempotency_key: str | None
     ) -> str:
         """Submit an uploaded image; returns the job's id, which is the upload's.
 
@@ -95,6 +103,7 @@ class Uploads:
                 410 after its time; 413 for an image that is too large.
             IdempotencyConflict: it was submitted with other options.
         """
+        upload_id = upload.text
         if not is_own_id(upload_id):
             raise _unknown(upload_id)
         job = self._client.session.layout.job(upload_id, tenant=options.get("tenant"))
@@ -112,11 +121,17 @@ class Uploads:
             )
         limits = self._client.session.limits
         answer = await self._client.session.run(
-            calls.submit(upload_id, pinned, limits, idempotency=idempotency)
+            calls.submit(
+                upload_id,
+                pinned,
+                limits,
+                idempotency=idempotency,
+                source=file_name(upload.filename),
+            )
         )
         refuse(answer, request, idempotency_key)
         if answer.outcome is calls.SubmitOutcome.EXISTS and answer.job_id == upload_id:
-            return await self.submit(upload_id, options, caller, None)
+            return await self.submit(upload, options, caller, None)
         if answer.job_id == upload_id:
             await self._client.session.run(calls.upload_submitted(job))
         return answer.job_id

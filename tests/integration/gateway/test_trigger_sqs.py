@@ -8,15 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from support.uploads import Uploads, notified_bucket, reading
 from support.waiting import stays, until
 
 from maskq import Client, InvalidRequest
@@ -33,52 +32,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 
 
-@dataclass(frozen=True)
-class Uploads:
-    """A bucket whose uploads are told in a queue."""
-
-    s3: Any
-    sqs: Any
-    bucket: str
-    url: str
-
-    def put(self, key: str) -> None:
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=b"an image")
-
-    def send(self, body: str) -> None:
-        self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
-
-    def left(self) -> int:
-        """Messages, those in somebody's hand among them."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
-        return sum(int(answer["Attributes"][name]) for name in names)
-
-
 @pytest.fixture
 def uploads(s3_server: S3Server, key_prefix: str) -> Iterator[Uploads]:
-    s3, queue = s3_server.client(), s3_server.client("sqs")
-    bucket = f"uploads-{key_prefix}"
-    url = queue.create_queue(QueueName=key_prefix, Attributes={"VisibilityTimeout": "1"})[
-        "QueueUrl"
-    ]
-    named = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-    arn = named["Attributes"]["QueueArn"]
-    allowed = {
-        "Effect": "Allow",
-        "Principal": {"Service": "s3.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    queue.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
-    s3.create_bucket(Bucket=bucket)
-    told = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
-    yield Uploads(s3, queue, bucket, url)
-    queue.delete_queue(QueueUrl=url)
-    s3.close()
-    queue.close()
+    with notified_bucket(s3_server, key_prefix) as bucket:
+        yield bucket
 
 
 @pytest.fixture
@@ -105,27 +62,6 @@ def client(settings: GatewaySettings) -> Iterator[Client]:
 def rules(uploads: Uploads) -> Rules:
     table = {"name": "scans", "bucket": uploads.bucket}
     return Rules.of([table], own_output=S3Uri("maskq", "maskq"))
-
-
-@contextmanager
-def reading(settings: GatewaySettings, rules: Rules) -> Iterator[None]:
-    stop, failed = StopSignal(), []
-
-    def read() -> None:
-        try:
-            process.run(settings, rules, stop)
-        except Exception as error:  # noqa: BLE001
-            failed.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.request()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
-    assert failed == []
 
 
 def images(client: Client) -> list[str]:

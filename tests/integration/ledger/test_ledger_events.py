@@ -63,7 +63,12 @@ def test_an_event_has_the_fields_of_cloudevents(harness: LedgerHarness) -> None:
         "type": "maskq.job.queued",
         "subject": job_id,
         "datacontenttype": "application/json",
-        "data": {"job_id": job_id, "status": "queued", "attempt": 0},
+        "data": {
+            "job_id": job_id,
+            "status": "queued",
+            "attempt": 0,
+            "source": "s3://photos/a.png",
+        },
     }
     (read_back,) = read(harness)
     assert read_back.time == datetime.fromtimestamp(harness.record(job_id).created_ms / 1000, UTC)
@@ -78,6 +83,7 @@ def test_a_result_travels_in_its_event_as_the_worker_wrote_it(harness: LedgerHar
         "job_id": job_id,
         "status": "succeeded",
         "attempt": 1,
+        "source": "s3://photos/a.png",
         "batch_id": None,
         "metadata": metadata,
         "result": RESULT.model_dump(mode="json", exclude_defaults=True),

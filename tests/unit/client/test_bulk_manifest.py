@@ -103,7 +103,8 @@ def test_a_line_torn_by_a_crash_never_was(path: Path, torn: bytes) -> None:
     with opened(path) as manifest:
         assert len(manifest.jobs) == 4
         manifest.accepted("next", "job-next")
-    assert path.read_bytes() == before + b'{"image": "next", "job_id": "job-next"}\n'
+    line = b'{"image": "next", "source": "next", "job_id": "job-next"}\n'
+    assert path.read_bytes() == before + line
 
 
 def test_a_first_line_that_is_torn_is_begun_anew(path: Path) -> None:

@@ -16,13 +16,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from maskq import InvalidRequest, JobRecord, coco
+from maskq import InvalidRequest, coco
 from maskq.contract import SegmentRequest
-from maskq_worker.jobs.stages import _source
+from maskq.contract.locations.source import source_of
+from maskq_worker.jobs.stages import coco_source
 from maskq_worker.outputs import Source, bands, shares
 from maskq_worker.outputs.coco import rle_json
 from maskq_worker.outputs.pictures import mask_png
-from maskq_worker.storage.object_store import StoredObject
 
 # pycocotools' own affair: what it wraps its buffers in is of numpy 1's time.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -174,11 +174,17 @@ def test_an_annotation_s_id_is_its_own_among_all_jobs() -> None:
 )  # fmt: skip
 def test_the_file_name_is_the_last_part_of_the_place(place: str, name: str, shown: str) -> None:
     request = SegmentRequest(image_uri=place)
-    record = JobRecord.model_validate(
-        {"id": "ID", "status": "running", "model": "m", "priority": "normal", "max_attempts": 1,
-         "created_ms": 0, "request": request}
-    )  # fmt: skip
-    assert _source(record, StoredObject(b"", "e")) == Source(name, shown, "e", "ID")
+    source = source_of(place)
+    assert coco_source("ID", request, source, "e") == Source(name, shown, "e", "ID")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("holiday/a.jpg", "a.jpg"), ("a.jpg", "a.jpg"), (None, "ID")]
+)
+def test_an_upload_has_the_file_name_that_its_caller_gave(given: str | None, name: str) -> None:
+    request = SegmentRequest(image_uri="s3://bucket/maskq/ID/input")
+    source = given or source_of(request.image_uri)
+    assert coco_source("ID", request, source, "e").name == name
 
 
 class TestMerge:

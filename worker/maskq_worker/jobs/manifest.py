@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats, Manifest
+from maskq.contract.locations.source import object_metadata
 from maskq.contract.storage_layout import MANIFEST_TYPE, MAX_MANIFEST_BYTES, JobStorage
 from maskq_worker import outputs
 from maskq_worker.errors import JobError, PermanentError, TransientError
@@ -74,7 +76,8 @@ class Manifests:
         """
         body = _encoded(manifest)
         held.begin_commit()
-        committed = self._create(job, record, body, held) or result
+        metadata = object_metadata(record.id, manifest.source)
+        committed = self._create(job, record, body, metadata, held) or result
         held.end_commit()
         if committed.outputs == result.outputs:
             held.forget_written()
@@ -82,11 +85,16 @@ class Manifests:
         return committed
 
     def _create(
-        self, job: JobStorage, record: JobRecord, body: bytes, held: HeldJob
+        self,
+        job: JobStorage,
+        record: JobRecord,
+        body: bytes,
+        metadata: Mapping[str, str],
+        held: HeldJob,
     ) -> JobResult | None:
         """Returns the result that was committed before, or None if the manifest is created now."""
         try:
-            self._store.create(job.manifest, body, MANIFEST_TYPE, job=job)
+            self._store.create(job.manifest, body, MANIFEST_TYPE, metadata=metadata, job=job)
         except AlreadyThere:
             earlier = self._earlier(job, record, held)
             if earlier is None:  # the job is being deleted, or another attempt's result
@@ -121,6 +129,7 @@ def manifest_of(
     result: JobResult,
     *,
     record: JobRecord,
+    source: str,
     info: ModelInfo,
     views: Views,
     classes: list[ClassStats],
@@ -128,13 +137,16 @@ def manifest_of(
 ) -> Manifest:
     """The result with what a reader of the files needs to understand them.
 
-    views: what the network processed.
+    source: what was segmented, with its version. views: what the network processed.
     """
     sizes: Counter[Output] = Counter()
     for artifact in artifacts:
         sizes[artifact.output] += len(artifact.body)
     return Manifest(
         **dict(result),
+        job_id=record.id,
+        source=source,
+        request=record.request.deciding_outputs(),
         palette=outputs.colours(classes, len(info.labels)),
         preprocessing={
             **info.preprocessing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 from maskq.contract import JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import PrivateUrls, S3Uri, is_url, redact
+from maskq.contract.locations.source import object_metadata, source_of, version_read
 from maskq.contract.outputs import per_class
-from maskq.contract.storage_layout import JobStorage
+from maskq.contract.storage_layout import INPUT, JobStorage
 from maskq_worker import outputs
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.jobs.leases import HeldJob
@@ -90,20 +92,31 @@ class Stages:
         )
         times.lap("prepare")
         held.check()
-        output = self._batcher.submit(prepared).result().wait()
+        pending = self._batcher.submit(prepared)
+        sha256 = hashlib.sha256(stored.body).hexdigest()  # while the model runs
+        output = pending.result().wait()
         times.lap("model")
         held.check()
-        source = _source(record, stored)
-        encoded = self._encode(record.request, decoded, output, classes, source)
+        labels = self._segmenter.info.labels
+        source = _source_read(record, stored)
+        encoded = encode(
+            record.request,
+            decoded,
+            output,
+            classes,
+            labels=labels,
+            source=coco_source(record.id, record.request, record.source, stored.etag),
+        )
         times.lap("encode")
-        places = self._write(job, record.request, urls, held, encoded.artifacts)
+        places = self._write(job, record.request, urls, held, encoded.artifacts, source)
         times.lap("store")
         held.check()
         notes = [*decoded.notes, *prepared.notes]
-        result = self._result(record, stored, decoded, encoded.classes, places, times, notes)
+        result = self._result(record, stored, sha256, decoded, encoded, places, times, notes)
         manifest = manifest_of(
             result,
             record=record,
+            source=source,
             info=self._segmenter.info,
             views=prepared.views,
             classes=encoded.classes,
@@ -129,29 +142,6 @@ class Stages:
             job=job,
         )
 
-    def _encode(
-        self,
-        request: SegmentRequest,
-        decoded: Decoded,
-        output: ModelOutput,
-        ids: frozenset[int] | None,
-        source: outputs.Source,
-    ) -> Encoded:
-        labels = self._segmenter.info.labels
-        output = replace(output, mask=outputs.only(output.mask, ids, len(labels)))
-        classes = outputs.measured(request.outputs, output.mask, labels)
-        alpha = outputs.OVERLAY_ALPHA if request.overlay_alpha is None else request.overlay_alpha
-        artifacts = outputs.encode(
-            request.outputs,
-            image=decoded.image,
-            output=output,
-            labels=labels,
-            classes=classes,
-            style=outputs.OverlayStyle(alpha, request.overlay_legend),
-            source=source,
-        )
-        return Encoded(artifacts, classes)
-
     def _write(
         self,
         job: JobStorage,
@@ -159,9 +149,11 @@ class Stages:
         urls: PrivateUrls,
         held: HeldJob,
         artifacts: Sequence[Artifact],
+        source: str,
     ) -> dict[Output, str]:
         """Store the files. Returns where each output is, without the secrets of presigned URLs."""
         places = {}
+        metadata = object_metadata(job.job_id, source)
         for artifact in artifacts:
             plain = request.output_urls.get(artifact.output, "")
             if url := urls.output_urls.get(artifact.output, plain):
@@ -170,7 +162,7 @@ class Stages:
                 continue
             at = job.file(held.token, artifact.filename)
             held.add_written(at)
-            self._store.put(at, artifact.body, artifact.content_type, job=job)
+            self._store.put(at, artifact.body, artifact.content_type, metadata=metadata, job=job)
             places[artifact.output] = str(job.output(held.token, artifact.output))
         for output in per_class(request.outputs):  # also if no class has a file
             places[output] = str(job.output(held.token, output))
@@ -180,8 +172,9 @@ class Stages:
         self,
         record: JobRecord,
         stored: StoredObject,
+        sha256: str,
         decoded: Decoded,
-        classes: list[ClassStats],
+        encoded: Encoded,
         places: dict[Output, str],
         times: Stopwatch,
         notes: list[str],
@@ -194,26 +187,38 @@ class Stages:
             backend=self._segmenter.info.backend,
             dtype=self._segmenter.info.dtype,
             outputs=places,
-            labels={entry.id: entry.label for entry in classes},
-            stats=classes if Output.STATS in record.request.outputs else [],
+            labels={entry.id: entry.label for entry in encoded.classes},
+            stats=encoded.classes if Output.STATS in record.request.outputs else [],
             source_etag=stored.etag,
             source_version_id=stored.version_id,
+            source_sha256=sha256,
+            output_sha256=encoded.sha256,
             notes=notes,
             timings_ms=dict(times.milliseconds),
         )
 
 
-def _source(record: JobRecord, stored: StoredObject) -> outputs.Source:
-    """The image's file name is the last part of its URI, or the job's id if that says nothing."""
-    uri = record.request.redacted().image_uri
+def _source_read(record: JobRecord, stored: StoredObject) -> str:
+    """The job's source, with the version of the object that was read."""
+    uri = record.request.image_uri
+    return version_read(record.source or source_of(uri), uri, stored.version_id)
+
+
+def coco_source(
+    job_id: str, request: SegmentRequest, source: str | None, etag: str | None
+) -> outputs.Source:
+    """What rle.json says of the image. source: the job's; etag: of the object that was read.
+
+    The file name is the one that the caller gave, or the last part of the URI; the job's id if that
+    says nothing.
+    """
+    uri = request.redacted().image_uri
     path = unquote(urlsplit(uri).path) if is_url(uri) else uri
-    folder, _, name = path.rpartition("/")
-    uploaded = folder.endswith(
-        f"/{record.id}"
-    )  # by a client, which gives every upload the same name
-    if uploaded or name in ("", ".", ".."):
-        name = record.id
-    return outputs.Source(name, uri, stored.etag, record.id)
+    if path.endswith(f"/{job_id}/{INPUT}"):  # an upload: every one has the same name
+        given = source or ""
+        path = "" if given.startswith("s3://") else given
+    name = path.rpartition("/")[2]
+    return outputs.Source(job_id if name in ("", ".", "..") else name, uri, etag, job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,32 @@ class Encoded:
 
     artifacts: list[Artifact]
     classes: list[ClassStats]  # with boxes and regions only if an output needs them
+    sha256: dict[Output, str]  # of each output, in hex
+
+
+def encode(
+    request: SegmentRequest,
+    decoded: Decoded,
+    output: ModelOutput,
+    ids: frozenset[int] | None,
+    *,
+    labels: Sequence[str],
+    source: outputs.Source,
+) -> Encoded:
+    """The files that a request asks for. ids: its classes; None: all. labels: by class id."""
+    output = replace(output, mask=outputs.only(output.mask, ids, len(labels)))
+    classes = outputs.measured(request.outputs, output.mask, labels)
+    alpha = outputs.OVERLAY_ALPHA if request.overlay_alpha is None else request.overlay_alpha
+    artifacts = outputs.encode(
+        request.outputs,
+        image=decoded.image,
+        output=output,
+        labels=labels,
+        classes=classes,
+        style=outputs.OverlayStyle(alpha, request.overlay_legend),
+        source=source,
+    )
+    return Encoded(artifacts, classes, outputs.sha256_of(request.outputs, artifacts))
 
 
 class Stopwatch:

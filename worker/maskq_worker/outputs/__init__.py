@@ -5,12 +5,14 @@ encoders.py lists the encoder of each output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from PIL import Image
 
 from maskq.contract import Output
+from maskq.contract import outputs as contract
 from maskq.contract.jobs import ClassStats
 from maskq_worker.outputs.classes import chosen, colours, only
 from maskq_worker.outputs.coco import Source
@@ -35,6 +37,7 @@ __all__ = [
     "measured",
     "model_outputs",
     "only",
+    "sha256_of",
     "shares",
     "stats",
 ]
@@ -97,6 +100,14 @@ def measured(
     if any(ENCODERS[output].needs_regions for output in wanted):
         return stats(mask, labels)
     return shares(mask, labels)
+
+
+def sha256_of(wanted: frozenset[Output], artifacts: Iterable[Artifact]) -> dict[Output, str]:
+    """The SHA-256 of each output in hex, as maskq.contract.outputs defines it."""
+    files: dict[Output, dict[str, str]] = {output: {} for output in sorted(wanted)}
+    for artifact in artifacts:
+        files[artifact.output][artifact.filename] = hashlib.sha256(artifact.body).hexdigest()
+    return {output: contract.sha256_of(output, digests) for output, digests in files.items()}
 
 
 def model_outputs(wanted: frozenset[Output]) -> frozenset[Output]:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskq import s3
 from maskq.contract import FailureCode
-from maskq.contract.locations import S3Uri
 from maskq_worker.errors import PermanentError
-from maskq_worker.storage.obstore_client import ReadRequest, StoredObject
+from maskq_worker.storage.obstore_client import ReadRequest, StoredObject, WriteRequest
 
 if TYPE_CHECKING:
     from maskq_worker.storage.circuit_breaker import Use
@@ -33,10 +32,16 @@ def get(client: Any, use: Use, request: ReadRequest) -> StoredObject:
         return StoredObject(answer["Body"].read(), answer.get("ETag"), answer.get("VersionId"))
 
 
-def put(client: Any, place: S3Uri, body: bytes, content_type: str, *, create: bool) -> None:
-    """Write an object; create: only if there is none. Raises StoreError."""
-    condition = {"IfNoneMatch": "*"} if create else {}
+def put(client: Any, request: WriteRequest) -> None:
+    """Write an object. Raises StoreError."""
+    condition = {"IfNoneMatch": "*"} if request.create else {}
+    place = request.place
     with s3.typed_errors(place):
         client.put_object(
-            Bucket=place.bucket, Key=place.key, Body=body, ContentType=content_type, **condition
+            Bucket=place.bucket,
+            Key=place.key,
+            Body=request.body,
+            ContentType=request.content_type,
+            Metadata=dict(request.metadata),
+            **condition,
         )

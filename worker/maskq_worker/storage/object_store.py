@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from maskq import s3
 from maskq.backoff import S3_CONFLICT
@@ -22,11 +23,13 @@ from maskq_worker.storage.obstore_client import (
     ObstoreClient,
     ReadRequest,
     StoredObject,
+    WriteRequest,
 )
 from maskq_worker.storage.store_requests import StoreRequests
 
 __all__ = ["AlreadyThere", "NotConditional", "ObjectStore", "StoredObject", "TooLarge"]
 
+NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 _MARK_BODY = b"maskq asks here whether the store creates an object only once\n"
 _CONFLICTS = 5  # attempts to create an object that another request creates or deletes now
 _UNKNOWN_REQUEST = ("NotImplemented", "501")
@@ -149,25 +152,38 @@ class ObjectStore:
         _check(self._allowed.refuse_write(job.manifest, job))
 
     def put(
-        self, place: S3Uri, body: bytes, content_type: str, *, job: JobStorage | None = None
+        self,
+        place: S3Uri,
+        body: bytes,
+        content_type: str,
+        *,
+        metadata: Mapping[str, str] = NO_METADATA,
+        job: JobStorage | None = None,
     ) -> None:
-        """Write an object."""
+        """Write an object. metadata: user-defined, ASCII, without S3's prefix `x-amz-meta-`."""
         _check(self._allowed.refuse_write(place, job))
-        self._put(place, body, content_type, create=False)
+        self._put(WriteRequest(place, body, content_type, metadata))
 
     def create(
-        self, place: S3Uri, body: bytes, content_type: str, *, job: JobStorage | None = None
+        self,
+        place: S3Uri,
+        body: bytes,
+        content_type: str,
+        *,
+        metadata: Mapping[str, str] = NO_METADATA,
+        job: JobStorage | None = None,
     ) -> None:
         """Write an object if there is none. Raises AlreadyThere, NotConditional.
 
         The first time in a bucket it writes twice: the second request must find the object.
         """
         _check(self._allowed.refuse_write(place, job))
-        self._create(place, body, content_type)
+        request = WriteRequest(place, body, content_type, metadata, create=True)
+        self._create(request)
         if place.bucket in self._conditional:
             return
         try:
-            self._create(place, body, content_type)
+            self._create(request)
         except AlreadyThere:
             return
         raise _not_conditional(
@@ -220,27 +236,28 @@ class ObjectStore:
             obstore = self._obstore = ObstoreClient(client)
         return obstore
 
-    def _put(self, place: S3Uri, body: bytes, content_type: str, *, create: bool) -> None:
+    def _put(self, request: WriteRequest) -> None:
         def work(client: Any, use: Use) -> None:
             obstore = self._obstore_like(client)
             if obstore is None:
-                return boto3_requests.put(client, place, body, content_type, create=create)
+                return boto3_requests.put(client, request)
             try:
-                obstore.put(place, body, content_type, create=create)
+                obstore.put(request)
             except AlreadyThere:
                 use.answered()
                 raise
             except LeftToBoto3 as left:
-                boto3_requests.put(client, place, body, content_type, create=create)
-                obstore.note_boto3_success(place, left)
+                boto3_requests.put(client, request)
+                obstore.note_boto3_success(request.place, left)
 
-        self._requests.run(place, work, size=len(body))
+        self._requests.run(request.place, work, size=len(request.body))
 
-    def _create(self, place: S3Uri, body: bytes, content_type: str) -> None:
+    def _create(self, request: WriteRequest) -> None:
         """Raises AlreadyThere, which proves that the bucket supports conditional writes."""
+        place = request.place
         for tries_left in reversed(range(_CONFLICTS)):
             try:
-                return self._put(place, body, content_type, create=True)
+                return self._put(request)
             except AlreadyThere:
                 self._conditional.add(place.bucket)
                 raise

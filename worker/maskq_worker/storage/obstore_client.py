@@ -12,9 +12,9 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -78,6 +78,17 @@ class ReadRequest:
     etag: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """Which object is written, and what it will be."""
+
+    place: S3Uri
+    body: bytes = field(repr=False)
+    content_type: str
+    metadata: Mapping[str, str]  # ASCII; without S3's prefix `x-amz-meta-`
+    create: bool = False  # only if there is none
+
+
 class LeftToBoto3(Exception):
     """boto3 must do the request. has_failed: obstore tried, and the reason is not certain."""
 
@@ -128,22 +139,20 @@ class ObstoreClient:
                 return StoredObject(bytes(answer.bytes()), meta["e_tag"], meta["version"])
         raise LeftToBoto3(f"{place} has more than {request.max_bytes} bytes")
 
-    def put(self, place: S3Uri, body: bytes, content_type: str, *, create: bool = False) -> None:
-        """Write an object. Raises StoreError, AlreadyThere, LeftToBoto3.
-
-        create: only if there is none.
-        """
+    def put(self, request: WriteRequest) -> None:
+        """Write an object. Raises StoreError, AlreadyThere, LeftToBoto3."""
         import obstore
 
-        timeouts = _SMALL if len(body) <= _SMALL_BYTES else _LARGE_UPLOAD
+        place = request.place
+        timeouts = _SMALL if len(request.body) <= _SMALL_BYTES else _LARGE_UPLOAD
         with self._using(place, timeouts) as store:
             try:
                 obstore.put(
                     store,
                     place.key,
-                    body,
-                    attributes={"Content-Type": content_type},
-                    mode="create" if create else "overwrite",
+                    request.body,
+                    attributes={"Content-Type": request.content_type, **request.metadata},
+                    mode="create" if request.create else "overwrite",
                     use_multipart=False,
                 )
             except obstore.exceptions.AlreadyExistsError as error:

@@ -1,10 +1,12 @@
 """The manifest of a run: a file of JSON lines, to which the outcome of each image is appended.
 
     {"maskq_manifest": 1, "run_id": …, "begun": …, "sources": […], "options": {…}}
-    {"image": …, "job_id": …}                                                       accepted
-    {"image": …, "job_id": …, "status": "succeeded", "outputs": {…}, …}             ended
-    {"image": …, "job_id": …, "status": "failed", "code": …, "message": …}
-    {"image": …, "status": "refused", "code": …, "message": …}                      no job
+    {"image": …, "source": …, "job_id": …}                                             accepted
+    {"image": …, "source": …, "job_id": …, "status": "succeeded", "outputs": {…}, …}   ended
+    {"image": …, "source": …, "job_id": …, "status": "failed", "code": …, "message": …}
+    {"image": …, "status": "refused", "code": …, "message": …}                         no job
+
+`image` identifies the image within the run; `source` is what the job's record names.
 
 The last line of an image counts. Only failures have a "code".
 """
@@ -130,11 +132,11 @@ class Manifest:
         }
         self._write(_line(head))
 
-    def accepted(self, image: str, job_id: str) -> bool:
-        """The image has a job. False: it already had this one."""
+    def accepted(self, image: str, job_id: str, source: str | None = None) -> bool:
+        """The image has a job. False: it already had this one. source: default: the image."""
         if self.jobs.get(image) == job_id:
             return False
-        self._add({"image": image, "job_id": job_id})
+        self._add({"image": image, "source": source or image, "job_id": job_id})
         return True
 
     def refused(self, image: str, error: MaskqError) -> None:
@@ -146,7 +148,8 @@ class Manifest:
     def ended(self, job_id: str, record: JobRecord | None) -> None:
         """The job ended. None: its record no longer exists."""
         if image := self.open.get(job_id):
-            self._add({"image": image, "job_id": job_id, **_end_of(record)})
+            source = record.source if record and record.source else image
+            self._add({"image": image, "source": source, "job_id": job_id, **_end_of(record)})
 
     def flush(self) -> None:
         """Write the new lines to the file. Raises MaskqError, for example if the disk is full."""

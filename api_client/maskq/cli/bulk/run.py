@@ -18,7 +18,7 @@ from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
 from maskq.client.bulk import CHUNK, SubmitOptions
 from maskq.client.client import Client
-from maskq.client.image_source import name_of
+from maskq.client.image_source import name_of, source_given
 from maskq.client.job import Job
 from maskq.client.operations.flow import Flow
 from maskq.client.requests import Requests
@@ -130,7 +130,8 @@ class _Run:
                 if error:
                     self._manifest.refused(name_of(image), error)
                 elif job:
-                    self._submitted += self._manifest.accepted(name_of(image), job.id)
+                    source = source_given(image)
+                    self._submitted += self._manifest.accepted(name_of(image), job.id, source)
             self._manifest.flush()
             if self._flags.wait and time.monotonic() > self._last_look + _LOOK_S:
                 self._look()

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from maskq.client.bulk import UPLOADS, Bulk, SubmitOptions, TakenImage
 from maskq.client.direct.access import DirectAccess
 from maskq.client.direct.sent import NO_ROOM, sent
-from maskq.client.image_source import is_reference, read_image
+from maskq.client.image_source import given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking
 from maskq.client.requests import Requests, refuse
 from maskq.contract import FailureCode, SegmentRequest
@@ -141,6 +141,7 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
             idempotency=idempotency,
             batch=self.options.batch,
             retry_of=one.retry_of,
+            source=given_name(one.image),
         )
         return _Ready(one, job_id, request, bool(upload), call)
 

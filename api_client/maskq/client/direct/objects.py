@@ -31,9 +31,20 @@ class Objects:
             ),
         )
 
-    def get(self, place: S3Uri) -> bytes:
+    def get(self, place: S3Uri, *, version_id: str | None = None) -> bytes:
+        which = {"VersionId": version_id} if version_id else {}
+
         def read(client: Any) -> bytes:
-            return bytes(client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read())
+            answer = client.get_object(Bucket=place.bucket, Key=place.key, **which)
+            return bytes(answer["Body"].read())
+
+        return self._run(place, read)
+
+    def metadata(self, place: S3Uri) -> dict[str, str]:
+        """The object's user-defined metadata, without S3's prefix `x-amz-meta-`."""
+
+        def read(client: Any) -> dict[str, str]:
+            return dict(client.head_object(Bucket=place.bucket, Key=place.key)["Metadata"])
 
         return self._run(place, read)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from maskq.client.direct.access import DirectAccess
 from maskq.client.direct.sent import NO_ROOM, sent
-from maskq.client.image_source import ImageSource, is_reference, read_image
+from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, RunBlocking
 from maskq.client.requests import build, fingerprint, refuse
 from maskq.client.sending import QueueFullBackoff
@@ -50,7 +50,13 @@ class Submissions:
             yield RunBlocking(
                 lambda: self._access.objects.put(S3Uri.parse(request.image_uri), *upload)
             )
-        call = calls.submit(job_id, request, self._access.limits, idempotency=idempotency)
+        call = calls.submit(
+            job_id,
+            request,
+            self._access.limits,
+            idempotency=idempotency,
+            source=given_name(image),
+        )
         sending = self._accepted(call, durable=durable, queue_full_timeout=queue_full_timeout)
         if upload:
             sending = self._or_removed(job_id, S3Uri.parse(request.image_uri), sending)
@@ -94,6 +100,7 @@ class Submissions:
             self._access.limits,
             idempotency=calls.Idempotency(key=key, fingerprint=record.id),
             retry_of=record.id,
+            source=record.source or "",
         )
         sending = self._accepted(call, durable=False, queue_full_timeout=0.0)
         if uploaded:

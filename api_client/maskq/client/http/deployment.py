@@ -82,6 +82,7 @@ class HttpDeployment(Deployment):
             "model": wanted.model,
             "tenant": wanted.tenant,
             "batch_id": wanted.batch_id,
+            "source": wanted.source,
             "cursor": cursor,
             "limit": str(limit),
         }

@@ -12,7 +12,7 @@ from maskq.client.bulk import Bulk, SubmitOptions, TakenImage
 from maskq.client.http import documents
 from maskq.client.http.asking import Gateway
 from maskq.client.http.uploads import Uploads, refuse_large
-from maskq.client.image_source import ImageSource, is_reference, read_image
+from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, Together
 from maskq.client.sending import QueueFullBackoff
 from maskq.contract import FailureCode
@@ -57,6 +57,7 @@ class Submissions:
         if request.form and (yield from self._uploads.needs_one(request.form)):
             upload_id = yield from self._uploads.begin(request.form)
             asked = {**documents.asked(options), "upload_id": upload_id}
+            asked["filename"] = request.form.file_name
             del asked["image_uri"]
             request = replace(request, form=None, document=asked)
         backoff = QueueFullBackoff(queue_full_timeout)
@@ -92,7 +93,7 @@ def form(image: ImageSource, asked: dict[str, Any], **more: str) -> Form:
     """A form of an image and the fields of its request. Raises InvalidRequest."""
     body, content_type = read_image(image)
     fields = {name: _text(value) for name, value in asked.items() if name != "image_uri"}
-    return Form(body, content_type, fields | more)
+    return Form(body, content_type, fields | more, given_name(image))
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from maskq.client.admin.removal import Erased, delete_tenant
 from maskq.client.job import JobCore, jobs_by_id
 from maskq.client.operations.flow import Flow, operation
 from maskq.contract import FailureCode, JobStatus
+from maskq.contract.locations import http_url, is_url
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls
 
@@ -45,6 +46,7 @@ class JobOperations(Generic[JobT]):
         model: str | None = None,
         tenant: str | None = None,
         batch_id: str | None = None,
+        source: str | None = None,
         ended_since: datetime | float | None = None,
         limit: int = 100,
         cursor: str = "",
@@ -52,9 +54,10 @@ class JobOperations(Generic[JobT]):
         """One page of records, newest first; continue with `cursor=page.cursor` until it is ''.
 
         A page may hold fewer records than `limit`, or none, and still have a cursor: `limit` counts
-        the records examined. `code`: only jobs that failed with it. `ended_since` (a datetime, or
-        seconds since the epoch): only jobs that ended since then, in the order in which they ended; an
-        event reader that fell behind catches up with it.
+        the records examined. `code`: only jobs that failed with it. `source`: only jobs of this image:
+        `s3://bucket/key` (any version), a URL, or a file name as it was given. `ended_since` (a
+        datetime, or seconds since the epoch): only jobs that ended since then, in the order in which
+        they ended; an event reader that fell behind catches up with it.
         """
         wanted = calls.Filter(
             status=one_of(JobStatus, status, "job status"),
@@ -62,6 +65,7 @@ class JobOperations(Generic[JobT]):
             model=model,
             tenant=tenant,
             batch_id=batch_id,
+            source=source and _checked_source(source),
             ended_since_ms=None if ended_since is None else _since_ms(ended_since),
         )
         return (yield from self.session.deployment.list(wanted, limit, cursor))
@@ -91,6 +95,14 @@ def _since_ms(ended_since: datetime | float) -> int:
     if not abs(seconds) < _LATEST_S:  # NaN, too
         raise InvalidRequest(f"ended_since: {seconds!r} is not a time in seconds since the epoch")
     return max(0, int(seconds * 1000))
+
+
+def _checked_source(source: str) -> str:
+    """Raises InvalidRequest for a URL that is not valid."""
+    try:
+        return http_url(source) if is_url(source) else source
+    except ValueError as error:
+        raise InvalidRequest(f"source: {error}") from None
 
 
 def one_of(kind: type[ChoiceT], value: str | None, what: str) -> ChoiceT | None:

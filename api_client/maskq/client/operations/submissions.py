@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
-from maskq.client.bulk import Bulk, SubmitOptions
-from maskq.client.image_source import ImageSource
+from maskq.client.bulk import Bulk, Submission, SubmitOptions
+from maskq.client.image_source import ImageSource, source_given
 from maskq.client.job import JobCore
 from maskq.client.operations.flow import Flow, operation
 from maskq.client.operations.former_names import accept_former_names
@@ -59,7 +59,7 @@ class SubmitOperations(Generic[JobT, BatchT]):
             durable=durable,
             queue_full_timeout=queue_full_timeout,
         )
-        return self._job(job_id)
+        return self._job(job_id, source_given(image, options.get("image_version_id")))
 
     @operation
     @accept_former_names
@@ -100,7 +100,11 @@ class SubmitOperations(Generic[JobT, BatchT]):
             with suppress(StoreUnavailable):
                 yield from self.session.deployment.give_up_batch(batch.batch_id, accepted)
             raise
-        in_order = [jobs[number] for number in range(len(sources))]
+        version_id = options.get("image_version_id")
+        in_order = [
+            self._job(jobs[number].id, source_given(image, version_id))
+            for number, image in enumerate(sources)
+        ]
         return self._batch_type(self.session, batch.batch_id, in_order)
 
     def batch(self, batch_id: str, job_ids: Iterable[str]) -> BatchT:
@@ -141,5 +145,12 @@ class SubmitOperations(Generic[JobT, BatchT]):
         """
         return self._job((yield from self.session.deployment.retry(job_id)))
 
-    def _job(self, job_id: str) -> JobT:
-        return type(self)._job_type(self.session, None, job_id)
+    def _named(self, submission: Submission[JobT]) -> Submission[JobT]:
+        """The same, whose job names its source."""
+        if submission.job is None:
+            return submission
+        job = self._job(submission.job.id, source_given(submission.image))
+        return submission._replace(job=job)
+
+    def _job(self, job_id: str, source: str | None = None) -> JobT:
+        return type(self)._job_type(self.session, None, job_id, source)

@@ -45,6 +45,11 @@ class ResultCore:
         self._has_legend = record.request.overlay_legend
 
     @property
+    def source(self) -> str | None:
+        """What was segmented: see `Job.source`."""
+        return self._record.source
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the mask, px."""
         return self.details.width, self.details.height

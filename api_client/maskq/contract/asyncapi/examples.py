@@ -11,6 +11,7 @@ from maskq.contract.events import BATCH_COMPLETED, BatchEventData, JobEventData
 from maskq.contract.failures import FailureCode, JobFailure
 from maskq.contract.jobs import JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri
+from maskq.contract.locations.source import source_of
 from maskq.contract.outputs import Output
 from maskq.contract.statuses import ENDED, STATES, TERMINAL, JobStatus
 from maskq.contract.storage_layout import StorageLayout
@@ -76,7 +77,12 @@ def _example_data(kind: str) -> Json:
 
 def _example_job(status: JobStatus) -> JobEventData:
     ran = status not in {JobStatus.QUEUED, *_REASONS}
-    known: Json = {"job_id": JOB, "status": status, "attempt": int(ran)}
+    known: Json = {
+        "job_id": JOB,
+        "status": status,
+        "attempt": int(ran),
+        "source": source_of(REQUEST.image_uri),
+    }
     if status in TERMINAL:
         known |= {"batch_id": _BATCH, "metadata": REQUEST.metadata}
     if STATES[status].has_result:

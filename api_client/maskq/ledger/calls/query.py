@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
+
 from maskq.contract import FailureCode, JobRecord, JobStatus
+from maskq.contract.locations.source import source_of
 from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.records import RawRecord, pairs, parse_record
 
@@ -56,6 +59,7 @@ class Filter:
     model: str | None = None
     tenant: str | None = None
     batch_id: str | None = None
+    source: str | None = None  # as records name it; an s3:// place without a version: any version
     ended_since_ms: int | None = None  # lists jobs that ended from then on, in the order of ending
 
 
@@ -76,7 +80,16 @@ def jobs(wanted: Filter, *, limit: int, cursor: str = "") -> Call[Page]:
         model=wanted.model or "",
         tenant=wanted.tenant or "",
         batch=wanted.batch_id or "",
+        source=source_of(wanted.source or ""),
+        image=_request_of(wanted.source or ""),
     )
+
+
+def _request_of(source: str) -> str:
+    """How the record's request begins, if it is for the object with this place; '' for a file name."""
+    if not source.startswith("s3://"):
+        return ""
+    return f'{{"image_uri":{to_json(source).decode()}'
 
 
 def delete(job_id: str) -> Call[str]:

@@ -100,9 +100,10 @@ local function event_id(id, state, attempt)
 end
 
 local function emit_job(id, state, attempt, extra)
-  local known = redis.call('HMGET', keys.record(id), 'webhook', 'tenant')
+  local known = redis.call('HMGET', keys.record(id), 'webhook', 'tenant', 'source')
+  local source = known[3] and ',"source":' .. cjson.encode(known[3]) or ''
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
-    .. '","attempt":' .. attempt .. tenant_field(known[2]) .. (extra or '') .. '}'
+    .. '","attempt":' .. attempt .. tenant_field(known[2]) .. source .. (extra or '') .. '}'
   emit(JOB_EVENTS[state], id, event_id(id, state, attempt), data, known[1])
 end
 

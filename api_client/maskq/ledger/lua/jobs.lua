@@ -1,17 +1,21 @@
 -- List jobs, the newest first, or in the order in which they ended.
---   cursor: 'score:id' of the last one seen, or ''; ended_since: ms or ''; then filters, '' for any
+--   cursor: 'score:id' of the last one seen, or ''; ended_since: ms or ''; then filters, '' for any;
+--   image: how the request of the source's image begins, whatever its version
 -- → {next cursor or '', record, record, …}, each record as HGETALL gives it
-local limit, cursor, ended_since, status, code, model, tenant, batch = unpack(ARGV, 2)
+local limit, cursor, ended_since, status, code, model, tenant, batch, source, image = unpack(ARGV, 2)
 limit = tonumber(limit)
 local SCAN = 1000
 
 local function matches(id)
-  local known = redis.call('HMGET', keys.record(id), 'status', 'model', 'tenant', 'batch_id', 'error')
+  local known = redis.call('HMGET', keys.record(id), 'status', 'model', 'tenant', 'batch_id', 'error',
+    'source', 'request')
   if not known[1] then return false end
   if status ~= '' and known[1] ~= status then return false end
   if model ~= '' and known[2] ~= model then return false end
   if tenant ~= '' and known[3] ~= tenant then return false end
   if batch ~= '' and known[4] ~= batch then return false end
+  if source ~= '' and known[6] ~= source
+    and (image == '' or string.sub(known[7], 1, #image) ~= image) then return false end
   return code == '' or (known[5] and cjson.decode(known[5])['code'] == code)
 end
 

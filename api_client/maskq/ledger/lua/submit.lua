@@ -7,7 +7,7 @@
 local id, request, model, priority, choosers, max_queued, max_attempts, queue_ttl_ms,
   run_timeout_ms, retention_ms, idempotency_key, fingerprint, batch, batch_total, celery_head,
   tenant, max_of_tenant, retry_of, output_retention_ms, webhook, batch_webhook, urls,
-  not_before_ms, expires_ms, alias
+  not_before_ms, expires_ms, alias, source
   = unpack(ARGV, 2)
 
 -- Sent twice, because an answer was lost: the same answer.
@@ -46,7 +46,7 @@ local last_ms = now + delay_ms + tonumber(queue_ttl_ms)
 if expires_ms > 0 then last_ms = math.min(last_ms, expires_ms) end
 local deadline = integer(last_ms)
 redis.call('HSET', keys.record(id), 'id', id, 'status', QUEUED, 'model', model, 'priority', priority,
-  'request', request, 'attempt', 0, 'max_attempts', max_attempts,
+  'request', request, 'source', source, 'attempt', 0, 'max_attempts', max_attempts,
   'created_ms', integer(now), 'queue_deadline_ms', deadline, 'run_timeout_ms', run_timeout_ms,
   'retention_ms', retention_ms)
 if tenant ~= '' then redis.call('HSET', keys.record(id), 'tenant', tenant) end
