@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskq.client.operations.flow import (
     AsyncDriver,
     BlockingDriver,
     Flow,
+    RunBlocking,
     RunsAsync,
     RunsBlocking,
     operation,
 )
-from maskq.client.results.files import open_image, open_scores
+from maskq.client.results.files import open_image, open_scores, refuse_damaged
+from maskq.client.results.names import checked_stem, file_name, stem_of
+from maskq.client.results.saving import write_file
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import is_url
@@ -122,6 +128,41 @@ class ResultCore:
     def logits(self) -> Flow[np.ndarray[Any, np.dtype[np.float32]]]:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
         return open_scores((yield from self._fetch(Output.LOGITS)))
+
+    @operation
+    def save(
+        self, folder: str | Path, *, name: str | None = None, overwrite: bool = False
+    ) -> Flow[list[Path]]:
+        """Write all outputs as files into a folder, which is made if missing. Returns their paths.
+
+        The files are `{name}.mask.png`, `{name}.overlay.jpg` and so on, and of one file per class
+        `{name}.binary.012.png`. `name`: default: the image's own without its suffix, `photo` for
+        `s3://bucket/photo.jpg`; the job's id if the image was uploaded. Outputs that were written to
+        `output_urls` are left out.
+
+        Raises InvalidRequest if a file exists with other content and `overwrite` is not set, if a file
+        cannot be written, or if there is no output to save. Raises ResultDamaged, StoreUnavailable.
+        """
+        stem = stem_of(self._record) if name is None else checked_stem(name)
+        paths: list[Path] = []
+        for output, class_id in self._stored_files():
+            body = yield from self._fetch(output, class_id)
+            refuse_damaged(body, output, self.size)
+            path = Path(folder, file_name(stem, output, class_id))
+            yield RunBlocking(partial(write_file, path, body, overwrite=overwrite))
+            paths.append(path)
+        if not paths:
+            raise InvalidRequest(
+                f"job {self.job_id} has no output to save: its outputs were written to output_urls"
+            )
+        return paths
+
+    def _stored_files(self) -> Iterator[tuple[Output, int | None]]:
+        """Each file in the store: its output and, of one file per class, the class."""
+        for output, uri in self.details.outputs.items():
+            if not is_url(uri):
+                is_per_class = FILES[output].is_per_class
+                yield from ((output, one) for one in (self.labels if is_per_class else (None,)))
 
     def _fetch(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
         uri, output = self.uri(output), Output(output)
