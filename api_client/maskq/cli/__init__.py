@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
+from maskq.cli import bench, jobs, keys, models, submit, view, webhooks
+from maskq.cli.reporting import streams
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
