@@ -67,7 +67,7 @@ def test_an_uploaded_image_is_named_after_its_job_or_as_the_caller_says(
     result = job.wait(timeout=20)
     assert [path.name for path in result.save(tmp_path)] == [f"{job.id}.mask.png"]
     assert [path.name for path in result.save(str(tmp_path), name="cat")] == ["cat.mask.png"]
-    for name in ("", "a/b", "a\\b", "n" * 201):
+    for name in ("", "a/b", "a\\b", "n" * 200):
         with pytest.raises(InvalidRequest, match="not a valid name for files"):
             result.save(tmp_path, name=name)
 
@@ -92,10 +92,10 @@ def test_a_folder_that_cannot_be_written_is_named(
 ) -> None:
     result = submitted(client, bench, "photo.jpg").result()
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidRequest, match="cannot write .*file/photo.mask.png"):
+    with pytest.raises(InvalidRequest, match=r"cannot write .*file/photo\.mask\.png"):
         result.save(tmp_path / "file")
     (tmp_path / "photo.mask.png").mkdir()
-    with pytest.raises(InvalidRequest, match="cannot write .*photo.mask.png"):
+    with pytest.raises(InvalidRequest, match=r"cannot write .*photo\.mask\.png"):
         result.save(tmp_path)
 
 

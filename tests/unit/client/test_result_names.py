@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from maskq import JobRecord, Output
-from maskq.client.results.names import file_name, stem_of
+from maskq.client.results.names import file_name, stem_of, told_apart
 
 JOB = "0199d3c0-0000-7000-8000-000000000000"
 
@@ -33,7 +33,7 @@ def record(image_uri: str) -> JobRecord:
         ("s3://photos/a\\..\\b:c.jpg", "a_.._b_c"),
         ("s3://photos/line\nbreak\x1b[31m\u202egpj.jpg", "line_break_[31m_gpj"),
         ("s3://photos/.hidden", "hidden"),
-        ("s3://photos/" + "ä" * 300 + ".jpg", "ä" * 100),
+        ("s3://photos/" + "ä" * 300 + ".jpg", "ä" * 75),
     ],
 )
 def test_the_stem_is_the_source_s_name(image_uri: str, stem: str) -> None:
@@ -45,3 +45,9 @@ def test_every_output_has_a_name_of_its_own() -> None:
     assert len(names) == len(Output)
     assert {"a.mask.png", "a.overlay.jpg", "a.binary.007.png"} < names
     assert file_name("a", Output.BINARY, 300) == "a.binary.300.png"
+
+
+def test_jobs_of_one_name_are_told_apart_by_their_ids() -> None:
+    assert told_apart({"1": "cat", "2": "Cat", "3": "dog"}) == {
+        "1": "cat.1", "2": "Cat.2", "3": "dog",
+    }  # fmt: skip

@@ -17,6 +17,7 @@ from maskq.ledger import calls
 if TYPE_CHECKING:
     from maskq.client.session import Session
 
+PAGE = 500  # records that `list_all` examines in one round trip
 _LATEST_S = 1e12  # since the epoch; beyond it Redis' scores are not exact
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])

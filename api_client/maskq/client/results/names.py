@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -14,7 +16,7 @@ from maskq.contract.storage_layout import INPUT
 from maskq.errors import InvalidRequest
 
 _NOT_IN_NAMES: Final = frozenset('/\\:*?"<>|')
-_LONGEST_STEM: Final = 200  # bytes; file systems take names of 255
+_LONGEST_STEM: Final = 150  # bytes; file systems take names of 255, and a job's id may follow
 
 
 def stem_of(record: JobRecord) -> str:
@@ -23,16 +25,24 @@ def stem_of(record: JobRecord) -> str:
     Of an uploaded image the record has no name, so it is the job's id.
     """
     place = record.request.image_uri
-    path = unquote(urlsplit(place).path) if is_url(place) else place
-    name = path.rpartition("/")[2]
-    return record.id if name == INPUT else safe_stem(name) or record.id
+    return record.id if place.endswith(f"/{INPUT}") else stem_of_image(place) or record.id
 
 
-def safe_stem(name: str) -> str:
-    """A file's name without its suffix, and with `_` for characters that a name cannot hold."""
-    stem = PurePosixPath(name.replace("\\", "_")).stem
+def stem_of_image(image: str) -> str:
+    """The name of a path, S3 URI or URL without folders and suffix, safe as a file's name; or ''."""
+    path = unquote(urlsplit(image).path) if is_url(image) else image
+    stem = PurePosixPath(path.rpartition("/")[2]).stem
     safe = "".join(one if one.isprintable() and one not in _NOT_IN_NAMES else "_" for one in stem)
     return safe.encode()[:_LONGEST_STEM].decode(errors="ignore").strip().lstrip(".")
+
+
+def told_apart(stems: Mapping[str, str]) -> dict[str, str]:
+    """Job id → stem, where jobs with the same stem get their ids: `photo.{job id}`."""
+    count = Counter(stem.casefold() for stem in stems.values())
+    return {
+        job_id: stem if count[stem.casefold()] == 1 else f"{stem}.{job_id}"
+        for job_id, stem in stems.items()
+    }
 
 
 def checked_stem(name: str) -> str:
