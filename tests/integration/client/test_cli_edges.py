@@ -117,7 +117,7 @@ def test_a_terminal_that_cannot_show_a_character_is_shown_its_number(
     shown = run("models", **locale)
     assert shown.returncode == 0, shown.stderr
     assert "mo" in shown.stdout
-    document = json.loads(run("status", job_id, "--json", **locale).stdout)
+    (document,) = json.loads(run("status", job_id, "--json", **locale).stdout)["jobs"]
     assert document["request"]["image_uri"] == f"s3://photos/{STRANGE}"
     said = run("submit", STRANGE, **locale)
     assert said.returncode == 1

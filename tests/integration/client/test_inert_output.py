@@ -282,7 +282,7 @@ def test_whatever_a_command_reads_it_prints_harmlessly(
 
 
 def test_documents_hold_the_text_whole(world: World, maskq: Maskq) -> None:
-    status = json.loads(maskq("status", world.failed, "--json")[1])
+    (status,) = json.loads(maskq("status", world.failed, "--json")[1])["jobs"]
     assert status["request"]["metadata"] == {TEXT: TEXT}
     assert status["request"]["image_uri"] == f"s3://photos/{TEXT}.png"
     assert status["error"]["message"] == f"{TEXT} https://…@h.example/x"
@@ -290,9 +290,10 @@ def test_documents_hold_the_text_whole(world: World, maskq: Maskq) -> None:
     assert status in listed
     events = maskq("events", "--since", "0", "--idle", "0.05", "--json")[1].splitlines()
     assert [event["type"] for event in map(json.loads, events)][-1] == TEXT
-    (delivery,) = json.loads(maskq("webhooks", "list", world.failed, "--json")[1])
+    (delivery,) = json.loads(maskq("webhooks", "list", world.failed, "--json")[1])["deliveries"]
     assert delivery["log"][0]["error"] == TEXT
-    assert MODEL in [model["name"] for model in json.loads(maskq("models", "list", "--json")[1])]
+    models = json.loads(maskq("models", "list", "--json")[1])["models"]
+    assert MODEL in [model["name"] for model in models]
 
 
 def test_a_page_shows_what_would_be_hidden(
