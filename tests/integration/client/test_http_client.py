@@ -201,7 +201,7 @@ def test_what_needs_redis_says_so(operation: Callable[[Client], Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("redis://:secret@host/0",), "Client.from_env"),
+        (("redis://:secret@host/0",), "redis_url="),
         (("https://gateway.example",), "needs an API key: give api_key"),
         (("https://user:secret@gateway.example", KEY), "user name or password"),
         (("http://gateway.example", KEY), "MASKQ_GATEWAY_PLAIN_HTTP_HOSTS"),
