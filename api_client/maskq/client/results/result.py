@@ -24,7 +24,7 @@ from maskq.client.results.saving import write_file
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import is_url
-from maskq.contract.outputs import FILES
+from maskq.contract.outputs import FILES, OutputName
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ResultCore:
         """The mask's URI; None if the job has no output mask."""
         return self.details.outputs.get(Output.MASK)
 
-    def uri(self, output: Output | str) -> str:
+    def uri(self, output: Output | OutputName) -> str:
         """An output's URI. Raises InvalidRequest if the job has no such output."""
         try:
             return self.details.outputs[Output(output)]
@@ -82,7 +82,7 @@ class ResultCore:
             ) from None
 
     @operation
-    def read(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+    def read(self, output: Output | OutputName, label: str | int | None = None) -> Flow[bytes]:
         """The bytes of an output, as stored.
 
         label: of an output that is one file per class, the label or id of the class.
@@ -164,7 +164,7 @@ class ResultCore:
                 is_per_class = FILES[output].is_per_class
                 yield from ((output, one) for one in (self.labels if is_per_class else (None,)))
 
-    def _fetch(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+    def _fetch(self, output: Output | OutputName, label: str | int | None = None) -> Flow[bytes]:
         uri, output = self.uri(output), Output(output)
         is_per_class = FILES[output].is_per_class
         if is_per_class and label is None:
