@@ -15,6 +15,7 @@ import pytest
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.damaged import damaged
 from support.waiting import until
 
 from maskq import Client, JobFailed, webhooks
@@ -71,7 +72,7 @@ class TestWithAStack:
         self, tmp_path: Path
     ) -> None:
         broken = tmp_path / "broken.jpg"
-        broken.write_bytes(b"no image")
+        broken.write_bytes(damaged("no image"))
         (job,) = documents("submit", str(broken), "--tenant", "cli", "--wait", check=False)
         failed = job["id"]
         shown = maskq("list", "--tenant", "cli", "--code", "invalid_image").stdout
@@ -93,7 +94,7 @@ class TestWithAStack:
 
     def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
         # Given three failed jobs, of which the middle one's upload is gone
-        old, middle, new = (client.submit(b"no image", tenant="gone") for _ in range(3))
+        old, middle, new = (client.submit(damaged("no image"), tenant="gone") for _ in range(3))
         for job in (old, middle, new):
             with pytest.raises(JobFailed):
                 job.wait(timeout=60)

@@ -20,6 +20,7 @@ import PIL.Image
 import pytest
 import typer.main
 from support.answering import answering
+from support.damaged import damaged
 from support.hostile import HOSTILE, SECRET, TEXT, URL, Receiver, harmless, serving
 
 from maskq import Client, webhooks
@@ -234,7 +235,7 @@ def names(tmp_path: Path) -> dict[str, str]:
     """What stands in braces in ARGUMENTS, but for the ids of the world."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / f"{HOSTILE}.png").write_bytes(b"png")
+    (folder / f"{HOSTILE}.png").write_bytes(damaged("png"))
     listed = tmp_path / "list"
     listed.write_text(f"s3://photos/{TEXT}.png\n{URL}.png\n{TEXT}\n", encoding="utf-8")
     rules = {"rules": "no", "good": "https://h.example/x"}
