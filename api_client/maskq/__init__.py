@@ -8,11 +8,15 @@ with Client.from_env() as client:
 
 from maskq.client.async_client import AsyncClient
 from maskq.client.batch import AsyncBatch, Batch
+from maskq.client.bulk import Submission
 from maskq.client.client import Client
+from maskq.client.image_source import ImageSource
 from maskq.client.job import AsyncJob, Job
+from maskq.client.operations.page import Page
 from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
 from maskq.contract.models import DefaultModel, ServedModel, ServingWorker
+from maskq.contract.options import Mode, Options
 from maskq.errors import (
     ClientUnusable,
     EventsLost,
@@ -30,6 +34,7 @@ from maskq.errors import (
     WaitTimeout,
     WebhookRefused,
 )
+from maskq.ledger.calls import BatchProgress
 
 __all__ = [
     "AsyncBatch",
@@ -37,6 +42,7 @@ __all__ = [
     "AsyncJob",
     "AsyncResult",
     "Batch",
+    "BatchProgress",
     "Client",
     "ClientUnusable",
     "DefaultModel",
@@ -44,6 +50,7 @@ __all__ = [
     "EventsLost",
     "FailureCode",
     "IdempotencyConflict",
+    "ImageSource",
     "InvalidRequest",
     "Job",
     "JobFailed",
@@ -51,7 +58,10 @@ __all__ = [
     "JobRecord",
     "JobStatus",
     "MaskqError",
+    "Mode",
+    "Options",
     "Output",
+    "Page",
     "Priority",
     "QueueFull",
     "Result",
@@ -61,6 +71,7 @@ __all__ = [
     "ServingWorker",
     "StoreRefused",
     "StoreUnavailable",
+    "Submission",
     "UnknownModel",
     "WaitTimeout",
     "WebhookRefused",

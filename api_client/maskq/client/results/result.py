@@ -233,6 +233,11 @@ class Result(ResultCore, RunsBlocking):
 
 
 class AsyncResult(ResultCore, RunsAsync):
-    """The result of a succeeded job; methods that fetch are awaited."""
+    """The result of a succeeded job; methods that fetch are awaited. A notebook displays its facts."""
 
     _driver: AsyncDriver
+
+    def _repr_html_(self) -> str:
+        from maskq.view.notebook import html
+
+        return html(self.job_id, self.details, None)  # a picture would have to be awaited
