@@ -1,4 +1,4 @@
-"""A program that uses the whole public surface of the client. Type checkers read it; nothing runs it."""
+"""A program that uses the whole public surface of the client. Type checkers read it; nobody runs it."""
 
 from __future__ import annotations
 
