@@ -1,9 +1,8 @@
 """maskq: images segmented behind a queue. This is the whole public surface of the client.
 
 from maskq import Client
-with Client.from_env() as client:
-    result = client.segment("photo.jpg")
-    result.mask().save("mask.png")
+with Client() as client:
+    client.segment("photo.jpg").save("masks")
 """
 
 from maskq.client.async_client import AsyncClient
