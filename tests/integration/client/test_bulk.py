@@ -153,7 +153,7 @@ def test_images_are_taken_as_they_are_needed(service: Service) -> None:
 def test_under_one_run_id_an_image_is_submitted_once(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(damaged("an image"))
-    images: list[Any] = [*places(3), path, b"bytes", "https://host/x?id=1", "https://host/x?id=2"]
+    images: list[Any] = [*places(3), path, damaged("bytes"), "https://host/x?id=1", "https://host/x?id=2"]
 
     def ids() -> dict[Any, str | None]:
         each = service.client.submit_each(images, run_id="may", priority="low")
@@ -232,7 +232,7 @@ def test_a_full_queue_is_waited_for_or_told(
 ) -> None:
     monkeypatch.setenv("MASKQ_MAX_QUEUED", "5")
     with Client.from_env() as client:
-        told = list(client.submit_each([*places(8), b"uploaded"], queue_full_timeout=0.0))
+        told = list(client.submit_each([*places(8), damaged("up")], queue_full_timeout=0.0))
         assert [type(one.error) for one in told] == [type(None)] * 5 + [QueueFull] * 4
         assert _objects(service) == set(), "the upload of a refused image is taken back"
 
@@ -482,13 +482,13 @@ def test_a_folder_is_uploaded_and_stdin_is_a_list(service: Service, folder: Path
     names = [f"{number % 3}/{number}.png" for number in range(70)]
     for name in names:
         (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "photos" / name).write_bytes(name.encode())
+        (folder / "photos" / name).write_bytes(damaged(name))
 
     ran = maskq("photos", "--json", "--manifest", "run.jsonl")
 
     assert ran.returncode == 0, ran.stderr
     uploaded = {service.direct.objects.get(S3Uri.parse(one)) for one in service.images()}
-    assert uploaded == {name.encode() for name in names}
+    assert uploaded == {damaged(name) for name in names}
     assert {entry["image"] for entry in lines(folder / "run.jsonl")[1:]} == {
         f"photos/{name}" for name in names
     }
