@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         | np.ndarray[Any, Any]
     )
 else:
-    ImageSource = Any
+    ImageSource = "ImageSource"
 
 _ACCEPTED: Final = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIF"
 
