@@ -114,7 +114,9 @@ def test_all_pages_are_read_as_they_are_needed(
     assert (len(page), [record.id for record in page]) == (2, [one.id for one in page.records])
     everything = client.list_all()
     assert next(everything).tenant == "acme"
-    assert sorted(record.id for record in everything) == sorted(ids)  # within a millisecond any order
+    assert sorted(record.id for record in everything) == sorted(
+        ids
+    )  # within a millisecond any order
     assert [record.tenant for record in client.list_all(tenant="acme")] == ["acme"]
     assert list(client.list_all(status="failed")) == []
 

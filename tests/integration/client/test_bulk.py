@@ -153,7 +153,13 @@ def test_images_are_taken_as_they_are_needed(service: Service) -> None:
 def test_under_one_run_id_an_image_is_submitted_once(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(damaged("an image"))
-    images: list[Any] = [*places(3), path, damaged("bytes"), "https://host/x?id=1", "https://host/x?id=2"]
+    images: list[Any] = [
+        *places(3),
+        path,
+        damaged("bytes"),
+        "https://host/x?id=1",
+        "https://host/x?id=2",
+    ]
 
     def ids() -> dict[Any, str | None]:
         each = service.client.submit_each(images, run_id="may", priority="low")

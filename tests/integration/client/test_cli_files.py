@@ -135,7 +135,9 @@ def test_a_mistake_is_refused(client: Client, arguments: list[str], said: str) -
     assert said in str(maskq(*arguments).exception)
 
 
-def test_json_is_one_object_with_jobs_by_name(client: Client, photo: Callable[[str], str]) -> None:
+def test_json_is_one_object_with_jobs_by_name(
+    client: Client, photo: Callable[[str], str], tmp_path: Path
+) -> None:
     def jobs(*arguments: object) -> list[dict[str, Any]]:
         ran = maskq(*arguments, "--json")
         document = json.loads(ran.stdout)
@@ -148,6 +150,9 @@ def test_json_is_one_object_with_jobs_by_name(client: Client, photo: Callable[[s
     assert jobs("status", submitted["id"]) == jobs("list") == [waited]
     assert list(json.loads(maskq("models", "--json").stdout)) == ["models"]
     assert list(json.loads(maskq("webhooks", "list", "--json").stdout)) == ["deliveries"]
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "a"\nbucket = "photos"\nprefix = "in/"\n')
+    assert list(json.loads(maskq("trigger", "check", rules, "--json").stdout)) == ["rules"]
 
 
 def test_the_table_has_times_and_on_a_terminal_a_head(
