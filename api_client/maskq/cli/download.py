@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from maskq.cli.jobs import Json, Timeout
-from maskq.cli.waiting import SaveTo, check_folder, wait_for
+from maskq.cli.reporting.outcomes import SaveTo, check_folder, wait_for
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.results.names import stem_of, told_apart

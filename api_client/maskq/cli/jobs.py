@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from maskq.cli.durations import seconds
-from maskq.cli.waiting import show, wait_for
+from maskq.cli.reporting.outcomes import show, wait_for
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.contract import FailureCode, JobStatus

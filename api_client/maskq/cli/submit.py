@@ -12,7 +12,7 @@ import typer
 
 from maskq.cli.jobs import Json
 from maskq.cli.option_flags import options_of, with_job_flags
-from maskq.cli.waiting import SaveTo, check_folder, show, wait_for
+from maskq.cli.reporting.outcomes import SaveTo, check_folder, show, wait_for
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.results.names import stem_of_image, told_apart
