@@ -71,8 +71,7 @@ def test_python_page_runs(client: Client) -> None:
 def test_command_line_page_saves_files(client: Client) -> None:
     run("docs/command-line.md", {})
     saved = {path.name for path in Path("masks").iterdir()}
-    assert {"photo.mask.png", "photo.overlay.jpg", "stdin.mask.png"} < saved
-    assert len(saved) == 4  # and that of `download`
+    assert {"photo.mask.png", "photo.overlay.jpg", "stdin.mask.png"} <= saved
 
 
 def test_bulk_page_submits_each_image_once(client: Client) -> None:

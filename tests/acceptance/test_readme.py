@@ -18,7 +18,6 @@ def test_readme_code_leaves_a_mask(
     Image.radial_gradient("L").convert("RGB").resize((320, 240)).save("photo.jpg")
     run("README.md", {})
     saved = sorted(Path("masks").iterdir())
-    assert len(saved) == 2
     assert "photo.mask.png" in {path.name for path in saved}
     for path in saved:
         with Image.open(path) as mask:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from maskq import JobRecord, Output
@@ -38,6 +40,20 @@ def record(image_uri: str) -> JobRecord:
 )
 def test_the_stem_is_the_source_s_name(image_uri: str, stem: str) -> None:
     assert stem_of(record(image_uri)) == stem
+
+
+@pytest.mark.parametrize(
+    ("source", "stem"),
+    [
+        ("s3://photos/2026/cat.jpg?versionId=3.x", "cat"),
+        ("holiday/cat.jpg", "cat"),
+        ("holiday/input", "input"),
+        ("https://photos.example/cat.jpg", "cat"),
+    ],
+)
+def test_the_record_s_source_decides_if_it_has_one(source: str, stem: str) -> None:
+    named = record(f"s3://maskq/maskq/{JOB}/input").model_dump() | {"source": source}
+    assert stem_of(SimpleNamespace(**named | {"request": None})) == stem  # type: ignore[arg-type]
 
 
 def test_every_output_has_a_name_of_its_own() -> None:

@@ -16,16 +16,22 @@ from maskq.contract.storage_layout import INPUT
 from maskq.errors import InvalidRequest
 
 _NOT_IN_NAMES: Final = frozenset('/\\:*?"<>|')
+_VERSION: Final = "?versionId="  # behind the source of an object whose version is known
 _LONGEST_STEM: Final = 150  # bytes; file systems take names of 255, and a job's id may follow
 
 
 def stem_of(record: JobRecord) -> str:
     """The first part of the names of a job's files: `photo` for `s3://bucket/2026/photo.jpg`.
 
-    Of an uploaded image the record has no name, so it is the job's id.
+    It is the job's id for an uploaded image whose name the record does not have.
     """
-    place = record.request.image_uri
-    return record.id if place.endswith(f"/{INPUT}") else stem_of_image(place) or record.id
+    source: str | None = getattr(record, "source", None)  # records of other versions have none
+    if source is None and record.request.image_uri.endswith(f"/{INPUT}"):
+        return record.id
+    place = source or record.request.image_uri
+    if place.startswith("s3://"):
+        place = place.rpartition(_VERSION)[0] or place
+    return stem_of_image(place) or record.id
 
 
 def stem_of_image(image: str) -> str:
