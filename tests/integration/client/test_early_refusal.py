@@ -1,4 +1,4 @@
-"""What a client refuses before a job is submitted, over both transports; what models tell of classes."""
+"""What a client refuses before it submits a job, over both transports; what models tell of classes."""
 
 from __future__ import annotations
 

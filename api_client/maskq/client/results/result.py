@@ -137,7 +137,7 @@ class ResultCore:
 
         The files are `{name}.mask.png`, `{name}.overlay.jpg` and so on, and of one file per class
         `{name}.binary.012.png`. `name`: default: the image's own without its suffix, `photo` for
-        `s3://bucket/photo.jpg`; the job's id if the image was uploaded. Outputs that were written to
+        `s3://bucket/photo.jpg`; the job's id if no name is known. Outputs that were written to
         `output_urls` are left out.
 
         Raises InvalidRequest if a file exists with other content and `overwrite` is not set, if a file
