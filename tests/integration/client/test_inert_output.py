@@ -207,6 +207,8 @@ ARGUMENTS: dict[tuple[str, ...], list[list[str]]] = {
     ("webhooks", "listen"): [["--port", "{t}"]],
     ("view",): [["{t}"], ["{succeeded}", "--out", "{page}"],
                 ["{succeeded}", "--out", "{folder}/{t}/x"]],
+    ("download",): [["{t}", "--out", "{folder}/out"], ["--batch", "{t}", "--out", "{folder}/out"],
+                    ["{succeeded}", "--out", "{folder}/{t}/x"]],
     ("bench",): [["{t}"]],
     ("gateway",): [["--rules", "{t}"], ["--rules", "{rules}"]],
     ("trigger", "sqs"): [["--rules", "{t}"], ["--rules", "{good}", "--queue-url", "{u}"]],
