@@ -1,18 +1,21 @@
 """maskq: images segmented behind a queue. This is the whole public surface of the client.
 
 from maskq import Client
-with Client.from_env() as client:
-    result = client.segment("photo.jpg")
-    result.mask().save("mask.png")
+with Client() as client:
+    client.segment("photo.jpg").save("masks")
 """
 
 from maskq.client.async_client import AsyncClient
 from maskq.client.batch import AsyncBatch, Batch
+from maskq.client.bulk import Submission
 from maskq.client.client import Client
+from maskq.client.image_source import ImageSource
 from maskq.client.job import AsyncJob, Job
+from maskq.client.operations.page import Page
 from maskq.client.results.result import AsyncResult, Result
 from maskq.contract import Event, FailureCode, JobRecord, JobStatus, Output, Priority
 from maskq.contract.models import DefaultModel, ServedModel, ServingWorker
+from maskq.contract.options import Mode, Options
 from maskq.errors import (
     ClientUnusable,
     EventsLost,
@@ -30,6 +33,7 @@ from maskq.errors import (
     WaitTimeout,
     WebhookRefused,
 )
+from maskq.ledger.calls import BatchProgress
 
 __all__ = [
     "AsyncBatch",
@@ -37,6 +41,7 @@ __all__ = [
     "AsyncJob",
     "AsyncResult",
     "Batch",
+    "BatchProgress",
     "Client",
     "ClientUnusable",
     "DefaultModel",
@@ -44,6 +49,7 @@ __all__ = [
     "EventsLost",
     "FailureCode",
     "IdempotencyConflict",
+    "ImageSource",
     "InvalidRequest",
     "Job",
     "JobFailed",
@@ -51,7 +57,10 @@ __all__ = [
     "JobRecord",
     "JobStatus",
     "MaskqError",
+    "Mode",
+    "Options",
     "Output",
+    "Page",
     "Priority",
     "QueueFull",
     "Result",
@@ -61,6 +70,7 @@ __all__ = [
     "ServingWorker",
     "StoreRefused",
     "StoreUnavailable",
+    "Submission",
     "UnknownModel",
     "WaitTimeout",
     "WebhookRefused",

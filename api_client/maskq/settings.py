@@ -148,10 +148,11 @@ def usable(settings: object) -> Settings:
     if isinstance(settings, Settings):
         return settings
     # Not shown: a URL may hold a password.
-    got = "nothing" if settings is None else f"{type(settings).__name__}"
+    got = type(settings).__name__
     raise InvalidRequest(
-        f"a client needs settings and got {got}: use Client.from_env(), which reads the MASKQ_ "
-        f"variables, or Client.from_env(redis_url='redis://…', s3_endpoint_url='http://…')"
+        f"the first argument of a client is the URL of a gateway or settings, and it got {got}: use "
+        f"Client(), which reads the MASKQ_ variables, Client('https://…', api_key=…) or "
+        f"Client(redis_url='redis://…')"
     )
 
 

@@ -76,7 +76,7 @@ def check(
 
     described = [rule.public() for rule in GatewaySettings.load().rules(file).each]
     if as_json:
-        print_json(described)
+        print_json({"rules": described})
         return
     for rule in described:
         print_lines(f"{rule['name']}: s3://{rule['bucket']}/{rule['prefix']}…")

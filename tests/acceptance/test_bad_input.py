@@ -10,6 +10,7 @@ import redis
 from acceptance.test_nominal import png
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.damaged import damaged
 
 from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel, s3
 from maskq_standalone.ports import free_port
@@ -45,8 +46,7 @@ def served_after(client: Client, scene: Image.Image) -> Iterator[None]:
 
 
 BAD = {
-    "not an image": (b"hello, is this an image?", FailureCode.INVALID_IMAGE),
-    "no bytes": (b"", FailureCode.INVALID_IMAGE),
+    "damaged": (damaged("hello"), FailureCode.INVALID_IMAGE),
     "truncated": (jpeg(draw(77, size=(320, 240)).image)[:4000], FailureCode.INVALID_IMAGE),
     "too many pixels": (header_of_a_huge_png(), FailureCode.IMAGE_TOO_LARGE),
     "too many bytes": (b"\xff\xd8\xff" + bytes(70 * 2**20), FailureCode.IMAGE_TOO_LARGE),
@@ -67,6 +67,13 @@ def test_a_bad_image_fails_its_job_alone(what: str, client: Client) -> None:
     record = job.refresh()
     assert record.attempt == 1  # nothing of this passes by itself
     assert record.result is None
+
+
+@pytest.mark.parametrize("body", [b"hello, is this an image?", b""])
+def test_what_is_no_image_is_refused_before_it_is_uploaded(body: bytes, client: Client) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        client.submit(body)
+    assert raised.value.code is FailureCode.INVALID_IMAGE
 
 
 @pytest.mark.parametrize(

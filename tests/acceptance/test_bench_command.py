@@ -9,6 +9,7 @@ import pytest
 from acceptance.test_bad_input import jpeg
 from acceptance.test_cli import maskq
 from demo_scenes.scenes import draw
+from support.damaged import damaged
 
 from maskq import Client
 from maskq.cli.bench import percentile
@@ -40,7 +41,7 @@ def test_what_it_prints_adds_up_and_nothing_is_left(client: Client, tmp_path: Pa
 
 def test_a_service_that_fails_is_not_measured(client: Client, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
+    broken.write_bytes(damaged("no image"))
     ran = maskq("bench", str(broken), "--alone", "0", check=False)
     assert ran.returncode == 1
     assert "the measurement was stopped" in ran.stderr

@@ -216,7 +216,7 @@ def test_a_task_id_that_is_no_uuid_is_found_and_taken_back_by_it(
     # Its record, from a shell
     status = [sys.executable, "-m", "maskq", "status", "--json", task_id]
     ran = subprocess.run(status, capture_output=True, text=True, check=True, timeout=60)
-    shown = json.loads(ran.stdout)
+    (shown,) = json.loads(ran.stdout)["jobs"]
     assert (shown["status"], shown["alias"]) == ("succeeded", task_id)
     job = client.get(task_id)
     assert uuid.UUID(job.id)

@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.damaged import damaged
 from support.waiting import until
 
 from maskq import Client, JobFailed, webhooks
@@ -33,6 +35,14 @@ def maskq(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[st
     return ran
 
 
+def documents(*arguments: str, check: bool = True) -> list[dict[str, Any]]:
+    """The jobs that a command prints."""
+    found: list[dict[str, Any]] = json.loads(maskq(*arguments, "--json", check=check).stdout)[
+        "jobs"
+    ]
+    return found
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> str:
     path = tmp_path / "photo.jpg"
@@ -45,34 +55,33 @@ class TestWithAStack:
     def test_submit_wait_status_and_list_agree(self, photo: str) -> None:
         submitted = maskq("submit", photo, "--metadata", "album=holiday")
         job_id = submitted.stdout.strip()
-        waited = json.loads(maskq("wait", job_id, "--timeout", "60", "--json").stdout)
+        (waited,) = documents("wait", job_id, "--timeout", "60")
         assert (waited["id"], waited["status"]) == (job_id, "succeeded")
         assert waited["request"]["metadata"] == {"album": "holiday"}
-        assert json.loads(maskq("status", job_id, "--json").stdout) == waited
-        listed = json.loads(maskq("list", "--limit", "50", "--json").stdout)
-        assert waited in listed["jobs"]
+        assert documents("status", job_id) == [waited]
+        assert waited in documents("list", "--limit", "50")
 
     def test_a_failed_job_is_exit_1_and_one_line(self) -> None:
         ran = maskq("submit", "s3://maskq/none.jpg", "--wait", "--json", check=False)
         assert ran.returncode == 1
-        assert json.loads(ran.stdout)["error"]["code"] == "not_found"
+        (job,) = json.loads(ran.stdout)["jobs"]
+        assert job["error"]["code"] == "not_found"
         assert ran.stderr.count("\n") == 1
 
     def test_what_failed_is_listed_with_its_reason_retried_and_deleted(
         self, tmp_path: Path
     ) -> None:
         broken = tmp_path / "broken.jpg"
-        broken.write_bytes(b"no image")
-        failed = json.loads(
-            maskq("submit", str(broken), "--tenant", "cli", "--wait", "--json", check=False).stdout
-        )["id"]
+        broken.write_bytes(damaged("no image"))
+        (job,) = documents("submit", str(broken), "--tenant", "cli", "--wait", check=False)
+        failed = job["id"]
         shown = maskq("list", "--tenant", "cli", "--code", "invalid_image").stdout
         assert failed in shown
         assert "invalid_image: " in shown
 
-        (retried,) = json.loads(maskq("retry", failed, "--json").stdout)
+        (retried,) = documents("retry", failed)
         assert retried["retry_of"] == failed
-        assert json.loads(maskq("retry", failed, "--json").stdout) == [retried]
+        assert documents("retry", failed) == [retried]
         assert maskq("wait", retried["id"], check=False).returncode == 1
 
         by_code = maskq("retry", "--code", "invalid_image").stdout
@@ -85,7 +94,7 @@ class TestWithAStack:
 
     def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
         # Given three failed jobs, of which the middle one's upload is gone
-        old, middle, new = (client.submit(b"no image", tenant="gone") for _ in range(3))
+        old, middle, new = (client.submit(damaged("no image"), tenant="gone") for _ in range(3))
         for job in (old, middle, new):
             with pytest.raises(JobFailed):
                 job.wait(timeout=60)
@@ -94,18 +103,18 @@ class TestWithAStack:
         ran = maskq("retry", new.id, middle.id, old.id, "--json", check=False)
         # Then the others are retried, and it is told
         assert ran.returncode == 1
-        assert [pair["retry_of"] for pair in json.loads(ran.stdout)] == [new.id, old.id]
+        assert [pair["retry_of"] for pair in json.loads(ran.stdout)["jobs"]] == [new.id, old.id]
         assert f"job {middle.id}" in ran.stderr
         assert ran.stderr.count("\n") == 1
 
     def test_jobs_whose_time_is_up_are_told_too(self, photo: str) -> None:
         ran = maskq("submit", photo, photo, "--wait", "--timeout", "0", "--json", check=False)
         assert ran.returncode == 1
-        assert len({job["id"] for job in json.loads(ran.stdout)}) == 2
+        assert len({job["id"] for job in json.loads(ran.stdout)["jobs"]}) == 2
         assert "Timeout" not in ran.stderr
 
     def test_many_images_are_a_batch(self, photo: str) -> None:
-        done = json.loads(maskq("submit", photo, photo, photo, "--wait", "--json").stdout)
+        done = documents("submit", photo, photo, photo, "--wait")
         assert [job["status"] for job in done] == ["succeeded"] * 3
 
     def test_events_come_one_a_line(self, photo: str) -> None:

@@ -66,9 +66,18 @@ def bucket(stack: Stack, folder: Path) -> None:
 def test_python_page_runs(client: Client) -> None:
     names = run("docs/python.md", {})
     names["client"].close()
-    with Image.open("mask.png") as mask, Image.open("overlay.jpg") as overlay:
+    assert names["mask"].size == SIZE
+    saved = {path.name.partition(".")[2]: path for path in names["paths"]}
+    assert set(saved) == {"mask.png", "overlay.jpg", "stats.json"}
+    with Image.open(saved["mask.png"]) as mask, Image.open(saved["overlay.jpg"]) as overlay:
         assert mask.size == overlay.size == SIZE
     assert client.list(status=JobStatus.FAILED).records[0].error is not None
+
+
+def test_command_line_page_saves_files(client: Client) -> None:
+    run("docs/command-line.md", {})
+    saved = {path.name for path in Path("masks").iterdir()}
+    assert {"photo.mask.png", "photo.overlay.jpg", "stdin.mask.png"} <= saved
 
 
 def test_bulk_page_submits_each_image_once(client: Client) -> None:

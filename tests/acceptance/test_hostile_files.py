@@ -7,6 +7,7 @@ import random
 
 import pytest
 from images.hostile import SIZE, canvases, good_files, mutated
+from support.damaged import stored
 from support.process_tree import command_of, descendants
 from unit.imaging.test_odd_files import NO_IMAGES
 
@@ -31,7 +32,7 @@ def test_hostile_files_fail_alone(stack: Stack, client: Client) -> None:
     hostile += [data for name, data in canvases().items() if len(data) < 3000]
     sources = [(data, True) for data in good_files().values()] + [(data, False) for data in hostile]
     random.Random(1).shuffle(sources)
-    batch = client.submit_many([data for data, _ in sources])
+    batch = client.submit_many(stored(client, [data for data, _ in sources]))
     ended = list(batch.as_completed(timeout=240))
 
     # Then every good one succeeds, and each other one succeeds or has a typed failure

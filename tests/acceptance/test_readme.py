@@ -17,8 +17,11 @@ def test_readme_code_leaves_a_mask(
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").convert("RGB").resize((320, 240)).save("photo.jpg")
     run("README.md", {})
-    with Image.open("mask.png") as mask:
-        assert (mask.mode, mask.size) == ("P", (320, 240))
+    saved = sorted(Path("masks").iterdir())
+    assert "photo.mask.png" in {path.name for path in saved}
+    for path in saved:
+        with Image.open(path) as mask:
+            assert (mask.mode, mask.size) == ("P", (320, 240))
     (by_shell, by_python) = client.list(limit=2).records
     assert by_shell.status == by_python.status == "succeeded"
 

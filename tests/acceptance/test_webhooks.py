@@ -66,7 +66,7 @@ def _delivered(stack: Stack, job_id: str) -> dict[str, Any]:
             text=True,
             check=True,
         )
-        (delivery,) = json.loads(listed.stdout)
+        (delivery,) = json.loads(listed.stdout)["deliveries"]
         if delivery["state"] != "pending":
             found: dict[str, Any] = delivery
             return found

@@ -14,6 +14,7 @@ import pytest
 from demo_scenes.scenes import draw
 from PIL import Image
 from playwright.sync_api import expect
+from support.damaged import damaged
 
 from maskq import Client, Output
 from maskq.contract.image_formats import MEDIA_TYPES
@@ -200,8 +201,8 @@ def test_two_dropped_photos_become_two_masks_that_are_still_there_after_a_reload
 
 def test_a_file_that_is_no_image_shows_its_reason_and_a_retry(visitor: Visitor) -> None:
     tab = visitor.enter()
-    drop(tab, [file("notes.txt", b"not an image", "text/plain")])
-    failed = tab.locator("#jobs .row[data-status=failed]", has_text="notes.txt").first
+    drop(tab, [file("notes.png", damaged("no image"), "image/png")])
+    failed = tab.locator("#jobs .row[data-status=failed]", has_text="notes.png").first
     failed.wait_for(timeout=SLOW_MS)
     assert "invalid_image" in failed.inner_text()
     assert "invalid_image" in tab.locator("#view .problem").inner_text()

@@ -12,6 +12,7 @@ import pytest
 from acceptance.test_hostile_files import TYPED
 from chaos.conftest import fleet_of
 from images.hostile import SIZE, good_files, made_by_hand, mutated
+from support.damaged import stored
 from support.process_tree import PeakMemory
 
 from maskq import JobStatus
@@ -48,7 +49,8 @@ def test_the_good_succeed_and_the_others_fail_typed(
             while part := list(islice(bad, AT_ONCE)):
                 share = round(GOOD * AT_ONCE / (len(by_hand) + DAMAGED))
                 number = min(share, GOOD - len(good)) if len(part) == AT_ONCE else GOOD - len(good)
-                batch = fleet.client.submit_many([*part, *chance.choices(good_places, k=number)])
+                places = stored(fleet.client, part)  # a client refuses what is no image
+                batch = fleet.client.submit_many([*places, *chance.choices(good_places, k=number)])
                 good.update(job.id for job in batch.jobs[len(part) :])
                 batches.append(batch)
             for batch in batches:

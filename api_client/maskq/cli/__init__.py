@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from maskq.cli import bench, jobs, keys, models, streams, submit, verify, view, webhooks
+from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, webhooks
+from maskq.cli.reporting import streams
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     app.callback()(_options)
     submit.register(app)
     jobs.register(app)
+    download.register(app)
     models.register(app)
     keys.register(app)
     webhooks.register(app)

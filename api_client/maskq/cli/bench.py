@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maskq.cli.reporting.progress import Progress
 from maskq.client.client import Client
 from maskq.client.image_source import read_image
 from maskq.client.job import DEFAULT_WAIT_S, Job
@@ -75,11 +76,13 @@ def _alone(
     client: Client, source: str, number: int, model: str | None, timeout: float, done: list[Job]
 ) -> dict[str, Any]:
     seconds = []
-    for _ in range(number):
-        began = time.perf_counter()
-        done.append(client.submit(source, model=model))
-        done[-1].wait(timeout=timeout)
-        seconds.append(time.perf_counter() - began)
+    with Progress(bar_only=True) as progress:
+        for ended in range(number):
+            progress.show(ended, "ended", of=number)
+            began = time.perf_counter()
+            done.append(client.submit(source, model=model))
+            done[-1].wait(timeout=timeout)
+            seconds.append(time.perf_counter() - began)
     return {"jobs": number, **_figures(seconds, [job.refresh() for job in done])}
 
 
@@ -90,10 +93,12 @@ def _together(
     batch = client.submit_many([source] * number, model=model)
     done += batch.jobs
     records = []
-    for job in batch.as_completed(timeout=timeout):
-        if job.record is None or job.record.status is not JobStatus.SUCCEEDED:
-            raise MaskqError(f"job {job.id} {job.status.value}; the measurement was stopped")
-        records.append(job.record)
+    with Progress(bar_only=True) as progress:
+        for job in batch.as_completed(timeout=timeout):
+            if job.record is None or job.record.status is not JobStatus.SUCCEEDED:
+                raise MaskqError(f"job {job.id} {job.status.value}; the measurement was stopped")
+            records.append(job.record)
+            progress.show(len(records), "ended", of=number)
     whole = time.perf_counter() - began
     waits = [(record.ended_ms or 0) / 1e3 - record.created_ms / 1e3 for record in records]
     return {"jobs": number, "images_per_s": round(number / whole, 2), **_figures(waits, records)}

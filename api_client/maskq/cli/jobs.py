@@ -1,31 +1,22 @@
 """The commands status, wait, cancel, retry, delete, list and events.
 
-`--json` prints one JSON document on stdout (`events`: one a line); progress goes to stderr.
+`--json` prints one JSON object on stdout (`events`: one a line), with jobs under `jobs`.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from maskq.cli.durations import seconds
+from maskq.cli.reporting.outcomes import show, wait_for
 from maskq.client.client import Client
-from maskq.client.job import DEFAULT_WAIT_S, Job
-from maskq.contract import FailureCode, JobRecord, JobStatus
-from maskq.errors import (
-    InvalidRequest,
-    JobFailed,
-    JobNotFound,
-    MaskqError,
-    StoreUnavailable,
-    WaitTimeout,
-)
-from maskq.inert import overwrite_line, print_error, print_json, print_lines
+from maskq.client.job import DEFAULT_WAIT_S
+from maskq.contract import FailureCode, JobStatus
+from maskq.errors import InvalidRequest, JobNotFound, MaskqError, StoreUnavailable
+from maskq.inert import print_error, print_json, print_lines
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait")]
@@ -40,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def status(job_id: JobId, as_json: Json = False) -> None:
     """Show a job's status, outputs and error."""
     with Client.from_env() as client:
-        _show([client.get(job_id).refresh()], as_json)
+        show([client.get(job_id).refresh()], as_json)
 
 
 def wait(
@@ -77,7 +68,9 @@ def retry(
     if bool(job_ids) + bool(code) + every != 1:
         raise InvalidRequest("give job ids, --code or --all, and only one of them")
     with Client.from_env() as client:
-        chosen = job_ids or [record.id for record in _failed(client, code)]
+        chosen = job_ids or [
+            record.id for record in client.list_all(status=JobStatus.FAILED, code=code)
+        ]
         pairs: dict[str, str] = {}
         try:
             for job_id in chosen:
@@ -87,7 +80,8 @@ def retry(
                         print_lines(f"{new}  retry of {job_id}")
         finally:  # print the new jobs, also after an error
             if as_json:
-                print_json([{"id": new, "retry_of": old} for old, new in pairs.items()])
+                jobs = [{"id": new, "retry_of": old} for old, new in pairs.items()]
+                print_json({"jobs": jobs})
     if len(pairs) < len(set(chosen)):
         raise typer.Exit(1)
 
@@ -162,7 +156,7 @@ def list_jobs(
     if as_json:
         print_json({"jobs": [r.public() for r in page.records], "cursor": page.cursor})
         return
-    _show(page.records, as_json)
+    show(page.records, as_json)
     if page.cursor:
         print_error(f"more: --cursor {page.cursor}")
 
@@ -209,56 +203,3 @@ def _retried(client: Client, job_id: str) -> str | None:
         reason = str(error)
     print_error(f"maskq: {reason}")
     return None
-
-
-def _failed(client: Client, code: str | None) -> Iterator[JobRecord]:
-    """All failed jobs, newest first."""
-    cursor = ""
-    while True:
-        page = client.list(status=JobStatus.FAILED, code=code, cursor=cursor)
-        yield from page.records
-        if not (cursor := page.cursor):
-            return
-
-
-def wait_for(jobs: Sequence[Job], timeout: float, as_json: bool) -> None:
-    """Wait for all jobs, at most `timeout` seconds in total, and print them.
-
-    Raises typer.Exit(1) unless all succeeded.
-    """
-    failed = 0
-    end = time.monotonic() + timeout
-    try:
-        for number, job in enumerate(jobs, 1):
-            try:
-                job.wait(max(0.0, end - time.monotonic()))
-            except (JobFailed, JobNotFound, WaitTimeout) as error:
-                failed += 1
-                print_error(f"maskq: {error}")
-            if sys.stderr.isatty():
-                overwrite_line(f"{number} of {len(jobs)} ended")
-        if sys.stderr.isatty():
-            print_error("")
-    finally:  # print the jobs, also after an error: the caller needs their ids
-        _show([job.record or job.id for job in jobs], as_json)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
-    """records: job records, or the ids of jobs without a record yet."""
-    if as_json:
-        documents = [{"id": one} if isinstance(one, str) else one.public() for one in records]
-        print_json(documents[0] if len(documents) == 1 else documents)
-        return
-    print_lines(*(one if isinstance(one, str) else _line(one) for one in records))
-
-
-def _line(record: JobRecord) -> str:
-    line = f"{record.id}  {record.status.value:<9}"
-    if record.result:
-        places = " ".join(record.result.outputs.values())
-        return f"{line}  {record.result.width}x{record.result.height}  {places}"
-    if record.error:
-        return f"{line}  {record.error.code}: {record.error.message}"
-    return line

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from maskq.cli.durations import seconds
 from maskq.cli.jobs import Json
+from maskq.cli.reporting.tables import aligned, moment
 from maskq.client.client import Client
 from maskq.contract.api_keys import LARGEST_RATE, ApiKey, Scope
 from maskq.inert import print_json, print_lines
 
 app = typer.Typer(no_args_is_help=True, help="API keys of the HTTP API.")
+
+_HEAD: Final = ("KEY", "SCOPES", "TENANT", "RATE", "EXPIRES", "NAME")
 
 
 def register(parent: typer.Typer) -> None:
@@ -65,10 +67,9 @@ def list_keys(as_json: Json = False) -> None:
     with Client.from_env() as client:
         found = client.api_keys()
     if as_json:
-        print_json([key.model_dump(mode="json") for key in found])
+        print_json({"keys": [key.model_dump(mode="json") for key in found]})
         return
-    for key in found:
-        print_lines(_line(key))
+    print_lines(*aligned(_HEAD, map(_row, found)))
 
 
 @app.command()
@@ -81,16 +82,12 @@ def revoke(
     print_lines(f"{key_id} revoked")
 
 
-def _line(key: ApiKey) -> str:
-    parts = [
+def _row(key: ApiKey) -> tuple[str, ...]:
+    return (
         key.id,
         ",".join(sorted(key.scopes)),
         f"tenant {key.tenant}" if key.tenant else "all tenants",
         f"{key.requests_per_minute}/min" if key.requests_per_minute else "no rate limit",
-        f"expires {_day(key.expires_ms)}" if key.expires_ms else "never expires",
-    ]
-    return "  ".join(parts) + (f"  {key.name}" if key.name else "")
-
-
-def _day(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        f"expires {moment(key.expires_ms)} UTC" if key.expires_ms else "never expires",
+        key.name,
+    )

@@ -41,7 +41,7 @@ def list_models(as_json: Json = False) -> None:
     with Client.from_env() as client:
         found = client.models()
     if as_json:
-        print_json([_document(model) for model in found])
+        print_json({"models": [_document(model) for model in found]})
         return
     print_lines(*_table(found))
 

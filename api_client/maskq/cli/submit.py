@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from maskq.cli.jobs import Json, wait_for
+from maskq.cli.jobs import Json
 from maskq.cli.option_flags import options_of, with_job_flags
+from maskq.cli.reporting.outcomes import SaveTo, check_folder, show, wait_for
 from maskq.client.client import Client
-from maskq.client.job import DEFAULT_WAIT_S
+from maskq.client.job import DEFAULT_WAIT_S, Job
+from maskq.client.results.names import stem_of_image, told_apart
 from maskq.errors import InvalidRequest
-from maskq.inert import print_error, print_json, print_lines
+from maskq.inert import print_error
+
+STDIN = "-"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +32,8 @@ def submit(
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="Files, s3://bucket/key or URLs; with --recursive folders, s3://bucket/prefix/ or "
-            "lists of images (a text file, or - for stdin).",
+            help="Files, s3://bucket/key, URLs or - for stdin; with --recursive folders, "
+            "s3://bucket/prefix/ or lists of images (a text file, or - for stdin).",
         ),
     ],
     *,
@@ -46,6 +52,15 @@ def submit(
     room_timeout: Annotated[
         float | None, typer.Option(hidden=True, help="Former name of --queue-full-timeout.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Wait, and save the outputs in this folder: photo.mask.png of photo.jpg."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --out: replace files that have other content.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended.")] = False,
     timeout: Annotated[
         float | None,
@@ -88,7 +103,14 @@ def submit(
         queue_full_timeout = room_timeout if queue_full_timeout is None else queue_full_timeout
     if idempotency_key and (recursive or len(images) > 1):
         raise InvalidRequest("--idempotency-key names one job; submit one image with it")
+    if overwrite and not out:
+        raise InvalidRequest("--overwrite goes with --out")
     if recursive:
+        if out:
+            raise InvalidRequest(
+                "--out does not go with --recursive: save the results of a run with "
+                "`maskq download --batch RUN_ID --out DIR`; --recursive prints the run's id"
+            )
         from maskq.cli import bulk
 
         run_flags = bulk.RunFlags(
@@ -106,28 +128,42 @@ def submit(
     if manifest or retry_failed:
         raise InvalidRequest("--manifest and --retry-failed go with --recursive")
     _refuse_folders(images)
-    queue_full_s = queue_full_timeout or 0.0
+    if out:
+        check_folder(out)
+    sources = _opened(images)
     with Client.from_env() as client:
-        if len(images) == 1:
+        if len(sources) == 1:
             job = client.submit(
-                images[0],
+                sources[0],
                 idempotency_key=idempotency_key,
                 durable=durable,
-                queue_full_timeout=queue_full_s,
+                queue_full_timeout=queue_full_timeout or 0.0,
                 **options,
             )
             jobs = [job]
         else:
             batch = client.submit_many(
-                images, durable=durable, queue_full_timeout=queue_full_s, **options
+                sources, durable=durable, queue_full_timeout=queue_full_timeout or 0.0, **options
             )
             jobs = batch.jobs
-        if wait:
-            wait_for(jobs, DEFAULT_WAIT_S if timeout is None else timeout, as_json)
-        elif as_json:
-            print_json([{"id": job.id} for job in jobs])
+        save_to = SaveTo(out, overwrite, _stems(jobs, images)) if out else None
+        if wait or save_to:
+            wait_for(jobs, DEFAULT_WAIT_S if timeout is None else timeout, as_json, save_to)
         else:
-            print_lines(*(job.id for job in jobs))
+            show([job.id for job in jobs], as_json)
+
+
+def _opened(images: Sequence[str]) -> list[str | bytes]:
+    """The images, with the bytes of stdin in place of `-`."""
+    if images.count(STDIN) > 1:
+        raise InvalidRequest("- is given more than once; stdin holds one image")
+    return [sys.stdin.buffer.read() if image == STDIN else image for image in images]
+
+
+def _stems(jobs: Sequence[Job], images: Sequence[str]) -> dict[str, str]:
+    """The first part of the names of each job's files."""
+    stems = ("stdin" if image == STDIN else stem_of_image(image) for image in images)
+    return told_apart({job.id: stem or job.id for job, stem in zip(jobs, stems, strict=True)})
 
 
 def _refuse_folders(images: list[str]) -> None:

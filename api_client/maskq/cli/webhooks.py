@@ -33,7 +33,7 @@ def list_deliveries(
     with Client.from_env() as client:
         found = client.deliveries(subject, state=state, limit=limit)
     if as_json:
-        print_json([delivery.public() for delivery in found])
+        print_json({"deliveries": [delivery.public() for delivery in found]})
         return
     for delivery in found:
         print_lines(f"{delivery.id}  {delivery.state.value:<9}  {delivery.url}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Self, Unpack
 
 from maskq.client.batch import AsyncBatch
@@ -16,8 +17,9 @@ from maskq.client.operations.client_core import ClientCore
 from maskq.client.operations.connecting import async_session
 from maskq.client.operations.flow import RunsAsync
 from maskq.client.operations.former_names import accept_former_names
+from maskq.client.operations.jobs import PAGE
 from maskq.client.results.result import AsyncResult
-from maskq.contract import Event
+from maskq.contract import Event, FailureCode, JobRecord, JobStatus
 from maskq.contract.options import Options
 from maskq.errors import StoreUnavailable
 
@@ -97,6 +99,34 @@ class AsyncClient(ClientCore[AsyncJob, AsyncBatch], RunsAsync):
         finally:
             with suppress(StoreUnavailable):
                 await self._driver.drive(source.close())
+
+    async def list_all(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        code: FailureCode | str | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        batch_id: str | None = None,
+        ended_since: datetime | float | None = None,
+    ) -> AsyncIterator[JobRecord]:
+        """Iterate over all records that `list` finds; see Client.list_all."""
+        cursor = ""
+        while True:
+            page = await self.list(
+                status=status,
+                code=code,
+                model=model,
+                tenant=tenant,
+                batch_id=batch_id,
+                ended_since=ended_since,
+                limit=PAGE,
+                cursor=cursor,
+            )
+            for record in page.records:
+                yield record
+            if not (cursor := page.cursor):
+                return
 
     async def close(self) -> None:
         """Close the connections. A client that is used again connects again."""

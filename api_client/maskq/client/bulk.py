@@ -6,9 +6,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 
-from maskq.client.image_source import ImageSource, is_reference, name_of
+from maskq.client.image_source import (
+    BinaryFile,
+    ImageSource,
+    contents,
+    is_file,
+    is_reference,
+    name_of,
+)
 from maskq.client.operations.flow import Flow, Sleep
 from maskq.client.sending import OUTAGE_S, OutageTolerance, QueueFullBackoff
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, UnknownModel
@@ -77,6 +84,7 @@ class Bulk(ABC, Generic[JobT]):
         self.taken: list[TakenImage] = []
         self._outage_tolerance = OutageTolerance(submit_options.outage_s)
         self._outcomes: Outcomes[JobT] = []
+        self._files: dict[int, ImageSource] = {}  # file objects, by number, whose bytes are taken
         # Raised by the step after the one that returns earlier outcomes.
         self._fatal: MaskqError | None = None
         self.held_up = ""  # why the last step waited, if it did
@@ -112,6 +120,7 @@ class Bulk(ABC, Generic[JobT]):
 
     def add_outcome(self, number: int, image: ImageSource, outcome: str | MaskqError) -> None:
         """outcome: the id of the image's job, or the error."""
+        image = self._files.pop(number, image)
         if isinstance(outcome, str):
             submission = Submission(image, self._job(outcome), None)
         else:
@@ -120,6 +129,13 @@ class Bulk(ABC, Generic[JobT]):
 
     def _take(self, number: int, image: ImageSource) -> None:
         key, after = None, ""
+        if is_file(image):  # it can be read once, and an outage may need its bytes again
+            self._files[number] = image
+            try:
+                image = contents(cast("BinaryFile", image))
+            except InvalidRequest as error:
+                self.add_outcome(number, image, error)
+                return
         if run_id := self.options.run_id:
             try:
                 name = name_of(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Self, Unpack
 
 from maskq.client.batch import Batch
@@ -16,8 +17,9 @@ from maskq.client.operations.client_core import ClientCore
 from maskq.client.operations.connecting import blocking_session
 from maskq.client.operations.flow import RunsBlocking
 from maskq.client.operations.former_names import accept_former_names
+from maskq.client.operations.jobs import PAGE
 from maskq.client.results.result import Result
-from maskq.contract import Event
+from maskq.contract import Event, FailureCode, JobRecord, JobStatus
 from maskq.contract.options import Options
 from maskq.errors import StoreUnavailable
 
@@ -122,6 +124,36 @@ class Client(ClientCore[Job, Batch], RunsBlocking):
         finally:
             with suppress(StoreUnavailable):
                 self._driver.drive(source.close())
+
+    def list_all(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        code: FailureCode | str | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        batch_id: str | None = None,
+        ended_since: datetime | float | None = None,
+    ) -> Iterator[JobRecord]:
+        """Iterate over all records that `list` finds; reads a page at a time as they are needed.
+
+        Jobs that are submitted meanwhile may be missing.
+        """
+        cursor = ""
+        while True:
+            page = self.list(
+                status=status,
+                code=code,
+                model=model,
+                tenant=tenant,
+                batch_id=batch_id,
+                ended_since=ended_since,
+                limit=PAGE,
+                cursor=cursor,
+            )
+            yield from page.records
+            if not (cursor := page.cursor):
+                return
 
     def close(self) -> None:
         """Close the connections. A client that is used again connects again."""

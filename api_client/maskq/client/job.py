@@ -111,6 +111,11 @@ class JobCore(Generic[ResultT]):
             raise JobNotFound(self.id)
         return record
 
+    def _repr_html_(self) -> str:
+        from maskq.view.tables import jobs_html
+
+        return jobs_html(f"job {self.id}", [(self.id, self._record)])
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}: {self.status.value}>"
 

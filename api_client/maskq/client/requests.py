@@ -34,6 +34,10 @@ class Requests:
         self._rest = _rest(self._any)
 
     @property
+    def model(self) -> str | None:
+        return self._any.model
+
+    @property
     def tenant(self) -> str | None:
         return self._any.tenant
 

@@ -35,6 +35,7 @@ class ServingWorker(BaseModel):
     device: str = ""
     dtype: str = ""
     since_ms: int  # when it became ready, by its own clock
+    plain_http: bool | None = None  # whether it calls http URLs of any host; None: an older worker
 
 
 class ServedModel(BaseModel):
@@ -47,6 +48,10 @@ class ServedModel(BaseModel):
     workers: tuple[ServingWorker, ...] = ()  # live ones, the oldest first
     queued: int = 0  # jobs
     default: bool = False  # whether it is the default model
+    labels: tuple[
+        str, ...
+    ] = ()  # name of each class, by class id; () until a worker registers them
+    palette: tuple[str, ...] = ()  # colour of each class, `#rrggbb`, of the first 256 classes
 
     @property
     def revisions(self) -> tuple[str, ...]:

@@ -13,7 +13,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Final, Self, TypedDict, Union, cast, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    Self,
+    TypeAlias,
+    TypedDict,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +40,14 @@ from pydantic.fields import FieldInfo
 
 from maskq.contract.locations import MAX_KEY_BYTES, PresignedUrl, S3Uri
 from maskq.contract.models import ModelName
-from maskq.contract.outputs import BY_CLASS, FILES, LONGEST_NAME, Output, per_class
+from maskq.contract.outputs import (
+    BY_CLASS,
+    FILES,
+    LONGEST_NAME,
+    Output,
+    OutputName,
+    per_class,
+)
 from maskq.contract.webhooks import END_EVENTS, WebhookEvent, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
@@ -52,6 +71,11 @@ class Mode(StrEnum):
     """The mean of three scales, each also mirrored: six forwards."""
     TILED = "tiled"
     """Overlapping windows at the image's own resolution, as far as memory allows."""
+
+
+# The same for static type checkers.
+PriorityName: TypeAlias = Literal["high", "normal", "low"]
+ModeName: TypeAlias = Literal["whole", "aspect", "multiscale", "tiled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +260,12 @@ class Options(TypedDict, total=False):
     image_version_id: str | None
     image_etag: str | None
     model: str | None
-    outputs: set[str] | frozenset[str] | Iterable[Output]
+    outputs: Iterable[Output | OutputName]
     classes: set[str] | frozenset[str] | list[str] | None
     overlay_alpha: float | None
     overlay_legend: bool
-    mode: str
-    priority: Priority | str
+    mode: Mode | ModeName
+    priority: Priority | PriorityName
     tenant: str | None
     output_prefix: str | None
     output_urls: dict[str, str]

@@ -1,8 +1,9 @@
 """What a job can make: each output with its meaning, its files and their content type.
 
 Everything that names outputs reads `FILES`: names in S3, the option `outputs`, the client, the HTTP
-API, the guard against endless rules and docs/reference/outputs.md. A new output is a member of `Output`
-and an entry of `FILES`. Its encoder is named in maskq_worker/outputs/encoders.py.
+API, the guard against endless rules and docs/reference/outputs.md. A new output is a member of
+`Output`, a word of `OutputName` and an entry of `FILES`. Its encoder is named in
+maskq_worker/outputs/encoders.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 MOST_CLASSES: Final = 65_536  # of a 16-bit mask
 _CLASS: Final = "{class_id}"  # in names of files: the class id, with at least three digits
@@ -27,6 +28,10 @@ class Output(StrEnum):
     CONFIDENCE = "confidence"
     RLE = "rle"
     BINARY = "binary"
+
+
+# `Output` for static type checkers.
+OutputName: TypeAlias = Literal["mask", "overlay", "stats", "logits", "confidence", "rle", "binary"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ _LONGEST_DETAIL: Final = 2000
 _BY_CODE: Final[dict[FailureCode, type[MaskqError]]] = {
     FailureCode.INVALID_REQUEST: InvalidRequest,
     FailureCode.IMAGE_TOO_LARGE: InvalidRequest,
+    FailureCode.INVALID_IMAGE: InvalidRequest,
     FailureCode.IDEMPOTENCY_CONFLICT: IdempotencyConflict,
     FailureCode.UNKNOWN_MODEL: UnknownModel,
     FailureCode.QUEUE_FULL: QueueFull,

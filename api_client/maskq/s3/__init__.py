@@ -33,15 +33,17 @@ def connect(
     connections: int = 16,
     read_timeout_s: float = 20.0,
     attempts: int = 3,
+    session: Any = None,
 ) -> Any:
     """A boto3 S3 client. Threads share it; each process makes its own, after any fork.
 
-    addressing: where a URL names the bucket: in its path, in its host name, or as botocore chooses.
+    session: a boto3.Session whose credentials it uses; default: a new one. addressing: where a URL
+    names the bucket: in its path, in its host name, or as botocore chooses.
     Raises InvalidRequest for an endpoint that is not a URL, or an invalid AWS configuration.
     """
     # A child that is forked during an import would find the module locked forever.
     with no_fork():
-        return _connected(endpoint_url, addressing, connections, read_timeout_s, attempts)
+        return _connected(endpoint_url, addressing, connections, read_timeout_s, attempts, session)
 
 
 def _connected(
@@ -50,6 +52,7 @@ def _connected(
     connections: int,
     read_timeout_s: float,
     attempts: int,
+    session: Any,
 ) -> Any:
     import boto3  # imported late, because it is slow
     from botocore.config import Config
@@ -66,7 +69,7 @@ def _connected(
         _check_authorities()
         # A new session: the default one keeps the first credentials it found, and is not
         # thread-safe.
-        client = boto3.Session().client(
+        client = (session or boto3.Session()).client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(

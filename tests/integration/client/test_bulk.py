@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.damaged import damaged
 from support.transports import TRANSPORTS, connected
 from support.waiting import until
 
@@ -105,20 +106,33 @@ def places(count: int, folder: str = "photos") -> list[str]:
 
 
 def test_each_image_comes_back_with_its_job_or_its_error(service: Service, tmp_path: Path) -> None:
-    (tmp_path / "good.png").write_bytes(b"an image")
+    (tmp_path / "good.png").write_bytes(damaged("an image"))
     missing = tmp_path / "missing.png"
-    images: list[Any] = ["s3://photos/a.jpg", "s3://Photos/b.jpg", missing, b"bytes", 5]
-    images.append(tmp_path / "good.png")
+    images: list[Any] = ["s3://photos/a.jpg", "s3://Photos/b.jpg", missing, damaged("bytes"), 5]
+    images += [tmp_path / "good.png", io.BytesIO(damaged("file")), io.BytesIO(b"no image")]
 
     came = {id(image): (job, error) for image, job, error in service.client.submit_each(images)}
 
     jobs = [came[id(image)][0] for image in images]
     errors = [came[id(image)][1] for image in images]
-    assert [bool(job) for job in jobs] == [True, False, False, True, False, True]
+    assert [bool(job) for job in jobs] == [True, False, False, True, False, True, True, False]
     assert [type(error).__name__ for error in errors[1:3]] == ["InvalidRequest"] * 2
     assert "cannot read" in str(errors[2])
-    record = jobs[5].refresh()
-    assert service.direct.objects.get(S3Uri.parse(record.request.image_uri)) == b"an image"
+    assert "is not an image" in str(errors[7])
+    for job, text in ((jobs[5], "an image"), (jobs[6], "file")):
+        uploaded = S3Uri.parse(job.refresh().request.image_uri)
+        assert service.direct.objects.get(uploaded) == damaged(text)
+
+
+@pytest.mark.parametrize("run_id", [None, "may"])
+def test_a_file_object_is_read_once(service: Service, run_id: str | None) -> None:
+    files = [io.BytesIO(damaged(str(number))) for number in range(3)]
+    submissions = list(service.client.submit_each(files, run_id=run_id))
+    assert [one.image for one in submissions] == files
+    for number, one in enumerate(submissions):
+        assert one.job
+        uploaded = S3Uri.parse(one.job.refresh().request.image_uri)
+        assert service.direct.objects.get(uploaded) == damaged(str(number))
 
 
 def test_images_are_taken_as_they_are_needed(service: Service) -> None:
@@ -138,8 +152,14 @@ def test_images_are_taken_as_they_are_needed(service: Service) -> None:
 
 def test_under_one_run_id_an_image_is_submitted_once(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(b"an image")
-    images: list[Any] = [*places(3), path, b"bytes", "https://host/x?id=1", "https://host/x?id=2"]
+    path.write_bytes(damaged("an image"))
+    images: list[Any] = [
+        *places(3),
+        path,
+        damaged("bytes"),
+        "https://host/x?id=1",
+        "https://host/x?id=2",
+    ]
 
     def ids() -> dict[Any, str | None]:
         each = service.client.submit_each(images, run_id="may", priority="low")
@@ -151,7 +171,7 @@ def test_under_one_run_id_an_image_is_submitted_once(service: Service, tmp_path:
     assert _objects(service) == before, "what is there was not uploaded again"
 
     # What was changed meanwhile is another image, and said to be.
-    path.write_bytes(b"another image")
+    path.write_bytes(damaged("another image"))
     (changed,) = service.client.submit_each([path], run_id="may", priority="low")
     assert isinstance(changed.error, IdempotencyConflict)
     assert _objects(service) == before
@@ -186,7 +206,7 @@ def test_a_run_is_waited_for_by_its_name(service: Service) -> None:
 
 def test_the_async_client_submits_the_same(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(b"an image")
+    path.write_bytes(damaged("an image"))
 
     async def main() -> list[tuple[Any, str | None]]:
         async with AsyncClient.from_env() as client:
@@ -218,7 +238,7 @@ def test_a_full_queue_is_waited_for_or_told(
 ) -> None:
     monkeypatch.setenv("MASKQ_MAX_QUEUED", "5")
     with Client.from_env() as client:
-        told = list(client.submit_each([*places(8), b"uploaded"], queue_full_timeout=0.0))
+        told = list(client.submit_each([*places(8), damaged("up")], queue_full_timeout=0.0))
         assert [type(one.error) for one in told] == [type(None)] * 5 + [QueueFull] * 4
         assert _objects(service) == set(), "the upload of a refused image is taken back"
 
@@ -434,7 +454,7 @@ def put_all(server: S3Server, keys: list[str]) -> None:
 
 
 def test_one_bad_line_does_not_stop_the_others(service: Service, folder: Path) -> None:
-    (folder / "here.png").write_bytes(b"an image")
+    (folder / "here.png").write_bytes(damaged("an image"))
     url = "https://host.example/a.jpg?signature=SECRET"
     list_of(
         ["# mine", "", "s3://photos/a.jpg", "missing.png", "notes.txt", "here.png", "s3://Bad/b.jpg",
@@ -455,7 +475,7 @@ def test_one_bad_line_does_not_stop_the_others(service: Service, folder: Path) -
     assert "SECRET" not in (folder / "maskq-list.txt.jsonl").read_text()
 
     # What was missing is tried again; other options are another run
-    (folder / "missing.png").write_bytes(b"found")
+    (folder / "missing.png").write_bytes(damaged("found"))
     again = maskq("list.txt", "--tenant", "acme", "--json")
     assert (again.returncode, summary(again)["submitted"], summary(again)["failed"]) == (1, 1, 3)
     other = maskq("list.txt", "--tenant", "zeta")
@@ -468,13 +488,13 @@ def test_a_folder_is_uploaded_and_stdin_is_a_list(service: Service, folder: Path
     names = [f"{number % 3}/{number}.png" for number in range(70)]
     for name in names:
         (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "photos" / name).write_bytes(name.encode())
+        (folder / "photos" / name).write_bytes(damaged(name))
 
     ran = maskq("photos", "--json", "--manifest", "run.jsonl")
 
     assert ran.returncode == 0, ran.stderr
     uploaded = {service.direct.objects.get(S3Uri.parse(one)) for one in service.images()}
-    assert uploaded == {name.encode() for name in names}
+    assert uploaded == {damaged(name) for name in names}
     assert {entry["image"] for entry in lines(folder / "run.jsonl")[1:]} == {
         f"photos/{name}" for name in names
     }
@@ -559,7 +579,7 @@ def test_masks_of_a_folder(environment: dict[str, str], folder: Path, segmenter:
     (folder / "photos").mkdir()
     for number in range(4):
         Image.new("RGB", (40 + number, 30), "teal").save(folder / f"photos/{number}.png")
-    (folder / "photos/broken.jpg").write_bytes(b"no image")
+    (folder / "photos/broken.jpg").write_bytes(damaged("no image"))
     try:
         with ThreadPoolExecutor(1) as pool:
             ran = pool.submit(maskq, "photos", "--wait", "--json")

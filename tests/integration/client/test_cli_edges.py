@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.damaged import damaged
 
 from maskq import Client
 from maskq.cli import build
@@ -117,7 +118,7 @@ def test_a_terminal_that_cannot_show_a_character_is_shown_its_number(
     shown = run("models", **locale)
     assert shown.returncode == 0, shown.stderr
     assert "mo" in shown.stdout
-    document = json.loads(run("status", job_id, "--json", **locale).stdout)
+    (document,) = json.loads(run("status", job_id, "--json", **locale).stdout)["jobs"]
     assert document["request"]["image_uri"] == f"s3://photos/{STRANGE}"
     said = run("submit", STRANGE, **locale)
     assert said.returncode == 1
@@ -199,7 +200,7 @@ def test_a_file_whose_name_is_no_text_is_submitted(
     where = Path("/tmp") / folder
     where.mkdir()
     file = os.fsencode(where) + b"/" + BYTES
-    Path(os.fsdecode(file)).write_bytes(b"bytes")
+    Path(os.fsdecode(file)).write_bytes(damaged("bytes"))
     try:
         ran = run("submit", file)
         assert ran.returncode == 0, ran.stderr

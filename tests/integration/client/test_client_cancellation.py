@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from support.damaged import damaged
 
 from maskq import AsyncClient, JobStatus
 from maskq.ledger import Ledger, calls
@@ -72,7 +73,7 @@ def test_no_cancellation_of_a_call_is_lost(ledger: Ledger, ask: str) -> None:
                 "list": lambda: client.list(limit=5),
                 "cancel": job.cancel,
                 "progress": batch.progress,
-                "upload": lambda: client.submit(b"the bytes of an image"),
+                "upload": lambda: client.submit(damaged("the bytes of an image")),
             }
             ended = await cancel_often(calls_of[ask], 200, within_s=0.002)
             assert not {"lost", "late"} & set(ended), ended

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.damaged import damaged
 from support.http_api import Api, serving
 
 from maskq import (
@@ -130,19 +131,19 @@ def test_a_large_image_goes_to_the_store_by_a_presigned_url(
         Client(api.url, api_key=key) as client,
     ):
         for size in (1_100_000, 1_500_000):
-            job = client.submit(bytes(size), metadata={"a": "b"})
+            job = client.submit(damaged().ljust(size), metadata={"a": "b"})
             request = job.refresh().request
             assert request.metadata == {"a": "b"}
-            assert direct.objects.get(S3Uri.parse(request.image_uri)) == bytes(size)
+            assert direct.objects.get(S3Uri.parse(request.image_uri)) == damaged().ljust(size)
         with pytest.raises(InvalidRequest, match="takes 2400000") as raised:
-            client.submit(bytes(3_000_000))
+            client.submit(damaged().ljust(3_000_000))
         assert raised.value.code is FailureCode.IMAGE_TOO_LARGE
-        (one,) = client.submit_each([bytes(1_500_000)])
+        (one,) = client.submit_each([damaged().ljust(1_500_000)])
         assert "submit it by itself" in str(one.error)
 
 
 def test_a_failed_job_is_the_same_error(client: Client, bench: Bench) -> None:
-    job = client.submit(b"not an image")
+    job = client.submit(damaged("not an image"))
     bench.pipeline.run("smallest")
     with pytest.raises(JobFailed) as raised:
         job.wait(timeout=10)
@@ -201,7 +202,7 @@ def test_what_needs_redis_says_so(operation: Callable[[Client], Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("redis://:secret@host/0",), "Client.from_env"),
+        (("redis://:secret@host/0",), "redis_url="),
         (("https://gateway.example",), "needs an API key: give api_key"),
         (("https://user:secret@gateway.example", KEY), "user name or password"),
         (("http://gateway.example", KEY), "MASKQ_GATEWAY_PLAIN_HTTP_HOSTS"),

@@ -20,6 +20,7 @@ import PIL.Image
 import pytest
 import typer.main
 from support.answering import answering
+from support.damaged import damaged
 from support.hostile import HOSTILE, SECRET, TEXT, URL, Receiver, harmless, serving
 
 from maskq import Client, webhooks
@@ -206,6 +207,8 @@ ARGUMENTS: dict[tuple[str, ...], list[list[str]]] = {
     ("webhooks", "listen"): [["--port", "{t}"]],
     ("view",): [["{t}"], ["{succeeded}", "--out", "{page}"],
                 ["{succeeded}", "--out", "{folder}/{t}/x"]],
+    ("download",): [["{t}", "--out", "{folder}/out"], ["--batch", "{t}", "--out", "{folder}/out"],
+                    ["{succeeded}", "--out", "{folder}/{t}/x"]],
     ("bench",): [["{t}"]],
     ("gateway",): [["--rules", "{t}"], ["--rules", "{rules}"]],
     ("trigger", "sqs"): [["--rules", "{t}"], ["--rules", "{good}", "--queue-url", "{u}"]],
@@ -234,7 +237,7 @@ def names(tmp_path: Path) -> dict[str, str]:
     """What stands in braces in ARGUMENTS, but for the ids of the world."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / f"{HOSTILE}.png").write_bytes(b"png")
+    (folder / f"{HOSTILE}.png").write_bytes(damaged("png"))
     listed = tmp_path / "list"
     listed.write_text(f"s3://photos/{TEXT}.png\n{URL}.png\n{TEXT}\n", encoding="utf-8")
     rules = {"rules": "no", "good": "https://h.example/x"}
@@ -282,7 +285,7 @@ def test_whatever_a_command_reads_it_prints_harmlessly(
 
 
 def test_documents_hold_the_text_whole(world: World, maskq: Maskq) -> None:
-    status = json.loads(maskq("status", world.failed, "--json")[1])
+    (status,) = json.loads(maskq("status", world.failed, "--json")[1])["jobs"]
     assert status["request"]["metadata"] == {TEXT: TEXT}
     assert status["request"]["image_uri"] == f"s3://photos/{TEXT}.png"
     assert status["error"]["message"] == f"{TEXT} https://…@h.example/x"
@@ -290,9 +293,10 @@ def test_documents_hold_the_text_whole(world: World, maskq: Maskq) -> None:
     assert status in listed
     events = maskq("events", "--since", "0", "--idle", "0.05", "--json")[1].splitlines()
     assert [event["type"] for event in map(json.loads, events)][-1] == TEXT
-    (delivery,) = json.loads(maskq("webhooks", "list", world.failed, "--json")[1])
+    (delivery,) = json.loads(maskq("webhooks", "list", world.failed, "--json")[1])["deliveries"]
     assert delivery["log"][0]["error"] == TEXT
-    assert MODEL in [model["name"] for model in json.loads(maskq("models", "list", "--json")[1])]
+    models = json.loads(maskq("models", "list", "--json")[1])["models"]
+    assert MODEL in [model["name"] for model in models]
 
 
 def test_a_page_shows_what_would_be_hidden(

@@ -234,7 +234,7 @@ def test_the_command_lists_chooses_and_retires(deployment: Deployment) -> None:
     assert listed[1].split() == ["day", "1", "0", "of-day"]
     assert listed[2].split() == ["*", "night", "1", "0", "of-night"]
     assert maskq("models", "list", "--json") == maskq("models", "--json")
-    documents = json.loads(maskq("models", "--json"))
+    documents = json.loads(maskq("models", "--json"))["models"]
     assert [(d["name"], d["default"], d["workers"][0]["owner"]) for d in documents] == [
         ("day", False, "host:1-day"),
         ("night", True, "host:1-night"),

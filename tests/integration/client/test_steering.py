@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from support.damaged import damaged
 from support.transports import TRANSPORTS, connected
 
 from maskq import (
@@ -113,13 +114,13 @@ def test_a_retry_asked_for_twice_is_one_job(service: Service) -> None:
 def test_a_retry_has_its_own_copy_of_an_uploaded_image(
     service: Service, s3_server: S3Server
 ) -> None:
-    first = service.client.submit(b"the image")
+    first = service.client.submit(damaged("the image"))
     service.fail_next()
     again = service.client.retry(first.id)
     service.client.delete(first.id)
 
     place = S3Uri.parse(again.refresh().request.image_uri)
-    assert service.direct.objects.get(place) == b"the image"
+    assert service.direct.objects.get(place) == damaged("the image")
 
 
 @pytest.mark.parametrize("end", [None, "canceled", "expired"])
@@ -152,8 +153,10 @@ def test_an_unknown_job_cannot_be_retried_or_deleted(service: Service) -> None:
 
 def test_delete_leaves_neither_record_nor_objects(service: Service, s3_server: S3Server) -> None:
     elsewhere = f"{service.prefix}/albums"
-    job = service.client.submit(b"an image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
-    neighbour = service.client.submit(b"another")
+    job = service.client.submit(
+        damaged("an image"), output_prefix=f"s3://{s3_server.bucket}/{elsewhere}"
+    )
+    neighbour = service.client.submit(damaged("another"))
     service.succeed_next()
     chosen = S3Uri(s3_server.bucket, f"{elsewhere}/{job.id}")
     service.direct.objects.put(chosen / new_token() / "mask.png", b"a mask", "image/png")
@@ -277,7 +280,7 @@ def test_what_is_refused_leaves_no_upload(
 ) -> None:
     # Given a failed job with an upload, and a service that takes no more
     client = small_service.client
-    failed = client.submit(b"failed")
+    failed = client.submit(damaged("failed"))
     small_service.fail_next()
     kept = small_service.keys_under(s3_server, small_service.prefix)
     redis = small_service.ledger.redis
@@ -289,7 +292,7 @@ def test_what_is_refused_leaves_no_upload(
     # When one is submitted, and the failed one is tried again
     redis.config_set("maxmemory", "1" if why == "out of memory" else "0")
     try:
-        for ask in (lambda: client.submit(b"another"), lambda: client.retry(failed.id)):
+        for ask in (lambda: client.submit(damaged("another")), lambda: client.retry(failed.id)):
             with pytest.raises((QueueFull, UnknownModel)):
                 ask()
     finally:

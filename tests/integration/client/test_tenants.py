@@ -12,6 +12,7 @@ import pytest
 from integration.client.test_cli_edges import run as command
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.damaged import damaged
 from support.s3_front import Rule, S3Front
 
 from maskq import AsyncClient, Client, FailureCode, InvalidRequest, Job, JobFailed, JobNotFound
@@ -190,7 +191,7 @@ def test_an_async_client_erases_as_well(client: Client) -> None:
 
 def test_a_shell_erases_and_says_what_is_left(client: Client) -> None:
     for _ in range(2):
-        client.submit(b"image", tenant="acme")
+        client.submit(damaged("image"), tenant="acme")
     ran = command("delete", "--tenant", "acme", "--older-than", "30d")
     assert ran.returncode == 0, ran.stderr
     assert "0 jobs" in ran.stdout.splitlines()[0]

@@ -402,6 +402,12 @@ def test_a_form_that_makes_no_sense_is_refused(api: Api, fields: dict[str, Any],
     assert said in answer.json()["detail"]
 
 
+def test_a_file_that_is_no_image_is_refused(api: Api) -> None:
+    answer = api.ask("POST", "/v1/jobs", fields={"image": ("a.png", b"{}", "image/png")})
+    api.problem(answer, 422, "invalid_image")
+    assert "is JSON, which is not accepted" in answer.json()["detail"]
+
+
 def test_a_broken_form_is_refused(api: Api) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = api.ask("POST", "/v1/jobs", body=b"--x\r\nnonsense", headers=headers)

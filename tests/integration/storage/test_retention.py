@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from support.damaged import damaged
 
 from maskq import Client
 from maskq.contract import JobResult, Output
@@ -50,8 +51,8 @@ def test_objects_of_an_ended_job_go_after_their_time_and_not_before(
     client: Client, retention: Retention, s3_server: S3Server
 ) -> None:
     elsewhere = f"{client.key_prefix}/albums"
-    ended = client.submit(b"image", output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
-    open_still = client.submit(b"another")
+    ended = client.submit(damaged("image"), output_prefix=f"s3://{s3_server.bucket}/{elsewhere}")
+    open_still = client.submit(damaged("another"))
     mask = S3Uri(s3_server.bucket, f"{elsewhere}/{ended.id}/{TOKEN}/mask.png")
     client.objects.put(mask, b"mask", "image/png")
     ended.cancel()
@@ -87,7 +88,7 @@ def test_an_outage_of_the_store_only_delays_it(
     def away(_: ObjectStore, place: S3Uri, job: object) -> None:
         raise TransientError(FailureCode.STORE_UNAVAILABLE, f"{place} is away")
 
-    client.submit(b"image").cancel()
+    client.submit(damaged("image")).cancel()
     time.sleep(0.3)
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "list_of", away)
@@ -100,7 +101,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
 ) -> None:
     # Given a job whose first attempt died after it had written a mask, and whose second succeeded
     ledger, prefix = retention._ledger, client.key_prefix
-    job = client.submit(b"image")
+    job = client.submit(damaged("image"))
     home = S3Uri(s3_server.bucket, client.settings.output_prefix) / job.id
 
     def attempt(token: str) -> str:
@@ -138,7 +139,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
 def test_a_failed_job_keeps_its_upload_and_nothing_else(
     client: Client, retention: Retention, s3_server: S3Server
 ) -> None:
-    job = client.submit(b"image")
+    job = client.submit(damaged("image"))
     home = S3Uri(s3_server.bucket, client.settings.output_prefix) / job.id
     client.objects.put(home / TOKEN / "mask.png", b"mask", "image/png")
     job.cancel()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.damaged import damaged
 from support.s3_front import Rule, S3Front
 from support.waiting import stays, until
 
@@ -175,14 +176,14 @@ def test_a_prefix_that_leaves_no_room_for_outputs_is_refused_at_submit(
 def test_a_client_tells_a_refusal_from_an_outage(bench: Bench, front: S3Front) -> None:
     front.rules = [Rule("PUT ", status=400, code="EntityTooLarge")]
     with Client.from_env() as client, pytest.raises(StoreRefused, match="EntityTooLarge") as caught:
-        client.submit(b"image")
+        client.submit(damaged("image"))
     assert caught.value.code is FailureCode.STORE_REFUSED
 
 
 def test_one_image_that_the_store_refuses_does_not_end_a_run(bench: Bench, front: S3Front) -> None:
     front.rules = [Rule("PUT ", status=400, code="EntityTooLarge", times=1)]
     with Client.from_env() as client:
-        found = list(client.submit_each([b"one", b"two"], chunk=1))
+        found = list(client.submit_each([damaged("one"), damaged("two")], chunk=1))
     assert sorted(type(one.error).__name__ for one in found) == ["NoneType", "StoreRefused"]
 
 

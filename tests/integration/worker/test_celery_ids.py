@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import Ignore
 from integration.worker.test_pipeline import Bench
+from support.damaged import damaged
 
 from maskq import AsyncClient, Client, FailureCode, JobNotFound, JobStatus
 from maskq.contract.ids import is_own_id, new_id
@@ -180,7 +181,7 @@ def test_only_jobs_with_objects_have_some_removed(
     run(image="s3://photos/none.jpg")  # fails
     client.submit(image).cancel()  # before it ran
     assert rows(bench) == []
-    uploaded = client.submit(b"no image", tenant="acme")
+    uploaded = client.submit(damaged("no image"), tenant="acme")
     bench.pipeline.run("smallest")
     assert uploaded.refresh().status is JobStatus.FAILED
     chosen = f"s3://{s3_server.bucket}/{bench.prefix}/cho sen"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.damaged import damaged
 
 from maskq import FailureCode, InvalidRequest, JobRecord, JobStatus
-from maskq.cli.bulk import progress
 from maskq.cli.bulk.manifest import Manifest, default_path
 from maskq.cli.bulk.sources import InvalidEntry, images_in
 from maskq.client.image_source import read_image
@@ -253,45 +252,8 @@ def test_a_file_with_the_name_of_an_image_is_found_and_uploaded_as_one(
     tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"A{suffix.upper()}"
-    path.write_bytes(b"x")
+    path.write_bytes(damaged())
     assert found(str(tmp_path)) == [str(path)]
     body, kind = read_image(path)
-    assert body == b"x"
-    assert kind.startswith("image/")
-
-
-# --- progress ---------------------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_shows_a_bar_and_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_REWRITE_S", 0.0)
-    stream = Terminal()
-    shown = progress.Progress(stream=stream)
-    shown.show(5, "submitted")
-    shown.show(6, "ended", of=12, failed=2, note="the queue is full")
-    shown.say("a line")
-    lines = stream.getvalue().split("\r\x1b[K")
-    assert lines[1].startswith("5 submitted, ")
-    assert lines[2].startswith("[############............] 6 of 12 ended, 2 failed, ")
-    assert lines[2].endswith("/s, the queue is full")
-    assert lines[3] == "maskq: a line\n"
-
-
-def test_elsewhere_it_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    shown = progress.Progress(stream=stream)
-    shown.show(1, "submitted")
-    monkeypatch.setattr(progress, "_LINE_S", 0.0)
-    shown.show(2, "submitted")
-    assert stream.getvalue().startswith("maskq: 2 submitted, ")
-    assert stream.getvalue().count("\n") == 1
-    quiet = progress.Progress(quiet=True, stream=stream)
-    quiet.show(3, "submitted")
-    quiet.say("nothing")
-    assert "3" not in stream.getvalue()
-    assert "nothing" not in stream.getvalue()
+    assert body == damaged()
+    assert kind == "image/png"  # by its first bytes, not by its name

@@ -24,7 +24,14 @@ RUN = {
     **dict.fromkeys(
         [
             f"docs/{name}.md"
-            for name in ("python", "bulk", "webhooks-and-events", "checkpoints", "celery")
+            for name in (
+                "python",
+                "command-line",
+                "bulk",
+                "webhooks-and-events",
+                "checkpoints",
+                "celery",
+            )
         ],
         "test_guides.py",
     ),

@@ -110,7 +110,12 @@ class ModelStep(bootsteps.StartStopStep):
         self._memory = Repeating("maskq-memory", _TRIM_MALLOC_EVERY_S, trim_malloc)
         self._memory.start()
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._presence = Presence(self._ledger, self._segmenter.info, owner)
+        self._presence = Presence(
+            self._ledger,
+            self._segmenter.info,
+            owner,
+            plain_http=bool(settings.presigned_allowed_hosts),
+        )
         self._job_runner = worker.app.job_runner = JobRunner(
             settings,
             ledger=self._ledger,

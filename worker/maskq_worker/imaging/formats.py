@@ -1,7 +1,7 @@
 """The accepted formats: how a file is recognised, which reader decodes it, and how it is refused.
 
-A new format adds its name to `FORMATS`, its signature to `_SIGNATURES` and its reader, a module in
-readers/, to `_READERS`. A format that Pillow reads needs no reader. The suffixes and media types are in
+A new format adds its name to `FORMATS`, and its reader, a module in readers/, to `_READERS`. A format
+that Pillow reads needs no reader. Signatures, suffixes and media types are in
 maskq.contract.image_formats.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 
 from PIL import features
 
+from maskq.contract.image_formats import format_of
 from maskq_worker.imaging.checks import OnPixels
 from maskq_worker.imaging.picture import Picture
 from maskq_worker.imaging.readers import bmp, jpeg, pillow_reader, png
@@ -34,54 +35,6 @@ FORMATS: Final = (
     "GIF",
     *(("AVIF",) if features.check("avif") else ()),
 )
-_RAW: Final = "camera raw ({})"
-_SIGNATURES: Final = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WebP"),
-    (8, b"CR\x02\0", _RAW.format("Canon CR2")),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (0, b"IIRO", _RAW.format("Olympus ORF")),
-    (0, b"IIRS", _RAW.format("Olympus ORF")),
-    (0, b"MMOR", _RAW.format("Olympus ORF")),
-    (0, b"IIU\0", _RAW.format("Panasonic RW2")),
-    (0, b"FUJIFILMCCD-RAW", _RAW.format("Fujifilm RAF")),
-    (0, b"FOVb", _RAW.format("Sigma X3F")),
-    (0, b"\0MRM", _RAW.format("Minolta MRW")),
-    (0, b"BM", "BMP"),
-    (0, b"GIF8", "GIF"),
-    (4, b"ftypcrx", _RAW.format("Canon CR3")),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif", "HEIF"),
-    (4, b"ftypmsf", "HEIF"),
-    (4, b"ftyp", "MP4 or QuickTime video"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PK\x03\x04", "ZIP"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML"),
-    (0, b"<", "HTML or XML"),
-    (0, b"{", "JSON"),
-)
-
-
-def format_of(data: bytes) -> str:
-    """The format that the first bytes name; empty if unknown."""
-    start = data[:256].lstrip()
-    for offset, signature, name in _SIGNATURES:
-        if start[offset:].startswith(signature):
-            return name
-    return ""
 
 
 def reader_of(data: bytes) -> Reader:
@@ -104,7 +57,7 @@ def _by_pillow(data: bytes, max_pixels: int, on_pixels: OnPixels) -> Picture:
     return pillow_reader.picture(data, pillow_formats(data), max_pixels, on_pixels)
 
 
-# By the names of _SIGNATURES. Pillow reads the other accepted formats.
+# By the names of SIGNATURES. Pillow reads the other accepted formats.
 _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
     {"JPEG": jpeg.picture, "PNG": png.picture, "BMP": bmp.picture, "TIFF": _tiff}
 )

@@ -11,6 +11,7 @@ from maskq.contract.models import ServingWorker
 from maskq.ledger import Ledger
 from maskq.ledger.calls import models
 from maskq_worker.model import ModelInfo
+from maskq_worker.outputs.classes import palette_of
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +19,13 @@ logger = logging.getLogger(__name__)
 class Presence:
     """This worker's registration in the ledger. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, info: ModelInfo, owner: str) -> None:
+    def __init__(
+        self, ledger: Ledger, info: ModelInfo, owner: str, *, plain_http: bool = False
+    ) -> None:
+        """plain_http: whether MASKQ_PRESIGNED_ALLOWED_HOSTS allows any http URL."""
         self._ledger = ledger
+        self._labels = info.labels
+        self._palette = palette_of(len(info.labels))
         self._worker = ServingWorker(
             owner=owner,
             model=info.name,
@@ -30,6 +36,7 @@ class Presence:
             device=info.device,
             dtype=info.dtype,
             since_ms=round(time.time() * 1000),
+            plain_http=plain_http,
         )
         self._lock = threading.Lock()
         self._left = False
@@ -40,7 +47,8 @@ class Presence:
         with self._lock:
             if self._left:
                 return
-            others = self._ledger.run(models.register(self._worker))
+            call = models.register(self._worker, self._labels, self._palette)
+            others = self._ledger.run(call)
         for other in others:
             if other.revision not in self._logged:
                 logger.warning("%s", _differs(self._worker, other))

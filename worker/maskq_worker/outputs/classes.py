@@ -56,6 +56,12 @@ def colours(classes: Sequence[ClassStats], num_labels: int) -> dict[int, str]:
     return {entry.id: f"#{bytes(rgb(entry.id, num_labels)).hex()}" for entry in classes}
 
 
+def palette_of(num_labels: int) -> list[str]:
+    """'#rrggbb' of each class, by its id, as in masks and overlays; of the first 256 classes."""
+    shown = range(min(num_labels, PALETTE_COLOURS))
+    return [f"#{bytes(rgb(class_id, num_labels)).hex()}" for class_id in shown]
+
+
 def _unknown_class(name: str, labels: Sequence[str]) -> str:
     by_folded = {label.casefold(): label for label in labels}
     near = difflib.get_close_matches(name.casefold(), list(by_folded), n=3, cutoff=0.6)

@@ -14,8 +14,8 @@ import typer
 
 from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
-from maskq.cli.bulk.progress import Progress
 from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
+from maskq.cli.reporting.progress import Progress
 from maskq.client.bulk import CHUNK, SubmitOptions
 from maskq.client.client import Client
 from maskq.client.image_source import name_of, source_given

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from maskq.client.bulk import UPLOADS, Bulk, SubmitOptions, TakenImage
 from maskq.client.direct.access import DirectAccess
+from maskq.client.direct.plain_http import is_plain, only_https, refusal
 from maskq.client.direct.sent import NO_ROOM, sent
 from maskq.client.image_source import given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking
@@ -58,6 +59,7 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
         self._requests = Requests(options)
         self._ready: list[_Ready] = []
         self._unknown_model: UnknownModel | None = None
+        self._only_https: bool | None = None  # of the workers; None: no http URL has been taken
 
     @property
     def ready_count(self) -> int:
@@ -75,6 +77,7 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
 
     def _prepare(self) -> Flow[None]:
         """Upload taken images, which are then ready. During an outage they stay taken."""
+        yield from self._refuse_plain_http()
         uploads = [one for one in self.taken if not is_reference(one.image)]
         if uploads:
             known = yield from self._known(uploads)
@@ -95,6 +98,15 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
         self.taken = left
         if outage:
             raise outage
+
+    def _refuse_plain_http(self) -> Flow[None]:
+        plain = [one for one in self.taken if is_plain(one.image)]
+        if plain and self._only_https is None:
+            self._only_https = yield from only_https(self._requests.model, self._access.limits)
+        if plain and self._only_https:
+            self.taken = [one for one in self.taken if not is_plain(one.image)]
+            for one in plain:
+                self.add_outcome(one.number, one.image, refusal(str(one.image)))
 
     def _known(self, uploads: Sequence[TakenImage]) -> Flow[dict[str, tuple[str, str]]]:
         """Key → id and fingerprint of its job: images that need no upload."""

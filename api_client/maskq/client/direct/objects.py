@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
@@ -12,6 +12,7 @@ from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
+from maskq.s3.sources import Boto3Client, S3Source, SharedClient, session_of
 
 T = TypeVar("T")
 
@@ -19,8 +20,20 @@ T = TypeVar("T")
 class Objects:
     """Connects at the first use in each process; safe to share between threads."""
 
-    def __init__(self, endpoint_url: str | None, addressing: s3.Addressing = "path") -> None:
-        connect = partial(s3.connect, endpoint_url, addressing=addressing)
+    def __init__(
+        self,
+        endpoint_url: str | None,
+        addressing: s3.Addressing = "path",
+        source: S3Source | None = None,
+    ) -> None:
+        """source: whose credentials are used, or which client; default: a new boto3 session's."""
+        session = session_of(source)
+        if source is None or session is not None:
+            connect: Callable[[], Any] = partial(
+                s3.connect, endpoint_url, addressing=addressing, session=session
+            )
+        else:
+            connect = SharedClient(cast("Boto3Client", source)).get
         self._connection = PerProcess(lambda: s3.Connection(connect))
 
     def put(self, place: S3Uri, body: bytes, content_type: str) -> None:

@@ -23,6 +23,7 @@ from maskq.per_process import PerLoop, PerProcess
 
 if TYPE_CHECKING:
     from maskq.ledger.calls import Call
+    from maskq.s3.sources import S3Source
     from maskq.settings import Settings
 
 T = TypeVar("T")
@@ -31,11 +32,11 @@ T = TypeVar("T")
 class DirectSession(Session):
     """The part that blocking and async clients have in common."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, s3: S3Source | None = None) -> None:
         self.settings = settings
         self.key_prefix = settings.key_prefix
         self.limits = calls.Limits.of(settings)
-        self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing)
+        self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing, s3)
         self.layout = StorageLayout(S3Uri(settings.s3_bucket, settings.output_prefix))
         self.access = DirectAccess(self.objects, self.layout, self.limits)
         self.deployment = DirectDeployment(self.access, self.key_prefix)
@@ -46,8 +47,8 @@ class BlockingSession(DirectSession):
 
     driver: DirectDriver
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, s3: S3Source | None = None) -> None:
+        super().__init__(settings, s3)
         self.ledger = ledger = Ledger.of(settings)
         self._wake = PerProcess(lambda: WakeThread(ledger))
         self.driver = DirectDriver(ledger, self._wake)
@@ -73,8 +74,8 @@ class AsyncSession(DirectSession):
 
     driver: DirectAsyncDriver
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, s3: S3Source | None = None) -> None:
+        super().__init__(settings, s3)
         self.ledger = ledger = AsyncLedger.of(settings)
         self._wake = PerLoop(lambda: WakeTask(ledger), WakeTask.close)
         self.driver = DirectAsyncDriver(ledger, self._wake)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from maskq.client.direct import plain_http
 from maskq.client.direct.access import DirectAccess
 from maskq.client.direct.sent import NO_ROOM, sent
 from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
@@ -37,6 +38,8 @@ class Submissions:
     ) -> Flow[str]:
         """Returns the id of the new job, or of the one under the same idempotency key."""
         job_id = new_id()
+        urls = (image, *(options.get("output_urls") or {}).values())
+        yield from plain_http.refuse(urls, options.get("model"), self._access.limits)
         request, upload = self._prepare(job_id, image, options)
         idempotency = None
         if idempotency_key is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
@@ -13,7 +14,13 @@ from maskq.http.address import GatewayAddress, is_http
 from maskq.per_process import no_fork
 
 if TYPE_CHECKING:
+    from maskq.s3.sources import S3Source
     from maskq.settings import Settings
+
+_REDIS: Final = re.compile(r"\s*(redis|rediss|unix|sentinel)(\+\w+)?://", re.IGNORECASE)
+_NOT_BOTH: Final = (
+    "goes with a client that reaches Redis and S3 itself, and this one calls a gateway"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +31,14 @@ class GatewayAccess:
     api_key: SecretStr = field(repr=False)
 
 
-def access_of(given: object, api_key: str | None) -> Settings | GatewayAccess:
-    """What a client was given, checked. Raises InvalidRequest."""
+def access_of(
+    given: object, api_key: str | None = None, redis_url: str | None = None
+) -> Settings | GatewayAccess:
+    """What a client was given, checked; without anything, what the environment says.
+
+    Raises InvalidRequest.
+    """
     from maskq.http.settings import HttpSettings
-    from maskq.settings import usable
 
     if isinstance(given, GatewayAccess):
         return given
@@ -36,9 +47,33 @@ def access_of(given: object, api_key: str | None) -> Settings | GatewayAccess:
             raise InvalidRequest(
                 "api_key goes with the URL of a gateway: Client('https://…', api_key=…)"
             )
-        return usable(given)
+        return _direct(given, redis_url)
+    if redis_url is not None:
+        raise InvalidRequest(f"redis_url {_NOT_BOTH}")
     hosts = HttpSettings.load().gateway_plain_http_hosts
     return _gateway(given, api_key or "", hosts, "give api_key=…, or use Client.from_env()")
+
+
+def refuse_s3(access: Settings | GatewayAccess) -> None:
+    """Raise InvalidRequest for `s3=` of a client that calls a gateway."""
+    if isinstance(access, GatewayAccess):
+        raise InvalidRequest(f"s3 {_NOT_BOTH}")
+
+
+def _direct(given: object, redis_url: str | None) -> Settings | GatewayAccess:
+    from maskq.settings import Settings, usable
+
+    if isinstance(given, str) and _REDIS.match(given):
+        raise InvalidRequest(
+            "the first argument is the URL of a Redis server: give it as redis_url=, as in "
+            "Client(redis_url='redis://…'), or use Client.from_env(), which reads MASKQ_REDIS_URL"
+        )
+    if given is None:
+        return access_from_env(None, {} if redis_url is None else {"redis_url": redis_url})
+    settings = usable(given)
+    if redis_url is None:
+        return settings
+    return Settings.load(**dict(settings) | {"redis_url": redis_url})
 
 
 def access_from_env(transport: str | None, overrides: dict[str, Any]) -> Settings | GatewayAccess:
@@ -67,7 +102,7 @@ def access_from_env(transport: str | None, overrides: dict[str, Any]) -> Setting
     )
 
 
-def blocking_session(access: Settings | GatewayAccess) -> Any:
+def blocking_session(access: Settings | GatewayAccess, s3: S3Source | None) -> Any:
     """The session of a Client."""
     with no_fork():  # a child forked during an import would find the module locked
         if isinstance(access, GatewayAccess):
@@ -76,10 +111,10 @@ def blocking_session(access: Settings | GatewayAccess) -> Any:
             return BlockingHttpSession(access.address, access.api_key)
         from maskq.client.direct.session import BlockingSession
 
-        return BlockingSession(access)
+        return BlockingSession(access, s3)
 
 
-def async_session(access: Settings | GatewayAccess) -> Any:
+def async_session(access: Settings | GatewayAccess, s3: S3Source | None) -> Any:
     """The session of an AsyncClient."""
     with no_fork():
         if isinstance(access, GatewayAccess):
@@ -88,7 +123,7 @@ def async_session(access: Settings | GatewayAccess) -> Any:
             return AsyncHttpSession(access.address, access.api_key)
         from maskq.client.direct.session import AsyncSession
 
-        return AsyncSession(access)
+        return AsyncSession(access, s3)
 
 
 def _gateway(url: str, api_key: str, hosts: frozenset[str], missing: str) -> GatewayAccess:

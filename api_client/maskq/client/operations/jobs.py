@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from maskq.client.admin.removal import Erased, delete_tenant
 from maskq.client.job import JobCore, jobs_by_id
 from maskq.client.operations.flow import Flow, operation
+from maskq.client.operations.page import Page
 from maskq.contract import FailureCode, JobStatus
 from maskq.contract.locations import http_url, is_url
 from maskq.errors import InvalidRequest, JobNotFound
@@ -18,6 +19,7 @@ from maskq.ledger import calls
 if TYPE_CHECKING:
     from maskq.client.session import Session
 
+PAGE = 500  # records that `list_all` examines in one round trip
 _LATEST_S = 1e12  # since the epoch; beyond it Redis' scores are not exact
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 JobT = TypeVar("JobT", bound=JobCore[Any])
@@ -50,7 +52,7 @@ class JobOperations(Generic[JobT]):
         ended_since: datetime | float | None = None,
         limit: int = 100,
         cursor: str = "",
-    ) -> Flow[calls.Page]:
+    ) -> Flow[Page]:
         """One page of records, newest first; continue with `cursor=page.cursor` until it is ''.
 
         A page may hold fewer records than `limit`, or none, and still have a cursor: `limit` counts
@@ -68,7 +70,8 @@ class JobOperations(Generic[JobT]):
             source=source and _checked_source(source),
             ended_since_ms=None if ended_since is None else _since_ms(ended_since),
         )
-        return (yield from self.session.deployment.list(wanted, limit, cursor))
+        page = yield from self.session.deployment.list(wanted, limit, cursor)
+        return Page(page.records, page.cursor)
 
     @operation
     def delete(self, job_id: str) -> Flow[None]:

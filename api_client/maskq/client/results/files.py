@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from maskq.contract import Output
+from maskq.contract.outputs import FILES
 from maskq.errors import ResultDamaged
 
 if TYPE_CHECKING:
@@ -27,6 +31,42 @@ _KINDS: Final = {
     Output.CONFIDENCE: _Kind("PNG", ("L",)),
     Output.BINARY: _Kind("PNG", ("1",)),
 }
+
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+
+
+def refuse_damaged(body: bytes, output: Output, size: tuple[int, int]) -> None:
+    """Raise ResultDamaged unless the bytes are a whole file of the output's kind.
+
+    size: width and height in the record, which a PNG must have. Pixels are not decoded.
+    """
+    kind = _KINDS[output].format if output in _KINDS else Path(FILES[output].name).suffix
+    match kind:
+        case "PNG":
+            is_whole = body.startswith(_PNG_START) and body.endswith(_PNG_END)
+            found = struct.unpack(">II", body[16:24]) if is_whole else None
+            if found not in (None, size):
+                raise ResultDamaged(
+                    f"the {output} is {found[0]}x{found[1]} px; the job's record says "
+                    f"{size[0]}x{size[1]} px"
+                )
+        case "JPEG":
+            is_whole = body.startswith(b"\xff\xd8\xff") and body.endswith(b"\xff\xd9")
+        case ".json":
+            is_whole = _is_json(body)
+        case _:
+            is_whole = body.startswith(b"\x93NUMPY")
+    if not is_whole:
+        raise ResultDamaged(f"the {output} is not a complete {kind.strip('.')} file")
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
 
 
 def open_image(

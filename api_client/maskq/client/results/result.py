@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskq.client.operations.flow import (
     AsyncDriver,
     BlockingDriver,
     Flow,
+    RunBlocking,
     RunsAsync,
     RunsBlocking,
     operation,
 )
-from maskq.client.results.files import open_image, open_scores
+from maskq.client.results.files import open_image, open_scores, refuse_damaged
+from maskq.client.results.names import checked_stem, file_name, stem_of
+from maskq.client.results.saving import write_file
 from maskq.contract import JobRecord, JobResult, Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import is_url
-from maskq.contract.outputs import FILES
+from maskq.contract.outputs import FILES, OutputName
 from maskq.errors import InvalidRequest, MaskqError
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ class ResultCore:
         """The mask's URI; None if the job has no output mask."""
         return self.details.outputs.get(Output.MASK)
 
-    def uri(self, output: Output | str) -> str:
+    def uri(self, output: Output | OutputName) -> str:
         """An output's URI. Raises InvalidRequest if the job has no such output."""
         try:
             return self.details.outputs[Output(output)]
@@ -81,7 +87,7 @@ class ResultCore:
             ) from None
 
     @operation
-    def read(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+    def read(self, output: Output | OutputName, label: str | int | None = None) -> Flow[bytes]:
         """The bytes of an output, as stored.
 
         label: of an output that is one file per class, the label or id of the class.
@@ -128,7 +134,42 @@ class ResultCore:
         """Scores before the softmax, float32 (classes, height, width), at the model's own size."""
         return open_scores((yield from self._fetch(Output.LOGITS)))
 
-    def _fetch(self, output: Output | str, label: str | int | None = None) -> Flow[bytes]:
+    @operation
+    def save(
+        self, folder: str | Path, *, name: str | None = None, overwrite: bool = False
+    ) -> Flow[list[Path]]:
+        """Write all outputs as files into a folder, which is made if missing. Returns their paths.
+
+        The files are `{name}.mask.png`, `{name}.overlay.jpg` and so on, and of one file per class
+        `{name}.binary.012.png`. `name`: default: the image's own without its suffix, `photo` for
+        `s3://bucket/photo.jpg`; the job's id if no name is known. Outputs that were written to
+        `output_urls` are left out.
+
+        Raises InvalidRequest if a file exists with other content and `overwrite` is not set, if a file
+        cannot be written, or if there is no output to save. Raises ResultDamaged, StoreUnavailable.
+        """
+        stem = stem_of(self._record) if name is None else checked_stem(name)
+        paths: list[Path] = []
+        for output, class_id in self._stored_files():
+            body = yield from self._fetch(output, class_id)
+            refuse_damaged(body, output, self.size)
+            path = Path(folder, file_name(stem, output, class_id))
+            yield RunBlocking(partial(write_file, path, body, overwrite=overwrite))
+            paths.append(path)
+        if not paths:
+            raise InvalidRequest(
+                f"job {self.job_id} has no output to save: its outputs were written to output_urls"
+            )
+        return paths
+
+    def _stored_files(self) -> Iterator[tuple[Output, int | None]]:
+        """Each file in the store: its output and, of one file per class, the class."""
+        for output, uri in self.details.outputs.items():
+            if not is_url(uri):
+                is_per_class = FILES[output].is_per_class
+                yield from ((output, one) for one in (self.labels if is_per_class else (None,)))
+
+    def _fetch(self, output: Output | OutputName, label: str | int | None = None) -> Flow[bytes]:
         uri, output = self.uri(output), Output(output)
         is_per_class = FILES[output].is_per_class
         if is_per_class and label is None:
@@ -197,6 +238,11 @@ class Result(ResultCore, RunsBlocking):
 
 
 class AsyncResult(ResultCore, RunsAsync):
-    """The result of a succeeded job; methods that fetch are awaited."""
+    """The result of a succeeded job; methods that fetch are awaited. A notebook displays its facts."""
 
     _driver: AsyncDriver
+
+    def _repr_html_(self) -> str:
+        from maskq.view.notebook import html
+
+        return html(self.job_id, self.details, None)  # a picture would have to be awaited

@@ -19,15 +19,20 @@ LIVE_S: Final = (
 )
 
 
-def register(worker: ServingWorker) -> Call[list[ServingWorker]]:
+def register(
+    worker: ServingWorker, classes: Sequence[str] = (), palette: Sequence[str] = ()
+) -> Call[list[ServingWorker]]:
     """Register a worker of a model, every REGISTER_EVERY_S. The model stays known for good.
 
-    Returns live workers that serve another revision under the same name.
+    classes: their labels, by id. palette: their colours, `#rrggbb`. Returns live workers that serve
+    another revision under the same name.
     """
     about = {
         "revision": worker.revision,
         "labels": worker.labels,
         "backend": worker.backend,
+        "classes": list(classes),
+        "palette": list(palette),
     }
     same = f'"revision":{json.dumps(worker.revision, ensure_ascii=False)},'
     return scripted(
@@ -76,9 +81,12 @@ def known(limits: Limits) -> Call[Known]:
 def _served(row: Sequence[str], default: str) -> ServedModel:
     name, about, queued, *workers = row
     each = sorted(map(_worker, workers), key=lambda one: (one.since_ms, one.owner))
+    known = json.loads(about)
     return ServedModel(
         name=name,
-        revision=json.loads(about).get("revision"),
+        revision=known.get("revision"),
+        labels=known.get("classes", ()),
+        palette=known.get("palette", ()),
         workers=tuple(each),
         queued=int(queued),
         default=name == default,

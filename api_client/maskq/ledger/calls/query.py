@@ -104,6 +104,11 @@ class BatchProgress:
     ended: tuple[str, ...]  # job ids since the cursor, in the order in which they ended
     tenant: str | None = None
 
+    @property
+    def finished(self) -> int:
+        """Jobs that have ended."""
+        return max(len(self.ended), sum(self.counts.values()))
+
 
 def batch_progress(batch_id: str, seen: int = 0) -> Call[BatchProgress | None]:
     """How far a batch is; `seen`: how many of its ended jobs the caller has read already."""

@@ -1,0 +1,1 @@
+"""What commands print: standard streams, tables, progress and the outcomes of jobs."""

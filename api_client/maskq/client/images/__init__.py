@@ -1,0 +1,1 @@
+"""Images of other libraries as files that workers read."""
