@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.locations import S3Uri
-from maskq.contract.storage_layout import JobStorage
+from maskq.contract.locations.output_names import copies_named_in
+from maskq.contract.storage_layout import JOB_METADATA, JobStorage
 from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
 
@@ -57,6 +58,8 @@ class Objects:
 
     def delete_of(self, job: JobStorage) -> None:
         """Delete the objects that maskq wrote for a job; other objects in its folders stay."""
+        if job.output_prefix is not None:
+            self._delete_copies(job)
         for place in job.folders:
             try:
                 listed = self.list_under(place)
@@ -67,6 +70,30 @@ class Objects:
             for one in listed:
                 if job.has(one.place):
                     self.delete(one.place)
+
+    def _delete_copies(self, job: JobStorage) -> None:
+        """Delete the copies under an output_name whose metadata names the job."""
+        for document in (job.manifest, job.error_file):
+            body = self._found(self.get, document)
+            for copy in copies_named_in(body) if body else ():
+                metadata = self._found(self._metadata, copy) or {}
+                if metadata.get(JOB_METADATA) == job.job_id:
+                    self.delete(copy)
+
+    def _metadata(self, place: S3Uri) -> dict[str, str]:
+        def head(client: Any) -> dict[str, str]:
+            return dict(client.head_object(Bucket=place.bucket, Key=place.key)["Metadata"])
+
+        return self._run(place, head)
+
+    def _found(self, read: Callable[[S3Uri], T], place: S3Uri) -> T | None:
+        """What is read from an object; None if there is none."""
+        try:
+            return read(place)
+        except StoreRefused as error:
+            if error.code is not FailureCode.NOT_FOUND:
+                raise
+            return None
 
     def close(self) -> None:
         """Close the connections; the next use connects again."""
