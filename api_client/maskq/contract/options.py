@@ -209,7 +209,8 @@ class JobOptions(BaseModel):
         description="Charged attempts until the job fails, 1 to 100; default: MASKQ_MAX_ATTEMPTS.",
     )
     output_name: (
-        Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_checked_name)] | None
+        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE), AfterValidator(_checked_name)]
+        | None
     ) = Field(
         default=None,
         description="Also copy each output to this name below output_prefix. Placeholders: "

@@ -137,6 +137,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 WATCHES_OWN = {"bucket": "maskq"}
+# Its attempts' outputs have names that no rule below takes.
+NAMED = {"prefix": "in/", "output_prefix": "s3://photos", "suffixes": [".mask.png"]}
 LOOPS = [
     # id, rules, who would start whom
     ("whole-bucket", [WATCHES_OWN], "itself"),
@@ -150,6 +152,29 @@ LOOPS = [
     ("stats", [WATCHES_OWN | {"outputs": ["stats"], "suffixes": ["stats.json"]}], "itself"),
     ("manifest", [WATCHES_OWN | {"suffixes": [".json"]}], "itself"),
     ("logits", [WATCHES_OWN | {"outputs": ["logits"], "suffixes": [".npy"]}], "itself"),
+    ("named", [NAMED | {"output_name": "{dir}/{stem}.{output}"}], "itself"),
+    ("named-below", [NAMED | {"output_name": "in/masks/{stem}"}], "itself"),
+    ("named-by-folder", [NAMED | {"output_name": "{stem}", "outputs": ["binary"]}], "itself"),
+    ("named-exactly", [NAMED | {"suffixes": ["latest.png"], "output_name": "in/latest"}], "itself"),
+    ("named-with-an-end", [NAMED | {"suffixes": [".x.png"], "output_name": "{stem}"}], "itself"),
+    (
+        "error-file",
+        [NAMED | {"suffixes": [".error.json"], "output_name": "{stem}", "output_error_file": True}],
+        "itself",
+    ),
+    (
+        "named-by-type",
+        [NAMED | {"suffixes": [".x"], "content_types": ["image/png"], "output_name": "in/{stem}"}],
+        "itself",
+    ),
+    (
+        "named-into-another",
+        [
+            NAMED | {"name": "a", "output_name": "thumbs/{stem}"},
+            NAMED | {"name": "b", "prefix": "thumbs/", "output_prefix": "s3://else"},
+        ],
+        "rule 'b'",
+    ),
     (
         "into-another",
         [{"name": "a", "output_prefix": "s3://thumbs/x"}, {"name": "b", "bucket": "thumbs"}],
@@ -169,6 +194,18 @@ NO_LOOPS = [
     ("another-suffix", [WATCHES_OWN | {"suffixes": [".jpg"]}]),
     ("only-stats", [WATCHES_OWN | {"outputs": ["stats"]}]),
     ("longer-suffix", [WATCHES_OWN | {"suffixes": [".scan.png"]}]),
+    ("named-beside", [NAMED | {"output_name": "masks/{dir}/{stem}"}]),
+    (
+        "named-with-another-end",
+        [NAMED | {"suffixes": [".scan.png"], "output_name": "in/{stem}.{output}"}],
+    ),
+    (
+        "named-of-another-type",
+        [
+            NAMED
+            | {"content_types": ["image/jpeg"], "suffixes": [".x"], "output_name": "in/{stem}.m"}
+        ],
+    ),
     (
         "two-apart",
         [

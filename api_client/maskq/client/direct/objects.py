@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +16,14 @@ from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An object without its content."""
+
+    content_type: str
+    job_id: str | None  # of the job whose output it is, by its metadata
 
 
 class Objects:
@@ -37,6 +46,16 @@ class Objects:
             return bytes(client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read())
 
         return self._run(place, read)
+
+    def describe(self, place: S3Uri, version_id: str | None = None) -> Described:
+        """The content type of an object, and whose copy it is."""
+        which = {"VersionId": version_id} if version_id else {}
+
+        def head(client: Any) -> Described:
+            answer = client.head_object(Bucket=place.bucket, Key=place.key, **which)
+            return Described(answer.get("ContentType", ""), answer["Metadata"].get(JOB_METADATA))
+
+        return self._run(place, head)
 
     def delete(self, place: S3Uri) -> None:
         self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
@@ -76,15 +95,9 @@ class Objects:
         for document in (job.manifest, job.error_file):
             body = self._found(self.get, document)
             for copy in copies_named_in(body) if body else ():
-                metadata = self._found(self._metadata, copy) or {}
-                if metadata.get(JOB_METADATA) == job.job_id:
+                described = self._found(self.describe, copy)
+                if described and described.job_id == job.job_id:
                     self.delete(copy)
-
-    def _metadata(self, place: S3Uri) -> dict[str, str]:
-        def head(client: Any) -> dict[str, str]:
-            return dict(client.head_object(Bucket=place.bucket, Key=place.key)["Metadata"])
-
-        return self._run(place, head)
 
     def _found(self, read: Callable[[S3Uri], T], place: S3Uri) -> T | None:
         """What is read from an object; None if there is none."""

@@ -67,7 +67,7 @@ class OutputName:
         if text.endswith("/") or "//" in text:
             raise ValueError(f"{text!r} has an empty part; write it as folder/{{stem}}.{{output}}")
         made = cls(text)
-        _checked(made._filled(_SAMPLE, "job", Output.MASK, ""))
+        _checked(made._filled(_SAMPLE, "job", Output.MASK, "000"))
         return made
 
     @property
@@ -76,16 +76,25 @@ class OutputName:
         return "{class}" in self.text
 
     def check_outputs(self, outputs: Collection[Output]) -> None:
-        """Raise ValueError if two files of a job with these outputs would have one name."""
-        if self.is_by_class and not any(FILES[output].is_per_class for output in outputs):
-            raise ValueError("{class} applies to the output binary, which is not asked for")
-        names = self.files(outputs, _SAMPLE_CLASSES, _SAMPLE, "job")
+        """Raise ValueError if a file would have no name, or two files one name."""
         seen: dict[str, str] = {}
-        for file, name in names.items():
+        for output in outputs:
+            if self.is_by_class and not FILES[output].is_per_class:
+                self._check_without_class(output)
+        for file, name in self.files(outputs, _SAMPLE_CLASSES, _SAMPLE, "job").items():
             if (other := seen.setdefault(name, file)) != file:
                 raise ValueError(
-                    f"{self.text!r} gives {other} and {file} the same name; add {{output}}"
+                    f"output_name {self.text!r} gives {other} and {file} the same name; add "
+                    f"{{output}}"
                 )
+
+    def _check_without_class(self, output: Output) -> None:
+        name = self._filled(_SAMPLE, "job", output, "")
+        if not all(name.split("/")):
+            raise ValueError(
+                f"output_name {self.text!r} has an empty part for the output {output}: {{class}} is "
+                f"empty for outputs that are one file"
+            )
 
     def files(
         self,
@@ -108,14 +117,26 @@ class OutputName:
 
     def error_file(self, image: ImageName, job_id: str) -> str:
         """The name of the file that says why the job failed. Raises as `files` does."""
-        name = self._filled(image, job_id, ERROR, "")
-        middle = "" if "{output}" in self.text else f".{ERROR}"
-        return _checked(f"{name}{middle}{_ERROR_SUFFIX}")
+        return _checked(self._filled(image, job_id, ERROR, "") + self._error_end)
+
+    def literal_ends(self, output: Output | None) -> tuple[str, str]:
+        """How all names of an output begin and end, whatever the image is. None: of error files."""
+        text = self.text
+        if output is None:
+            text += self._error_end
+        else:
+            by_folder = FILES[output].is_per_class and not self.is_by_class
+            text += ("/{class}" if by_folder else "") + _suffix(output)
+        parts = re.split(r"\{[^{}]*\}", text.replace("{output}", output or ERROR))
+        return parts[0], parts[-1]
+
+    @property
+    def _error_end(self) -> str:
+        return _ERROR_SUFFIX if "{output}" in self.text else f".{ERROR}{_ERROR_SUFFIX}"
 
     def _file(self, output: Output, class_id: int, image: ImageName, job_id: str) -> str:
-        files = FILES[output]
-        suffix = files.name[files.name.rindex(".") :]
-        if not files.is_per_class:
+        suffix = _suffix(output)
+        if not FILES[output].is_per_class:
             return _checked(self._filled(image, job_id, output, "") + suffix)
         number = f"{class_id:03d}"
         name = self._filled(image, job_id, output, number)
@@ -167,6 +188,11 @@ class NamedFiles:
         if len(place.key.encode()) > MAX_KEY_BYTES:
             raise ValueError(f"the key {place.key[:80]!r}… is longer than {MAX_KEY_BYTES} bytes")
         return place
+
+
+def _suffix(output: Output) -> str:
+    """The extension of its files, with the dot."""
+    return f".{FILES[output].name.rpartition('.')[2]}"
 
 
 def copies_named_in(document: bytes) -> list[S3Uri]:
