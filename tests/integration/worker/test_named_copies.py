@@ -252,8 +252,15 @@ def test_copies_of_an_attempt_that_died_are_removed_if_the_job_ends_without_a_re
         dying(bench.store, patch, after=1)
         run("a", outputs=["mask", "stats"])
     assert len(bucket.names()) == 1
+    # and is claimed again by a worker that dies
+    redis = bench.ledger.redis
+    redis.zadd(f"{bench.prefix}:waiting", {"a": 1})
+    redis.hset(f"{bench.prefix}:sweeper", "swept_ms", int(time.time() * 1000) - 5000)
+    bench.ledger.run(calls.sweep(lease_s=60))
+    claimed = bench.ledger.run(calls.claim("smallest", new_token(), owner="x:1", lease_s=60))
+    assert claimed.job_id == "a"
     bench.ledger.run(calls.cancel("a"))
-    bench.ledger.run(calls.leave_orphans("a"))
+    assert redis.zrange(f"{bench.prefix}:orphans", 0, -1) == [f"a {bucket.uri}"]
     bench.ledger.redis.zadd(f"{bench.prefix}:orphans", {f"a {bucket.uri}": 1})
     Retention(bench.ledger, bench.store, bench.settings.layout).remove_due()
     assert bucket.count() == 0

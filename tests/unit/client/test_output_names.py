@@ -76,10 +76,10 @@ def test_one_file_per_class_is_a_folder_or_has_the_class_in_its_name() -> None:
 @pytest.mark.parametrize(
     ("template", "error_file"),
     [("masks/{stem}.{output}", "masks/a.error.json"), ("{stem}", "a.error.json"),
-     ("{output}/{stem}", "error/a.json")],
+     ("{output}/{stem}", "error/a.json"), ("{class}/{output}", "error/error.json")],
 )  # fmt: skip
 def test_the_error_file_is_beside_the_mask(template: str, error_file: str) -> None:
-    named = request(output_name=template).named_files(JOB)
+    named = request(output_name=template, outputs=["binary"]).named_files(JOB)
     assert named
     assert named.error_file() == S3Uri("photos", error_file)
 

@@ -17,7 +17,7 @@ from maskq.contract.outputs import FILES, MOST_CLASSES, Output
 
 PLACEHOLDERS: Final = ("dir", "stem", "job_id", "output", "class")
 MAX_TEMPLATE: Final = 500  # characters
-ERROR: Final = "error"  # what {output} stands for in the name of an error file
+ERROR: Final = "error"  # what {output} and {class} stand for in the name of an error file
 _ERROR_SUFFIX: Final = ".json"
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 # C0, DEL, C1, the separators of lines and paragraphs, halves of surrogate pairs.
@@ -117,7 +117,7 @@ class OutputName:
 
     def error_file(self, image: ImageName, job_id: str) -> str:
         """The name of the file that says why the job failed. Raises as `files` does."""
-        return _checked(self._filled(image, job_id, ERROR, "") + self._error_end)
+        return _checked(self._filled(image, job_id, ERROR, ERROR) + self._error_end)
 
     def literal_ends(self, output: Output | None) -> tuple[str, str]:
         """How all names of an output begin and end, whatever the image is. None: of error files."""
