@@ -252,7 +252,8 @@ def _show(records: Sequence[JobRecord | str], as_json: bool) -> None:
 def _line(record: JobRecord) -> str:
     line = f"{record.id}  {record.status.value:<9}"
     if record.result:
-        places = " ".join(record.result.outputs.values())
+        named = record.result.copies or record.result.outputs
+        places = " ".join(named.values())
         return f"{line}  {record.result.width}x{record.result.height}  {places}"
     if record.error:
         return f"{line}  {record.error.code}: {record.error.message}"

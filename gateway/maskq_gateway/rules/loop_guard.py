@@ -52,7 +52,7 @@ class Keys:
     begin: str  # of every key
     end: str  # of every key
     content_type: str
-    shown: str
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Written:
         for output in [*kinds, None] if self.error_file else kinds:
             begin, end = name.literal_ends(output)
             content_type = FILES[output].content_type if output else MANIFEST_TYPE
-            shown = begin if begin == end else f"{begin}…{end}"
-            yield Keys(self.directory + begin, end, content_type, shown)
+            example = begin if begin == end else f"{begin}…{end}"
+            yield Keys(self.directory + begin, end, content_type, example)
 
 
 def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:
@@ -100,7 +100,7 @@ def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:
                 continue
             for keys in writer.keys:
                 if watcher.may_take(keys):
-                    raise InvalidRequest(_message(writer, watcher, keys.shown))
+                    raise InvalidRequest(_message(writer, watcher, keys.example))
 
 
 def _message(writer: Written, watcher: Watched, file: str) -> str:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from integration.worker.test_pipeline import Bench
+from support.transports import TRANSPORTS, connected
+from typer.testing import CliRunner
 
-from maskq import Client, FailureCode, JobRecord, JobStatus
+from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
+from maskq.cli import app
 from maskq.contract import JobFailure
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
+from maskq.contract.options import Options
 from maskq.ledger import calls
 from maskq_worker.errors import StoreAway
 from maskq_worker.jobs.retention import Retention
@@ -405,3 +409,35 @@ def test_a_job_that_failed_because_the_name_is_taken_says_so_beside_it(
     run("b", "photo", output_error_file=True)
     assert bucket.names() == {"masks/photo.mask.png", "masks/photo.error.json"}
     assert json.loads(bucket.get("masks/photo.error.json")["Body"])["job_id"] == "b"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_way_to_submit_takes_the_options(
+    bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    submit(bench, bucket, "first", "photo")  # puts the image
+    image = f"s3://{bucket.name}/{bench.prefix}/in/photo.png"
+    options: Options = {
+        "output_prefix": bucket.uri,
+        "output_name": NAME,
+        "output_replace": True,
+        "output_error_file": True,
+    }
+    with connected(transport, monkeypatch) as (client, _):
+        one = client.submit(image, **options)
+        many = client.submit_many([image, image], **options)
+        flags = ["--output-prefix", bucket.uri, "--output-name", NAME, "--output-replace"]
+        typed = CliRunner().invoke(app, ["submit", image, *flags])
+        assert typed.exit_code == 0, typed.output
+        for _ in range(5):
+            bench.pipeline.run("smallest")
+        expected = {"mask.png": f"{bucket.uri}/masks/photo.mask.png"}
+        for job_id in (one.id, *(job.id for job in many.jobs), typed.output.strip()):
+            assert client.get(job_id).result.copies == expected
+        shown = CliRunner().invoke(app, ["status", one.id])
+        assert expected["mask.png"] in shown.output
+        # A key may contain anything
+        with pytest.raises(InvalidRequest, match=r"output_name: the name .* has a part"):
+            client.submit("s3://photos/../a.jpg", **{**options, "output_name": "{dir}/{stem}"})
+        with pytest.raises(InvalidRequest, match="{name} is not a placeholder"):
+            client.submit(image, **{**options, "output_name": "{name}"})

@@ -77,8 +77,6 @@ class Objects:
 
     def delete_of(self, job: JobStorage) -> None:
         """Delete the objects that maskq wrote for a job; other objects in its folders stay."""
-        if job.output_prefix is not None:
-            self._delete_copies(job)
         for place in job.folders:
             try:
                 listed = self.list_under(place)
@@ -86,27 +84,28 @@ class Objects:
                 if error.code is not FailureCode.NOT_FOUND:
                     raise
                 continue  # the bucket was deleted
-            for one in listed:
-                if job.has(one.place):
-                    self.delete(one.place)
+            ours = [one.place for one in listed if job.has(one.place)]
+            for document in (job.manifest, job.error_file):
+                if job.output_prefix is not None and document in ours:
+                    self._delete_copies(document, job)
+            for found in ours:
+                self.delete(found)
 
-    def _delete_copies(self, job: JobStorage) -> None:
-        """Delete the copies under an output_name whose metadata names the job."""
-        for document in (job.manifest, job.error_file):
-            body = self._found(self.get, document)
-            for copy in copies_named_in(body) if body else ():
-                described = self._found(self.describe, copy)
-                if described and described.job_id == job.job_id:
-                    self.delete(copy)
+    def _delete_copies(self, document: S3Uri, job: JobStorage) -> None:
+        """Delete the copies that a document of the job names and whose metadata names the job."""
+        for copy in copies_named_in(self.get(document)):
+            if self._exists(copy) and self.describe(copy).job_id == job.job_id:
+                self.delete(copy)
 
-    def _found(self, read: Callable[[S3Uri], T], place: S3Uri) -> T | None:
-        """What is read from an object; None if there is none."""
-        try:
-            return read(place)
-        except StoreRefused as error:
-            if error.code is not FailureCode.NOT_FOUND:
-                raise
-            return None
+    def _exists(self, place: S3Uri) -> bool:
+        """From a listing: to HeadObject, S3 answers 403 if the object is missing and the caller may not
+        list the whole bucket."""
+
+        def listed(client: Any) -> bool:
+            answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
+            return any(found["Key"] == place.key for found in answer.get("Contents", ()))
+
+        return self._run(place, listed)
 
     def close(self) -> None:
         """Close the connections; the next use connects again."""
