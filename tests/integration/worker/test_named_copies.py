@@ -12,8 +12,7 @@ from integration.worker.test_pipeline import Bench
 from support.transports import TRANSPORTS, connected
 from typer.testing import CliRunner
 
-from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus
-from maskq.cli import app
+from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus, cli
 from maskq.contract import JobFailure
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.locations import S3Uri
@@ -427,17 +426,17 @@ def test_every_way_to_submit_takes_the_options(
         one = client.submit(image, **options)
         many = client.submit_many([image, image], **options)
         flags = ["--output-prefix", bucket.uri, "--output-name", NAME, "--output-replace"]
-        typed = CliRunner().invoke(app, ["submit", image, *flags])
+        typed = CliRunner().invoke(cli.build(), ["submit", image, *flags])
         assert typed.exit_code == 0, typed.output
         for _ in range(5):
             bench.pipeline.run("smallest")
         expected = {"mask.png": f"{bucket.uri}/masks/photo.mask.png"}
         for job_id in (one.id, *(job.id for job in many.jobs), typed.output.strip()):
-            assert client.get(job_id).result.copies == expected
-        shown = CliRunner().invoke(app, ["status", one.id])
-        assert expected["mask.png"] in shown.output
+            assert client.get(job_id).result().copies == expected
+        told = CliRunner().invoke(cli.build(), ["status", one.id])
+        assert expected["mask.png"] in told.output
         # A key may contain anything
         with pytest.raises(InvalidRequest, match=r"output_name: the name .* has a part"):
             client.submit("s3://photos/../a.jpg", **{**options, "output_name": "{dir}/{stem}"})
-        with pytest.raises(InvalidRequest, match="{name} is not a placeholder"):
+        with pytest.raises(InvalidRequest, match=r"\{name\} is not a placeholder"):
             client.submit(image, **{**options, "output_name": "{name}"})
