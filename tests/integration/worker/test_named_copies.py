@@ -13,7 +13,7 @@ from support.transports import TRANSPORTS, connected
 from typer.testing import CliRunner
 
 from maskq import Client, FailureCode, InvalidRequest, JobRecord, JobStatus, cli
-from maskq.contract import JobFailure
+from maskq.contract import JobFailure, SegmentRequest
 from maskq.contract.ids import new_id, new_token
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
@@ -440,3 +440,27 @@ def test_every_way_to_submit_takes_the_options(
             client.submit("s3://photos/../a.jpg", **{**options, "output_name": "{dir}/{stem}"})
         with pytest.raises(InvalidRequest, match=r"\{name\} is not a placeholder"):
             client.submit(image, **{**options, "output_name": "{name}"})
+
+
+def test_the_objects_of_a_job_with_an_error_file_are_due_after_their_retention(
+    bench: Bench, bucket: Bucket
+) -> None:
+    asked = SegmentRequest(
+        image_uri="s3://photos/a.jpg",
+        output_prefix=bucket.uri,
+        output_name=NAME,
+        output_error_file=True,
+    )
+    for job_id, request in (
+        ("with", asked),
+        ("without", asked.model_copy(update={"output_error_file": False})),
+    ):
+        bench.ledger.run(calls.submit(job_id, request, calls.Limits(output_retention_s=60)))
+        token = new_token()
+        claimed = bench.ledger.run(calls.claim("smallest", token, owner="x:1", lease_s=60))
+        assert claimed.job_id == job_id
+        gone = JobFailure(code=FailureCode.INVALID_IMAGE, message="no image")
+        assert bench.ledger.run(calls.fail(job_id, token, JobStatus.FAILED, gone))
+    redis = bench.ledger.redis
+    assert redis.zrange(f"{bench.prefix}:outputs", 0, -1) == [f"with {bucket.uri}"]
+    assert redis.zrange(f"{bench.prefix}:error-files", 0, -1) == ["with"]
