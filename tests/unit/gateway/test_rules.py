@@ -52,6 +52,10 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         priority = "low"
         tenant = "acme"
         output_prefix = "s3://masks/out"
+        output_name = "{dir}/{stem}.{output}"
+        output_replace = true
+        output_error_file = true
+        content_types = ["image/jpeg", "image/*"]
         webhook = "https://example.com/hook?token=secret"
         webhook_events = ["job.failed"]
         metadata = { source = "scanner" }
@@ -72,6 +76,8 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (request.mode, request.classes, request.max_attempts) == ("tiled", {"sky"}, 2)
     assert (request.overlay_alpha, request.overlay_legend) == (0.3, True)
+    assert request.output_name == "{dir}/{stem}.{output}"
+    assert (request.output_replace, request.output_error_file) == (True, True)
     assert second.outputs == {"mask"}
     assert "secret" not in json.dumps(first.public())
     # Both take one object, each for a job of its own
@@ -95,6 +101,17 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"tenant": "a b"}, "rule 'scans': tenant"),
         ({"model": ""}, "rule 'scans': model"),
         ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a valid S3 URI"),
+        ({"output_name": "{stem}"}, "rule 'scans': .*output_name needs an output_prefix"),
+        (
+            {"output_name": "../{stem}", "output_prefix": "s3://masks"},
+            r"rule 'scans': output_name: .*the name '\.\./image'",
+        ),
+        (
+            {"output_name": "{name}", "output_prefix": "s3://masks"},
+            r"rule 'scans': output_name: .*\{name\} is not a placeholder",
+        ),
+        ({"content_types": ["text/plain"]}, "rule 'scans': content_types.0"),
+        ({"content_types": "image/*"}, "rule 'scans': content_types"),
         ({"webhook": "ftp://x"}, "rule 'scans': webhook"),
         ({"webhook_events": []}, "rule 'scans': webhook_events"),
         ({"metadata": {"n": 1}}, "rule 'scans': metadata.n"),
