@@ -82,7 +82,10 @@ def appearances() -> dict[str, bool]:
         "its file is the job's": job.has(file) and is_output(file.key),
         "others are not": not job.has(job.file(token, "polygons/x.geojson")),
         "AsyncAPI": "polygons" in json.dumps(schemas["SegmentRequest"]),
-        "its rules": "polygons/007.geojson" in Written("a", place, frozenset({made})).files,
+        "its rules": any(
+            keys.example == "polygons/007.geojson"
+            for keys in Written("a", place, frozenset({made})).keys
+        ),
         "the gateway's content types": "application/geo+json" in gateway.contents(),
         "the worker": _encoded() == [("polygons/000.geojson", "application/geo+json")],
         "docs/reference/outputs.md": "| `polygons/{class_id}.geojson` |" in page(),

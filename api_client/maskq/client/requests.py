@@ -43,6 +43,8 @@ class Requests:
 
     def of(self, image_uri: str) -> SegmentRequest:
         """The request for one image. Raises InvalidRequest if it is not an S3 URI or http(s) URL."""
+        if self._any.output_name is not None:  # names of copies depend on the image's
+            return _checked({**dict(self._any), "image_uri": image_uri})
         try:
             S3Uri.parse(image_uri)
         except ValueError:  # a URL, which needs all checks of a request, or not valid

@@ -48,6 +48,11 @@ class FailureCode(StrEnum):
 
     Submit the object's present state as a new job.
     """
+    OUTPUT_EXISTS = "output_exists"
+    """An object exists under the job's output_name, and this job did not write it.
+
+    Choose another output_name ({job_id} makes it unique), delete the object, or set output_replace.
+    """
     UNKNOWN_MODEL = "unknown_model"
     """No worker has ever served a model of this name, or it was retired.
 

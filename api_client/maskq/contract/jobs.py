@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from maskq.contract.failures import JobFailure
 from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_url, redact
-from maskq.contract.options import DECIDE_OUTPUTS, JobOptions, Priority
+from maskq.contract.locations.output_names import ImageName, NamedFiles, NameTemplate
+from maskq.contract.options import DECIDE_OUTPUTS, STORED, JobOptions, Priority
 from maskq.contract.outputs import Output
 from maskq.contract.statuses import TERMINAL, JobStatus
 
@@ -39,6 +47,30 @@ class SegmentRequest(JobOptions, _Image):
                 "image_version_id and image_etag apply to s3:// images only, not to URLs"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_named_files(self, info: ValidationInfo) -> Self:
+        if (named := self.named_files("0" * 36)) and info.context != STORED:
+            try:
+                named.check()
+            except ValueError as error:
+                raise ValueError(f"output_name: {error}") from None
+        return self
+
+    def named_files(self, job_id: str, image: ImageName | None = None) -> NamedFiles | None:
+        """Where output_name puts the files of a job; None without an output_name.
+
+        image: default: of image_uri.
+        """
+        if self.output_name is None or self.output_prefix is None:
+            return None
+        return NamedFiles(
+            NameTemplate(self.output_name),
+            S3Uri.parse(self.output_prefix, key_required=False),
+            self.outputs - self.output_urls.keys(),
+            image or ImageName.of(self.image_uri),
+            job_id,
+        )
 
     def redacted(self) -> SegmentRequest:
         """The request as records show it: presigned URLs without their secrets."""
@@ -126,6 +158,8 @@ class JobResult(BaseModel):
     """What was done to the image: `rotated upright`, `first of 3 frames`."""
     timings_ms: dict[str, float] = Field(default_factory=dict)
     """Stage → milliseconds."""
+    copies: dict[str, str] = Field(default_factory=dict)
+    """File (`mask.png`, `binary/007.png`) → `s3://` URI of its copy under output_name."""
 
 
 class Manifest(JobResult):
@@ -152,6 +186,21 @@ class Manifest(JobResult):
     """The job's `created_ms`, which tells it from an earlier job of the same id. None: an older
     manifest.
     """
+
+
+class ErrorFile(BaseModel):
+    """`error.json`: why a job failed, for who has only the bucket."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: str
+    image_uri: str
+    """Without the secret of a presigned URL."""
+    status: JobStatus
+    """`failed` or `expired`."""
+    error: JobFailure
+    copies: dict[str, str] = Field(default_factory=dict)
+    """`error.json` → `s3://` URI of its copy under output_name."""
 
 
 class JobRecord(BaseModel):

@@ -39,6 +39,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from maskq.contract.locations import MAX_KEY_BYTES, PresignedUrl, S3Uri
+from maskq.contract.locations.output_names import MAX_TEMPLATE, PLACEHOLDERS, NameTemplate
 from maskq.contract.models import ModelName
 from maskq.contract.outputs import (
     BY_CLASS,
@@ -108,6 +109,10 @@ def _checked_prefix(uri: str, info: ValidationInfo) -> str:
             f"room for the names of outputs"
         )
     return str(place)
+
+
+def _checked_name(template: str, info: ValidationInfo) -> str:
+    return template if info.context == STORED else NameTemplate.parse(template).text
 
 
 def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
@@ -232,9 +237,28 @@ class JobOptions(BaseModel):
         le=100,
         description="Charged attempts until the job fails, 1 to 100; default: MASKQ_MAX_ATTEMPTS.",
     )
+    output_name: (
+        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE), AfterValidator(_checked_name)]
+        | None
+    ) = Field(
+        default=None,
+        description="Also copy each output to this name below output_prefix. Placeholders: "
+        f"{' '.join(f'{{{name}}}' for name in PLACEHOLDERS)}; the extension is appended. With "
+        "masks/{stem}.{output} the mask of incoming/a.jpg is masks/a.mask.png.",
+    )
+    output_replace: bool = Field(
+        default=False,
+        description="Replace copies of other jobs that have the same output_name and were submitted "
+        "earlier. Default: the job fails with output_exists.",
+    )
+    output_error_file: bool = Field(
+        default=False,
+        description="If the job fails or expires, write a JSON file that says why, beside where the "
+        "mask would have been: masks/a.error.json.",
+    )
 
     @model_validator(mode="after")
-    def _check_together(self) -> Self:
+    def _check_together(self, info: ValidationInfo) -> Self:
         if extra := set(self.output_urls) - self.outputs:
             raise ValueError(f"output_urls names {', '.join(sorted(extra))}, not among the outputs")
         if folders := per_class(self.output_urls):
@@ -251,7 +275,19 @@ class JobOptions(BaseModel):
             raise ValueError(
                 "overlay_alpha and overlay_legend go with the output overlay, which is not asked for"
             )
+        self._check_name(info)
         return self
+
+    def _check_name(self, info: ValidationInfo) -> None:
+        if self.output_name is None:
+            if self.output_replace or self.output_error_file:
+                raise ValueError("output_replace and output_error_file go with an output_name")
+        elif self.output_prefix is None:
+            raise ValueError(
+                "output_name needs an output_prefix (s3://bucket/prefix), below which the name is"
+            )
+        elif info.context != STORED:
+            NameTemplate(self.output_name).check_outputs(self.outputs - self.output_urls.keys())
 
 
 class Options(TypedDict, total=False):
@@ -275,6 +311,9 @@ class Options(TypedDict, total=False):
     queue_ttl: float | None
     run_timeout: float | None
     max_attempts: int | None
+    output_name: str | None
+    output_replace: bool
+    output_error_file: bool
 
 
 @dataclass(frozen=True, slots=True)

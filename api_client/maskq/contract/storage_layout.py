@@ -6,11 +6,13 @@
         result.json                the manifest; creating it commits the job's result
         {token}/mask.png, …        the outputs of one attempt (`FILES` of outputs.py)
         {token}/binary/007.png     one file for each class
+        error.json                 why the job failed, if it has output_error_file
     {output_prefix}/{job id}/      manifest and outputs of a job with an output_prefix
+    {output_prefix}/{output_name}  copies under a name that the caller chose
 
 Code that deletes asks `JobStorage.has` for each object: only objects with the names above are maskq's.
-Copies under a name that the caller chose (`output_name`) will carry the metadata
-`x-amz-meta-maskq-job` with the job's id, which will prove that they may be deleted.
+A copy may be deleted or overwritten only while its metadata JOB_METADATA holds the job's id. Manifest
+and error.json name all copies.
 """
 
 from __future__ import annotations
@@ -25,18 +27,21 @@ from typing import Final
 from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.locations.output_names import ImageName, NamedFiles
 from maskq.contract.outputs import FILES, Output
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
+ERROR_FILE: Final = "error.json"
 TENANTS: Final = "tenants"
 MANIFEST_TYPE: Final = "application/json"
 MAX_MANIFEST_BYTES: Final = 2**20
-
+# Metadata of copies, as boto3 names it: without `x-amz-meta-`.
+SUBMITTED_METADATA: Final = "maskq-submitted"  # the job's created_ms
 
 _OUTPUTS = "|".join(files.pattern for files in FILES.values())
 # Below a job's folder.
-_WRITTEN_BY_WORKERS = rf"{re.escape(MANIFEST)}|{TOKEN}/(?:{_OUTPUTS})"
+_WRITTEN_BY_WORKERS = rf"{re.escape(MANIFEST)}|{re.escape(ERROR_FILE)}|{TOKEN}/(?:{_OUTPUTS})"
 _WORKERS_NAME = re.compile(_WRITTEN_BY_WORKERS, re.ASCII)
 _ANY_NAME = re.compile(rf"{INPUT}|{_WRITTEN_BY_WORKERS}", re.ASCII)
 # Below home.
@@ -130,6 +135,23 @@ class JobStorage:
     def manifest(self) -> S3Uri:
         return self.outputs / MANIFEST
 
+    @property
+    def error_file(self) -> S3Uri:
+        """Where a worker says why the job failed, if it has output_error_file."""
+        return self.outputs / ERROR_FILE
+
+    def named_files(self, request: SegmentRequest, source: str | None = None) -> NamedFiles | None:
+        """Where output_name puts the job's files; None without an output_name.
+
+        source: of the job. {stem} of an upload is that of the file name in it, or the job's id.
+        """
+        image = None
+        if self.is_upload(request.image_uri):
+            given = None if (source or "s3://").startswith("s3://") else source
+            path = given.replace("\\", "/") if given else ""
+            image = ImageName("", ImageName.of_path(path).stem or self._folder)
+        return request.named_files(self._folder, image)
+
     def output(self, token: str, output: Output) -> S3Uri:
         """Where an attempt puts an output; of one file per class the folder, which ends in '/'."""
         return self.outputs / token / FILES[output].place
@@ -160,10 +182,16 @@ class JobStorage:
         """Whether an attempt of this job can have written this output there."""
         return self._token_of(output, uri) is not None
 
-    def refusal(self, result: JobResult, request: SegmentRequest) -> str:
+    def token_of(self, result: JobResult) -> str | None:
+        """The token of the attempt that wrote the outputs; None if all went to URLs of the caller."""
+        tokens = (self._token_of(output, uri) for output, uri in result.outputs.items())
+        return next(filter(None, tokens), None)
+
+    def refusal(self, result: JobResult, request: SegmentRequest, source: str | None = None) -> str:
         """Why a result cannot be this job's, as the end of a sentence; '' if it can.
 
         Each output must be where one attempt of this job writes it, or at the URL that the caller gave.
+        source: of the job.
         """
         if result.outputs.keys() != request.outputs:
             return "it does not name the outputs that the job asks for"
@@ -179,6 +207,10 @@ class JobStorage:
             tokens.add(token)
         if len(tokens) > 1:
             return "its outputs come from several attempts"
+        named = self.named_files(request, source)
+        copies = named.copies(result.labels) if named else {}
+        if result.copies != {file: str(place) for file, place in copies.items()}:
+            return "it names other copies than the job's output_name"
         return ""
 
     def _token_of(self, output: Output, uri: str) -> str | None:

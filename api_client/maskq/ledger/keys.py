@@ -88,6 +88,9 @@ orphans: Final = Pattern(
     ":orphans"
 )  # zset: jobs with a cut-off attempt, by when its objects are removed
 
+error_files: Final = Pattern(
+    ":error-files"
+)  # zset: ended jobs whose error file is missing, by when it is written
 uploads: Final = Pattern(
     ":uploads"
 )  # zset: images uploaded by presigned URLs and not submitted yet, by when they are removed

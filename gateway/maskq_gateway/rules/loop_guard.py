@@ -5,14 +5,14 @@ Triggers check each object again: storage_layout.py recognizes outputs of maskq.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from maskq.contract import Output
 from maskq.contract.locations import S3Uri
+from maskq.contract.locations.output_names import NameTemplate
 from maskq.contract.outputs import FILES
-from maskq.contract.storage_layout import MANIFEST
+from maskq.contract.storage_layout import ERROR_FILE, MANIFEST, MANIFEST_TYPE
 from maskq.errors import InvalidRequest
 
 # The names of the files of each output; of one file per class, of the first classes.
@@ -27,6 +27,32 @@ class Watched:
     bucket: str
     prefix: str  # of the key
     suffixes: tuple[str, ...]  # in lower case
+    content_types: tuple[str, ...] = ()
+
+    def takes_type(self, content_type: str) -> bool:
+        """Whether objects of this content type start jobs, whatever their suffix."""
+        plain = content_type.partition(";")[0].strip().lower()
+        if not plain.startswith("image/"):
+            return False
+        return plain in self.content_types or "image/*" in self.content_types
+
+    def may_take(self, written: Keys) -> bool:
+        """Whether one of these keys could start a job."""
+        head, end = written.begin, written.end.lower()
+        if not head.startswith(self.prefix) and not self.prefix.startswith(head):
+            return False
+        by_suffix = any(end.endswith(one) or one.endswith(end) for one in self.suffixes)
+        return by_suffix or self.takes_type(written.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one kind of file that jobs write."""
+
+    begin: str  # of every key
+    end: str  # of every key
+    content_type: str
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +62,8 @@ class Written:
     rule: str
     place: S3Uri  # a directory, with or without its slash; the key '' is the whole bucket
     outputs: frozenset[Output]
+    name: NameTemplate | None = None
+    error_file: bool = False
 
     @property
     def directory(self) -> str:
@@ -43,28 +71,36 @@ class Written:
         return (self.place / "").key
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The names of all files, those of outputs in the order of `Output`."""
-        names = (_NAMES[output] for output in Output if output in self.outputs)
-        return (*chain.from_iterable(names), MANIFEST)
+    def keys(self) -> Iterator[Keys]:
+        """Of all files: those below the folder of a job, then the named copies."""
+        for output in Output:
+            if output in self.outputs:
+                for file in _NAMES[output]:
+                    yield Keys(self.directory, f"/{file}", FILES[output].content_type, file)
+        documents = (MANIFEST, ERROR_FILE) if self.error_file else (MANIFEST,)
+        for file in documents:
+            yield Keys(self.directory, f"/{file}", MANIFEST_TYPE, file)
+        if self.name:
+            yield from self._named(self.name)
+
+    def _named(self, name: NameTemplate) -> Iterator[Keys]:
+        kinds: list[Output | None] = [output for output in Output if output in self.outputs]
+        for output in [*kinds, None] if self.error_file else kinds:
+            begin, end = name.literal_ends(output)
+            content_type = FILES[output].content_type if output else MANIFEST_TYPE
+            example = begin if begin == end else f"{begin}…{end}"
+            yield Keys(self.directory + begin, end, content_type, example)
 
 
 def refuse(written: Sequence[Written], watched: Sequence[Watched]) -> None:
     """Raises InvalidRequest if an output of one rule could start a job of the same or another rule."""
     for writer in written:
         for watcher in watched:
-            if file := _looping_file(writer, watcher):
-                raise InvalidRequest(_message(writer, watcher, file))
-
-
-def _looping_file(writer: Written, watcher: Watched) -> str | None:
-    """A file of the writer that starts a job of the watcher; None if there is none."""
-    if writer.place.bucket != watcher.bucket:
-        return None
-    written, watched = writer.directory, watcher.prefix
-    if not written.startswith(watched) and not watched.startswith(written):
-        return None
-    return next((file for file in writer.files if file.endswith(watcher.suffixes)), None)
+            if writer.place.bucket != watcher.bucket:
+                continue
+            for keys in writer.keys:
+                if watcher.may_take(keys):
+                    raise InvalidRequest(_message(writer, watcher, keys.example))
 
 
 def _message(writer: Written, watcher: Watched, file: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
 from maskq.contract import SegmentRequest
 from maskq.contract.image_formats import IMAGE_SUFFIXES
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.locations.output_names import NameTemplate
 from maskq.contract.options import PER_IMAGE, JobOptions
 from maskq.contract.storage_layout import is_output
 from maskq.errors import InvalidRequest
@@ -27,6 +28,9 @@ from maskq_gateway.rules import loop_guard
 
 TRIGGER: Final = "trigger"  # in a job's metadata: the name of the rule that started it
 _SHOWN = {"image_uri": "bucket and prefix"}  # the fields that image_uri of the example is made of
+
+
+_IMAGE_TYPE = r"^image/(\*|[a-z0-9][a-z0-9.+-]*)$"
 
 
 def _lower(suffixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -42,6 +46,9 @@ class Rule(JobOptions):
     suffixes: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_lower)
     ] = IMAGE_SUFFIXES  # of the key, in upper or lower case
+
+    content_types: tuple[Annotated[str, Field(pattern=_IMAGE_TYPE)], ...] = ()
+    """Objects with one of these types are taken whatever their suffix; `image/*`: with any."""
 
     @field_validator(*sorted(PER_IMAGE), mode="before")
     @classmethod
@@ -64,13 +71,19 @@ class Rule(JobOptions):
         check(text)
         return text
 
-    def takes(self, bucket: str, key: str) -> bool:
+    def takes(self, bucket: str, key: str, content_type: str = "") -> bool:
         """Whether the rule applies to an object."""
-        return (
-            bucket == self.bucket
-            and key.startswith(self.prefix)
-            and key.lower().endswith(self.suffixes)
-        )
+        if not self._watches(bucket, key):
+            return False
+        return key.lower().endswith(self.suffixes) or self.watched().takes_type(content_type)
+
+    def depends_on_type(self, bucket: str, key: str) -> bool:
+        """Whether the object's content type decides."""
+        watches = bool(self.content_types) and self._watches(bucket, key)
+        return watches and not self.takes(bucket, key)
+
+    def _watches(self, bucket: str, key: str) -> bool:
+        return bucket == self.bucket and key.startswith(self.prefix)
 
     def options(self) -> dict[str, Any]:
         """The options of its jobs, as fields of SegmentRequest."""
@@ -89,13 +102,16 @@ class Rule(JobOptions):
         return shown | ({"webhook": redact(self.webhook)} if self.webhook else {})
 
     def watched(self) -> loop_guard.Watched:
-        return loop_guard.Watched(self.name, self.bucket, self.prefix, self.suffixes)
+        return loop_guard.Watched(
+            self.name, self.bucket, self.prefix, self.suffixes, self.content_types
+        )
 
     def written(self, own_output: S3Uri) -> loop_guard.Written:
         """Where its jobs write; without an output_prefix below `own_output`."""
         chosen = self.output_prefix
         place = S3Uri.parse(chosen, key_required=False) if chosen else own_output
-        return loop_guard.Written(self.name, place, self.outputs)
+        name = NameTemplate(self.output_name) if self.output_name else None
+        return loop_guard.Written(self.name, place, self.outputs, name, self.output_error_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +149,15 @@ class Rules:
         )
         return cls(rules)
 
-    def taking(self, bucket: str, key: str) -> tuple[Rule, ...]:
+    def taking(self, bucket: str, key: str, content_type: str = "") -> tuple[Rule, ...]:
         """The rules that apply to an object, in their order; none applies to outputs of maskq."""
         if is_output(key):
             return ()
-        return tuple(rule for rule in self.each if rule.takes(bucket, key))
+        return tuple(rule for rule in self.each if rule.takes(bucket, key, content_type))
+
+    def depend_on_type(self, bucket: str, key: str) -> bool:
+        """Whether a rule applies to the object or not by its content type."""
+        return not is_output(key) and any(rule.depends_on_type(bucket, key) for rule in self.each)
 
 
 def _tables(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:

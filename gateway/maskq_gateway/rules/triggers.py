@@ -14,6 +14,7 @@ from maskq import Client
 from maskq.contract.options import OPTIONS, Options
 from maskq.contract.storage_layout import is_output
 from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, UnknownModel
+from maskq_gateway.rules.inspection import Inspection
 from maskq_gateway.rules.rule import Rule, Rules
 from maskq_gateway.sources import sequence
 from maskq_gateway.sources.notifications import ObjectCreated
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Never change it: idempotency keys depend on it, and repeated events would start second jobs.
 _NAMESPACE: Final = uuid.UUID("5f0c1c5e-6d0b-4a51-9a37-6f1d3c8e2b74")
+_OURS: Final = "an output of maskq"
+_NO_RULE: Final = "no rule applies to it"
 _FOR_GOOD = (
     UnknownModel,
     InvalidRequest,
@@ -65,6 +68,7 @@ class Triggers:
     def __init__(self, client: Client, rules: Rules) -> None:
         self._client = client
         self._rules = rules
+        self._inspection = Inspection(client.session.objects)
 
     def start(self, events: Iterable[ObjectCreated]) -> list[Started | Skipped | Refused]:
         """The outcome for each event and rule. A refused job does not stop the others.
@@ -75,10 +79,17 @@ class Triggers:
         return [outcome for event in events for outcome in self._each(event)]
 
     def _each(self, event: ObjectCreated) -> list[Started | Skipped | Refused]:
-        rules = self._rules.taking(event.bucket, event.key)
+        if is_output(event.key):
+            return [Skipped(event.key, _OURS)]
+        by_type = self._rules.depend_on_type(event.bucket, event.key)
+        if not by_type and not self._rules.taking(event.bucket, event.key):
+            return [Skipped(event.key, _NO_RULE)]
+        found = self._inspection.describe(event, required=by_type)
+        if found.job_id:
+            return [Skipped(event.key, f"{_OURS}: job {found.job_id!r:.50} wrote it")]
+        rules = self._rules.taking(event.bucket, event.key, found.content_type)
         if not rules:
-            ours = is_output(event.key)
-            return [Skipped(event.key, "an output of maskq" if ours else "no rule applies to it")]
+            return [Skipped(event.key, _NO_RULE)]
         return [self._one(event, rule) for rule in rules]
 
     def _one(self, event: ObjectCreated, rule: Rule) -> Started | Skipped | Refused:
@@ -115,7 +126,7 @@ def idempotency_key(event: ObjectCreated, rule: Rule) -> str:
     with the new options, and is not a conflict.
     """
     # Without defaults: an option of a later version must not change the keys of existing rules.
-    matching = {"bucket", "prefix", "suffixes"}
+    matching = {"bucket", "prefix", "suffixes", "content_types"}
     asked = rule.model_dump(mode="json", exclude=matching, exclude_defaults=True)
     said = json.dumps([event.bucket, event.key, event.state, asked], sort_keys=True)
     # Hashed with SHA-256 first: UUIDv5 uses SHA-1, and uploaders choose the key.

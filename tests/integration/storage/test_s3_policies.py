@@ -94,7 +94,7 @@ MAY: dict[str, set[str]] = {
         "list all", "list inputs", "copy an upload", "copy from outside",
     },
     "webhooks": set(),
-    "gateway": set(),
+    "gateway": {"read an input"},
 }  # fmt: skip
 
 

@@ -63,10 +63,10 @@ class Bench:
         )
         self.ledger.run(calls.register_model("smallest", {}))
 
-    def submit(self, job_id: str, **request: object) -> None:
+    def submit(self, job_id: str, *, image: str = "", **request: object) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (60, 40), "teal").save(buffer, "PNG")
-        place = S3Uri(self.settings.s3_bucket, f"{self.prefix}/in/{job_id}.png")
+        place = S3Uri(self.settings.s3_bucket, f"{self.prefix}/in/{image or job_id}.png")
         self.store.put(place, buffer.getvalue(), "image/png")
         asked = SegmentRequest.model_validate({"image_uri": str(place), **request})
         self.ledger.run(calls.submit(job_id, asked, calls.Limits()))

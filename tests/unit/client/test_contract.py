@@ -42,6 +42,9 @@ FULL: dict[str, Any] = {
     "queue_ttl_s": 1.5,
     "run_timeout_s": 60.0,
     "max_attempts": 2,
+    "output_name": "{dir}/{stem}.{output}",
+    "output_replace": True,
+    "output_error_file": True,
 }
 
 

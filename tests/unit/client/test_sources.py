@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from support.damaged import damaged
 
 from maskq import InvalidRequest, Output
 from maskq.client.image_source import NamedImage, given_name, read_image, source_given
@@ -67,7 +69,14 @@ def test_a_file_name_is_kept_as_it_was_given() -> None:
     assert given_name(b"bytes") == ""
     assert source_given(b"bytes") is None
     assert source_given("s3://photos/a.jpg", "7") == "s3://photos/a.jpg?versionId=7"
-    assert read_image(NamedImage("A.PNG", b"x")) == (b"x", "image/png")
+    assert read_image(NamedImage("A.JPG", damaged())) == (damaged(), "image/png")
+    assert given_name(BytesIO(damaged())) == ""
+
+
+def test_an_open_file_has_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(damaged())
+    with (tmp_path / "a.png").open("rb") as file:
+        assert given_name(file) == str(tmp_path / "a.png")
 
 
 def test_a_file_name_that_cannot_be_stored_is_changed() -> None:

@@ -52,6 +52,10 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         priority = "low"
         tenant = "acme"
         output_prefix = "s3://masks/out"
+        output_name = "{dir}/{stem}.{output}"
+        output_replace = true
+        output_error_file = true
+        content_types = ["image/jpeg", "image/*"]
         webhook = "https://example.com/hook?token=secret"
         webhook_events = ["job.failed"]
         metadata = { source = "scanner" }
@@ -72,6 +76,8 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (request.mode, request.classes, request.max_attempts) == ("tiled", {"sky"}, 2)
     assert (request.overlay_alpha, request.overlay_legend) == (0.3, True)
+    assert request.output_name == "{dir}/{stem}.{output}"
+    assert (request.output_replace, request.output_error_file) == (True, True)
     assert second.outputs == {"mask"}
     assert "secret" not in json.dumps(first.public())
     # Both take one object, each for a job of its own
@@ -95,6 +101,17 @@ def test_a_file_with_every_field(tmp_path: Path) -> None:
         ({"tenant": "a b"}, "rule 'scans': tenant"),
         ({"model": ""}, "rule 'scans': model"),
         ({"output_prefix": "masks/"}, "rule 'scans': output_prefix: .*not a valid S3 URI"),
+        ({"output_name": "{stem}"}, "rule 'scans': .*output_name needs an output_prefix"),
+        (
+            {"output_name": "../{stem}", "output_prefix": "s3://masks"},
+            r"rule 'scans': output_name: .*the name '\.\./image'",
+        ),
+        (
+            {"output_name": "{name}", "output_prefix": "s3://masks"},
+            r"rule 'scans': output_name: .*\{name\} is not a placeholder",
+        ),
+        ({"content_types": ["text/plain"]}, "rule 'scans': content_types.0"),
+        ({"content_types": "image/*"}, "rule 'scans': content_types"),
         ({"webhook": "ftp://x"}, "rule 'scans': webhook"),
         ({"webhook_events": []}, "rule 'scans': webhook_events"),
         ({"metadata": {"n": 1}}, "rule 'scans': metadata.n"),
@@ -137,6 +154,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 WATCHES_OWN = {"bucket": "maskq"}
+# Its attempts' outputs have names that no rule below takes.
+NAMED = {"prefix": "in/", "output_prefix": "s3://photos", "suffixes": [".mask.png"]}
 LOOPS = [
     # id, rules, who would start whom
     ("whole-bucket", [WATCHES_OWN], "itself"),
@@ -150,6 +169,29 @@ LOOPS = [
     ("stats", [WATCHES_OWN | {"outputs": ["stats"], "suffixes": ["stats.json"]}], "itself"),
     ("manifest", [WATCHES_OWN | {"suffixes": [".json"]}], "itself"),
     ("logits", [WATCHES_OWN | {"outputs": ["logits"], "suffixes": [".npy"]}], "itself"),
+    ("named", [NAMED | {"output_name": "{dir}/{stem}.{output}"}], "itself"),
+    ("named-below", [NAMED | {"output_name": "in/masks/{stem}"}], "itself"),
+    ("named-by-folder", [NAMED | {"output_name": "{stem}", "outputs": ["binary"]}], "itself"),
+    ("named-exactly", [NAMED | {"suffixes": ["latest.png"], "output_name": "in/latest"}], "itself"),
+    ("named-with-an-end", [NAMED | {"suffixes": [".x.png"], "output_name": "{stem}"}], "itself"),
+    (
+        "error-file",
+        [NAMED | {"suffixes": [".error.json"], "output_name": "{stem}", "output_error_file": True}],
+        "itself",
+    ),
+    (
+        "named-by-type",
+        [NAMED | {"suffixes": [".x"], "content_types": ["image/png"], "output_name": "in/{stem}"}],
+        "itself",
+    ),
+    (
+        "named-into-another",
+        [
+            NAMED | {"name": "a", "output_name": "thumbs/{stem}"},
+            NAMED | {"name": "b", "prefix": "thumbs/", "output_prefix": "s3://else"},
+        ],
+        "rule 'b'",
+    ),
     (
         "into-another",
         [{"name": "a", "output_prefix": "s3://thumbs/x"}, {"name": "b", "bucket": "thumbs"}],
@@ -169,6 +211,18 @@ NO_LOOPS = [
     ("another-suffix", [WATCHES_OWN | {"suffixes": [".jpg"]}]),
     ("only-stats", [WATCHES_OWN | {"outputs": ["stats"]}]),
     ("longer-suffix", [WATCHES_OWN | {"suffixes": [".scan.png"]}]),
+    ("named-beside", [NAMED | {"output_name": "masks/{dir}/{stem}"}]),
+    (
+        "named-with-another-end",
+        [NAMED | {"suffixes": [".scan.png"], "output_name": "in/{stem}.{output}"}],
+    ),
+    (
+        "named-of-another-type",
+        [
+            NAMED
+            | {"content_types": ["image/jpeg"], "suffixes": [".x"], "output_name": "in/{stem}.m"}
+        ],
+    ),
     (
         "two-apart",
         [

@@ -8,6 +8,7 @@ from maskq.contract import JobRecord, JobResult
 from maskq.contract.locations import S3Uri
 from maskq.contract.storage_layout import JobStorage, StorageLayout
 from maskq.ledger import calls
+from maskq_worker.copies.named_copies import NamedCopies
 from maskq_worker.errors import JobError
 from maskq_worker.jobs.leases import HeldJob
 from maskq_worker.jobs.retrying_ledger import RetryingLedger
@@ -23,6 +24,7 @@ class Cleanup:
         self._ledger = ledger
         self._store = store
         self._layout = layout
+        self._copies = NamedCopies(store)
 
     def discard(self, record: JobRecord, held: HeldJob, result: JobResult | None = None) -> None:
         """Delete what an attempt wrote whose job is no longer this worker's.
@@ -56,9 +58,12 @@ class Cleanup:
     def remove_result(self, record: JobRecord, result: JobResult) -> bool:
         """Delete a manifest and the objects that it names, if this job may have written them.
 
-        Outputs at URLs of the caller stay. Returns False if objects are left.
+        Copies go first: only the manifest says where all of them are. Outputs at URLs of the caller
+        stay. Returns False if objects are left.
         """
         job = self._layout.of(record)
+        if not self._copies.remove_all(map(S3Uri.parse, result.copies.values()), job):
+            return False
         ours = [uri for output, uri in result.outputs.items() if job.is_output(output, uri)]
         places = [job.manifest, *(S3Uri.parse(uri) for uri in ours if not uri.endswith("/"))]
         listed, is_listed = self._below(job, tuple(uri for uri in ours if uri.endswith("/")))

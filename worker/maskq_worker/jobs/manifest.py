@@ -56,7 +56,7 @@ class Manifests:
             raise ForeignManifest(job, f"it is larger than {MAX_MANIFEST_BYTES} bytes") from error
         except ValidationError as error:
             raise ForeignManifest(job, "it is not a manifest") from error
-        if refusal := job.refusal(result, record.request):
+        if refusal := job.refusal(result, record.request, record.source):
             raise ForeignManifest(job, refusal)
         if manifest.submitted_ms not in (None, record.created_ms):
             raise ForeignManifest(job, "it belongs to an earlier job with the same id")

@@ -1,7 +1,7 @@
 """Deletes objects that nobody needs any more.
 
 These are the objects of ended jobs after MASKQ_OUTPUT_RETENTION_S, what interrupted attempts left,
-and uploads that were never submitted.
+and uploads that were never submitted. It also writes error files that are missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobResult
 from maskq.contract.locations import S3Uri
+from maskq.contract.locations.output_names import copies_named_in
 from maskq.contract.storage_layout import (
+    ERROR_FILE,
     INPUT,
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -23,6 +25,8 @@ from maskq.contract.storage_layout import (
 )
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, Objects
+from maskq_worker.copies.error_files import ErrorFiles
+from maskq_worker.copies.named_copies import NamedCopies
 from maskq_worker.errors import JobError
 from maskq_worker.jobs.leases import Repeating
 from maskq_worker.storage.object_store import ObjectStore, TooLarge
@@ -43,6 +47,8 @@ class Retention:
         self._ledger = ledger
         self._store = store
         self._layout = layout
+        self._copies = NamedCopies(store)
+        self._error_files = ErrorFiles(ledger, store, layout)
         self._thread = Repeating("maskq-retention", every_s, self.remove_due)
 
     def start(self) -> None:
@@ -52,10 +58,14 @@ class Retention:
         self._thread.stop()
 
     def remove_due(self) -> None:
-        """Delete what is due now."""
+        """Delete what is due now. Before that, write the error files that are due."""
+        for due in self._all(calls.due_error_files):
+            with self._reporting(calls.error_file_written(due.job_id)):
+                self._write_error_file(due.job_id)
         for due in self._all(calls.due_outputs):
             job = self._storage(due)
             with self._reporting(calls.outputs_removed(due)):
+                self._remove_copies(job)
                 for place in job.folders:
                     for found in self._store.list_of(place, job):
                         self._store.delete(found, job=job)
@@ -102,16 +112,47 @@ class Retention:
         record: None after its retention; then the manifest says what the result is.
         """
         result = record.result if record else self._committed(job)
+        if record and result is None:
+            self._remove_copies(job, record)
         named = result.outputs if result else {}
         kept = [S3Uri.parse(uri) for output, uri in named.items() if job.is_output(output, uri)]
-        # These belong to the job, not to an attempt: the upload and, with a result, the manifest.
-        names = {INPUT} if record and not result else {INPUT, MANIFEST}
+        # These belong to the job, not to an attempt: the upload, the error file and, with a result, the
+        # manifest.
+        names = {INPUT, ERROR_FILE} if record and not result else {INPUT, ERROR_FILE, MANIFEST}
         for place in job.folders:
             of_job = {place / name for name in names}
             for found in self._store.list_of(place, job):
                 if found not in of_job and not any(_is_of(found, one) for one in kept):
                     logger.info("deleting %s, which an interrupted attempt left", found)
                     self._store.delete(found, job=job)
+
+    def _write_error_file(self, job_id: str) -> None:
+        record = self._ledger.run(calls.get(job_id))
+        if record and record.error:
+            self._error_files.write(record, record.status, record.error)
+
+    def _remove_copies(self, job: JobStorage, record: JobRecord | None = None) -> None:
+        """Delete the named copies of a job. Raises JobError.
+
+        Its manifest and its error file name them. record: of a job without a result, whose manifest may
+        be deleted already.
+        """
+        if job.output_prefix is None:
+            return  # without an output_prefix there are no copies
+        places = self._named_in(job.manifest, job)
+        if record is None:
+            places += self._named_in(job.error_file, job)
+        elif named := job.named_files(record.request, record.source):
+            places += named.copies(()).values()
+        for place in places:
+            self._copies.remove(place, job)
+
+    def _named_in(self, document: S3Uri, job: JobStorage) -> list[S3Uri]:
+        try:
+            body = self._store.find(document, max_bytes=MAX_MANIFEST_BYTES, job=job)
+        except TooLarge:
+            return []
+        return copies_named_in(body) if body else []
 
     def _remove_upload(self, job: JobStorage) -> None:
         """Delete an image that a caller uploaded and did not submit."""

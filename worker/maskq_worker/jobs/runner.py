@@ -15,6 +15,8 @@ from maskq.contract.locations import PrivateUrls
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batching.errors import BatcherClosed
+from maskq_worker.copies.error_files import ErrorFiles
+from maskq_worker.copies.named_copies import NotPublished
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.jobs.cleanup import Cleanup
 from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
@@ -58,6 +60,7 @@ class JobRunner:
             settings, store=store, decoder=decoder, segmenter=segmenter, batcher=batcher
         )
         self._cleanup = Cleanup(self._ledger, store, settings.layout)
+        self._error_files = ErrorFiles(self._ledger, store, settings.layout)
         self._leases = leases
         self._owner = owner
         self._process_lock = ReadWriteLock()
@@ -201,11 +204,15 @@ class JobRunner:
         """Fail the job, or release it for another attempt if the error is transient."""
         failure = error.failure()
         # Before the ledger is told: if this process dies first, the sweeper reclaims the job.
-        self._cleanup.remove_written(record, held, later=isinstance(error, StoreAway))
+        is_left = isinstance(error, NotPublished) and not self._cleanup.remove_result(
+            record, error.result
+        )
+        later = isinstance(error, StoreAway)
+        self._cleanup.remove_written(record, held, later=later, is_left=is_left)
         if not isinstance(error, TransientError):
             status = JobStatus.FAILED
             call_failed = calls.fail(record.id, held.token, status, failure)
-            return Failed(call_failed, record.id, status, error)
+            return Failed(call_failed, record, status, error, self._error_files)
         call = calls.release(
             record.id,
             held.token,
@@ -244,13 +251,17 @@ class Succeeded(Outcome[bool]):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Outcome[bool]):
-    job_id: str
+    record: JobRecord
     status: JobStatus
     error: JobError
+    error_files: ErrorFiles
 
     def follow_up(self, answer: bool) -> None:
+        """answer: whether the job was still this worker's."""
         error = self.error
-        logger.warning("job %s %s (%s): %s", self.job_id, self.status, error.code, error.message)
+        logger.warning("job %s %s (%s): %s", self.record.id, self.status, error.code, error.message)
+        if answer:
+            self.error_files.write_now(self.record, self.status, error.failure())
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from maskq.contract.locations.source import object_metadata, source_of, version_
 from maskq.contract.outputs import per_class
 from maskq.contract.storage_layout import INPUT, JobStorage
 from maskq_worker import outputs
+from maskq_worker.copies.named_copies import NamedCopies
 from maskq_worker.decoding import KEPT_PIXEL_BYTES
 from maskq_worker.jobs.leases import HeldJob
 from maskq_worker.jobs.manifest import Manifests, manifest_of
@@ -52,6 +53,7 @@ class Stages:
         self._segmenter = segmenter
         self._batcher = batcher
         self._manifests = Manifests(store)
+        self._copies = NamedCopies(store)
         self._memory_budget = MemoryBudget(settings.max_decoded_bytes)
 
     def run(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> JobResult:
@@ -64,7 +66,8 @@ class Stages:
         self._store.check_writable(job)
         self._store.check_open(job.outputs.bucket)
         if record.attempt > 1 and (earlier := self._manifests.find(job, record)):
-            return earlier
+            return self._copies.publish(job, record, earlier)
+        self._copies.check(job, record)
         classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
         with self._memory_budget.reservation() as memory:
             return self._segment(job, record, urls, held, classes, memory)
@@ -113,6 +116,7 @@ class Stages:
         held.check()
         notes = [*decoded.notes, *prepared.notes]
         result = self._result(record, stored, sha256, decoded, encoded, places, times, notes)
+        result = self._copies.planned(job, record, result)
         manifest = manifest_of(
             result,
             record=record,
@@ -124,6 +128,9 @@ class Stages:
         )
         committed = self._manifests.commit(job, record, result, manifest, held)
         times.lap("commit")
+        if committed.copies:
+            self._copies.publish(job, record, committed)
+            times.lap("copy")
         if committed is not result:
             return committed
         # Only the record has all timings: the manifest cannot contain how long its own writing took.

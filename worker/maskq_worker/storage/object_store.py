@@ -16,6 +16,7 @@ from maskq.contract.storage_layout import MANIFEST, JobStorage
 from maskq.s3.errors import StoreError
 from maskq_worker.errors import JobError, PermanentError, StoreAway, TransientError
 from maskq_worker.storage import boto3_requests
+from maskq_worker.storage.boto3_requests import ObjectState, WholeObject
 from maskq_worker.storage.circuit_breaker import Use
 from maskq_worker.storage.obstore_client import (
     AlreadyThere,
@@ -27,7 +28,10 @@ from maskq_worker.storage.obstore_client import (
 )
 from maskq_worker.storage.store_requests import StoreRequests
 
-__all__ = ["AlreadyThere", "NotConditional", "ObjectStore", "StoredObject", "TooLarge"]
+__all__ = [
+    "AlreadyThere", "NotConditional", "ObjectState", "ObjectStore", "StoredObject", "TooLarge",
+    "WholeObject",
+]  # fmt: skip
 
 NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 _MARK_BODY = b"maskq asks here whether the store creates an object only once\n"
@@ -147,9 +151,9 @@ class ObjectStore:
 
     # --- write ----------------------------------------------------------------------------------------
 
-    def check_writable(self, job: JobStorage) -> None:
-        """Raise PermanentError if the job may not write to the place of its outputs."""
-        _check(self._allowed.refuse_write(job.manifest, job))
+    def check_writable(self, job: JobStorage, place: S3Uri | None = None) -> None:
+        """Raise PermanentError if the job may not write to a place; default: that of its outputs."""
+        _check(self._allowed.refuse_write(place or job.manifest, job))
 
     def put(
         self,
@@ -189,6 +193,45 @@ class ObjectStore:
         raise _not_conditional(
             f"the object store overwrote {place}, although the request forbade it (If-None-Match)"
         )
+
+    # --- copies under chosen names --------------------------------------------------------------------
+
+    def state_of(self, place: S3Uri, *, job: JobStorage) -> ObjectState | None:
+        """ETag and metadata of an object that a job may write; None if there is none."""
+        _check(self._allowed.refuse_write(place, job))
+        try:
+            return self._requests.run(place, lambda client, _: boto3_requests.head(client, place))
+        except PermanentError as error:
+            if error.code is FailureCode.NOT_FOUND:
+                return None
+            raise
+
+    def read_whole(self, place: S3Uri, *, job: JobStorage) -> WholeObject:
+        """Read an object that the job wrote."""
+        _check(self._allowed.refuse_write(place, job))
+        return self._requests.run(place, lambda client, _: boto3_requests.get_whole(client, place))
+
+    def put_named(
+        self, place: S3Uri, whole: WholeObject, *, replaces: ObjectState | None, job: JobStorage
+    ) -> None:
+        """Write an object in place of `replaces`; None: only if there is none.
+
+        Raises AlreadyThere if the object is in another state.
+        """
+        _check(self._allowed.refuse_write(place, job))
+        try:
+            self._requests.run(
+                place,
+                lambda client, _: boto3_requests.put_whole(client, place, whole, replaces),
+                size=len(whole.body),
+            )
+        except PermanentError as error:
+            is_gone = replaces is not None and error.code is FailureCode.NOT_FOUND
+            if is_gone or error.code is FailureCode.SOURCE_CHANGED:
+                raise AlreadyThere(str(place)) from error
+            raise
+
+    # --- create and delete ----------------------------------------------------------------------------
 
     def check_conditional_writes(self) -> None:
         """Check that the home bucket creates an object only once. Raises JobError."""

@@ -63,5 +63,6 @@ def _between(begin_ms: int | None, end_ms: int | None) -> str:
 
 def _result(record: JobRecord) -> str:
     if record.result:
-        return " ".join(record.result.outputs.values())
+        named = record.result.copies or record.result.outputs
+        return " ".join(named.values())
     return f"{record.error.code}: {record.error.message}" if record.error else ""

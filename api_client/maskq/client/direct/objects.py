@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from maskq import s3
 from maskq.contract.failures import FailureCode
 from maskq.contract.locations import S3Uri
+from maskq.contract.locations.output_names import copies_named_in
+from maskq.contract.locations.source import JOB_METADATA
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import StoreRefused
 from maskq.per_process import PerProcess
 from maskq.s3.sources import Boto3Client, S3Source, SharedClient, session_of
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An object without its content."""
+
+    content_type: str
+    job_id: str | None  # of the job whose output it is, by its metadata
 
 
 class Objects:
@@ -61,6 +72,16 @@ class Objects:
 
         return self._run(place, read)
 
+    def describe(self, place: S3Uri, version_id: str | None = None) -> Described:
+        """The content type of an object, and whose copy it is."""
+        which = {"VersionId": version_id} if version_id else {}
+
+        def head(client: Any) -> Described:
+            answer = client.head_object(Bucket=place.bucket, Key=place.key, **which)
+            return Described(answer.get("ContentType", ""), answer["Metadata"].get(JOB_METADATA))
+
+        return self._run(place, head)
+
     def delete(self, place: S3Uri) -> None:
         self._run(place, lambda client: client.delete_object(Bucket=place.bucket, Key=place.key))
 
@@ -88,9 +109,28 @@ class Objects:
                 if error.code is not FailureCode.NOT_FOUND:
                     raise
                 continue  # the bucket was deleted
-            for one in listed:
-                if job.has(one.place):
-                    self.delete(one.place)
+            ours = [one.place for one in listed if job.has(one.place)]
+            for document in (job.manifest, job.error_file):
+                if job.output_prefix is not None and document in ours:
+                    self._delete_copies(document, job)
+            for found in ours:
+                self.delete(found)
+
+    def _delete_copies(self, document: S3Uri, job: JobStorage) -> None:
+        """Delete the copies that a document of the job names and whose metadata names the job."""
+        for copy in copies_named_in(self.get(document)):
+            if self._exists(copy) and self.describe(copy).job_id == job.job_id:
+                self.delete(copy)
+
+    def _exists(self, place: S3Uri) -> bool:
+        """From a listing: to HeadObject, S3 answers 403 if the object is missing and the caller may not
+        list the whole bucket."""
+
+        def listed(client: Any) -> bool:
+            answer = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
+            return any(found["Key"] == place.key for found in answer.get("Contents", ()))
+
+        return self._run(place, listed)
 
     def close(self) -> None:
         """Close the connections; the next use connects again."""

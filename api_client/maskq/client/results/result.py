@@ -75,6 +75,11 @@ class ResultCore:
         """The mask's URI; None if the job has no output mask."""
         return self.details.outputs.get(Output.MASK)
 
+    @property
+    def copies(self) -> dict[str, str]:
+        """File (`mask.png`, `binary/007.png`) → URI of its copy under output_name."""
+        return self.details.copies
+
     def uri(self, output: Output | OutputName) -> str:
         """An output's URI. Raises InvalidRequest if the job has no such output."""
         try:

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from maskq.contract.locations import S3Uri
-from maskq.contract.storage_layout import JobStorage, Owner, StorageLayout
+from maskq.contract.storage_layout import JobStorage, Owner, StorageLayout, is_output
 
 CONDITIONAL_MARK: Final = ".maskq-conditional-write"  # below home; workers write it when they start
 _TENANT: Final = "{tenant}"
@@ -111,6 +111,11 @@ class AllowedLocations:
 def _is_from_before_tenants(owner: Owner, job: JobStorage | None) -> bool:
     """Whether the object is the job's own, written before tenants had folders."""
     return owner.tenant is None and job is not None and owner.job_id == job.job_id
+
+
+def has_own_form(key: str) -> bool:
+    """Whether a store could take a key for one of maskq's own outputs or manifests."""
+    return any(is_output(one) for one in _interpretations(key))
 
 
 def _interpretations(key: str) -> set[str]:

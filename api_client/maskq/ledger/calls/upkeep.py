@@ -76,6 +76,11 @@ def due_orphans(cap: int = 100) -> Call[list[Objects]]:
     return scripted("outputs", _objects, set=keys.orphans(), cap=cap)
 
 
+def due_error_files(cap: int = 100) -> Call[list[Objects]]:
+    """Ended jobs whose error file is not written yet."""
+    return scripted("outputs", _objects, set=keys.error_files(), cap=cap)
+
+
 def _objects(answer: Sequence[str]) -> list[Objects]:
     return [Objects.of(member) for member in answer]
 
@@ -88,6 +93,11 @@ def outputs_removed(which: Objects) -> Call[None]:
 def orphans_removed(which: Objects) -> Call[None]:
     """Note that the objects of its cut-off attempts are removed."""
     return Call(None, ("ZREM", keys.orphans(), which.member), lambda _: None)
+
+
+def error_file_written(job_id: str) -> Call[None]:
+    """Note that the job's error file is written, or cannot be."""
+    return Call(None, ("ZREM", keys.error_files(), job_id), lambda _: None)
 
 
 def leave_orphans(

@@ -22,5 +22,5 @@ if known[2] then
 end
 redis.call('DEL', keys.record(id))
 if known[4] then redis.call('DEL', keys.alias(known[4])) end
-for _, name in ipairs({keys.created(), keys.ended(), keys.answers()}) do redis.call('ZREM', name, id) end
+for _, name in ipairs({keys.created(), keys.ended(), keys.answers(), keys.error_files()}) do redis.call('ZREM', name, id) end
 return 'deleted'

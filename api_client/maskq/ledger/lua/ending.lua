@@ -46,6 +46,8 @@ local function is_upload(id, image_uri)
   return string.sub(image_uri, -#name) == name
 end
 
+local ERROR_FILE_MS = 5000
+
 -- The one way into a terminal state: record, sets, event, batch and wake-up in this transaction.
 -- `field` is 'result' or 'error' and `payload` its JSON, or both nil.
 local function end_job(id, state, field, payload)
@@ -66,10 +68,14 @@ local function end_job(id, state, field, payload)
   -- Its objects are removed later, perhaps after the record. A holder that fails its job has removed what it
   -- wrote; a holder that lost its job may still be writing.
   local has_objects = state == SUCCEEDED or (known[1] == RUNNING and state ~= FAILED)
-    or is_upload(id, request['image_uri'])
+    or is_upload(id, request['image_uri']) or request['output_error_file']
   if known[6] and has_objects then
     redis.call('ZADD', keys.outputs(), now + tonumber(known[6]),
       storage_member(id, request, known[7]))
+  end
+  -- The worker that fails a job writes its error file at once; the retention writes what is missing then.
+  if request['output_error_file'] and (state == FAILED or state == EXPIRED) then
+    redis.call('ZADD', keys.error_files(), now + ERROR_FILE_MS, id)
   end
   local extra = ',"batch_id":' .. (batch and cjson.encode(batch) or 'null')
   if metadata and next(metadata) then extra = extra .. ',"metadata":' .. cjson.encode(metadata) end
