@@ -99,8 +99,9 @@ local function event_id(id, state, attempt)
   return id .. ':' .. state
 end
 
-local function emit_job(id, state, attempt, extra)
-  local known = redis.call('HMGET', keys.record(id), 'webhook', 'tenant')
+-- `known`: the record's {webhook or false, tenant or false}, if the caller has read it.
+local function emit_job(id, state, attempt, extra, known)
+  known = known or redis.call('HMGET', keys.record(id), 'webhook', 'tenant')
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
     .. '","attempt":' .. attempt .. tenant_field(known[2]) .. (extra or '') .. '}'
   emit(JOB_EVENTS[state], id, event_id(id, state, attempt), data, known[1])
