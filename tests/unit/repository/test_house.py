@@ -64,7 +64,7 @@ OLD_NAMES = {
     "tether": "parent_death",
     "Door": "Authorizer",
     "loops": "loop_guard",
-    "turns": "tenant_rotation",
+    "turns": "shares",
     "unready": "remove_ready",
     "unhold": "drop_lease",
     "Desk": "LedgerHarness",

@@ -163,3 +163,22 @@ end
 local function revoke(id)
   redis.call('HSET', keys.record(id), 'token', '')
 end
+
+-- How many jobs of each tenant run: {tenant → count}.
+local function running_of_tenants()
+  local running = {}
+  for _, id in ipairs(redis.call('ZRANGE', keys.leases(), 0, -1)) do
+    local tenant = redis.call('HGET', keys.record(id), 'tenant')
+    if tenant then running[tenant] = (running[tenant] or 0) + 1 end
+  end
+  return running
+end
+
+-- {tenant, its queued jobs, its running jobs, setting, value, …}. `running`: see running_of_tenants.
+local function tenant_state(tenant, running)
+  local queued = 0
+  for _, model in ipairs(known_models()) do
+    queued = queued + tonumber(redis.call('HGET', keys.queue_state(model), 'queued:' .. tenant) or 0)
+  end
+  return {tenant, queued, running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
+end
