@@ -192,14 +192,13 @@ class Levels:
 class ModelQueue:
     """All jobs of a model, and whose turn it is.
 
-    Whoever changes a job by its own methods says so with `settle`: a tenant waits for its turn exactly
-    while it has jobs that are to be had. All tenants have the weight 1.
+    Whoever changes a job by its own methods says so with `settle`: a tenant waits for its turn from its
+    first job that is to be had, until it has none at its turn. All tenants have the weight 1.
     """
 
     def __init__(self) -> None:
         self.jobs: dict[str, ModelJob] = {}
         self.starts: dict[str, int] = {}  # of tenants that wait, in virtual time
-        self.debts: dict[str, int] = {}  # of others, that are ahead of them
         self.levels: dict[str, Levels] = {}
         self.answered: dict[str, ModelJob] = {}  # token → what its claim was answered with
         self.missing = 0  # jobs without a ticket at the sweeper's last look
@@ -209,27 +208,10 @@ class ModelQueue:
         self.jobs[job.job_id] = job
         self.settle()
 
-    def settle(self, used: str | None = None) -> None:
-        """`used`: the tenant that used its turn just now."""
+    def settle(self) -> None:
         present = {job.tenant for job in self.to_be_had}
-        if used in present:
-            self.starts[used] += STRIDE
-        for tenant in sorted(self.starts.keys() - present):
-            self._leave(tenant, STRIDE if tenant == used else 0)
         for tenant in sorted(present - self.starts.keys()):
-            self.starts[tenant] = max(self._time, self.debts.pop(tenant, 0))
-
-    def _leave(self, tenant: str, ahead: int) -> None:
-        self.levels.pop(tenant, None)
-        start = self.starts.pop(tenant) + ahead
-        if not self.starts:
-            self.debts.clear()
-            return
-        total = sum(self.starts.values())
-        self.debts[tenant] = start
-        self.debts = {
-            name: debt for name, debt in self.debts.items() if debt * len(self.starts) > total
-        }
+            self.starts[tenant] = self._time
 
     @property
     def _time(self) -> int:
@@ -262,7 +244,7 @@ class ModelQueue:
                 self.settle()
                 continue
             self.levels.setdefault(job.tenant, Levels()).use(job.level)
-            self.settle(used=job.tenant)
+            self.starts[job.tenant] += STRIDE
             self.answered[token] = job
             return outcome, job
         return ClaimOutcome.NONE, None
@@ -278,16 +260,16 @@ class ModelQueue:
 
     def _next(self) -> ModelJob | None:
         """Of equal weights the earliest start is never ahead, and its deadline is the earliest."""
-        if not self.starts:
-            return None
-        tenant = min(self.starts, key=lambda name: (self.starts[name], name))
-        able = [job for job in self.to_be_had if job.tenant == tenant]
-        levels = self.levels.get(tenant, Levels())
-        level = levels.next({job.level for job in able})
-        return min(
-            (job for job in able if job.level == level),
-            key=lambda job: (job.created_ms, job.job_id),
-        )
+        while self.starts:
+            tenant = min(self.starts, key=lambda name: (self.starts[name], name))
+            able = [job for job in self.to_be_had if job.tenant == tenant]
+            if able:
+                level = self.levels.get(tenant, Levels()).next({job.level for job in able})
+                of_level = [job for job in able if job.level == level]
+                return min(of_level, key=lambda job: (job.created_ms, job.job_id))
+            del self.starts[tenant]
+            self.levels.pop(tenant, None)
+        return None
 
     # --- the sweeper ----------------------------------------------------------------------------------
 

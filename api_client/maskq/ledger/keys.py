@@ -68,12 +68,10 @@ waiting: Final = Pattern(":waiting")  # zset: queued jobs that back off, by when
 # zset: queued jobs that may run now, by when they were submitted
 ready: Final = Pattern(":ready:{model}:{priority}:{tenant}")
 # --- fair shares of a model (lua/shares.lua) ---
-# zset: tenants of one weight with ready jobs, by their starts in virtual time
+# zset: tenants of one weight that wait for their turns, by their starts in virtual time
 shares: Final = Pattern(":shares:{model}:{weight}")
 # zset: weights of such tenants, by the earliest start of each
 share_weights: Final = Pattern(":share-weights:{model}")
-# zset: tenants without ready jobs that are ahead of the others, by when they may go on
-share_debts: Final = Pattern(":share-debts:{model}")
 # set: tenants with ready jobs that run as many jobs as they may
 held_tenants: Final = Pattern(":held:{model}")
 # hash: the shares of a tenant's priorities

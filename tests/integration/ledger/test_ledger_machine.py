@@ -373,10 +373,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 job.lease_over = False
         counts = (self.queue.reap(), self.queue.come_due(), self.queue.end_waits())
         assert (swept.reaped, swept.due, swept.sent) == counts
-        if sum(counts) > 1:  # starts and debts depend on the order in which tenants come and go
+        if sum(counts) > 1:  # starts depend on the order in which tenants come
             starts = self._starts()
             assert starts.keys() == self.queue.starts.keys()
-            self.queue.starts, self.queue.debts = starts, self._scores("share-debts", MODEL)
+            self.queue.starts = starts
         tickets += self.queue.tickets - sent
         again = self.queue.lost_tickets(tickets, aged=aged)
         assert swept.sent_again == again
@@ -424,7 +424,6 @@ class LedgerMachine(RuleBasedStateMachine):
         assert int(kept["sequence"]) == self.queue.tickets
         starts = self._starts()
         assert starts == self.queue.starts
-        assert self._scores("share-debts", MODEL) == self.queue.debts
         assert int(kept.get("share_weight", 0)) == len(starts)
         assert int(kept.get("share_sum", 0)) == sum(starts.values())
         first = {"1": min(starts.values())} if starts else {}

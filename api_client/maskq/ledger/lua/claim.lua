@@ -56,8 +56,9 @@ local function take_turn(turn)
   end
   local id = next_job(model, turn)
   local at = {model = model, level = turn.level, tenant = turn.tenant}
-  if not id then  -- a worker of an earlier version took its last job
-    leave_shares(model, turn.tenant, turn.weight, nil)
+  if not id then
+    leave_shares(model, turn)
+    redis.call('DEL', keys.tenant_levels(turn.tenant, model))
     return nil
   end
   local answer = try_claim(id, at, turn, most)

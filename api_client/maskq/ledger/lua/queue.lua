@@ -30,16 +30,10 @@ end
 -- Returns false if it was not among them.
 local function remove_ready(id, at, turn)
   if redis.call('ZREM', keys.ready(at.model, at.level, at.tenant), id) == 0 then return false end
-  local levels = keys.tenant_levels(at.tenant, at.model)
-  if redis.call('EXISTS', unpack(ready_lists(at.model, at.tenant))) > 0 then
-    if not turn then return true end
+  if turn then
     use_turn(at.model, turn)
-    redis.call('HSET', levels, 'time', integer(turn.level_start),
+    redis.call('HSET', keys.tenant_levels(at.tenant, at.model), 'time', integer(turn.level_start),
       'due:' .. at.level, integer(turn.level_start + STRIDES[at.level]))
-  else
-    redis.call('DEL', levels)
-    leave_shares(at.model, at.tenant, turn and turn.weight or share_settings(at.tenant).weight, turn)
-    if at.tenant ~= '' then redis.call('SREM', keys.held_tenants(at.model), at.tenant) end
   end
   return true
 end
@@ -112,7 +106,7 @@ end
 
 -- A tenant runs as many jobs as it may: none of its jobs starts until one of them stops.
 local function hold_tenant(model, turn)
-  leave_shares(model, turn.tenant, turn.weight, nil)
+  leave_shares(model, turn)
   redis.call('SADD', keys.held_tenants(model), turn.tenant)
 end
 

@@ -3,6 +3,8 @@
 -- A tenant with ready jobs has a start, in virtual time. A job that it starts moves that by its stride,
 -- SHARE_UNIT / weight. The virtual time is the mean of all starts by weight; who is not ahead of it is
 -- eligible. Tenants of one weight wait in one sorted set: its first has their earliest start and deadline.
+-- A tenant without ready jobs leaves when it would be its turn. If it has a job again before that, it goes on
+-- where it was, so that coming and going neither gains nor loses.
 
 -- A multiple of 1 to 16, so that these weights have whole strides.
 local SHARE_UNIT = 7207200
@@ -43,49 +45,34 @@ local function is_held(model, tenant)
   return redis.call('SISMEMBER', keys.held_tenants(model), tenant) == 1
 end
 
--- Let a tenant with ready jobs wait for its turn. It starts now, or when it could have gone on: leaving and
--- coming back gains nothing. Returns false if it is held, because it runs as many jobs as it may.
+-- Let a tenant with ready jobs wait for its turn. Returns false if it is held, because it runs as many jobs
+-- as it may.
 local function join_shares(model, tenant, settings)
   settings = settings or share_settings(tenant)
   if settings.max_running and is_held(model, tenant) then return false end
-  local weight, start = settings.weight, 0
+  local weight = settings.weight
   if redis.call('ZSCORE', keys.shares(model, weight), tenant) then return true end
   local sum, total = share_totals(model)
-  if total > 0 then
-    local debt = redis.call('ZSCORE', keys.share_debts(model), tenant)
-    start = math.max(math.floor(sum / total), tonumber(debt or 0))
-    if debt then redis.call('ZREM', keys.share_debts(model), tenant) end
-  end
+  local start = total > 0 and math.floor(sum / total) or 0
   redis.call('ZADD', keys.shares(model, weight), integer(start), tenant)
   note_first_start(model, weight)
   set_share_totals(model, sum + weight * start, total + weight)
   return true
 end
 
--- Take a tenant from those that wait, since it has no ready jobs or is held. `turn`: that it used just now,
--- or nil. What it is ahead of the others is kept until they have caught up.
-local function leave_shares(model, tenant, weight, turn)
-  local tenants = keys.shares(model, weight)
-  local start = turn and turn.start or redis.call('ZSCORE', tenants, tenant)
-  if not start then return end
-  local sum, total = turn and turn.sum, turn and turn.total
-  if not turn then sum, total = share_totals(model) end
-  sum, total = sum - weight * start, total - weight
-  if total <= 0 then  -- nobody waits: nobody is ahead
-    redis.call('DEL', tenants, keys.share_weights(model), keys.share_debts(model))
+-- A tenant whose turn it is has no ready jobs, or is held.
+local function leave_shares(model, turn)
+  redis.call('ZREM', keys.shares(model, turn.weight), turn.tenant)
+  note_first_start(model, turn.weight)
+  local total = turn.total - turn.weight
+  if total > 0 then
+    set_share_totals(model, turn.sum - turn.weight * turn.start, total)
+  else
     redis.call('HDEL', keys.queue_state(model), 'share_sum', 'share_weight')
-    return
   end
-  redis.call('ZREM', tenants, tenant)
-  note_first_start(model, weight)
-  set_share_totals(model, sum, total)
-  local time, debts = sum / total, keys.share_debts(model)
-  local next_start = turn and start + stride(weight) or tonumber(start)
-  redis.call('ZREMRANGEBYSCORE', debts, '-inf', integer(time))
-  if next_start > time then redis.call('ZADD', debts, integer(next_start), tenant) end
 end
 
--- A tenant used its turn and has more ready jobs.
+-- A tenant used its turn.
 local function use_turn(model, turn)
   local length = stride(turn.weight)
   redis.call('ZADD', keys.shares(model, turn.weight), integer(turn.start + length), turn.tenant)
@@ -129,7 +116,7 @@ local function adopt_former_turns(model)
   return adopted
 end
 
--- Tenants of a model with ready jobs: those that wait for a turn, then those that are held.
+-- Tenants of a model that may have ready jobs: those that wait for a turn, then those that are held.
 local function waiting_tenants(model)
   local found = {}
   for _, weight in ipairs(redis.call('ZRANGE', keys.share_weights(model), 0, -1)) do

@@ -13,11 +13,9 @@ end
 -- larger weight.
 local function change_weight(model, to)
   local start = redis.call('ZSCORE', keys.shares(model, former_weight), tenant)
-  local debt = redis.call('ZSCORE', keys.share_debts(model), tenant)
+  if not start then return end
   local sum, total = share_totals(model)
   local time, ratio = total > 0 and sum / total or 0, former_weight / to
-  if debt then redis.call('ZADD', keys.share_debts(model), integer(time + (debt - time) * ratio), tenant) end
-  if not start then return end
   local new_start = math.max(math.floor(time + (start - time) * ratio + 0.5), 0)
   redis.call('ZREM', keys.shares(model, former_weight), tenant)
   redis.call('ZADD', keys.shares(model, to), integer(new_start), tenant)
