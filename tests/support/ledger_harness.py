@@ -287,6 +287,8 @@ class LedgerHarness:
                 return self.redis.zrange(name, 0, -1, withscores=True)
             case "list":
                 return self.redis.lrange(name, 0, -1)
+            case "set":
+                return sorted(self.redis.smembers(name))
             case "stream":
                 return self.redis.xrange(name)
             case _:

@@ -49,8 +49,8 @@ end
 
 -- The next job of the tenant whose turn it is. Returns nil if it cannot run: the next turn may find another.
 local function take_turn(turn)
-  local most, may_start = running_cap(turn.tenant)
-  if not may_start then
+  local most, free = running_cap(turn.tenant)
+  if most and free <= 0 then
     hold_tenant(model, turn)
     return nil
   end
@@ -62,6 +62,7 @@ local function take_turn(turn)
     return nil
   end
   local answer = try_claim(id, at, turn, most)
+  if answer and most then continue_tenant(model, turn.tenant) end
   if not answer and remove_ready(id, at, nil) then  -- deleted by hand: it would stay the oldest
     count_queued(at, -1)
   end
@@ -79,8 +80,8 @@ end
 if with_ticket == '1' and not take_ticket() then return {'none'} end
 if wanted ~= '' then
   local at = placement(wanted)
-  local most, may_start = running_cap(at.tenant)
-  return may_start and try_claim(wanted, at, nil, most) or {'none'}
+  local most, free = running_cap(at.tenant)
+  return (not most or free > 0) and try_claim(wanted, at, nil, most) or {'none'}
 end
 for _ = 1, MAX_SKIPPED do
   local turn = next_turn(model)

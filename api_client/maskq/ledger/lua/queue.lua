@@ -21,9 +21,13 @@ local function ready_of_tenant(model, tenant)
 end
 
 -- A tenant's jobs run in the order of submission, so a job that runs again keeps its place.
+-- Each ready job has a ticket on the list. A tenant with a cap has one ticket for all its ready jobs: each start
+-- sends the next (continue_tenant). So a backlog that may not start sends no workers to the ledger in vain.
 local function make_ready(id, at, settings)
+  settings = settings or share_settings(at.tenant)
   redis.call('ZADD', keys.ready(at.model, at.level, at.tenant), at.created_ms, id)
-  if join_shares(at.model, at.tenant, settings) then send_ticket(at.model) end
+  if not join_shares(at.model, at.tenant, settings) then return end
+  if not settings.max_running or ready_of_tenant(at.model, at.tenant) == 1 then send_ticket(at.model) end
 end
 
 -- Take a job from those that may run now. `turn`: its tenant's, which it uses; else nil.
@@ -68,15 +72,6 @@ local function dequeue(id, at, turn)
   redis.call('ZREM', keys.deadlines(), id)
 end
 
--- Count the jobs of a model that may run now, over all levels and tenants.
-local function ready_count(model)
-  local count = 0
-  for _, tenant in ipairs((waiting_tenants(model))) do
-    count = count + ready_of_tenant(model, tenant)
-  end
-  return count
-end
-
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996) between a tenant's levels. A level starts again its
 -- stride after its last start, or now if it had no jobs. The earliest start is served; in a tie, the more
 -- urgent level. A level that had no jobs for a while neither loses nor gains by that.
@@ -96,12 +91,12 @@ local function next_job(model, turn)
   return id
 end
 
--- A tenant's running jobs are counted while it has a cap. Returns the cap if there is one, and whether the
--- tenant may start another job.
+-- A tenant's running jobs are counted while it has a cap.
+-- Returns the cap or nil, and how many further jobs the tenant may start now or nil.
 local function running_cap(tenant)
   local most = tenant ~= '' and tonumber(redis.call('HGET', keys.tenant(tenant), 'max_running') or nil)
-  if not most then return nil, true end
-  return most, redis.call('SCARD', keys.tenant_running(tenant)) < most
+  if not most then return nil, nil end
+  return most, most - redis.call('SCARD', keys.tenant_running(tenant))
 end
 
 -- A tenant runs as many jobs as it may: none of its jobs starts until one of them stops.
@@ -110,19 +105,31 @@ local function hold_tenant(model, turn)
   redis.call('SADD', keys.held_tenants(model), turn.tenant)
 end
 
--- Let a held tenant go on, if it may start a job again.
-local MAX_RESUMED = 10000  -- tickets that one call sends for a model; the sweeper sends the rest
-local function resume_tenant(tenant)
-  local most, may_start = running_cap(tenant)
-  if not may_start then return end
-  local free = most and most - redis.call('SCARD', keys.tenant_running(tenant)) or MAX_RESUMED
+-- Send the next ticket of a tenant with a cap, if it may start another job of the model.
+local function continue_tenant(model, tenant)
+  local _, free = running_cap(tenant)
+  if free > 0 and ready_of_tenant(model, tenant) > 0 then send_ticket(model) end
+end
+
+-- Let a tenant go on in all models, since it may start a job again. `most`: tickets for each model.
+local function resume_tenant(tenant, most)
   for _, model in ipairs(known_models()) do
-    if redis.call('SREM', keys.held_tenants(model), tenant) == 1 then
-      join_shares(model, tenant)
-      local jobs = math.min(free, ready_of_tenant(model, tenant), MAX_RESUMED)
-      for _ = 1, jobs do send_ticket(model) end
-    end
+    redis.call('SREM', keys.held_tenants(model), tenant)
+    local jobs = ready_of_tenant(model, tenant)
+    if jobs > 0 then join_shares(model, tenant) end
+    for _ = 1, math.min(jobs, most) do send_ticket(model) end
   end
+end
+
+-- Count the tickets that a model needs: see make_ready.
+local function ready_count(model)
+  local count = 0
+  for _, tenant in ipairs((waiting_tenants(model))) do
+    local jobs, _, free = ready_of_tenant(model, tenant), running_cap(tenant)
+    if free then jobs = math.min(jobs, math.max(free, 0), 1) end
+    count = count + jobs
+  end
+  return count
 end
 
 -- Put a job into RUNNING, out of QUEUED. `holder`: {token, owner, exclusive, lease_ms}; `turn`: its tenant's,
@@ -148,9 +155,9 @@ end
 local function stop_job(id, tenant, capped)
   redis.call('ZREM', keys.leases(), id)
   redis.call('ZREM', keys.deadlines(), id)
-  if capped ~= '1' then return end
-  redis.call('SREM', keys.tenant_running(tenant), id)
-  resume_tenant(tenant)
+  if capped ~= '1' or redis.call('SREM', keys.tenant_running(tenant), id) == 0 then return end
+  local _, free = running_cap(tenant)
+  if free == 1 then resume_tenant(tenant, 1) end  -- before, it could start none
 end
 
 -- Take a job's token from its holder: no call of the holder has an effect any more.

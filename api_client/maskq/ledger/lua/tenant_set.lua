@@ -2,7 +2,9 @@
 -- → see tenant_state
 local tenant, weight, max_running, submit_rate, max_queued = unpack(ARGV, 2)
 local name = keys.tenant(tenant)
-local former_weight = share_settings(tenant).weight
+local former = share_settings(tenant)
+local former_weight, had_cap = former.weight, former.max_running
+local MAX_RESUMED = 10000  -- tickets of a model that one call sends; the sweeper sends the rest
 
 local function store(field, value)
   if value == '-' then redis.call('HDEL', name, field) end
@@ -44,13 +46,13 @@ local settings = share_settings(tenant)
 if settings.weight ~= former_weight then
   for _, model in ipairs(known_models()) do change_weight(model, settings.weight) end
 end
-if max_running ~= '' then
-  if settings.max_running then
-    count_running_jobs()
-  else
-    redis.call('DEL', keys.tenant_running(tenant))
-  end
-  resume_tenant(tenant)
+if max_running ~= '' and settings.max_running then
+  count_running_jobs()
+  local _, free = running_cap(tenant)
+  if had_cap and free > 0 then resume_tenant(tenant, 1) end
+elseif max_running ~= '' then
+  redis.call('DEL', keys.tenant_running(tenant))
+  if had_cap then resume_tenant(tenant, MAX_RESUMED) end
 end
 if redis.call('EXISTS', name) == 1 then
   redis.call('SADD', keys.tenants(), tenant)
