@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from maskq.cli import bench, jobs, keys, models, streams, submit, view, webhooks
+from maskq.cli.queueing import tenants, why
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -45,6 +46,8 @@ def build() -> typer.Typer:
     jobs.register(app)
     models.register(app)
     keys.register(app)
+    tenants.register(app)
+    why.register(app)
     webhooks.register(app)
     view.register(app)
     bench.register(app)

@@ -114,6 +114,9 @@ deliveries_due: Final = Pattern(":deliveries:due")  # zset: webhooks to deliver,
 
 models: Final = Pattern(":models")  # hash: served name → about it; kept when no worker is left
 workers: Final = Pattern(":workers:{model}")  # zset: its workers (JSON), by when they count as gone
+store_away: Final = Pattern(
+    ":store-away:{model}"
+)  # zset: its workers that claim nothing because their store is away, by until when that is known
 default_model: Final = Pattern(":default-model")  # set by `maskq models default`
 
 # --- tenants ------------------------------------------------------------------------------------------

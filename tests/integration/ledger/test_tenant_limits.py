@@ -109,9 +109,7 @@ def test_a_cap_that_is_set_counts_what_runs_already(harness: LedgerHarness) -> N
 
 
 @pytest.mark.parametrize(("most", "starts"), [(None, 9), (3, 2), (1, 0)])
-def test_a_raised_cap_holds_at_once(
-    harness: LedgerHarness, most: int | None, starts: int
-) -> None:
+def test_a_raised_cap_holds_at_once(harness: LedgerHarness, most: int | None, starts: int) -> None:
     change(harness, max_running=1)
     harness.submit_many(10, tenant="ada")
     assert len(taken(harness)) == 1

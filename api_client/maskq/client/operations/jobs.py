@@ -11,6 +11,7 @@ from maskq.client.admin.removal import Erased, delete_tenant
 from maskq.client.job import JobCore, jobs_by_id
 from maskq.client.operations.flow import Flow, operation
 from maskq.contract import FailureCode, JobStatus
+from maskq.contract.queueing.waiting import Waiting
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls
 
@@ -65,6 +66,11 @@ class JobOperations(Generic[JobT]):
             ended_since_ms=None if ended_since is None else _since_ms(ended_since),
         )
         return (yield from self.session.deployment.list(wanted, limit, cursor))
+
+    @operation
+    def why(self, job_id: str) -> Flow[Waiting]:
+        """What a job waits for: `reason` for programs, `text` for people. Raises JobNotFound."""
+        return (yield from self.session.deployment.why(job_id))
 
     @operation
     def delete(self, job_id: str) -> Flow[None]:

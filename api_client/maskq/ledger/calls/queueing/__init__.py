@@ -1,4 +1,4 @@
-"""Calls about waiting: places in the queue, the work of each model, tenants' shares, why a job waits."""
+"""Calls about waiting: places in the queue, the work of each model, shares of tenants, reasons."""
 
 from maskq.ledger.calls.queueing.places import Demand, QueuePlace, demand, place
 
