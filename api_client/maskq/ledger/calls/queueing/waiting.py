@@ -126,7 +126,7 @@ _REASONS: Final[Sequence[tuple[WaitReason, Callable[[_Facts], bool], Callable[[_
     (WaitReason.BACK_OFF, _is_delayed, _back_off),
     (
         WaitReason.NO_WORKER,
-        lambda f: f["workers"] == "0",
+        lambda f: not _number(f, "workers"),
         lambda f: f"waits for a worker: none serves model {f['model']} now",
     ),
     (
