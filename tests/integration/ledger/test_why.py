@@ -60,7 +60,9 @@ def test_all_workers_claim_nothing_while_their_store_is_away(
 ) -> None:
     job_id = harness.submit()
     harness.ledger.run(waiting.note_store_away(MODEL, worker.owner))
-    said(why(harness, job_id), WaitReason.STORE_AWAY, "object store of the only worker of model demo")
+    said(
+        why(harness, job_id), WaitReason.STORE_AWAY, "object store of the only worker of model demo"
+    )
     # While another worker goes on, it waits for its turn alone
     other = worker.model_copy(update={"owner": "host:2"})
     harness.ledger.run(models.register(other))
@@ -87,7 +89,11 @@ def test_it_backs_off_after_an_attempt(harness: LedgerHarness) -> None:
     job_id = harness.submit()
     harness.release(job_id, harness.claim(job_id), AWAY, delay_s=60)
     found = why(harness, job_id)
-    said(found, WaitReason.BACK_OFF, r"runs again in \d+ s: attempt 1 ended with store_unavailable: S3")
+    said(
+        found,
+        WaitReason.BACK_OFF,
+        r"runs again in \d+ s: attempt 1 ended with store_unavailable: S3",
+    )
     assert found.delay_s == pytest.approx(60, abs=20)
     assert found.position is None
 

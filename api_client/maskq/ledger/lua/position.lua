@@ -4,5 +4,4 @@ local given = unpack(ARGV, 2)
 local id = known_id(given)
 local at = placement(id)
 if not at.model then return {} end
-adopt_former_turns(at.model)
 return queue_place(id, at)

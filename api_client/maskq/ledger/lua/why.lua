@@ -26,5 +26,4 @@ if most then
   add('max_running', most)
   add('free', free)
 end
-adopt_former_turns(model)
 return {facts, queue_place(id, {model = model, level = known.priority, tenant = tenant})}
