@@ -33,7 +33,7 @@ OLD_NAMES = {
     "Blocking": "RunBlocking",
     "_Pace": "Deadline",
     "Wanted": "EventFilter",
-    "places": "locations",
+    "queue_place": "locations",
     "S3Place": "S3Uri",
     "shown": "redact, one_line",
     "mistakes": "validation",

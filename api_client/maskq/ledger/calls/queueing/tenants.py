@@ -41,7 +41,7 @@ def _state(answer: Sequence[str]) -> TenantState:
     stored = {key: int(value) for key, value in pairs(flat).items() if key in _NAMES}
     return TenantState(
         name=name,
-        settings=TenantSettings.model_construct(**stored),
+        settings=TenantSettings.model_validate(stored),
         queued=int(queued),
         running=int(running),
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from maskq.contract.queueing.waiting import Waiting, WaitReason
 from maskq.contract.statuses import JobStatus
 from maskq.ledger.calls.base import Call, scripted, to_ms
-from maskq.ledger.calls.queueing.places import QueuePlace, parse_place
+from maskq.ledger.calls.queueing.position import QueuePlace, parse_place
 from maskq.ledger.records import pairs
 
 STORE_AWAY_EVERY_S: Final = 2.0  # a worker repeats `note_store_away`

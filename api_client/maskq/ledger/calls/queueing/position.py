@@ -26,7 +26,7 @@ def place(job_id: str) -> Call[QueuePlace | None]:
 
 
 def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
-    """From the answer of `queue_place` (lua/places.lua)."""
+    """From the answer of `queue_place` (lua/queue_place.lua)."""
     if not answer:
         return None
     priority, rank, workers, levels, (tenant, stride, start), others, pace = answer
