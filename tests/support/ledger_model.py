@@ -244,7 +244,7 @@ class ModelQueue:
                 self.settle()
                 continue
             self.levels.setdefault(job.tenant, Levels()).use(job.level)
-            self.starts[job.tenant] += STRIDE
+            self.starts[job.tenant] += STRIDE if len(self.starts) > 1 else 0
             self.answered[token] = job
             return outcome, job
         return ClaimOutcome.NONE, None

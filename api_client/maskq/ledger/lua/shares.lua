@@ -72,8 +72,9 @@ local function leave_shares(model, turn)
   end
 end
 
--- A tenant used its turn.
+-- A tenant used its turn. If it waits alone, the virtual time would move with its start: nothing changes.
 local function use_turn(model, turn)
+  if turn.total == tonumber(turn.weight) then return end
   local length = stride(turn.weight)
   redis.call('ZADD', keys.shares(model, turn.weight), integer(turn.start + length), turn.tenant)
   note_first_start(model, turn.weight)
