@@ -5,6 +5,7 @@ MaskqError
 ├── WaitTimeout           the job did not end in time; it continues
 ├── JobNotFound           no record under this id: never submitted, or past its retention
 ├── QueueFull             MASKQ_MAX_QUEUED jobs are queued; submit again later
+│   └── SubmitRateExceeded  the tenant submits faster than it may (.retry_after_s)
 ├── InvalidRequest        a field is unknown, missing or of the wrong type
 ├── IdempotencyConflict   this idempotency key was used for another request
 ├── UnknownModel          no worker has served a model of this name, or it was retired
@@ -71,6 +72,20 @@ class QueueFull(MaskqError):
     """Raised by `submit` when MASKQ_MAX_QUEUED jobs of the model are queued."""
 
     code = FailureCode.QUEUE_FULL
+
+
+class SubmitRateExceeded(QueueFull):
+    """Raised by `submit` when the tenant submitted as many jobs in this minute as it may.
+
+    `retry_after_s`: seconds until the next job is accepted. It is a subclass of QueueFull, so that one
+    `except` catches both, and `queue_full_timeout` waits for both.
+    """
+
+    code = FailureCode.SUBMIT_RATE_EXCEEDED
+
+    def __init__(self, text: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class InvalidRequest(MaskqError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +14,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from maskq.contract.failures import FailureCode
-from maskq.errors import EventsLost, JobNotFound, MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import (
+    EventsLost,
+    JobNotFound,
+    MaskqError,
+    QueueFull,
+    StoreUnavailable,
+    SubmitRateExceeded,
+)
 from maskq_gateway.access import CHALLENGE
 
 logger = logging.getLogger(__name__)
@@ -57,6 +65,10 @@ class Problem(Exception):
 
 def of(error: MaskqError) -> Problem:
     """The answer for an error of maskq. A temporary error asks the sender to try again."""
+    if isinstance(error, SubmitRateExceeded):
+        problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, error.code, str(error))
+        problem.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        return problem
     for kind, seconds in _RETRY_AFTER_S.items():
         if isinstance(error, kind):
             # Senders need not know the addresses of Redis and the store; the log has them.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from chaos.conftest import IMAGE, fleet_of
+
+from maskq import JobRecord
 
 CONCURRENCY, BATCH = 4, 2
 
@@ -79,3 +82,37 @@ def test_low_gets_a_tenth_under_endless_high_load(
         print(f"\nended {dict(done)}, still queued {dict(queued)}")
         assert min(queued["high"], queued["normal"], queued["low"]) > 0  # all wanted to run
         assert done["low"] >= 0.1 * done.total() - 3
+
+
+def test_five_tenants_have_their_shares_of_500_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"ada": 1, "bob": 2, "cleo": 3, "dora": 4, "eve": 5}
+    starts, total = 500, sum(weights.values())
+    with fleet_of(tmp_path, monkeypatch, workers=1, concurrency=CONCURRENCY) as fleet:
+        for tenant, weight in weights.items():
+            fleet.client.set_tenant(tenant, weight=weight)
+        place = fleet.stored_image()
+        for tenant in weights:  # nothing starts before all wait
+            fleet.client.set_tenant(tenant, max_running=0)
+        for tenant, weight in weights.items():
+            fleet.client.submit_many([place] * (starts * weight // total + 10), tenant=tenant)
+        for tenant in weights:
+            fleet.client.set_tenant(tenant, max_running=None)
+        deadline = time.monotonic() + 120
+        while len(order := started(fleet.records())) < starts and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert any(not one.ended for one in fleet.records())  # the backlog was still there
+    done, furthest = Counter[str](), 0.0
+    for number, tenant in enumerate(order[:starts], 1):
+        done[tenant] += 1
+        for name, weight in weights.items():
+            furthest = max(furthest, abs(done[name] - number * weight / total))
+    print(f"\n{starts} starts of five tenants: at most {furthest:.2f} jobs from the ideal")
+    assert furthest <= 2
+
+
+def started(records: Sequence[JobRecord]) -> list[str]:
+    """The tenants of the jobs that were started, in order."""
+    found = [record for record in records if record.started_ms]
+    return [record.tenant or "" for record in sorted(found, key=lambda one: one.started_ms or 0)]

@@ -229,9 +229,14 @@ class LedgerHarness:
         """A tenant's jobs of a level that may run now, the next one first."""
         return self.redis.zrange(self.key("ready", model, level, tenant), 0, -1)
 
-    def turns(self, level: str = "normal", model: str = MODEL) -> list[str]:
-        """Tenants with such jobs, the next one to be served first."""
-        return self.redis.zrange(self.key("turns", model, level), 0, -1)
+    def turns(self, model: str = MODEL) -> list[str]:
+        """Tenants with such jobs, by weight and then the next one to be served first."""
+        weights = self.redis.zrange(self.key("share-weights", model), 0, -1)
+        return [
+            tenant
+            for weight in sorted(weights, key=int)
+            for tenant in self.redis.zrange(self.key("shares", model, weight), 0, -1)
+        ]
 
     def queued(self, model: str = MODEL) -> dict[str, int]:
         """How many jobs count as queued: '' of the model, and by tenant."""
@@ -282,6 +287,8 @@ class LedgerHarness:
                 return self.redis.zrange(name, 0, -1, withscores=True)
             case "list":
                 return self.redis.lrange(name, 0, -1)
+            case "set":
+                return sorted(self.redis.smembers(name))
             case "stream":
                 return self.redis.xrange(name)
             case _:

@@ -15,6 +15,7 @@ from maskq.contract import TERMINAL, JobStatus
 from maskq.ledger.calls import ClaimOutcome, ReleaseOutcome
 
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
+STRIDE: Final = 7_207_200  # of virtual time, at the weight 1
 WEIGHTS: Final = {"high": 6, "normal": 3, "low": 1}  # a tie goes to the most urgent
 
 
@@ -170,19 +171,35 @@ class ModelJob:
         self.history.append(status.value)
 
 
+class Levels:
+    """Start-time fair queueing between a tenant's levels: ties go to the more urgent."""
+
+    def __init__(self) -> None:
+        self.time = 0  # when the last claim started, counted in strides
+        self.due: dict[str, int] = {}  # level → when it may start next
+
+    def next(self, present: set[str]) -> str:
+        return min((level for level in WEIGHTS if level in present), key=self._start)
+
+    def use(self, level: str) -> None:
+        self.time = self._start(level)
+        self.due[level] = self.time + 30 // WEIGHTS[level]
+
+    def _start(self, level: str) -> int:
+        return max(self.due.get(level, 0), self.time)
+
+
 class ModelQueue:
     """All jobs of a model, and whose turn it is.
 
-    Whoever changes a job by its own methods says so with `settle`: a tenant stands in the turns of a
-    level exactly while it has jobs there that are to be had.
+    Whoever changes a job by its own methods says so with `settle`: a tenant waits for its turn from its
+    first job that is to be had, until it has none at its turn. All tenants have the weight 1.
     """
 
     def __init__(self) -> None:
         self.jobs: dict[str, ModelJob] = {}
-        self.time = 0  # when the last claim started, counted in strides
-        self.due: dict[str, int] = {}  # level → when it may start next
-        self.turns: dict[str, dict[str, int]] = {level: {} for level in WEIGHTS}
-        self.turn = 0  # claims so far; tenants stand in the turns by when they were served last
+        self.starts: dict[str, int] = {}  # of tenants that wait, in virtual time
+        self.levels: dict[str, Levels] = {}
         self.answered: dict[str, ModelJob] = {}  # token → what its claim was answered with
         self.missing = 0  # jobs without a ticket at the sweeper's last look
         self.sent_again = 0
@@ -192,12 +209,13 @@ class ModelQueue:
         self.settle()
 
     def settle(self) -> None:
-        for level, turns in self.turns.items():
-            present = {job.tenant for job in self.to_be_had if job.level == level}
-            for tenant in turns.keys() - present:
-                del turns[tenant]
-            for tenant in present - turns.keys():
-                turns[tenant] = self.turn  # behind all that are due
+        present = {job.tenant for job in self.to_be_had}
+        for tenant in sorted(present - self.starts.keys()):
+            self.starts[tenant] = self._time
+
+    @property
+    def _time(self) -> int:
+        return sum(self.starts.values()) // len(self.starts) if self.starts else 0
 
     @property
     def to_be_had(self) -> list[ModelJob]:
@@ -222,10 +240,13 @@ class ModelQueue:
             return earlier.claim_again(token, exclusive=exclusive), earlier
         while job := self._next():
             outcome = job.claim(token, exclusive=exclusive)
-            self.settle()
-            if outcome is not ClaimOutcome.NONE:
-                self.answered[token] = job
-                return outcome, job
+            if outcome is ClaimOutcome.NONE:
+                self.settle()
+                continue
+            self.levels.setdefault(job.tenant, Levels()).use(job.level)
+            self.starts[job.tenant] += STRIDE if len(self.starts) > 1 else 0
+            self.answered[token] = job
+            return outcome, job
         return ClaimOutcome.NONE, None
 
     def claim_by_name(self, job: ModelJob, token: str, *, exclusive: bool) -> ClaimOutcome:
@@ -238,26 +259,17 @@ class ModelQueue:
         return outcome
 
     def _next(self) -> ModelJob | None:
-        level = self._next_level()
-        if level is None:
-            return None
-        turns = self.turns[level]
-        tenant = min(turns, key=lambda name: (turns[name], name))
-        self.turn += 1
-        turns[tenant] = self.turn
-        able = [job for job in self.to_be_had if (job.level, job.tenant) == (level, tenant)]
-        return min(able, key=lambda job: (job.created_ms, job.job_id))
-
-    def _next_level(self) -> str | None:
-        """Start-time fair queueing: a stride after its last start, or now; ties to the more urgent."""
-        present = [level for level in WEIGHTS if self.turns[level]]
-        if not present:
-            return None
-        starts = {level: max(self.due.get(level, 0), self.time) for level in present}
-        best = min(present, key=starts.__getitem__)
-        self.time = starts[best]
-        self.due[best] = self.time + 30 // WEIGHTS[best]
-        return best
+        """Of equal weights the earliest start is never ahead, and its deadline is the earliest."""
+        while self.starts:
+            tenant = min(self.starts, key=lambda name: (self.starts[name], name))
+            able = [job for job in self.to_be_had if job.tenant == tenant]
+            if able:
+                level = self.levels.get(tenant, Levels()).next({job.level for job in able})
+                of_level = [job for job in able if job.level == level]
+                return min(of_level, key=lambda job: (job.created_ms, job.job_id))
+            del self.starts[tenant]
+            self.levels.pop(tenant, None)
+        return None
 
     # --- the sweeper ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, webhooks
+from maskq.cli.queueing import tenants, why
 from maskq.cli.reporting import streams
 from maskq.errors import MaskqError
 from maskq.extras import missing
@@ -47,6 +48,8 @@ def build() -> typer.Typer:
     download.register(app)
     models.register(app)
     keys.register(app)
+    tenants.register(app)
+    why.register(app)
     webhooks.register(app)
     view.register(app)
     verify.register(app)

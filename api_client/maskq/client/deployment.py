@@ -16,6 +16,7 @@ from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Flow
 from maskq.contract import Event, JobRecord, Output
 from maskq.contract.options import Options
+from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import BatchProgress, Filter, Page
 from maskq.ledger.calls.models import Known
@@ -73,6 +74,10 @@ class Deployment(ABC):
     @abstractmethod
     def record_when_ended(self, job_id: str, timeout_s: float | None) -> Flow[JobRecord]:
         """The record once the job has ended, or after `timeout_s`. Raises JobNotFound."""
+
+    @abstractmethod
+    def why(self, job_id: str) -> Flow[Waiting]:
+        """What a job waits for. Raises JobNotFound."""
 
     @abstractmethod
     def cancel(self, job_id: str) -> Flow[bool]:

@@ -12,7 +12,13 @@ from maskq.contract import SegmentRequest
 from maskq.contract.locations import S3Uri, redact
 from maskq.contract.options import BY_KEYWORD, Options
 from maskq.contract.webhooks import WebhookUrl
-from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull, UnknownModel
+from maskq.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    QueueFull,
+    SubmitRateExceeded,
+    UnknownModel,
+)
 from maskq.ledger.calls import SubmitOutcome, Submitted, models
 from maskq.validation import sentence
 
@@ -107,7 +113,13 @@ def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | No
         case SubmitOutcome.TENANT_FULL:
             raise QueueFull(
                 f"as many jobs of tenant {request.tenant!r} wait as it may have "
-                f"(MASKQ_MAX_QUEUED_PER_TENANT); submit again later"
+                f"(`maskq tenants show`, MASKQ_MAX_QUEUED_PER_TENANT); submit again later"
+            )
+        case SubmitOutcome.RATE_EXCEEDED:
+            raise SubmitRateExceeded(
+                f"tenant {request.tenant!r} may submit {answer.submit_rate} jobs a minute; submit "
+                f"again in {answer.retry_after_s:.1f} s",
+                answer.retry_after_s,
             )
         case SubmitOutcome.CONFLICT:
             raise IdempotencyConflict(

@@ -59,9 +59,15 @@ class FailureCode(StrEnum):
     Choose one that `maskq models` lists, or start a worker that serves it.
     """
     QUEUE_FULL = "queue_full"
-    """As many jobs wait as MASKQ_MAX_QUEUED or MASKQ_MAX_QUEUED_PER_TENANT allow, or Redis is full.
+    """As many jobs wait as MASKQ_MAX_QUEUED or the tenant's limit allow, or Redis is full.
 
-    Submit again later, or start more workers.
+    Submit again later, or start more workers. `maskq tenants show` has a tenant's limit.
+    """
+    SUBMIT_RATE_EXCEEDED = "submit_rate_exceeded"
+    """The tenant submitted as many jobs in this minute as its submit rate allows.
+
+    Submit again after the seconds in the message or in `Retry-After`, or raise the rate
+    (`maskq tenants set --submit-rate`).
     """
     RATE_LIMITED = "rate_limited"
     """The API key made more HTTP requests in this minute than it may.

@@ -13,6 +13,7 @@ from maskq.errors import (
     QueueFull,
     StoreRefused,
     StoreUnavailable,
+    SubmitRateExceeded,
     UnknownModel,
 )
 from maskq.http.address import GatewayAddress
@@ -28,6 +29,7 @@ _BY_CODE: Final[dict[FailureCode, type[MaskqError]]] = {
     FailureCode.IDEMPOTENCY_CONFLICT: IdempotencyConflict,
     FailureCode.UNKNOWN_MODEL: UnknownModel,
     FailureCode.QUEUE_FULL: QueueFull,
+    FailureCode.SUBMIT_RATE_EXCEEDED: SubmitRateExceeded,
     FailureCode.STORE_UNAVAILABLE: StoreUnavailable,
     FailureCode.RATE_LIMITED: StoreUnavailable,
     FailureCode.NOT_FOUND: StoreRefused,
@@ -65,7 +67,15 @@ def error_of(answer: Answer, address: GatewayAddress) -> Exception:
         return EventsLost(detail)
     if answer.status in (401, 403):
         detail = f"the gateway {address.url} refused: {detail}; {_KEY}"
+    if code is FailureCode.SUBMIT_RATE_EXCEEDED:
+        return SubmitRateExceeded(detail, retry_after_s(answer))
     return error(code, detail)
+
+
+def retry_after_s(answer: Answer) -> float:
+    """The seconds of `Retry-After`; 0 if the answer has none."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
 
 
 def code_of(document: dict[str, Any]) -> FailureCode:

@@ -1,9 +1,9 @@
 """The order in which jobs are claimed, and what follows from it for a job that waits.
 
-claim.lua serves levels by start-time fair queueing (Goyal, Vin, Cheng 1996): a level that has jobs
-starts again its stride after its last start, the earliest start is served, and in a tie the more urgent
-level.
-Within a level tenants take turns.
+First the tenant whose turn it is (lua/shares.lua: earliest eligible virtual deadline first). Then one
+of its levels, by start-time fair queueing (Goyal, Vin, Cheng 1996): a level that has jobs starts again
+its stride after its last start, the earliest start is served, and in a tie the more urgent level. Then
+the oldest job. docs/decisions/fair-shares.md has the reasons.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from maskq.contract.options import Priority
 
-# 6 : 3 : 1 of the claims, while all have jobs
+# 6 : 3 : 1 of a tenant's claims, while all have jobs
 STRIDES: Final[Mapping[Priority, int]] = MappingProxyType(
     {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 30}
 )
@@ -26,15 +26,15 @@ _FEWEST_A_MINUTE: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Jobs of one priority that may run now."""
+    """A tenant's jobs of one priority that may run now."""
 
     priority: Priority
     jobs: int
-    start: int  # of its next claim, in the queue's own time
+    start: int  # of its next claim, in the tenant's own time
 
 
 def claims_before(own: Priority, ahead: int, levels: Sequence[Level]) -> int:
-    """Claims of all levels before a job's, if no job comes, ends early or is deferred meanwhile.
+    """A tenant's claims before one of its jobs, if no job comes, ends early or is deferred meanwhile.
 
     ahead: claims of the job's own level before it.
     """
@@ -48,6 +48,33 @@ def claims_before(own: Priority, ahead: int, levels: Sequence[Level]) -> int:
             # Its claims start at one.start, one.start + stride, …: those before `start` come first.
             room = start - one.start + (1 if wins_tie else 0)
             count += min(one.jobs, max(0, ceil(room / STRIDES[one.priority])))
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A tenant that waits for its turn."""
+
+    tenant: str
+    stride: int  # of virtual time that a claim takes: the smaller, the larger its weight
+    start: int  # of its next claim, in the model's virtual time
+    jobs: int = 0  # that may run now
+
+
+def others_before(own: Share, ahead: int, others: Sequence[Share]) -> int:
+    """Claims of other tenants before a job's.
+
+    Exact for tenants of equal weights; else one more or less a tenant, since who is ahead of its share
+    has to wait although its deadline is earlier.
+
+    ahead: claims of the job's own tenant before it.
+    """
+    deadline = own.start + (ahead + 1) * own.stride
+    count = 0
+    for one in others:
+        # Its claims have the deadlines one.start + stride, one.start + 2 strides, …
+        room = deadline - one.start + (1 if one.tenant < own.tenant else 0)
+        count += min(one.jobs, max(0, ceil(room / one.stride) - 1))
     return count
 
 

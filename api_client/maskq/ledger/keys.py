@@ -67,8 +67,17 @@ waiting: Final = Pattern(":waiting")  # zset: queued jobs that back off, by when
 
 # zset: queued jobs that may run now, by when they were submitted
 ready: Final = Pattern(":ready:{model}:{priority}:{tenant}")
-# zset: tenants that have such jobs, by when they were last served
-tenant_rotation: Final = Pattern(":turns:{model}:{priority}")
+# --- fair shares of a model (lua/shares.lua) ---
+# zset: tenants of one weight that wait for their turns, by their starts in virtual time
+shares: Final = Pattern(":shares:{model}:{weight}")
+# zset: weights of such tenants, by the earliest start of each
+share_weights: Final = Pattern(":share-weights:{model}")
+# set: tenants with ready jobs that run as many jobs as they may
+held_tenants: Final = Pattern(":held:{model}")
+# hash: the shares of a tenant's priorities
+tenant_levels: Final = Pattern(":levels:{tenant}:{model}")
+# zset: as version 0.1 lists the tenants with ready jobs
+former_turns: Final = Pattern(":turns:{model}:{priority}")
 # hash of a model: counts of queued jobs, the state of the fair queue, tickets sent and missing
 queue_state: Final = Pattern(":queue:{model}")
 # hash of a model: completions of the last minutes while jobs waited, and the time that they took
@@ -108,7 +117,16 @@ deliveries_due: Final = Pattern(":deliveries:due")  # zset: webhooks to deliver,
 
 models: Final = Pattern(":models")  # hash: served name → about it; kept when no worker is left
 workers: Final = Pattern(":workers:{model}")  # zset: its workers (JSON), by when they count as gone
+store_away: Final = Pattern(
+    ":store-away:{model}"
+)  # zset: its workers that claim nothing because their store is away, by until when that is known
 default_model: Final = Pattern(":default-model")  # set by `maskq models default`
+
+# --- tenants ------------------------------------------------------------------------------------------
+
+tenants: Final = Pattern(":tenants")  # set: tenants that have settings
+tenant: Final = Pattern(":tenant:{name}")  # hash: settings, and the state of its submit rate
+tenant_running: Final = Pattern(":tenant:{name}:running")  # set: its running jobs, if it has a cap
 
 # --- the deployment -----------------------------------------------------------------------------------
 

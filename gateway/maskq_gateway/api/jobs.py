@@ -18,6 +18,7 @@ from maskq.client.job import record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
 from maskq.contract.options import OPTIONS
+from maskq.contract.queueing.waiting import Waiting
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger.calls import queueing
 from maskq.validation import sentence
@@ -155,6 +156,17 @@ class Jobs:
             the queue."""
             record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
             return self._answer(request, record, HTTPStatus.OK, await self._place(record))
+
+        @router.get(
+            "/{job_id}/why",
+            response_model=Waiting,
+            responses=answers(404),
+            summary="Say what a job waits for",
+        )
+        async def why(job_id: str, caller: Caller = reads) -> Waiting:
+            """A reason for programs and a sentence for people."""
+            await self._record(job_id, caller)
+            return await self._client.why(job_id)
 
         @router.post(
             "/{job_id}/cancel",

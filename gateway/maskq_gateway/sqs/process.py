@@ -13,7 +13,13 @@ from typing import Any
 
 from maskq import Client
 from maskq.backoff import SQS_READ
-from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
+from maskq.errors import (
+    InvalidRequest,
+    MaskqError,
+    QueueFull,
+    StoreUnavailable,
+    SubmitRateExceeded,
+)
 from maskq.inert import log_to_stderr, print_error
 from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG, starting
@@ -82,6 +88,9 @@ def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
         outcomes = triggers.start(created)
     except NotAnEvent as error:
         logger.error("message %s stays in the queue: %s", message.get("MessageId"), error)
+        return False
+    except SubmitRateExceeded as error:  # it concerns one tenant: the other messages go on
+        logger.warning("message %s stays in the queue: %s", message.get("MessageId"), error)
         return False
     except MaskqError:
         raise

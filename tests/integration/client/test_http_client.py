@@ -185,6 +185,8 @@ def test_models_and_deliveries(client: Client) -> None:
         lambda client: client.set_default_model("smallest"),
         lambda client: client.retire_model("smallest"),
         lambda client: client.delete_tenant("acme", older_than=0),
+        lambda client: client.set_tenant("acme", weight=2),
+        lambda client: client.tenants(),
         lambda client: client.settings,
         lambda client: client.objects,
         lambda client: client.session.ledger,

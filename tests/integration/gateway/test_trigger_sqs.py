@@ -95,6 +95,22 @@ def test_a_message_that_is_no_event_stays_and_holds_up_nothing(
     until(lambda: "Messages" in uploads.sqs.receive_message(QueueUrl=uploads.url))
 
 
+def test_a_tenant_over_its_submit_rate_holds_up_no_other(
+    settings: GatewaySettings, client: Client, uploads: Uploads
+) -> None:
+    tables = [
+        {"name": name, "bucket": uploads.bucket, "prefix": f"{name}/", "tenant": name}
+        for name in ("acme", "other")
+    ]
+    client.set_tenant("acme", submit_rate=1)
+    for name in ("acme/1.jpg", "acme/2.jpg", "other/1.jpg", "other/2.jpg"):
+        uploads.put(name)
+    with reading(settings, Rules.of(tables, own_output=S3Uri("maskq", "maskq"))):
+        until(lambda: uploads.left() == 1 and len(images(client)) == 3)
+    tenants = [record.tenant for record in client.list().records]
+    assert sorted(filter(None, tenants)) == ["acme", "other", "other"]
+
+
 def test_a_refused_job_leaves_its_message(
     settings: GatewaySettings, client: Client, uploads: Uploads
 ) -> None:

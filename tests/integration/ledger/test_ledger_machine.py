@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.ledger_harness import MODEL, LedgerHarness
-from support.ledger_model import QUEUED, RUNNING, WEIGHTS, ModelJob, ModelQueue
+from support.ledger_model import QUEUED, RUNNING, WEIGHTS, Levels, ModelJob, ModelQueue
 
 from maskq.contract import TERMINAL, JobStatus
 from maskq.contract.ids import new_token
@@ -373,6 +373,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 job.lease_over = False
         counts = (self.queue.reap(), self.queue.come_due(), self.queue.end_waits())
         assert (swept.reaped, swept.due, swept.sent) == counts
+        if sum(counts) > 1:  # starts depend on the order in which tenants come
+            starts = self._starts()
+            assert starts.keys() == self.queue.starts.keys()
+            self.queue.starts = starts
         tickets += self.queue.tickets - sent
         again = self.queue.lost_tickets(tickets, aged=aged)
         assert swept.sent_again == again
@@ -418,15 +422,25 @@ class LedgerMachine(RuleBasedStateMachine):
         kept = self.harness.redis.hgetall(self.harness.key("queue", MODEL))
         assert self.harness.queued() == self.queue.queued
         assert int(kept["sequence"]) == self.queue.tickets
-        assert int(kept.get("turn", 0)) == self.queue.turn
-        assert int(kept.get("time", 0)) == self.queue.time
-        due = {level: int(kept[f"due:{level}"]) for level in LEVELS if f"due:{level}" in kept}
-        assert due == self.queue.due
-        for level in LEVELS:
-            turns = self.harness.redis.zrange(
-                self.harness.key("turns", MODEL, level), 0, -1, withscores=True
-            )
-            assert {tenant: int(turn) for tenant, turn in turns} == self.queue.turns[level]
+        starts = self._starts()
+        assert starts == self.queue.starts
+        assert int(kept.get("share_weight", 0)) == len(starts)
+        assert int(kept.get("share_sum", 0)) == sum(starts.values())
+        first = {"1": min(starts.values())} if starts else {}
+        assert self._scores("share-weights", MODEL) == first
+        for tenant in starts:
+            kept = self.harness.redis.hgetall(self.harness.key("levels", tenant, MODEL))
+            levels = self.queue.levels.get(tenant, Levels())
+            assert int(kept.pop("time", 0)) == levels.time
+            due = {name.removeprefix("due:"): int(at) for name, at in kept.items()}
+            assert due == levels.due
+
+    def _starts(self) -> dict[str, int]:
+        return self._scores("shares", MODEL, "1")
+
+    def _scores(self, *name: str) -> dict[str, int]:
+        found = self.harness.redis.zrange(self.harness.key(*name), 0, -1, withscores=True)
+        return {member: int(score) for member, score in found}
 
     @invariant()
     def events_tell_the_history_once(self) -> None:

@@ -1,4 +1,4 @@
-"""Which job is next: high, normal and low by their weights, tenants by turns, the oldest first."""
+"""Which job is next: tenants by turns, each tenant's levels by their weights, the oldest first."""
 
 from __future__ import annotations
 
@@ -177,15 +177,31 @@ def test_who_comes_back_again_and_again_gains_no_turn(harness: LedgerHarness) ->
     assert 25 <= served <= 31
 
 
-def test_turns_are_each_level_s_own(harness: LedgerHarness) -> None:
-    """A tenant's urgent jobs do not cost it the turns of its others."""
-    high = harness.submit_many(2, priority="high", tenant="ada")
-    normal = [harness.submit(tenant=name) for name in ("ada", "bob")]
-    assert set(harness.take_many(4)) == {*high, *normal}
-    assert (harness.turns("high"), harness.turns("normal")) == ([], [])
+def test_a_tenant_s_urgent_jobs_cost_it_its_own_turns(harness: LedgerHarness) -> None:
+    """Or a tenant would gain by calling all its jobs urgent."""
+    owner = {
+        job_id: name
+        for name, level in (("ada", "high"), ("bob", "normal"), ("cleo", "low"))
+        for job_id in harness.submit_many(20, priority=level, tenant=name)
+    }
+    taken = [owner[job_id] for job_id in harness.take_many(30)]
+    assert Counter(taken) == {"ada": 10, "bob": 10, "cleo": 10}
 
 
-def test_a_tenant_leaves_the_turns_with_its_last_ready_job(harness: LedgerHarness) -> None:
+def test_levels_are_shared_within_each_tenant(harness: LedgerHarness) -> None:
+    place_of = {
+        job_id: (name, level)
+        for name in ("ada", "bob")
+        for level in WEIGHTS
+        for job_id in harness.submit_many(60, priority=level, tenant=name)
+    }
+    taken = Counter(place_of[job_id] for job_id in harness.take_many(200))
+    assert taken == {
+        (name, level): 10 * weight for name in ("ada", "bob") for level, weight in WEIGHTS.items()
+    }
+
+
+def test_a_tenant_without_ready_jobs_leaves_at_its_turn(harness: LedgerHarness) -> None:
     canceled, expired = harness.submit(tenant="ada"), harness.submit(tenant="bob")
     delayed = harness.submit(tenant="cleo")
     assert harness.turns() == ["ada", "bob", "cleo"]
@@ -193,6 +209,7 @@ def test_a_tenant_leaves_the_turns_with_its_last_ready_job(harness: LedgerHarnes
     harness.time_is_up(expired)
     harness.sweep()
     harness.release(delayed, harness.claim(delayed), delay_s=60)
+    assert not harness.take_many(1)
     assert harness.turns() == []
     assert [name for name in harness.key_names() if ":ready:" in name] == []
     # And comes back with it

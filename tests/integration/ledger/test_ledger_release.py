@@ -41,7 +41,7 @@ def test_a_released_job_goes_to_its_own_place(harness: LedgerHarness) -> None:
     assert harness.try_claim(token, model="another").record is not None
     harness.release(job_id, token)
     assert harness.ready("low", "ada", "another") == [job_id]
-    assert harness.turns("low", "another") == ["ada"]
+    assert harness.turns("another") == ["ada"]
     assert (harness.tickets(), harness.tickets("another")) == (0, 2)
 
 

@@ -93,7 +93,7 @@ def again(bench: Bench, job_id: str) -> JobRecord:
     redis.zrem(f"{bench.prefix}:waiting", job_id)
     created = float(redis.hget(name, "created_ms") or 0)
     redis.zadd(f"{bench.prefix}:ready:smallest:normal:", {job_id: created})
-    redis.zadd(f"{bench.prefix}:turns:smallest:normal", {"": 0})
+    redis.zadd(f"{bench.prefix}:turns:smallest:normal", {"": 0})  # as version 0.1 had it
     bench.pipeline.run("smallest")
     return bench.record(job_id)
 

@@ -18,6 +18,7 @@ from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable
 from maskq.inert import print_error
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls.models import REGISTER_EVERY_S
+from maskq.ledger.calls.queueing.waiting import STORE_AWAY_EVERY_S
 from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
 from maskq.process.health import HealthFile
@@ -116,6 +117,10 @@ class ModelStep(bootsteps.StartStopStep):
             owner,
             plain_http=bool(settings.presigned_allowed_hosts),
         )
+        self._store_watch = Repeating(
+            "maskq-store-watch", STORE_AWAY_EVERY_S, lambda: self._note_store_away(store)
+        )
+        self._store_watch.start()
         self._job_runner = worker.app.job_runner = JobRunner(
             settings,
             ledger=self._ledger,
@@ -192,6 +197,10 @@ class ModelStep(bootsteps.StartStopStep):
             self._touch_health_file()
             timer.call_repeatedly(1.0, self._touch_health_file)
 
+    def _note_store_away(self, store: ObjectStore) -> None:
+        if store.breaker.home_is_away:
+            self._presence.note_store_away()
+
     def _register_quietly(self) -> None:
         """Renew the registration: it expires otherwise, and Redis may have lost its data."""
         threading.Thread(
@@ -217,6 +226,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._watchdog.stop()
         self._retention.stop()
         self._memory.stop()
+        self._store_watch.stop()
         self._leases.stop()
         self._sweeper.stop()
         self._segmenter.close()

@@ -102,6 +102,12 @@ def _accept(
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
             text = "too many jobs wait already; send the task again later"
             _refuse(caller["id"], FailureCode.QUEUE_FULL, text)
+        case SubmitOutcome.RATE_EXCEEDED:
+            text = (
+                f"tenant {request.tenant!r} may submit {submitted.submit_rate} jobs a minute; send "
+                f"the task again in {submitted.retry_after_s:.1f} s"
+            )
+            _refuse(caller["id"], FailureCode.SUBMIT_RATE_EXCEEDED, text)
         case SubmitOutcome.UNKNOWN_MODEL:
             _refuse(caller["id"], FailureCode.UNKNOWN_MODEL, models.unknown_model(submitted))
 

@@ -10,6 +10,7 @@ import time
 from maskq.contract.models import ServingWorker
 from maskq.ledger import Ledger
 from maskq.ledger.calls import models
+from maskq.ledger.calls.queueing import waiting
 from maskq_worker.model import ModelInfo
 from maskq_worker.outputs.classes import palette_of
 
@@ -53,6 +54,10 @@ class Presence:
             if other.revision not in self._logged:
                 logger.warning("%s", _differs(self._worker, other))
         self._logged = frozenset(other.revision for other in others)
+
+    def note_store_away(self) -> None:
+        """Note that this worker claims nothing while its store is away. Raises StoreUnavailable."""
+        self._ledger.run(waiting.note_store_away(self._worker.model, self._worker.owner))
 
     def leave(self) -> None:
         """Unregister the worker. Raises StoreUnavailable."""

@@ -108,6 +108,11 @@ class StoreCircuitBreaker:
     def may_claim(self) -> bool:
         return self._home_answers.is_set() and not self._closed.is_set()
 
+    @property
+    def home_is_away(self) -> bool:
+        """Whether claiming is paused until the deployment's own bucket answers."""
+        return not self._home_answers.is_set()
+
     def wait_to_claim(self) -> bool:
         """Wait until jobs may be claimed. Returns False if the worker stops."""
         self._home_answers.wait()

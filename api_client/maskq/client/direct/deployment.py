@@ -19,11 +19,13 @@ from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, WaitFor
 from maskq.contract import JobRecord, JobStatus, Output
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
+from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.storage_layout import class_file
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls, keys
 from maskq.ledger.calls import BatchProgress, Filter, Page, models
+from maskq.ledger.calls.queueing.waiting import why
 from maskq.ledger.records import RawRecord
 
 
@@ -75,6 +77,12 @@ class DirectDeployment(Deployment):
         if raw is None:
             raise JobNotFound(job_id)
         return raw.parse()
+
+    def why(self, job_id: str) -> Flow[Waiting]:
+        waiting: Waiting | None = yield why(job_id)
+        if waiting is None:
+            raise JobNotFound(job_id)
+        return waiting
 
     def cancel(self, job_id: str) -> Flow[bool]:
         status = yield calls.cancel(job_id)

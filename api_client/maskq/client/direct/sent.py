@@ -10,7 +10,11 @@ from maskq.errors import StoreUnavailable
 from maskq.ledger import calls
 from maskq.ledger.calls import Call, SubmitOutcome, Submitted
 
-NO_ROOM: Final = (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL)
+NO_ROOM: Final = (
+    SubmitOutcome.FULL,
+    SubmitOutcome.TENANT_FULL,
+    SubmitOutcome.RATE_EXCEEDED,
+)
 _FSYNC_S: Final = 4.0  # below the socket's timeout
 
 

@@ -15,7 +15,7 @@ from maskq.client.operations.flow import Flow, Sleep
 from maskq.contract import FailureCode
 from maskq.errors import JobNotFound, StoreUnavailable
 from maskq.http.address import GatewayAddress
-from maskq.http.problems import NoSuchSubject, code_of, error_of, is_problem
+from maskq.http.problems import NoSuchSubject, code_of, error_of, is_problem, retry_after_s
 from maskq.http.request import Answer, Request
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Gateway:
                 if answer.status < 300 or answer.status in expected:
                     return replace(answer, tries=tries)
                 error = error_of(answer, self.address)
-                pause_s = _retry_after_s(answer) or _BACKOFF.pause_s(tries)
+                pause_s = retry_after_s(answer) or _BACKOFF.pause_s(tries)
                 again = _may_pass(answer, tries, time.monotonic() - began + pause_s)
             if within_s is not None and time.monotonic() - began + pause_s > within_s:
                 again = False
@@ -91,11 +91,8 @@ def segment(subject: str, kind: str) -> str:
 def _may_pass(answer: Answer, tries: int, until_next_s: float) -> bool:
     """Whether the same request may succeed later."""
     code = code_of(answer.json()) if is_problem(answer) else FailureCode.STORE_UNAVAILABLE
+    if code is FailureCode.SUBMIT_RATE_EXCEEDED:  # the caller decides, by queue_full_timeout
+        return False
     if answer.status == 429:
         return until_next_s < _RATE_LIMITED_S
     return answer.status in _OVERLOADED and code is not FailureCode.QUEUE_FULL and tries < _TRIES
-
-
-def _retry_after_s(answer: Answer) -> float:
-    text = answer.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0

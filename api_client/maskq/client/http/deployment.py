@@ -19,6 +19,7 @@ from maskq.client.operations.flow import Deadline, Flow, Sleep, Together
 from maskq.client.sending import OutageTolerance
 from maskq.contract import JobRecord, JobStatus, Output
 from maskq.contract.options import Options
+from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import JobNotFound, StoreUnavailable
 from maskq.http.problems import NoSuchSubject
@@ -96,6 +97,11 @@ class HttpDeployment(Deployment):
     def record_when_ended(self, job_id: str, timeout_s: float | None) -> Flow[JobRecord]:
         answer = yield from self._waited("job", job_id, _job(job_id), (), timeout_s, _has_ended)
         return self._gateway.parsed(answer, documents.record)
+
+    def why(self, job_id: str) -> Flow[Waiting]:
+        request = Request(method="GET", path=f"{_job(job_id)}/why")
+        answer = yield from self._gateway.ask_about("job", job_id, request)
+        return self._gateway.parsed(answer, Waiting.model_validate)
 
     def cancel(self, job_id: str) -> Flow[bool]:
         request = Request(method="POST", path=f"{_job(job_id)}/cancel")

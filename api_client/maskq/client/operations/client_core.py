@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from maskq.client.admin.api_keys import ApiKeyOperations
 from maskq.client.admin.models import ModelOperations
+from maskq.client.admin.tenants import TenantOperations
 from maskq.client.job import JobCore
 from maskq.client.operations.connecting import GatewayAccess, access_from_env, access_of, refuse_s3
 from maskq.client.operations.deliveries import DeliveryOperations
@@ -29,6 +30,7 @@ class ClientCore(
     DeliveryOperations,
     ModelOperations,
     ApiKeyOperations,
+    TenantOperations,
 ):
     """All operations but `segment`, `submit_each` and `events`."""
 

@@ -13,6 +13,7 @@ from maskq.client.operations.flow import Flow, operation
 from maskq.client.operations.page import Page
 from maskq.contract import FailureCode, JobStatus
 from maskq.contract.locations import http_url, is_url
+from maskq.contract.queueing.waiting import Waiting
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls
 
@@ -72,6 +73,11 @@ class JobOperations(Generic[JobT]):
         )
         page = yield from self.session.deployment.list(wanted, limit, cursor)
         return Page(page.records, page.cursor)
+
+    @operation
+    def why(self, job_id: str) -> Flow[Waiting]:
+        """What a job waits for: `reason` for programs, `text` for people. Raises JobNotFound."""
+        return (yield from self.session.deployment.why(job_id))
 
     @operation
     def delete(self, job_id: str) -> Flow[None]:

@@ -28,7 +28,8 @@ class SubmitOutcome(StrEnum):
     EXISTS = "exists"  # this id, or this idempotency key with the same request, is known
     CONFLICT = "conflict"  # the idempotency key belongs to another request
     FULL = "full"  # max_queued jobs of the model are queued already
-    TENANT_FULL = "tenant_full"  # max_queued_per_tenant jobs of this tenant are
+    TENANT_FULL = "tenant_full"  # as many jobs of this tenant are as it may have
+    RATE_EXCEEDED = "rate_exceeded"  # the tenant submitted as many jobs in this minute as it may
     UNKNOWN_MODEL = "unknown_model"  # `known` lists the known models
 
 
@@ -39,6 +40,8 @@ class Submitted:
     known: tuple[str, ...] = ()  # models, for UNKNOWN_MODEL
     model: str | None = None  # for UNKNOWN_MODEL: which one it is, and who chose it
     choice: ModelChoice = ModelChoice.REQUEST
+    retry_after_s: float = 0.0  # for RATE_EXCEEDED
+    submit_rate: int = 0  # for RATE_EXCEEDED: jobs a minute
 
     @property
     def stands(self) -> bool:
@@ -55,7 +58,7 @@ class Limits:
         None  # of requests that name none, if it is known and there is no default
     )
     max_queued: int = 100_000  # per model; 0: no limit
-    max_queued_per_tenant: int = 0  # per model and named tenant; 0: no limit
+    max_queued_per_tenant: int = 0  # per model and tenant without its own max_queued; 0: no limit
     max_attempts: int = 3
     queue_ttl_s: float = 86_400.0
     run_timeout_s: float = 600.0
@@ -122,6 +125,9 @@ def submit(
             return Submitted(outcome, job_id, tuple(known), model or None, ModelChoice(choice))
         if outcome in (SubmitOutcome.FULL, SubmitOutcome.TENANT_FULL):
             return Submitted(outcome, job_id)
+        if outcome is SubmitOutcome.RATE_EXCEEDED:
+            wait_ms, rate = map(int, answer[1:])
+            return Submitted(outcome, job_id, retry_after_s=wait_ms / 1000, submit_rate=rate)
         return Submitted(outcome, answer[1])
 
     return scripted(

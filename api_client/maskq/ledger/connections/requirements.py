@@ -83,6 +83,8 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
     looking: list[Command] = [
         *choosing,
         *_each("ZRANGE LRANGE", own, "0", "0"),
+        *_each("ZCARD SCARD", own),
+        *_each("ZRANK ZSCORE", own, "member"),
         ("XINFO", "STREAM", own),
         ("XREAD", "COUNT", "1", "STREAMS", own, "0"),
         ("SUBSCRIBE", wake),
@@ -92,7 +94,8 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         *_each("HSET HINCRBY", own, "field", "1"),
         *_each("HDEL HKEYS HEXISTS", own, "field"),
         *_each("ZADD", own, "1", "member"),
-        *_each("ZREM", own, "member"),
+        *_each("ZREM ZSCORE SREM SISMEMBER", own, "member"),
+        *_each("ZCARD SCARD", own),
         *_each("ZRANGE", own, "0", "0"),
         *_each("RPUSH", own, "member"),
         *_each("PEXPIRE", own, "1"),
@@ -105,7 +108,8 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
     submitting: list[Command] = [*moving, *choosing, ("HSETNX", own, "field", "1")]
     sweeping: list[Command] = [
         *moving,
-        *_each("ZCARD", own),
+        *_each("SMEMBERS", own),
+        *_each("SRANDMEMBER", own, "1"),
         ("LLEN", queue),
         ("LLEN", callers_queue),
         ("ZRANGEBYSCORE", own, "0", "0"),
@@ -132,12 +136,12 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
                 ("XAUTOCLAIM", own, "group", "me", "1", "0-0"),
                 ("XACK", own, "group", "0-0"),
             ]  # fmt: skip
-            if role is Role.GATEWAY:  # a job's place in the queue; uploads
-                needed += [("ZCARD", own), *_each("ZRANK ZSCORE", own, "member")]
+            if role is Role.PUBLISHER:  # `maskq tenants`, `maskq models retire`
+                needed += [("SADD", own, "member"), ("SMEMBERS", own)]
         case Role.WEBHOOKS:
             needed += [*sweeping, ("LTRIM", own, "0", "0")]
         case Role.WORKER:
-            needed += [*submitting, *sweeping, ("SET", own, "1")]
+            needed += [*submitting, *sweeping, ("SET", own, "1"), ("SADD", own, "member")]
             needed += _each("ZREMRANGEBYSCORE", own, "0", "0")
             needed += _celery(prefix, model)
     return list(dict.fromkeys(needed))

@@ -24,10 +24,10 @@ local function claimed(id)
   return {'claimed', unpack(redis.call('HGETALL', keys.record(id)))}
 end
 
--- Returns nil if the job cannot run now.
-local function try_claim(id)
+-- Returns nil if the job cannot run now. `turn`: its tenant's, or nil if it is claimed by name.
+local function try_claim(id, at, turn, is_capped)
   local known = redis.call('HMGET', keys.record(id), 'status', 'queue_deadline_ms', 'alone',
-    'not_before_ms')
+    'not_before_ms', 'run_timeout_ms', 'webhook', 'source')
   if known[1] ~= QUEUED then return nil end
   if now >= tonumber(known[2]) then
     expire_queued(id)
@@ -36,14 +36,38 @@ local function try_claim(id)
   if known[4] and now < tonumber(known[4]) then return nil end
   if known[3] == '1' and exclusive ~= '1' then
     -- The worker first finishes its other jobs. If it dies meanwhile, the sweeper makes the job ready again.
-    remove_ready(id, placement(id))
+    remove_ready(id, at, turn)
     redis.call('ZADD', keys.waiting(), now + 2 * lease_ms, id)
     remember_answer(id)
     return {'alone', id}
   end
-  start_job(id, {token = token, owner = owner, exclusive = exclusive, lease_ms = lease_ms})
+  start_job(id, at, {token = token, owner = owner, exclusive = exclusive, lease_ms = lease_ms}, turn,
+    {not_before_ms = known[4], run_timeout_ms = known[5], webhook = known[6],
+      source = known[7], is_capped = is_capped})
   remember_answer(id)
   return claimed(id)
+end
+
+-- The next job of the tenant whose turn it is. Returns nil if it cannot run: the next turn may find another.
+local function take_turn(turn)
+  local most, free = running_cap(turn.tenant)
+  if most and free <= 0 then
+    hold_tenant(model, turn)
+    return nil
+  end
+  local id = next_job(model, turn)
+  local at = {model = model, level = turn.level, tenant = turn.tenant}
+  if not id then
+    leave_shares(model, turn)
+    redis.call('DEL', keys.tenant_levels(turn.tenant, model))
+    return nil
+  end
+  local answer = try_claim(id, at, turn, most)
+  if answer and most then continue_tenant(model, turn.tenant) end
+  if not answer and remove_ready(id, at, nil) then  -- deleted by hand: it would stay the oldest
+    count_queued(at, -1)
+  end
+  return answer
 end
 
 -- Sent twice (the answer was lost on the way): the same answer.
@@ -55,16 +79,21 @@ if earlier then
   return {'none'}
 end
 if with_ticket == '1' and not take_ticket() then return {'none'} end
-if wanted ~= '' then return try_claim(wanted) or {'none'} end
+if wanted ~= '' then
+  local at = placement(wanted)
+  local most, free = running_cap(at.tenant)
+  return (not most or free > 0) and try_claim(wanted, at, nil, most) or {'none'}
+end
 for _ = 1, MAX_SKIPPED do
-  local id, at = next_job(model)
-  if not id then return {'none'} end
-  local answer = try_claim(id)
-  if answer then return answer end
-  if redis.call('EXISTS', keys.record(id)) == 0 then  -- deleted by hand: it would stay the oldest
-    remove_ready(id, at)
-    count_queued(at, -1)
+  local turn = next_turn(model)
+  if not turn and adopt_former_turns(model) > 0 then turn = next_turn(model) end
+  if not turn then
+    -- No job may start, so the tickets that are left are of held tenants. Each would cost a worker a claim.
+    if redis.call('EXISTS', keys.held_tenants(model)) == 1 then redis.call('DEL', keys.queue(model)) end
+    return {'none'}
   end
+  local answer = take_turn(turn)
+  if answer then return answer end
 end
 send_ticket(model)  -- another claim continues here
 return {'none'}

@@ -99,8 +99,9 @@ local function event_id(id, state, attempt)
   return id .. ':' .. state
 end
 
-local function emit_job(id, state, attempt, extra)
-  local known = redis.call('HMGET', keys.record(id), 'webhook', 'tenant', 'source')
+-- `known`: the record's {webhook or false, tenant or false, source or false}, if the caller has read it.
+local function emit_job(id, state, attempt, extra, known)
+  known = known or redis.call('HMGET', keys.record(id), 'webhook', 'tenant', 'source')
   local source = known[3] and ',"source":' .. cjson.encode(known[3]) or ''
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
     .. '","attempt":' .. attempt .. tenant_field(known[2]) .. source .. (extra or '') .. '}'

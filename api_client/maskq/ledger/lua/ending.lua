@@ -53,13 +53,13 @@ local ERROR_FILE_MS = 5000
 local function end_job(id, state, field, payload)
   local record = keys.record(id)
   local known = redis.call('HMGET', record, 'status', 'attempt', 'batch_id', 'retention_ms', 'request',
-    'output_retention_ms', 'tenant', 'alias')
+    'output_retention_ms', 'tenant', 'alias', 'capped')
   local attempt, batch, retention = known[2], known[3], tonumber(known[4])
-  if known[1] == QUEUED then dequeue(id) else stop_job(id) end
+  if known[1] == QUEUED then dequeue(id, placement(id), nil) else stop_job(id, known[7], known[9]) end
   redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
   -- An ended job does not need these; there may be millions of ended records.
   redis.call('HDEL', record, 'not_before_ms', 'queue_deadline_ms', 'run_timeout_ms', 'retention_ms',
-    'output_retention_ms', 'exclusive', 'alone', 'urls')
+    'output_retention_ms', 'exclusive', 'alone', 'urls', 'capped')
   if field == 'result' then redis.call('HDEL', record, 'error') end
   if field then redis.call('HSET', record, field, payload) end
   redis.call('ZADD', keys.ended(), now, id)
@@ -117,7 +117,8 @@ end
 
 -- Queue a job again, or end it if it has used its attempts. Returns its new status.
 local function retry_or_fail(id, charge, delay_ms, error_json)
-  local known = redis.call('HMGET', keys.record(id), 'attempt', 'max_attempts', 'queue_deadline_ms')
+  local known = redis.call('HMGET', keys.record(id), 'attempt', 'max_attempts', 'queue_deadline_ms',
+    'tenant', 'capped')
   local charges = redis.call('HINCRBY', keys.record(id), 'charges', charge)
   redis.call('HSET', keys.record(id), 'error', error_json)
   revoke(id)  -- before the end too: a `finish` of this holder must not look like one sent twice
@@ -125,7 +126,8 @@ local function retry_or_fail(id, charge, delay_ms, error_json)
     end_job(id, FAILED, 'error', error_json)
     return FAILED
   end
-  stop_job(id)
-  enqueue(id, known[1], delay_ms, known[3])
+  stop_job(id, known[4], known[5])
+  redis.call('HSET', keys.record(id), 'status', QUEUED)
+  enqueue(id, placement(id), known[1], delay_ms, known[3])
   return QUEUED
 end

@@ -10,14 +10,17 @@ local function cancel(id)
   canceled = canceled + 1
 end
 
-for _, level in ipairs(LEVELS) do
-  for _, tenant in ipairs(redis.call('ZRANGE', keys.tenant_rotation(model, level), 0, -1)) do
+adopt_former_turns(model)
+local tenants, held = waiting_tenants(model)
+for _, tenant in ipairs(held) do tenants[#tenants + 1] = tenant end
+for _, tenant in ipairs(tenants) do
+  for _, level in ipairs(LEVELS) do
     local ready = keys.ready(model, level, tenant)
     for _, id in ipairs(redis.call('ZRANGE', ready, 0, cap - canceled - 1)) do
       if redis.call('HGET', keys.record(id), 'status') == QUEUED then
         cancel(id)
       else
-        remove_ready(id, {model = model, level = level, tenant = tenant})
+        remove_ready(id, {model = model, level = level, tenant = tenant}, nil)
       end
     end
     if canceled >= cap then return {canceled, offset} end

@@ -7,22 +7,39 @@ local function placement(id)
   return {model = known[1], level = known[2], tenant = known[3] or '', created_ms = known[4]}
 end
 
--- Ready jobs run in the order of submission, so a job that runs again keeps its place.
-local function make_ready(id)
-  local at = placement(id)
-  redis.call('ZADD', keys.ready(at.model, at.level, at.tenant), at.created_ms, id)
-  -- A tenant that had no jobs waits for one round at most.
-  local turn = redis.call('HGET', keys.queue_state(at.model), 'turn') or '0'
-  redis.call('ZADD', keys.tenant_rotation(at.model, at.level), 'NX', turn, at.tenant)
-  send_ticket(at.model)
+-- A tenant's ready jobs of each level.
+local function ready_lists(model, tenant)
+  local lists = {}
+  for i, level in ipairs(LEVELS) do lists[i] = keys.ready(model, level, tenant) end
+  return lists
 end
 
-local function remove_ready(id, at)
-  local ready = keys.ready(at.model, at.level, at.tenant)
-  redis.call('ZREM', ready, id)
-  if redis.call('EXISTS', ready) == 0 then
-    redis.call('ZREM', keys.tenant_rotation(at.model, at.level), at.tenant)
+local function ready_of_tenant(model, tenant)
+  local count = 0
+  for _, list in ipairs(ready_lists(model, tenant)) do count = count + redis.call('ZCARD', list) end
+  return count
+end
+
+-- A tenant's jobs run in the order of submission, so a job that runs again keeps its place.
+-- Each ready job has a ticket on the list. A tenant with a cap has one ticket for all its ready jobs: each start
+-- sends the next (continue_tenant). So a backlog that may not start sends no workers to the ledger in vain.
+local function make_ready(id, at, settings)
+  settings = settings or share_settings(at.tenant)
+  redis.call('ZADD', keys.ready(at.model, at.level, at.tenant), at.created_ms, id)
+  if not join_shares(at.model, at.tenant, settings) then return end
+  if not settings.max_running or ready_of_tenant(at.model, at.tenant) == 1 then send_ticket(at.model) end
+end
+
+-- Take a job from those that may run now. `turn`: its tenant's, which it uses; else nil.
+-- Returns false if it was not among them.
+local function remove_ready(id, at, turn)
+  if redis.call('ZREM', keys.ready(at.model, at.level, at.tenant), id) == 0 then return false end
+  if turn then
+    use_turn(at.model, turn)
+    redis.call('HSET', keys.tenant_levels(at.tenant, at.model), 'time', integer(turn.level_start),
+      'due:' .. at.level, integer(turn.level_start + STRIDES[at.level]))
   end
+  return true
 end
 
 -- Count a model's queued jobs, and those of one tenant.
@@ -35,93 +52,135 @@ local function count_queued(at, by)
 end
 
 -- Put a job into QUEUED, for the first time or again. With a delay it waits without a ticket for the sweeper.
-local function enqueue(id, attempt, delay_ms, deadline_ms)
-  redis.call('HSET', keys.record(id), 'status', QUEUED)
-  count_queued(placement(id), 1)
+-- `settings`: its tenant's, and `known`: see emit_job; both if the caller has them.
+local function enqueue(id, at, attempt, delay_ms, deadline_ms, settings, known)
+  count_queued(at, 1)
   if delay_ms > 0 then
     redis.call('HSET', keys.record(id), 'not_before_ms', integer(now + delay_ms))
     redis.call('ZADD', keys.waiting(), now + delay_ms, id)
   else
-    redis.call('HDEL', keys.record(id), 'not_before_ms')
-    make_ready(id)
+    make_ready(id, at, settings)
   end
   redis.call('ZADD', keys.deadlines(), deadline_ms, id)
-  emit_job(id, QUEUED, attempt)
+  emit_job(id, QUEUED, attempt, nil, known)
 end
 
--- Take a job out of QUEUED.
-local function dequeue(id)
-  local at = placement(id)
-  redis.call('ZREM', keys.waiting(), id)
-  remove_ready(id, at)
+-- Take a job out of QUEUED. `turn`: see remove_ready.
+local function dequeue(id, at, turn)
+  if not remove_ready(id, at, turn) then redis.call('ZREM', keys.waiting(), id) end
   count_queued(at, -1)
   redis.call('ZREM', keys.deadlines(), id)
 end
 
--- Count the jobs of a model that may run now, over all levels and tenants.
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996) between a tenant's levels. A level starts again its
+-- stride after its last start, or now if it had no jobs. The earliest start is served; in a tie, the more
+-- urgent level. A level that had no jobs for a while neither loses nor gains by that.
+-- Returns the oldest job of that level, or nil if the tenant has no ready jobs. Completes `turn`.
+local function next_job(model, turn)
+  local state, due_fields = keys.tenant_levels(turn.tenant, model), {}
+  for i, level in ipairs(LEVELS) do due_fields[i] = 'due:' .. level end
+  local known = redis.call('HMGET', state, 'time', unpack(due_fields))
+  local time, id = tonumber(known[1] or 0), nil
+  for i, list in ipairs(ready_lists(model, turn.tenant)) do
+    local oldest = redis.call('ZRANGE', list, 0, 0)[1]
+    local due = math.max(tonumber(known[i + 1] or 0), time)
+    if oldest and (not id or due < turn.level_start) then
+      id, turn.level, turn.level_start = oldest, LEVELS[i], due
+    end
+  end
+  return id
+end
+
+-- A tenant's running jobs are counted while it has a cap.
+-- Returns the cap or nil, and how many further jobs the tenant may start now or nil.
+local function running_cap(tenant)
+  local most = tenant ~= '' and tonumber(redis.call('HGET', keys.tenant(tenant), 'max_running') or nil)
+  if not most then return nil, nil end
+  return most, most - redis.call('SCARD', keys.tenant_running(tenant))
+end
+
+-- A tenant runs as many jobs as it may: none of its jobs starts until one of them stops.
+local function hold_tenant(model, turn)
+  leave_shares(model, turn)
+  redis.call('SADD', keys.held_tenants(model), turn.tenant)
+end
+
+-- Send the next ticket of a tenant with a cap, if it may start another job of the model.
+local function continue_tenant(model, tenant)
+  local _, free = running_cap(tenant)
+  if free > 0 and ready_of_tenant(model, tenant) > 0 then send_ticket(model) end
+end
+
+-- Let a tenant go on in all models, since it may start a job again. `most`: tickets for each model.
+local function resume_tenant(tenant, most)
+  for _, model in ipairs(known_models()) do
+    redis.call('SREM', keys.held_tenants(model), tenant)
+    local jobs = ready_of_tenant(model, tenant)
+    if jobs > 0 then join_shares(model, tenant) end
+    for _ = 1, math.min(jobs, most) do send_ticket(model) end
+  end
+end
+
+-- Count the tickets that a model needs: see make_ready.
 local function ready_count(model)
   local count = 0
-  for _, level in ipairs(LEVELS) do
-    for _, tenant in ipairs(redis.call('ZRANGE', keys.tenant_rotation(model, level), 0, -1)) do
-      count = count + redis.call('ZCARD', keys.ready(model, level, tenant))
-    end
+  for _, tenant in ipairs((waiting_tenants(model))) do
+    local jobs, _, free = ready_of_tenant(model, tenant), running_cap(tenant)
+    if free then jobs = math.min(jobs, math.max(free, 0), 1) end
+    count = count + jobs
   end
   return count
 end
 
--- Start-time fair queueing (Goyal, Vin, Cheng 1996). A level starts again its stride after its last start,
--- or now if it had no jobs. The earliest start is served; in a tie, the more urgent level. A level that had
--- no jobs for a while neither loses nor gains by that.
-local function next_level(model)
-  local queue, due_fields = keys.queue_state(model), {}
-  for i, level in ipairs(LEVELS) do due_fields[i] = 'due:' .. level end
-  local known = redis.call('HMGET', queue, 'time', unpack(due_fields))
-  local time = tonumber(known[1] or 0)
-  local best, start = nil, nil
-  for i, level in ipairs(LEVELS) do
-    if redis.call('EXISTS', keys.tenant_rotation(model, level)) == 1 then
-      local due = math.max(tonumber(known[i + 1] or 0), time)
-      if not best or due < start then best, start = level, due end
-    end
-  end
-  if best then
-    redis.call('HSET', queue, 'time', integer(start), 'due:' .. best, integer(start + STRIDES[best]))
-  end
-  return best
-end
-
--- The oldest job of the tenant whose turn it is, at that level; and its place.
-local function next_job(model)
-  local level = next_level(model)
-  if not level then return nil end
-  local rotation = keys.tenant_rotation(model, level)
-  local tenant = redis.call('ZRANGE', rotation, 0, 0)[1]
-  redis.call('ZADD', rotation, redis.call('HINCRBY', keys.queue_state(model), 'turn', 1), tenant)
-  local id = redis.call('ZRANGE', keys.ready(model, level, tenant), 0, 0)[1]
-  return id, {model = model, level = level, tenant = tenant}
-end
-
--- Put a job into RUNNING, out of QUEUED. `holder`: {token, owner, exclusive, lease_ms}.
-local function start_job(id, holder)
+-- Put a job into RUNNING, out of QUEUED. `holder`: {token, owner, exclusive, lease_ms}; `turn`: its tenant's,
+-- or nil if it was claimed by name; `known`: fields of the record.
+local function start_job(id, at, holder, turn, known)
   local record = keys.record(id)
-  local run_timeout_ms = tonumber(redis.call('HGET', record, 'run_timeout_ms'))
-  dequeue(id)
+  dequeue(id, at, turn)
   local attempt = redis.call('HINCRBY', record, 'attempt', 1)
   redis.call('HSET', record, 'status', RUNNING, 'token', holder.token, 'owner', holder.owner,
     'exclusive', holder.exclusive, 'started_ms', integer(now))
-  redis.call('HDEL', record, 'not_before_ms')
+  if known.not_before_ms then redis.call('HDEL', record, 'not_before_ms') end
+  if known.is_capped then
+    redis.call('HSET', record, 'capped', '1')
+    redis.call('SADD', keys.tenant_running(at.tenant), id)
+  end
   redis.call('ZADD', keys.leases(), now + holder.lease_ms, id)
-  redis.call('ZADD', keys.deadlines(), now + run_timeout_ms, id)
-  emit_job(id, RUNNING, attempt)
+  redis.call('ZADD', keys.deadlines(), now + known.run_timeout_ms, id)
+  emit_job(id, RUNNING, attempt, nil,
+    {known.webhook, at.tenant ~= '' and at.tenant, known.source})
 end
 
 -- Take a job out of RUNNING. Its holder's token stays, so that the holder may send its call twice.
-local function stop_job(id)
+-- `capped`: of the record; '1' if the job counts against its tenant's cap.
+local function stop_job(id, tenant, capped)
   redis.call('ZREM', keys.leases(), id)
   redis.call('ZREM', keys.deadlines(), id)
+  if capped ~= '1' or redis.call('SREM', keys.tenant_running(tenant), id) == 0 then return end
+  local _, free = running_cap(tenant)
+  if free == 1 then resume_tenant(tenant, 1) end  -- before, it could start none
 end
 
 -- Take a job's token from its holder: no call of the holder has an effect any more.
 local function revoke(id)
   redis.call('HSET', keys.record(id), 'token', '')
+end
+
+-- How many jobs of each tenant run: {tenant → count}.
+local function running_of_tenants()
+  local running = {}
+  for _, id in ipairs(redis.call('ZRANGE', keys.leases(), 0, -1)) do
+    local tenant = redis.call('HGET', keys.record(id), 'tenant')
+    if tenant then running[tenant] = (running[tenant] or 0) + 1 end
+  end
+  return running
+end
+
+-- {tenant, its queued jobs, its running jobs, setting, value, …}. `running`: see running_of_tenants.
+local function tenant_state(tenant, running)
+  local queued = 0
+  for _, model in ipairs(known_models()) do
+    queued = queued + tonumber(redis.call('HGET', keys.queue_state(model), 'queued:' .. tenant) or 0)
+  end
+  return {tenant, queued, running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
 end

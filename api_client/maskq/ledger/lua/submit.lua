@@ -3,6 +3,7 @@
 --   outputs; webhook, batch_webhook: JSON {url, events}; urls: JSON, the presigned URLs that the request
 --   does not show; not_before_ms (0: now), expires_ms (0: never): since the epoch
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
+--   | {'rate_exceeded', milliseconds until the tenant may submit again, jobs a minute}
 --   | {'unknown_model', who chose it, which or '', known names…}
 local id, request, model, priority, choosers, max_queued, max_attempts, queue_ttl_ms,
   run_timeout_ms, retention_ms, idempotency_key, fingerprint, batch, batch_total, celery_head,
@@ -32,12 +33,31 @@ if not model or redis.call('HEXISTS', keys.models(), model) == 0 then
   return {'unknown_model', choice, model or '', unpack(known_models())}
 end
 
-local max_queued, max_of_tenant = tonumber(max_queued), tonumber(max_of_tenant)
+max_queued, max_of_tenant = tonumber(max_queued), tonumber(max_of_tenant)
 local counts = redis.call('HMGET', keys.queue_state(model), 'queued', 'queued:' .. tenant)
 local count, count_of_tenant = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
 if max_queued > 0 and count >= max_queued then return {'full', tostring(count)} end
-if max_of_tenant > 0 and tenant ~= '' and count_of_tenant >= max_of_tenant then
-  return {'tenant_full', tostring(count_of_tenant)}
+
+-- The tenant's settings. A job without a tenant has none.
+local settings = {weight = UNSET_WEIGHT}
+if tenant ~= '' then
+  local known = redis.call('HMGET', keys.tenant(tenant), 'weight', 'max_running', 'max_queued',
+    'submit_rate', 'next_submit_ms')
+  settings = {weight = known[1] or UNSET_WEIGHT, max_running = tonumber(known[2] or nil)}
+  max_of_tenant = tonumber(known[3] or max_of_tenant)
+  if max_of_tenant > 0 and count_of_tenant >= max_of_tenant then
+    return {'tenant_full', tostring(count_of_tenant)}
+  end
+  if known[4] then
+    -- Generic cell rate algorithm: a minute's jobs at once, then one each `interval`.
+    local rate, next_ms = tonumber(known[4]), math.max(tonumber(known[5] or 0), now)
+    local interval = 60000 / rate
+    local too_early_ms = next_ms + interval - 60000 - now
+    if too_early_ms > 0.001 then
+      return {'rate_exceeded', integer(math.ceil(too_early_ms)), known[4]}
+    end
+    redis.call('HSET', keys.tenant(tenant), 'next_submit_ms', string.format('%.3f', next_ms + interval))
+  end
 end
 
 -- A deferred job waits as in a back-off. Its queue_ttl begins when it may run.
@@ -74,5 +94,7 @@ if idempotency_key ~= '' then
   redis.call('PEXPIRE', name, integer(queue_ttl_ms + run_timeout_ms + retention_ms))
 end
 redis.call('ZADD', keys.created(), now, id)
-enqueue(id, 0, delay_ms, deadline)
+local at = {model = model, level = priority, tenant = tenant, created_ms = integer(now)}
+enqueue(id, at, 0, delay_ms, deadline, settings,
+  {webhook ~= '' and webhook, tenant ~= '' and tenant, source ~= '' and source})
 return {'accepted', id}

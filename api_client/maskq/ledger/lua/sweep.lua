@@ -6,6 +6,7 @@
 local lease_ms, cap, is_new, event_retention_ms = unpack(ARGV, 2)
 local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
 local MAX_ANSWERS = 20  -- per job: five minutes of attempts
+local CHECKED = 20  -- tenants, and running jobs of each, that one call looks at
 -- Sweeps come every second. A shorter gap is not an outage, even if half a lease is shorter: otherwise
 -- every sweep would extend all leases, and none would ever run out.
 local OUTAGE_MS = 2500
@@ -61,7 +62,7 @@ for _, id in ipairs(ready) do
   redis.call('ZREM', keys.waiting(), id)
   if redis.call('HGET', keys.record(id), 'status') == QUEUED then
     redis.call('HDEL', keys.record(id), 'not_before_ms')
-    make_ready(id)
+    make_ready(id, placement(id))
   end
 end
 
@@ -79,8 +80,21 @@ local function send_lost_tickets(model)
   return lost
 end
 
+-- A worker of version 0.1 that ends a job of a capped tenant does not count that.
+local function count_running(tenant)
+  local running, gone = keys.tenant_running(tenant), 0
+  for _, id in ipairs(redis.call('SRANDMEMBER', running, CHECKED)) do
+    if redis.call('HGET', keys.record(id), 'status') ~= RUNNING then gone = gone + redis.call('SREM', running, id) end
+  end
+  local _, free = running_cap(tenant)
+  if gone > 0 and free and free > 0 then resume_tenant(tenant, 1) end
+end
+
+for _, tenant in ipairs(redis.call('SRANDMEMBER', keys.tenants(), CHECKED)) do count_running(tenant) end
+
 local again = 0
 for _, model in ipairs(redis.call('HKEYS', keys.models())) do
+  adopt_former_turns(model)
   again = again + send_lost_tickets(model)
 end
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from maskq.contract.options import Priority
 from maskq.ledger.calls.base import Call, scripted
-from maskq.ledger.fair_queue import Level, Rate, claims_before
+from maskq.ledger.fair_queue import Level, Rate, Share, claims_before, others_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +17,35 @@ class QueuePlace:
 
     position: int  # jobs that start before it
     eta_s: tuple[float, float] | None  # it starts between these; None: unknown
+    of_tenant: int = 0  # jobs of its own tenant among them
 
 
 def place(job_id: str) -> Call[QueuePlace | None]:
     """A queued job's place; None if the job may not run now: it has started, ended or is deferred."""
+    return scripted("position", parse_place, given=job_id)
 
-    def parse(answer: Sequence[Any]) -> QueuePlace | None:
-        if not answer:
-            return None
-        own, ahead, workers, flat, pace = answer
-        levels = [
-            Level(Priority(level), int(jobs), int(start))
-            for level, jobs, start in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        ]
-        position = claims_before(Priority(own), int(ahead), levels)
-        rate = _rate(pace) if int(workers) else None
-        return QueuePlace(position, rate.seconds(position) if rate else None)
 
-    return scripted("position", parse, given=job_id)
+def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
+    """From the answer of `queue_place` (lua/queue_place.lua)."""
+    if not answer:
+        return None
+    priority, rank, workers, levels, (tenant, stride, start), others, pace = answer
+    of_tenant = [
+        Level(Priority(level), int(jobs), int(start)) for level, jobs, start in _rows(levels, 3)
+    ]
+    ahead = claims_before(Priority(priority), int(rank), of_tenant)
+    shares = [
+        Share(name, int(stride), int(start), int(jobs))
+        for name, stride, jobs, start in _rows(others, 4)
+    ]
+    before_it = others_before(Share(tenant, int(stride), int(start)), ahead, shares)
+    rate = _rate(pace) if int(workers) else None
+    position = ahead + before_it
+    return QueuePlace(position, rate.seconds(position) if rate else None, ahead)
+
+
+def _rows(flat: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [flat[i : i + size] for i in range(0, len(flat), size)]
 
 
 @dataclass(frozen=True, slots=True)

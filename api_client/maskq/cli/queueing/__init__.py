@@ -1,0 +1,1 @@
+"""Commands about how jobs share the workers: tenants, why."""
