@@ -15,6 +15,7 @@ from maskq.contract import Output
 from maskq.contract.jobs import ClassStats
 from maskq.contract.outputs import FILES
 from maskq.testing.deployment.pictures import palette
+from maskq.testing.deployment.regions import regions_of
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -46,8 +47,9 @@ def only(mask: PIL.Image.Image, class_ids: Collection[int]) -> PIL.Image.Image:
     return mask.point([value if value in class_ids else 255 for value in range(256)])
 
 
-def stats_of(mask: PIL.Image.Image, labels: Sequence[str], *, boxes: bool) -> list[ClassStats]:
-    """The classes in the mask, the largest first. boxes: with `bbox`; `regions` stays None."""
+def stats_of(mask: PIL.Image.Image, labels: Sequence[str], *, shapes: bool) -> list[ClassStats]:
+    """The classes in the mask, the largest first. shapes: with `bbox` and `regions`."""
+    regions = regions_of(mask) if shapes else {}
     counts = mask.histogram()[: len(labels)]
     total = mask.width * mask.height
     present = sorted(filter(counts.__getitem__, range(len(counts))), key=lambda i: (-counts[i], i))
@@ -57,7 +59,8 @@ def stats_of(mask: PIL.Image.Image, labels: Sequence[str], *, boxes: bool) -> li
             label=labels[class_id],
             pixels=counts[class_id],
             share=counts[class_id] / total,
-            bbox=_box(mask, class_id) if boxes else None,
+            bbox=_box(mask, class_id) if shapes else None,
+            regions=regions.get(class_id),
         )
         for class_id in present
     ]

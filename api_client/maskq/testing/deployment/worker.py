@@ -49,7 +49,7 @@ def made_of(
     if chosen is not None:
         mask = only(mask, chosen)
     with_stats = Output.STATS in request.outputs
-    classes = stats_of(mask, labels, boxes=with_stats)
+    classes = stats_of(mask, labels, shapes=with_stats)
     name = request.image_uri.rpartition("/")[2]
     alpha = request.overlay_alpha
     made = Segmented(photo.pixels, mask, labels, classes, alpha, name, record.id)
