@@ -38,9 +38,9 @@ def pixels(results: list[dict[str, Any]]) -> int:
 
 
 @app.task(name="shop.failed")
-def failed(request: Any, error: Exception, traceback: Any) -> None:
-    """Celery calls it with the failed task's request."""
-    print(f"failed: {request.id}: {error}")
+def failed(task_id: str) -> None:
+    """Called from another worker, an errback gets the id of the task that failed, and no more."""
+    print(f"failed: {app.AsyncResult(task_id).result}")
 
 
 def segment(image_uri: str) -> Signature:

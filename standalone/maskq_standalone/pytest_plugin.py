@@ -61,9 +61,10 @@ def maskq_session_stack(maskq_stack_options: dict[str, Any]) -> Iterator[Stack]:
         "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
         "MASKQ_PRESIGNED_ALLOWED_HOSTS": "127.0.0.1",
     }
-    options = {"workers": 1, "pinned": True, "webhooks": True, "http_api": True}
+    options: dict[str, Any] = {"workers": 1, "pinned": True, "webhooks": True, "http_api": True}
     options |= maskq_stack_options
-    with Stack(**(options | {"env": local | options.get("env", {})})) as stack:
+    options["env"] = local | dict(options.get("env") or {})
+    with Stack(**options) as stack:
         yield stack
 
 

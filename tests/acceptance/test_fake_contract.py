@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from support.pages import blocks
 from support.waiting import until
 
 from maskq import (
@@ -187,6 +188,7 @@ def test_every_output_of_a_job_can_be_read(world: World, client: Client) -> None
         assert binary.histogram()[-1] == entry.pixels
         assert result.read("binary", entry.id)
         assert entry.bbox is not None
+        assert entry.regions is not None
     assert Image.open(io.BytesIO(result.read("mask"))).format == "PNG"
     assert result.mask_uri == result.uri("mask")
     with pytest.raises(InvalidRequest, match="no class 'zebra'"):
@@ -620,6 +622,13 @@ def test_records_events_and_deliveries_have_the_same_fields(
     for result in (real["record"]["result"], real["maskq.job.succeeded of 0"]["data"]["result"]):
         result.pop("source_etag", None)
     assert fake == real
+
+
+def test_stack_block_of_the_testing_page(maskq_stack: object) -> None:
+    (block,) = [one for one in blocks("docs/testing.md") if one.kind == "stack"]
+    names: dict[str, Any] = {"Client": Client, "image_bytes": image_bytes}
+    exec(block.text, names)
+    names["test_on_a_real_stack"](maskq_stack)
 
 
 # --- the surface --------------------------------------------------------------------------------------

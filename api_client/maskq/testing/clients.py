@@ -28,8 +28,9 @@ class FakeClient(Client):
     def __init__(self, service: FakeService | None = None) -> None:
         """`service`: shared with other clients; default: one of its own."""
         self.fake = service or FakeService()
-        self.session = _BlockingSession(self.fake)
-        self._driver = self.session.driver
+        session: Any = _BlockingSession(self.fake)
+        self.session = session
+        self._driver = session.driver
 
     @classmethod
     def from_env(cls, **_: Any) -> Self:
@@ -46,8 +47,9 @@ class FakeAsyncClient(AsyncClient):
     def __init__(self, service: FakeService | None = None) -> None:
         """`service`: shared with other clients; default: one of its own."""
         self.fake = service or FakeService()
-        self.session = _AsyncSession(self.fake)
-        self._driver = self.session.driver
+        session: Any = _AsyncSession(self.fake)
+        self.session = session
+        self._driver = session.driver
 
     @classmethod
     def from_env(cls, **_: Any) -> Self:

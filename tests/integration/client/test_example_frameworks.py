@@ -1,4 +1,4 @@
-"""The examples for FastAPI, Django, Celery and scripts with `maskq_fake`, as docs/frameworks.md tests them.
+"""The examples for FastAPI, Django and scripts with `maskq_fake`.
 
 tests/acceptance/test_examples.py runs the same programs on a real stack.
 """
