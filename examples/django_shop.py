@@ -86,7 +86,7 @@ def look(request: HttpRequest, job_id: str) -> HttpResponse:
     return JsonResponse({"status": job.status, "largest": cache.get(job_id)})
 
 
-@celery.task
+@celery.task(name="shop.measure")  # the name is the same for the web server and the worker
 def measure(job_id: str) -> str:
     """Send ids to tasks, never handles: they hold connections."""
     result = client.get(job_id).result()
