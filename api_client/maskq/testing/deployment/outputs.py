@@ -79,7 +79,7 @@ def _coloured(made: Segmented) -> PIL.Image.Image:
     from PIL import Image
 
     coloured = Image.frombytes("P", made.mask.size, made.mask.tobytes())
-    coloured.putpalette(palette(256))
+    coloured.putpalette(palette())
     return coloured
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from maskq.contract import FailureCode, JobFailure
@@ -60,16 +61,17 @@ def mask_of(identity: bytes, size: tuple[int, int], classes: int) -> PIL.Image.I
     return mask
 
 
-def palette(classes: int) -> list[int]:
-    """Red, green and blue of each class id: the colours of the PASCAL VOC data set."""
+@cache
+def palette() -> bytes:
+    """Red, green and blue of each of 256 class ids: the colours of the PASCAL VOC data set."""
     colours = []
-    for class_id in range(classes):
-        rgb, rest = [0, 0, 0], class_id + 1
+    for class_id in range(256):
+        rgb, rest = [0, 0, 0], (class_id + 1) % 256
         for bit in range(7, -1, -1):
             rgb = [value | (rest >> channel & 1) << bit for channel, value in enumerate(rgb)]
             rest >>= 3
         colours += rgb
-    return colours
+    return bytes(colours)
 
 
 def checked_mask(
