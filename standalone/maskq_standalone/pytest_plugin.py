@@ -32,8 +32,8 @@ def maskq_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
     def awaited(**_: Any) -> FakeAsyncClient:
         return FakeAsyncClient(client.fake)
 
-    monkeypatch.setattr(Client, "from_env", blocking)
-    monkeypatch.setattr(AsyncClient, "from_env", awaited)
+    monkeypatch.setattr(Client, "from_env", staticmethod(blocking))
+    monkeypatch.setattr(AsyncClient, "from_env", staticmethod(awaited))
     monkeypatch.delenv("MASKQ_WEBHOOK_SECRET_FILE", raising=False)
     monkeypatch.setenv("MASKQ_WEBHOOK_SECRET", client.fake.webhook_secret)
     with client:

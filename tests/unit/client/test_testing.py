@@ -12,7 +12,7 @@ import json
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -159,8 +159,11 @@ def test_a_mask_that_does_not_fit_is_an_error_of_the_test(
     client: FakeClient, mask: Image.Image, message: str
 ) -> None:
     client.fake.set_mask(mask)
+    job = client.submit(image_bytes((60, 40)))
     with pytest.raises(ValueError, match=message):
-        client.segment(image_bytes((60, 40)))
+        job.wait(5)
+    with pytest.raises(JobFailed, match=message):
+        job.wait(5)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -276,6 +279,18 @@ def test_a_full_queue_is_retried_as_long_as_the_caller_says(client: FakeClient) 
     client.fake.refuse_next(QueueFull("full"))
     (one,) = client.submit_each([image_bytes()], queue_full_timeout=0)
     assert isinstance(one.error, QueueFull)
+
+
+def test_a_full_queue_and_then_an_outage_lose_no_image(client: FakeClient) -> None:
+    def images() -> Iterator[str]:
+        yield from ("s3://photos/0.jpg", "s3://photos/1.jpg")
+        # The first two are submitted by now, so an outage is tolerated.
+        client.fake.refuse_next(QueueFull("full"))
+        client.fake.refuse_next(StoreUnavailable("away"))
+        yield from ("s3://photos/2.jpg", "s3://photos/3.jpg")
+
+    outcomes = {one.image: one.error for one in client.submit_each(images(), chunk=2)}
+    assert outcomes == {f"s3://photos/{number}.jpg": None for number in range(4)}
 
 
 def test_a_batch_that_meets_a_full_queue_is_refused_as_a_whole(client: FakeClient) -> None:

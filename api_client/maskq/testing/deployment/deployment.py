@@ -126,11 +126,15 @@ class FakeDeployment(Deployment):
         self, subject: str, state: DeliveryState | None, limit: int
     ) -> Flow[Sequence[Delivery]]:
         yield from ()
-        return self._service.ledger().stream.deliveries(subject, state, limit)
+        ledger = self._service.ledger()
+        with ledger.lock:
+            return ledger.stream.deliveries(subject, state, limit)
 
     def redeliver(self, delivery_id: str) -> Flow[bool]:
         yield from ()
-        return self._service.ledger().stream.redeliver(delivery_id)
+        ledger = self._service.ledger()
+        with ledger.lock:
+            return ledger.stream.redeliver(delivery_id)
 
     def models(self) -> Flow[Known]:
         yield from ()

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from maskq.client.bulk import Bulk, SubmitOptions
+from maskq.client.bulk import Bulk, SubmitOptions, TakenImage
 from maskq.client.image_source import ImageSource, is_reference, read_image
 from maskq.client.operations.flow import Flow, RunBlocking
 from maskq.client.requests import build, fingerprint
 from maskq.client.sending import QueueFullBackoff
 from maskq.contract.ids import new_id
 from maskq.contract.options import Options
-from maskq.errors import IdempotencyConflict, InvalidRequest, QueueFull
+from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, QueueFull
 from maskq.ledger.calls import BatchMembership, Idempotency
 from maskq.testing.deployment.ledger import NewJob
 from maskq.testing.deployment.worker import LAYOUT
@@ -85,11 +85,29 @@ class FakeBulk(Bulk[JobT], Generic[JobT]):
 
     def submit_taken(self) -> Flow[None]:
         accepted, full = 0, []
-        while self.taken:
-            one = self.taken[0]  # stays taken if this raises StoreUnavailable or UnknownModel
-            try:
-                outcome: str | InvalidRequest | IdempotencyConflict | QueueFull
-                outcome = yield from submitted(
+        try:
+            while self.taken:
+                one = self.taken[0]  # stays taken if this raises StoreUnavailable or UnknownModel
+                outcome = yield from self._outcome(one)
+                self.taken.pop(0)
+                if isinstance(outcome, QueueFull) and not self.backoff.time_is_up:
+                    full.append(one)
+                    continue
+                accepted += isinstance(outcome, str)
+                self.add_outcome(one.number, one.image, outcome)
+        finally:
+            self.taken = full + self.taken
+        if accepted:
+            self.backoff.found(for_all=not full)
+        if full:
+            self.held_up = "the queue is full"
+            yield self.backoff.wait()
+
+    def _outcome(self, one: TakenImage) -> Flow[str | MaskqError]:
+        """The id of the image's job, or the error that concerns this image alone."""
+        try:
+            return (
+                yield from submitted(
                     self._service,
                     one.image,
                     self._options,
@@ -97,19 +115,6 @@ class FakeBulk(Bulk[JobT], Generic[JobT]):
                     batch=self.options.batch,
                     retry_of=one.retry_of,
                 )
-                accepted += 1
-            except (InvalidRequest, IdempotencyConflict) as error:
-                outcome = error
-            except QueueFull as error:
-                outcome = error
-                if not self.backoff.time_is_up:
-                    full.append(self.taken.pop(0))
-                    continue
-            self.taken.pop(0)
-            self.add_outcome(one.number, one.image, outcome)
-        self.taken = full
-        if accepted:
-            self.backoff.found(for_all=not full)
-        if full:
-            self.held_up = "the queue is full"
-            yield self.backoff.wait()
+            )
+        except (InvalidRequest, IdempotencyConflict, QueueFull) as error:
+            return error
