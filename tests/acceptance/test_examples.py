@@ -20,6 +20,7 @@ from PIL import Image
 from support.waiting import stays, until
 
 from maskq import Client, JobRecord, JobStatus, webhooks
+from maskq.testing import damaged_image_bytes
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 
@@ -185,7 +186,7 @@ def test_masks_of_folder(photo: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "m/a.png") as one, Image.open(tmp_path / "m/b.png") as other:
         assert one.tobytes() == other.tobytes()
         assert one.size == (64, 48)
-    (photos / "c.jpg").write_text("not an image")
+    (photos / "c.png").write_bytes(damaged_image_bytes())
     failed = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stderr.partition(":")[0]) == (1, "c")
 

@@ -44,7 +44,7 @@ from maskq import (
 from maskq.contract.ids import new_id
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger import calls
-from maskq.testing import FakeAsyncClient, FakeClient, image_bytes
+from maskq.testing import FakeAsyncClient, FakeClient, damaged_image_bytes, image_bytes
 from maskq_standalone.pytest_plugin import (
     maskq_fake,
     maskq_session_stack,
@@ -229,7 +229,7 @@ def test_an_output_that_was_not_asked_for_is_an_error(world: World, client: Clie
 
 
 def test_a_job_that_fails_raises_and_says_why(world: World, client: Client) -> None:
-    job = client.submit(b"not an image", tenant=world.tenant)
+    job = client.submit(damaged_image_bytes(), tenant=world.tenant)
     with pytest.raises(JobFailed, match="invalid_image") as raised:
         job.wait(60)
     assert raised.value.code is FailureCode.INVALID_IMAGE
@@ -362,7 +362,7 @@ def test_handles_cannot_be_pickled(world: World) -> None:
 
 def test_a_batch_completes_with_one_event(world: World, client: Client) -> None:
     start = _cursor(client)
-    images = [image_bytes(SIZE), b"not an image", image_bytes(SIZE, colour="red")]
+    images = [image_bytes(SIZE), damaged_image_bytes(), image_bytes(SIZE, colour="red")]
     batch = client.submit_many(images, tenant=world.tenant)
     ended = list(batch.as_completed(60))
 
@@ -593,7 +593,7 @@ def documents(client: Client, url: str) -> dict[str, Any]:
     outputs = {"mask", "stats"}
     job = client.submit(image_bytes(SIZE), outputs=outputs, tenant="t", webhook=url)
     job.wait(60)
-    broken = client.submit(b"not an image", metadata={"a": "b"})
+    broken = client.submit(damaged_image_bytes(), metadata={"a": "b"})
     with pytest.raises(JobFailed):
         broken.wait(60)
     assert job.record is not None

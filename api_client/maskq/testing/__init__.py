@@ -11,7 +11,13 @@ from maskq.testing.clients import FakeAsyncClient, FakeClient
 from maskq.testing.deployment.stream import SECRET as WEBHOOK_SECRET
 from maskq.testing.deployment.stream import Webhook
 from maskq.testing.deployment.stream import signed as sign_webhook
-from maskq.testing.records import image_bytes, make_event, make_record, make_result
+from maskq.testing.records import (
+    damaged_image_bytes,
+    image_bytes,
+    make_event,
+    make_record,
+    make_result,
+)
 from maskq.testing.service import FakeService
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "FakeClient",
     "FakeService",
     "Webhook",
+    "damaged_image_bytes",
     "image_bytes",
     "make_event",
     "make_record",

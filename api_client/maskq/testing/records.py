@@ -80,3 +80,8 @@ def image_bytes(size: tuple[int, int] = (64, 48), *, colour: str = "teal") -> by
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def damaged_image_bytes() -> bytes:
+    """A file that clients accept and no worker can read: the first bytes of a PNG, and no more."""
+    return image_bytes()[:24]

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from support.waiting import until
 
 from maskq import QueueFull
-from maskq.testing import FakeClient, image_bytes
+from maskq.testing import FakeClient, damaged_image_bytes, image_bytes
 from maskq_standalone.pytest_plugin import maskq_fake
 
 __all__ = ["maskq_fake"]  # a fixture of the plugin
@@ -129,7 +129,7 @@ def test_script_saves_the_masks_of_a_folder_and_names_failures(
     photos.mkdir()
     for name in "ab":
         (photos / f"{name}.png").write_bytes(PHOTO)
-    (photos / "c.png").write_bytes(b"not an image")
+    (photos / "c.png").write_bytes(damaged_image_bytes())
     script = example("masks_of_folder")
     assert script.main(str(photos), str(masks)) == 1
     assert sorted(path.name for path in masks.iterdir()) == ["a.png", "b.png"]

@@ -22,6 +22,7 @@ from maskq.errors import InvalidRequest, JobNotFound, StoreRefused, StoreUnavail
 from maskq.ledger.calls import BatchProgress, Filter, Page
 from maskq.ledger.calls.models import Known
 from maskq.testing.deployment.ledger import OWNER, FakeLedger
+from maskq.testing.deployment.pictures import colours
 from maskq.testing.deployment.readers import FakeGroupReader, FakeReader
 from maskq.testing.deployment.submissions import FakeBulk, submitted_when_accepted
 from maskq.testing.deployment.worker import LAYOUT, REVISION
@@ -146,15 +147,18 @@ class FakeDeployment(Deployment):
             labels=len(service.labels),
             since_ms=service.since_ms,
         )
-        served = ServedModel(
-            name=service.model,
-            revision=REVISION,
-            workers=(worker,),
-            queued=service.ledger().queued(),
-            default=True,
-        )
+        served = {
+            "name": service.model,
+            "revision": REVISION,
+            "workers": (worker,),
+            "queued": service.ledger().queued(),
+            "default": True,
+            "labels": service.labels,
+            "palette": colours(len(service.labels)),
+        }
         return Known(
-            (served,), DefaultModel(name=service.model, choice=ModelChoice.ONLY, known=True)
+            (ServedModel.model_validate(served),),
+            DefaultModel(name=service.model, choice=ModelChoice.ONLY, known=True),
         )
 
     def output(

@@ -74,6 +74,11 @@ def palette() -> bytes:
     return bytes(colours)
 
 
+def colours(classes: int) -> tuple[str, ...]:
+    """`#rrggbb` of each class."""
+    return tuple(f"#{palette()[at : at + 3].hex()}" for at in range(0, 3 * classes, 3))
+
+
 def checked_mask(
     mask: PIL.Image.Image, size: tuple[int, int], labels: Sequence[str]
 ) -> PIL.Image.Image:
