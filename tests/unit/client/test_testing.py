@@ -34,6 +34,7 @@ from maskq import (
     WebhookRefused,
     webhooks,
 )
+from maskq.client.operations.flow import Sleep
 from maskq.contract import JobRecord
 from maskq.contract.events import EVENT_DATA
 from maskq.contract.outputs import FILES
@@ -303,16 +304,26 @@ def test_a_batch_that_meets_a_full_queue_is_refused_as_a_whole(client: FakeClien
         assert {one.status for one in client.list().records} == {JobStatus.CANCELED}
 
 
-def test_during_an_outage_calls_fail_and_waits_go_on(client: FakeClient) -> None:
-    client.fake.takes_s = 0.2
-    job = client.submit(image_bytes())
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(job.wait, 10)
+def test_during_an_outage_calls_fail(client: FakeClient) -> None:
+    with client.fake.outage():
+        for call in (client.list, client.models, lambda: client.submit(image_bytes())):
+            with pytest.raises(StoreUnavailable):
+                call()
+    assert client.list().records == ()
+
+
+def test_a_wait_that_has_begun_tolerates_an_outage(client: FakeClient) -> None:
+    with client.fake.paused():
+        job = client.submit(image_bytes())
+        wait = client.session.deployment.record_when_ended(job.id, 60)
+        assert isinstance(next(wait), Sleep)  # it has looked once
         with client.fake.outage():
-            for call in (client.list, client.models, lambda: client.submit(image_bytes())):
-                with pytest.raises(StoreUnavailable):
-                    call()
-        assert waiting.result(10).size == (64, 48)
+            assert isinstance(next(wait), Sleep)
+            with pytest.raises(StoreUnavailable):  # of one that begins now
+                job.wait(60)
+    with pytest.raises(StopIteration) as stop:
+        next(wait)
+    assert stop.value.value.status is JobStatus.SUCCEEDED
 
 
 def test_threads_and_loops_share_one_deployment(client: FakeClient) -> None:
