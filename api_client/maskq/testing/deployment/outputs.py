@@ -38,7 +38,9 @@ class Segmented:
 
 
 def files_of(outputs: Collection[Output], made: Segmented) -> dict[Output, dict[str, bytes]]:
-    """Output → name of a file → its bytes."""
+    """Output → name of a file → its bytes. Raises ValueError for an output that fakes do not make."""
+    if unknown := set(outputs) - _FILES.keys():
+        raise ValueError(f"fakes make no {', '.join(sorted(unknown))}; use the fixture maskq_stack")
     return {output: _FILES[output](made) for output in Output if output in outputs}
 
 
