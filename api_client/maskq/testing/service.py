@@ -38,18 +38,21 @@ class FakeService:
         takes_s: float = 0.0,
         model: str = MODEL,
         labels: Sequence[str] = LABELS,
-        webhook_secret: str = SECRET,
+        webhook_secret: str | None = None,
     ) -> None:
-        """`takes_s`: seconds that each job takes. `labels`: the model's classes, at most 255."""
+        """`takes_s`: seconds that each job takes. `labels`: the model's classes, at most 255.
+
+        `webhook_secret`: signs webhooks; default: `maskq.testing.WEBHOOK_SECRET`.
+        """
         if not 0 < len(labels) <= _MOST_LABELS:
             raise ValueError(f"a fake model has 1 to {_MOST_LABELS} labels, not {len(labels)}")
         self.model = model
         self.labels = tuple(labels)
-        self.webhook_secret = webhook_secret
+        self.webhook_secret = webhook_secret or SECRET
         self.images: dict[str, bytes] = {}
         self.plans = Plans(takes_s)
         self.since_ms = time.time_ns() // 10**6
-        self._ledger = FakeLedger(model, self.labels, webhook_secret)
+        self._ledger = FakeLedger(model, self.labels, self.webhook_secret)
 
     # --- what becomes of jobs -------------------------------------------------------------------------
 

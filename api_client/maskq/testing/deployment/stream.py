@@ -196,14 +196,17 @@ def _event(kind: str, subject: str, event_id: str, at_ms: int, data: dict[str, A
     )
 
 
-def signed(event: Event, url: str = "", *, secret: str = SECRET) -> Webhook:
-    """The event as a webhook that `maskq.webhooks.verify` accepts with this secret."""
+def signed(event: Event, url: str = "", *, secret: str | None = None) -> Webhook:
+    """The event as a webhook that `maskq.webhooks.verify` accepts with this secret.
+
+    `secret`: default: `maskq.testing.WEBHOOK_SECRET`.
+    """
     body = event.model_dump_json().encode()
     at = int(time.time())
     headers = {
         "content-type": "application/json",
         ID: event.id,
         TIMESTAMP: str(at),
-        SIGNATURE: sign(keys_of(secret), event.id, at, body),
+        SIGNATURE: sign(keys_of(secret or SECRET), event.id, at, body),
     }
     return Webhook(event.id, url, headers, body)
