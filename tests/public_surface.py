@@ -73,9 +73,11 @@ def _members(path: str, owner: type) -> Lines:
     names = {name for name in dir(owner) if name[0] != "_"} - {*fields, "model_config"} | {
         "__init__"
     }
+    # A fake inherits the surface of its client, which is listed once.
+    home = "maskq.testing" if owner.__module__.startswith("maskq.testing") else "maskq"
     for name in names:
         definer = next(klass for klass in owner.__mro__ if name in vars(klass))
-        if definer.__module__.startswith("maskq"):
+        if definer.__module__.startswith(home):
             member = getattr(owner, name)
             value = f" = {_value(member)}" if isinstance(member, Enum) else ""
             yield f"{path}.{name}{_signature(member) if callable(member) else value}"

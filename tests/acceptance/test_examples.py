@@ -20,12 +20,15 @@ from PIL import Image
 from support.waiting import stays, until
 
 from maskq import Client, JobRecord, JobStatus, webhooks
+from maskq.testing import damaged_image_bytes
+from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MASKQ = Path(sys.executable).with_name("maskq")
 TOKEN = secrets.token_urlsafe()
 PATIENCE_S = 60.0
+NOBODY = "0199d3c0-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +109,13 @@ def test_fastapi_backend(stack: Stack, photo: Path) -> None:
     with running(command, "running on") as (_, line):
         url = line.split("running on ")[1].split()[0]
         http = urllib3.PoolManager()
-        answer = http.request("POST", f"{url}/photos", body=photo.read_bytes())
+        answer = http.request(
+            "POST", f"{url}/photos", fields={"photo": (photo.name, photo.read_bytes())}
+        )
         job_id = answer.json()["id"]
         assert answer.status == 202
         place = f"{url}/photos/{job_id}"
+        told = http.request("GET", f"{place}/events", timeout=PATIENCE_S).data.decode()
 
         def look() -> dict[str, Any]:
             found: dict[str, Any] = http.request("GET", place).json()
@@ -118,21 +124,91 @@ def test_fastapi_backend(stack: Stack, photo: Path) -> None:
         ended = until(look)
         forged = http.request("POST", f"{url}/hooks/maskq", json={"subject": job_id})
         http.clear()
+    assert told.endswith("data: succeeded\n\n")
     assert (ended["status"], ended["width"]) == ("succeeded", 64)
     assert forged.status == 400
 
 
-def test_celery_chain(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_django_shop(stack: Stack, photo: Path, tmp_path: Path) -> None:
+    """The web server, and a Celery worker that forks after the client was made."""
+    env = {"SHOP_CACHE": str(tmp_path / "cache"), "MASKQ_REDIS_URL": stack.redis.url}
+    port = free_port()
+    worker = [
+        sys.executable, "-m", "celery", "--workdir", str(EXAMPLES), "-A", "django_shop", "worker",
+        "-P", "prefork", "-c", "2", "-Q", "django-shop", "--loglevel", "INFO",
+    ]  # fmt: skip
+    server = [
+        sys.executable, "-u", str(EXAMPLES / "django_shop.py"), "runserver", "--noreload",
+        "--skip-checks", str(port),
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    http = urllib3.PoolManager(retries=urllib3.Retry(connect=20, backoff_factor=0.1))
+    with running(worker, "ready.", env), serving(server, env):
+        fields = {"photo": (photo.name, photo.read_bytes())}
+        jobs = [http.request("POST", f"{url}/photos", fields=fields).json()["id"] for _ in "1234"]
+
+        def look() -> list[dict[str, Any]]:
+            found = [http.request("GET", f"{url}/photos/{job}").json() for job in jobs]
+            return found if all(one["largest"] for one in found) else []
+
+        ended = until(look)
+        unknown = http.request("GET", f"{url}/photos/{NOBODY}")
+        http.clear()
+    assert {one["status"] for one in ended} == {"succeeded"}
+    assert unknown.status == 404
+
+
+@contextmanager
+def serving(command: list[str], env: Mapping[str, str]) -> Iterator[None]:
+    """A server that is ready some time later."""
+    process = subprocess.Popen(
+        command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_masks_of_folder(photo: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(photo, photos / "a.jpg")
+    shutil.copy(photo, photos / "b.jpg")
+    command = [
+        sys.executable,
+        str(EXAMPLES / "masks_of_folder.py"),
+        str(photos),
+        str(tmp_path / "m"),
+    ]
+    assert printed(command) == printed(command) == ""
+    with Image.open(tmp_path / "m/a.png") as one, Image.open(tmp_path / "m/b.png") as other:
+        assert one.tobytes() == other.tobytes()
+        assert one.size == (64, 48)
+    (photos / "c.png").write_bytes(damaged_image_bytes())
+    failed = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr.partition(":")[0]) == (1, "c")
+
+
+def test_celery_workflows(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKQ_REDIS_URL", stack.redis.url)  # the shop's worker is no role of ours
     stack.s3.client().upload_file(str(photo), "maskq", f"chain/{photo.name}")
     worker = [
-        sys.executable, "-m", "celery", "--workdir", str(EXAMPLES), "-A", "celery_chain", "worker",
-        "-P", "solo", "-Q", "shop", "--loglevel", "INFO",
+        sys.executable, "-m", "celery", "--workdir", str(EXAMPLES), "-A", "celery_workflows",
+        "worker", "-P", "solo", "-Q", "shop", "--loglevel", "INFO",
     ]  # fmt: skip
-    with running(worker, "ready."):
+    with running(worker, "ready.") as (process, _):
         uri = f"s3://maskq/chain/{photo.name}"
-        said = printed([sys.executable, str(EXAMPLES / "celery_chain.py"), uri])
-    assert said.endswith("%"), said
+        broken = "s3://maskq/chain/nowhere.jpg"
+        program = str(EXAMPLES / "celery_workflows.py")
+        said = printed([sys.executable, program, uri, broken]).splitlines()
+        assert process.stderr is not None
+        told = _line_with(process.stderr, "failed: ")
+    assert said[0].startswith("chain: ")
+    assert said[0].endswith("%")
+    assert said[1:] == ["group: 2 masks", f"chord: {2 * 64 * 48} pixels", "error: not_found"]
+    assert "not_found" in told
 
 
 def test_s3_upload(stack: Stack, photo: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from maskq.contract import SegmentRequest
+from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
 from maskq.contract.options import BY_KEYWORD, Options
+from maskq.contract.statuses import RETRYABLE, either
 from maskq.contract.webhooks import WebhookUrl
 from maskq.errors import (
     IdempotencyConflict,
@@ -128,3 +129,17 @@ def refuse(answer: Submitted, request: SegmentRequest, idempotency_key: str | No
             )
         case SubmitOutcome.UNKNOWN_MODEL:
             raise UnknownModel(models.unknown_model(answer))
+
+
+def check_retry(record: JobRecord) -> None:
+    """Raises InvalidRequest if the job cannot be submitted again from its record."""
+    if record.status not in RETRYABLE:
+        raise InvalidRequest(
+            f"job {record.id} is {record.status.value}; only a job that is {either(RETRYABLE)} can be "
+            f"retried"
+        )
+    if record.request.incomplete:
+        raise InvalidRequest(
+            f"the presigned URLs of job {record.id} were deleted when it ended; submit the image "
+            f"again with new URLs"
+        )

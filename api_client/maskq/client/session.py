@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from maskq.client.deployment import Deployment
 from maskq.errors import InvalidRequest
+
+# Attributes of a session that reaches Redis and S3 itself. Other sessions refuse them.
+DIRECT_ATTRIBUTES: Final = frozenset(
+    ("access", "ledger", "objects", "layout", "limits", "settings", "key_prefix", "run")
+)
 
 
 class Session:

@@ -21,6 +21,7 @@ RUN = {
     "README.md": "test_readme.py",
     "docs/http.md": "test_http_docs.py",
     "docs/masks.md": "test_masks_page.py",
+    "docs/testing.md": "test_testing_page.py",
     **dict.fromkeys(
         [
             f"docs/{name}.md"

@@ -9,14 +9,13 @@ from maskq.client.direct.access import DirectAccess
 from maskq.client.direct.sent import NO_ROOM, sent
 from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, RunBlocking
-from maskq.client.requests import build, fingerprint, refuse
+from maskq.client.requests import build, check_retry, fingerprint, refuse
 from maskq.client.sending import QueueFullBackoff
 from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
-from maskq.contract.statuses import RETRYABLE, either
-from maskq.errors import InvalidRequest, JobNotFound, QueueFull, StoreUnavailable
+from maskq.errors import JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls
 from maskq.ledger.calls import Call, Submitted
 
@@ -72,16 +71,7 @@ class Submissions:
         record: JobRecord | None = yield calls.get(job_id)
         if record is None:
             raise JobNotFound(job_id)
-        if record.status not in RETRYABLE:
-            raise InvalidRequest(
-                f"job {job_id} is {record.status.value}; only a job that is {either(RETRYABLE)} can be "
-                f"retried"
-            )
-        if record.request.incomplete:
-            raise InvalidRequest(
-                f"the presigned URLs of job {job_id} were deleted when it ended; submit the image "
-                f"again with new URLs"
-            )
+        check_retry(record)
         key = f"retry:{record.id}"
         known = yield from self._known_under(key)
         if known:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import SecretStr
 
 from maskq.client.http.asking import Gateway
 from maskq.client.http.deployment import HttpDeployment
 from maskq.client.operations.flow import AsyncDriver, BlockingDriver, Effect, Flow
-from maskq.client.session import Session
+from maskq.client.session import DIRECT_ATTRIBUTES, Session
 from maskq.errors import InvalidRequest
 from maskq.http.address import GatewayAddress
 from maskq.http.request import CloseStream, OpenStream, ReadStream, Request
 from maskq.http.transport import AsyncHttpTransport, HttpTransport
 
 T = TypeVar("T")
-
-# Attributes of a direct session.
-_DIRECT: Final = frozenset(
-    ("access", "ledger", "objects", "layout", "limits", "settings", "key_prefix", "run")
-)
 
 
 class HttpDriver(BlockingDriver):
@@ -69,7 +64,7 @@ class HttpSession(Session):
         self.deployment = HttpDeployment(Gateway(address))
 
     def __getattr__(self, name: str) -> Any:
-        if name in _DIRECT:
+        if name in DIRECT_ATTRIBUTES:
             _refuse(f"`{name}` of a client")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

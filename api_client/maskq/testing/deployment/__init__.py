@@ -1,0 +1,1 @@
+"""A deployment in memory: jobs, events, files, and the client operations on them."""
