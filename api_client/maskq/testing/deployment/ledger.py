@@ -13,6 +13,7 @@ from typing import Any
 
 from maskq.client.requests import check_retry, refuse
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobStatus, SegmentRequest
+from maskq.contract.locations.source import source_of
 from maskq.contract.options import STORED
 from maskq.contract.statuses import event_name
 from maskq.contract.webhooks import WebhookEvent
@@ -68,6 +69,7 @@ class NewJob:
     idempotency: Idempotency | None = None
     batch: BatchMembership | None = None
     retry_of: str = ""
+    source: str = ""
 
 
 class FakeLedger:
@@ -221,6 +223,7 @@ class FakeLedger:
             batch_id=new.batch.batch_id if new.batch else None,
             tenant=request.tenant,
             retry_of=new.retry_of or None,
+            source=new.source or source_of(request.image_uri, request.image_version_id),
         )
         expires_s = now + (request.queue_ttl_s or _QUEUE_TTL_S)
         job = _Job(self._numbered, record, request, new.body, plan, now, expires_s)
@@ -243,7 +246,8 @@ class FakeLedger:
             copy = LAYOUT.job(new_id, tenant=request.tenant).upload
             request = request.model_copy(update={"image_uri": str(copy)})
         idempotency = Idempotency(key=f"retry:{job_id}", fingerprint=job_id)
-        return NewJob(new_id, request, job.body, idempotency, retry_of=job_id)
+        source = job.record.source or ""
+        return NewJob(new_id, request, job.body, idempotency, retry_of=job_id, source=source)
 
     # --- jobs ---------------------------------------------------------------------------------------
 
@@ -322,5 +326,6 @@ def _passes(record: JobRecord, wanted: Filter) -> bool:
         and wanted.model in (None, record.model)
         and wanted.tenant in (None, record.tenant)
         and wanted.batch_id in (None, record.batch_id)
+        and wanted.source in (None, record.source, record.request.image_uri)
         and (since is None or (record.ended_ms or 0) >= since)
     )

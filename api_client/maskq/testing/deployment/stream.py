@@ -168,6 +168,7 @@ def job_event(record: JobRecord, at_ms: int) -> Event:
         "job_id": record.id, "status": record.status.value, "attempt": record.attempt,
     }  # fmt: skip
     data |= {"tenant": record.tenant} if record.tenant else {}
+    data |= {"source": record.source} if record.source else {}
     event_id = f"{record.id}:{record.status.value}"
     if not record.ended:
         event_id += f":{record.attempt}"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from maskq.client.bulk import Bulk, SubmitOptions, TakenImage
-from maskq.client.image_source import ImageSource, is_reference, read_image
+from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, RunBlocking
 from maskq.client.requests import build, fingerprint
 from maskq.client.sending import QueueFullBackoff
@@ -45,7 +45,7 @@ def submitted(
         idempotency = Idempotency(key=key, fingerprint=fingerprint(request, upload))
     ledger = service.ledger()
     with ledger.lock:
-        new = NewJob(job_id, request, body, idempotency, batch, retry_of)
+        new = NewJob(job_id, request, body, idempotency, batch, retry_of, given_name(image))
         return ledger.submit(new, service.plans)
 
 
