@@ -88,7 +88,9 @@ class Jobs:
             wanted = of_tenant(wanted, caller)
             key = idempotency_key and scoped(idempotency_key, caller)
             if isinstance(image, UploadId):
-                job_id = await self._uploads.submit(image.text, options(wanted), caller, key)
+                job_id = await self._uploads.submit(
+                    image.text, options(wanted), caller, key, durable=durable
+                )
             else:
                 fields = options(wanted, image) if isinstance(image, str) else options(wanted)
                 job_id = (

@@ -122,16 +122,76 @@ def test_submitted_many_times_at_once_it_is_one_job(api: Api, client: Client) ->
 
 
 def test_with_an_idempotency_key_a_second_upload_returns_the_first_job(
-    api: Api, bench: Bench
+    api: Api, client: Client
+) -> None:
+    first, second = uploaded(api), uploaded(api)
+    for upload in (first, first, second, second):
+        answer = api.post("/v1/jobs", upload["submit"], headers={"Idempotency-Key": "order-1"})
+        assert (answer.status, answer.json()["id"]) == (202, first["upload_id"])
+    assert len(client.list().records) == 1
+
+
+def test_many_uploads_with_one_idempotency_key_at_once_are_one_job(
+    api: Api, client: Client
+) -> None:
+    made = [uploaded(api) for _ in range(6)]
+    headers = {"Idempotency-Key": "order-1"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda one: api.post("/v1/jobs", one["submit"], headers=headers), made)
+        )
+    assert {one.status for one in answers} == {202}
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert len(client.list().records) == 1
+
+
+@pytest.mark.parametrize("other", ["image", "options", "kind"])
+def test_an_idempotency_key_of_another_request_is_refused(
+    api: Api, client: Client, bench: Bench, other: str
 ) -> None:
     headers = {"Idempotency-Key": "order-1"}
-    first, second = uploaded(api), uploaded(api)
-    submitted = api.post("/v1/jobs", first["submit"], headers=headers)
-    assert api.post("/v1/jobs", first["submit"], headers=headers).json()["id"] == first["upload_id"]
-    assert submitted.json()["id"] == first["upload_id"]
-    answer = api.post("/v1/jobs", second["submit"], headers=headers)
+    upload = begun(api, len(bmp("teal")))
+    put(upload, bmp("teal"))
+    if other == "kind":
+        bench.submit("a")
+        document = {"image_uri": bench.record("a").request.image_uri}
+    elif other == "image":
+        another = begun(api, len(bmp("red")))
+        put(another, bmp("red"))
+        document = another["submit"]
+    else:
+        document = {**uploaded(api)["submit"], "outputs": ["stats"]}
+    assert api.post("/v1/jobs", document, headers=headers).status == 202
+    answer = api.post("/v1/jobs", upload["submit"], headers=headers)
+    assert "order-1" in api.problem(answer, 422, "idempotency_conflict")
+    # Also once the upload is a job
+    assert api.post("/v1/jobs", upload["submit"]).status == 202
+    answer = api.post("/v1/jobs", upload["submit"], headers=headers)
     api.problem(answer, 422, "idempotency_conflict")
-    assert uploads(bench) == [second["upload_id"]]
+
+
+def test_the_idempotency_key_of_a_deleted_job_can_be_used_again(api: Api) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    first, second = uploaded(api), uploaded(api)
+    api.post("/v1/jobs", first["submit"], headers=headers)
+    api.ask("DELETE", f"/v1/jobs/{first['upload_id']}")
+    answer = api.post("/v1/jobs", second["submit"], headers=headers)
+    assert (answer.status, answer.json()["id"]) == (202, second["upload_id"])
+
+
+def test_tenants_choose_idempotency_keys_of_uploads_independently(acme: Api, other: Api) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    for caller in (acme, other):
+        upload = uploaded(caller)
+        answer = caller.post("/v1/jobs", upload["submit"], headers=headers)
+        assert answer.json()["id"] == upload["upload_id"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_waits_until_the_job_is_on_disk(api: Api, bench: Bench, durable: bool) -> None:
+    query = "?durable=true" if durable else ""
+    assert api.post(f"/v1/jobs{query}", uploaded(api)["submit"]).status == 202
+    assert bench.ledger.redis.exists(f"{bench.prefix}:durable") == durable
 
 
 def test_an_image_replaced_after_the_submission_fails_the_job(api: Api, bench: Bench) -> None:
