@@ -120,6 +120,17 @@ class NewBatch(BatchPart):
     )
 
 
+class NewBatchOfUploads(BatchPart):
+    """Images that were uploaded to the URLs of uploads. Each is accepted or refused by itself."""
+
+    upload_ids: list[str] = Field(
+        min_length=1, max_length=LARGEST_BATCH, description="Each of `POST /v1/uploads`."
+    )
+    options: JobOptions = Field(
+        default_factory=JobOptions, description="The fields of a job, without `image_uri`."
+    )
+
+
 class JobView(JobRecord):
     """A job, and its place in the queue."""
 

@@ -222,6 +222,63 @@ def test_a_key_of_no_tenant_names_the_tenant_twice(api: Api, bench: Bench) -> No
     assert (answer.status, answer.json()["tenant"]) == (202, "acme")
 
 
+# --- batches of uploads -------------------------------------------------------------------------------
+
+
+def test_uploads_join_a_batch_and_each_has_its_outcome(api: Api, client: Client) -> None:
+    made = [uploaded(api)["upload_id"] for _ in range(2)]
+    not_there, unknown = begun(api)["upload_id"], UNKNOWN
+    document = {
+        "batch_id": "may",
+        "total": 2,
+        "upload_ids": [made[0], not_there, made[1], unknown],
+        "idempotency_keys": ["a", "b", "c", "d"],
+        "options": {"outputs": ["stats"]},
+    }
+    for _ in range(2):  # a repeated request returns the same jobs
+        answer = api.post("/v1/batches", document)
+        assert answer.status == 202, answer.data
+        state = answer.json()
+        assert (state["id"], state["total"]) == ("may", 2)
+        outcomes = state["outcomes"]
+        assert [one.get("job_id") for one in outcomes] == [made[0], None, made[1], None]
+        assert outcomes[1]["error"]["code"] == outcomes[3]["error"]["code"] == "not_found"
+        assert "PUT" in outcomes[1]["error"]["detail"]
+    records = client.list(batch_id="may").records
+    assert {record.id for record in records} == set(made)
+    assert {output for record in records for output in record.request.outputs} == {"stats"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"image_uris": ["s3://bucket/key"]},
+        {"upload_ids": []},
+        {"upload_ids": 5},
+        {"upload_ids": [5]},
+        {"upload_ids": 501 * [UNKNOWN]},
+        {"idempotency_keys": ["a", "b"]},
+        {"options": {"colour": "red"}},
+    ],
+)
+def test_a_batch_of_uploads_that_makes_no_sense_is_refused(
+    api: Api, client: Client, more: dict[str, Any]
+) -> None:
+    document = {"upload_ids": [uploaded(api)["upload_id"]], **more}
+    api.problem(api.post("/v1/batches", document), 422, "invalid_request")
+    assert client.list().records == ()
+
+
+def test_uploads_join_no_batch_of_another_tenant(acme: Api, other: Api, api: Api) -> None:
+    document = {"batch_id": "may", "upload_ids": [uploaded(acme)["upload_id"]]}
+    answer = other.post("/v1/batches", document)  # a batch of its own, to which no job belongs
+    assert answer.json()["outcomes"][0]["error"]["code"] == "not_found"
+    assert acme.post("/v1/batches", document).json()["outcomes"][0]["job_id"]
+    batch_id = acme.get(f"/v1/jobs/{document['upload_ids'][0]}").json()["batch_id"]
+    stolen = {"batch_id": batch_id, "upload_ids": [uploaded(other)["upload_id"]]}
+    assert other.post("/v1/batches", stolen).status in (404, 422)
+
+
 # --- uploads that come to nothing ---------------------------------------------------------------------
 
 
