@@ -54,7 +54,6 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     uploads = Uploads(client, authorizer, store, settings.gateway_max_presigned_bytes)
     jobs = Jobs(client, authorizer, uploads, settings.gateway_max_upload_bytes)
     outputs = Outputs(
-        jobs,
         authorizer,
         store,
         delivery=settings.gateway_outputs,
