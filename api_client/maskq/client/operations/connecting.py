@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
@@ -14,6 +16,8 @@ from maskq.per_process import no_fork
 
 if TYPE_CHECKING:
     from maskq.settings import Settings
+
+_DIRECT_PACKAGES: Final = ("redis", "boto3", "botocore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ def blocking_session(access: Settings | GatewayAccess) -> Any:
             from maskq.client.http.session import BlockingHttpSession
 
             return BlockingHttpSession(access.address, access.api_key)
-        from maskq.client.direct.session import BlockingSession
+        with _direct_installed():
+            from maskq.client.direct.session import BlockingSession
 
         return BlockingSession(access)
 
@@ -86,9 +91,25 @@ def async_session(access: Settings | GatewayAccess) -> Any:
             from maskq.client.http.session import AsyncHttpSession
 
             return AsyncHttpSession(access.address, access.api_key)
-        from maskq.client.direct.session import AsyncSession
+        with _direct_installed():
+            from maskq.client.direct.session import AsyncSession
 
         return AsyncSession(access)
+
+
+@contextmanager
+def _direct_installed() -> Iterator[None]:
+    """Raise InvalidRequest where an import lacks a package of the extra `direct`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _DIRECT_PACKAGES:
+            raise
+        raise InvalidRequest(
+            f"a client that reaches Redis and S3 itself needs the package {package}: pip install "
+            f"'maskq[direct]'; or use a gateway (MASKQ_GATEWAY_URL and MASKQ_API_KEY)"
+        ) from error
 
 
 def _gateway(url: str, api_key: str, hosts: frozenset[str], missing: str) -> GatewayAccess:
