@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,6 +248,34 @@ def test_jobs_of_others_arrive_by_themselves_and_batches_show_their_progress(
     # Without an overlay the mask stands alone.
     tab.locator("#jobs a.open").first.click()
     tab.wait_for_selector(".stage.bare[data-ready]", timeout=SLOW_MS)
+
+
+def test_queued_jobs_tell_their_place_and_when_they_start(
+    visitor: Visitor, stack: Stack, client: Client, scenes: list[bytes]
+) -> None:
+    redis, prefix = client.session.ledger.redis, client.session.key_prefix
+    minute = redis.time()[0] // 60
+    model = client.models()[0].name
+    tab = visitor.enter()
+    (worker,) = stack.workers
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        for number, scene in enumerate(scenes):
+            drop(tab, [file(f"waits-{number}.jpg", scene)])
+            row(tab, f"waits-{number}").locator("[data-kind=waiting]").wait_for()
+        expect(row(tab, "waits-0").locator(".place")).to_have_text(re.compile("^next in the queue"))
+        expect(row(tab, "waits-1").locator(".place")).to_have_text(re.compile("^1 job before it"))
+        tab.get_by_role("button", name="Cancel").focus()
+        redis.hset(f"{prefix}:pace:{model}", f"minute:{minute % 8}", f"{minute} 20 400000")
+        said = re.compile(r"^1 job before it · starts in (about )?\d+")
+        expect(tab.locator("#view .place")).to_have_text(said)
+        expect(tab.get_by_role("button", name="Cancel")).to_be_focused()
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+        redis.delete(f"{prefix}:pace:{model}")
+    for number in range(2):
+        succeeded(tab, f"waits-{number}")
+        expect(row(tab, f"waits-{number}").locator(".place")).to_have_count(0)
 
 
 def test_the_list_is_filtered_and_searched(

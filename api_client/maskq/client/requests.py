@@ -95,6 +95,11 @@ def fingerprint(request: SegmentRequest, upload: tuple[bytes, str] | None) -> st
     return _digest(upload, shown_place(request.image_uri), _rest(request))
 
 
+def fingerprint_of_uploaded(request: SegmentRequest, etag: str) -> str:
+    """The fingerprint where the image lies in the store already: of its ETag in place of its bytes."""
+    return _digest(None, f"etag {etag}", _rest(request))
+
+
 def _rest(request: SegmentRequest) -> str:
     # Without the secrets of presigned URLs: signed anew, they name the same object. Without defaults:
     # a field that a later version adds does not make an old key a conflict.

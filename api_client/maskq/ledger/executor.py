@@ -201,6 +201,12 @@ class AsyncLedger:
             answers = await self._answers(calls)
             return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
+    async def run_both(self, first: Call[T], second: Call[U]) -> tuple[T, U]:
+        """Two calls with answers of different types, in one round trip."""
+        both: Sequence[Call[Any]] = (first, second)
+        one, other = await self.run_many(both)
+        return one, other
+
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """As `run_many`, but a call that fails has its error in place of its answer."""
         # Without a slot: the one reader of wake-ups must not queue behind a thousand ordinary calls.

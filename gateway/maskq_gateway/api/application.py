@@ -25,6 +25,7 @@ from maskq_gateway.api.outputs import Outputs
 from maskq_gateway.api.schemas import (
     Confirmation,
     NewBatch,
+    NewBatchOfUploads,
     NewJob,
     NewJobOfUpload,
     NewUpload,
@@ -38,7 +39,7 @@ _REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer"
 _ANSWER_HEADERS = [
     "Location", "Retry-After", "ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
 ]  # fmt: skip
-_OF_BODIES = (NewJob, NewJobOfUpload, NewBatch, NewUpload, Confirmation)
+_OF_BODIES = (NewJob, NewJobOfUpload, NewBatch, NewBatchOfUploads, NewUpload, Confirmation)
 _DESCRIPTION = """\
 Segment images without a library: an API key and this URL are enough. `maskq keys create` makes a key.
 Errors are RFC 9457 problems whose `code` is stable. An accepted job is never lost.
@@ -53,7 +54,6 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
     uploads = Uploads(client, authorizer, store, settings.gateway_max_presigned_bytes)
     jobs = Jobs(client, authorizer, uploads, settings.gateway_max_upload_bytes)
     outputs = Outputs(
-        jobs,
         authorizer,
         store,
         delivery=settings.gateway_outputs,
@@ -74,7 +74,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         jobs.router(),
         outputs.router(),
         uploads.router(),
-        batches.router(client, authorizer, settings.gateway_max_upload_bytes),
+        batches.router(client, authorizer, uploads, settings.gateway_max_upload_bytes),
         stream.router(feed, GroupReaders(client, feed), authorizer),
         deployment.router(client, authorizer, settings),
         deployment.health(client, home, probed),

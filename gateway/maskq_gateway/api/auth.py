@@ -12,9 +12,12 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from maskq import AsyncClient
+from maskq.contract import JobRecord
 from maskq.contract.api_keys import ApiKey, Credentials, Scope
 from maskq.contract.failures import FailureCode
 from maskq.contract.ids import is_own_id
+from maskq.errors import JobNotFound
+from maskq.ledger import calls
 from maskq.ledger.calls import api_keys
 from maskq_gateway.problems import Problem
 
@@ -36,6 +39,22 @@ class Caller:
         return self.key.tenant is None or self.key.tenant == tenant
 
 
+@dataclass(frozen=True, slots=True)
+class AskedJob:
+    """The job that a path names, if the caller may see it."""
+
+    caller: Caller
+    job_id: str  # as the path has it: the id or an alias
+    found: JobRecord | None
+
+    @property
+    def record(self) -> JobRecord:
+        """Raises JobNotFound, also for a job of another tenant."""
+        if self.found is None or not self.caller.sees(self.found.tenant):
+            raise JobNotFound(self.job_id)
+        return self.found
+
+
 class Authorizer:
     """Lets requests in that show a key with the needed scope, and counts them."""
 
@@ -54,50 +73,71 @@ class Authorizer:
             request: Request,
             shown: HTTPAuthorizationCredentials | None = Security(self._bearer),  # noqa: B008
         ) -> Caller:
-            key = await self._admitted(request, shown)
-            if not key.allows(scope):
-                raise _refused(
-                    request,
-                    HTTPStatus.FORBIDDEN,
-                    f"API key {key.id} has not the scope {scope.value!r} that this needs",
-                )
-            return Caller(key)
+            credentials = _shown(request, shown)
+            answer = await self._client.session.run(api_keys.admit(credentials))
+            return Caller(_admitted(request, scope, credentials, answer))
 
         return caller
 
-    async def _admitted(
-        self, request: Request, shown: HTTPAuthorizationCredentials | None
-    ) -> ApiKey:
-        credentials = Credentials.parse(shown.credentials) if shown else None
-        if credentials is None:
-            raise _refused(
-                request,
-                HTTPStatus.UNAUTHORIZED,
-                "no API key: send `Authorization: Bearer KEY` with a key of `maskq keys create`",
+    def needs_job(self, scope: Scope) -> Callable[..., Awaitable[AskedJob]]:
+        """As `needs`, with the job of the path's `job_id`: both in one round trip to Redis."""
+
+        async def asked(
+            request: Request,
+            job_id: str,
+            shown: HTTPAuthorizationCredentials | None = Security(self._bearer),  # noqa: B008
+        ) -> AskedJob:
+            credentials = _shown(request, shown)
+            answer, record = await self._client.session.ledger.run_both(
+                api_keys.admit(credentials), calls.get(job_id)
             )
-        answer = await self._client.session.run(api_keys.admit(credentials))
-        if answer.key is None:
-            raise _refused(
-                request,
-                HTTPStatus.UNAUTHORIZED,
-                f"API key {credentials.id} is unknown, revoked, or not written in full",
-            )
-        if answer.is_expired:
-            raise _refused(
-                request, HTTPStatus.UNAUTHORIZED, f"API key {credentials.id} has expired"
-            )
-        headers = _rate_headers(answer)
-        request.state.headers = headers
-        if answer.is_over_rate:
-            problem = _refused(
-                request,
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"API key {credentials.id} may make {answer.key.requests_per_minute} requests a "
-                f"minute; send this one again in {headers['RateLimit-Reset']} s",
-            )
-            problem.headers["Retry-After"] = headers["RateLimit-Reset"]
-            raise problem
-        return answer.key
+            return AskedJob(Caller(_admitted(request, scope, credentials, answer)), job_id, record)
+
+        return asked
+
+
+def _shown(request: Request, shown: HTTPAuthorizationCredentials | None) -> Credentials:
+    """The API key of a request. Raises Problem 401."""
+    credentials = Credentials.parse(shown.credentials) if shown else None
+    if credentials is None:
+        raise _refused(
+            request,
+            HTTPStatus.UNAUTHORIZED,
+            "no API key: send `Authorization: Bearer KEY` with a key of `maskq keys create`",
+        )
+    return credentials
+
+
+def _admitted(
+    request: Request, scope: Scope, credentials: Credentials, answer: api_keys.Admission
+) -> ApiKey:
+    """The key, if it may be used for this. Raises Problem 401, 403 or 429."""
+    if answer.key is None:
+        raise _refused(
+            request,
+            HTTPStatus.UNAUTHORIZED,
+            f"API key {credentials.id} is unknown, revoked, or not written in full",
+        )
+    if answer.is_expired:
+        raise _refused(request, HTTPStatus.UNAUTHORIZED, f"API key {credentials.id} has expired")
+    headers = _rate_headers(answer)
+    request.state.headers = headers
+    if answer.is_over_rate:
+        problem = _refused(
+            request,
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"API key {credentials.id} may make {answer.key.requests_per_minute} requests a "
+            f"minute; send this one again in {headers['RateLimit-Reset']} s",
+        )
+        problem.headers["Retry-After"] = headers["RateLimit-Reset"]
+        raise problem
+    if not answer.key.allows(scope):
+        raise _refused(
+            request,
+            HTTPStatus.FORBIDDEN,
+            f"API key {answer.key.id} has not the scope {scope.value!r} that this needs",
+        )
+    return answer.key
 
 
 def of_tenant(wanted: dict[str, Any], caller: Caller) -> dict[str, Any]:

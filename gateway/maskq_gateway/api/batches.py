@@ -18,7 +18,7 @@ from maskq.client.image_source import NamedImage
 from maskq.contract.api_keys import Scope
 from maskq.contract.ids import new_id
 from maskq.contract.options import Options
-from maskq.errors import InvalidRequest, JobNotFound, MaskqError
+from maskq.errors import InvalidRequest, JobNotFound, MaskqError, StoreUnavailable, UnknownModel
 from maskq.ledger.calls import BatchMembership, BatchProgress
 from maskq.validation import sentence
 from maskq_gateway import problems
@@ -26,13 +26,24 @@ from maskq_gateway.api.auth import Authorizer, Caller, named_batch, of_tenant, s
 from maskq_gateway.api.bodies import form_of, image_of, json_of, options_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described
 from maskq_gateway.api.jobs import options
-from maskq_gateway.api.schemas import LONGEST_WAIT_S, BatchPart, BatchState, NewBatch, Wait
+from maskq_gateway.api.schemas import (
+    LONGEST_WAIT_S,
+    BatchPart,
+    BatchState,
+    NewBatch,
+    NewBatchOfUploads,
+    Wait,
+)
+from maskq_gateway.api.uploads import UploadId, Uploads
+from maskq_gateway.problems import Problem
 
 _PAGE = 1000
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -> APIRouter:
+def router(
+    client: AsyncClient, authorizer: Authorizer, uploads: Uploads, max_upload_bytes: int
+) -> APIRouter:
     """The routes of batches."""
     router = APIRouter(prefix="/v1/batches", tags=["batches"])
     submits = Depends(authorizer.needs(Scope.SUBMIT))
@@ -43,20 +54,24 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
         status_code=HTTPStatus.ACCEPTED,
         response_model=BatchState,
         responses=answers(*OF_BODIES),
-        openapi_extra=described(NewBatch, multipart=True),
+        openapi_extra=described(NewBatch, NewBatchOfUploads, multipart=True),
         summary="Submit many images",
     )
     async def submit(request: Request, caller: Caller = submits) -> Response:
         """All are accepted or none is. Each is a job; the batch has an event of its own.
 
-        With `batch_id` the images join that batch, and `outcomes` says what became of each.
+        With `batch_id` the images join that batch, and `outcomes` says what became of each. So it does
+        for `upload_ids`.
         """
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, max_upload_bytes) as form:
                 image, fields = await image_of(form), options_of(form)
             part = _validated(BatchPart, _part_of(fields))
             return await _join(part, [image], options(of_tenant(fields, caller)), caller)
-        wanted = _validated(NewBatch, await json_of(request))
+        document = await json_of(request)
+        if "upload_ids" in document:
+            return await _join_uploads(_validated(NewBatchOfUploads, document), caller)
+        wanted = _validated(NewBatch, document)
         fields = of_tenant(wanted.options.model_dump(exclude_unset=True), caller)
         for uri in wanted.image_uris:
             options(fields, uri)
@@ -122,19 +137,12 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
     async def _join(
         part: BatchPart, images: Sequence[str | NamedImage], wanted: dict[str, Any], caller: Caller
     ) -> Response:
-        if any(
-            given and len(given) != len(images) for given in (part.idempotency_keys, part.retry_of)
-        ):
-            raise InvalidRequest("idempotency_keys, retry_of: give one for each image, or none")
-        batch_id = named_batch(part.batch_id or new_id(), caller)
-        found = await client.session.drive(client.session.deployment.batch_progress(batch_id))
-        if found and not caller.sees(found.tenant):
-            raise JobNotFound(batch_id, kind="batch")
+        batch_id = await _joined(part, len(images), caller)
         retried = dict(zip(images, part.retry_of, strict=False))
         bulk = client.session.deployment.bulk(
             lambda job_id: job_id,
             SubmitOptions(
-                batch=BatchMembership(batch_id=batch_id, total=part.total, webhook=part.webhook),
+                batch=_membership(batch_id, part),
                 keys=[scoped(key, caller) for key in part.idempotency_keys],
                 retry_of=lambda image: retried.get(cast("str", image), ""),
                 durable=part.durable,
@@ -147,9 +155,50 @@ def router(client: AsyncClient, authorizer: Authorizer, max_upload_bytes: int) -
         for step in bulk.steps(images):
             for number, (_, job_id, error) in await client.session.drive(step):
                 outcomes[number] = {"error": _told(error)} if error else {"job_id": job_id}
-        state = _state(part.batch_id or batch_id, await _progress(batch_id, caller, or_none=True))
-        state["outcomes"] = [outcomes[number] for number in range(len(images))]
-        return JSONResponse(state, HTTPStatus.ACCEPTED)
+        each = [outcomes[number] for number in range(len(images))]
+        return await _outcomes(part.batch_id or batch_id, batch_id, each, caller)
+
+    async def _join_uploads(part: NewBatchOfUploads, caller: Caller) -> Response:
+        wanted = options(of_tenant(part.options.model_dump(exclude_unset=True), caller))
+        batch_id = await _joined(part, len(part.upload_ids), caller)
+        outcomes: list[dict[str, Any]] = []
+        filenames = [*part.filenames, *[""] * len(part.upload_ids)]
+        for number, upload_id in enumerate(part.upload_ids):
+            try:
+                job_id = await uploads.submit(
+                    UploadId(upload_id, filenames[number]),
+                    wanted,
+                    caller,
+                    scoped(part.idempotency_keys[number], caller)
+                    if part.idempotency_keys
+                    else None,
+                    durable=part.durable,
+                    batch=_membership(batch_id, part),
+                    retry_of=part.retry_of[number] if part.retry_of else "",
+                )
+            except (StoreUnavailable, UnknownModel):
+                raise  # concerns all images; those that were accepted are so again
+            except (MaskqError, Problem) as error:
+                outcomes.append({"error": _told(error)})
+            else:
+                outcomes.append({"job_id": job_id})
+        return await _outcomes(part.batch_id or batch_id, batch_id, outcomes, caller)
+
+    async def _joined(part: BatchPart, images: int, caller: Caller) -> str:
+        """The id of the batch that the images join. Raises JobNotFound for another tenant's."""
+        if any(given and len(given) != images for given in (part.idempotency_keys, part.retry_of)):
+            raise InvalidRequest("idempotency_keys, retry_of: give one for each image, or none")
+        batch_id = named_batch(part.batch_id or new_id(), caller)
+        found = await client.session.drive(client.session.deployment.batch_progress(batch_id))
+        if found and not caller.sees(found.tenant):
+            raise JobNotFound(batch_id, kind="batch")
+        return batch_id
+
+    async def _outcomes(
+        given: str, batch_id: str, outcomes: Sequence[dict[str, Any]], caller: Caller
+    ) -> Response:
+        state = _state(given, await _progress(batch_id, caller, or_none=True))
+        return JSONResponse(state | {"outcomes": outcomes}, HTTPStatus.ACCEPTED)
 
     async def _progress(batch_id: str, caller: Caller, *, or_none: bool = False) -> BatchProgress:
         """or_none: an unknown batch has no jobs, because none was accepted."""
@@ -198,5 +247,10 @@ def _part_of(fields: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _told(error: MaskqError) -> dict[str, str]:
-    return {"code": error.code.value, "detail": str(problems.of(error))}
+def _membership(batch_id: str, part: BatchPart) -> BatchMembership:
+    return BatchMembership(batch_id=batch_id, total=part.total, webhook=part.webhook)
+
+
+def _told(error: MaskqError | Problem) -> dict[str, str]:
+    problem = error if isinstance(error, Problem) else problems.of(error)
+    return {"code": error.code.value, "detail": str(problem)}

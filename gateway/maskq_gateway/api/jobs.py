@@ -14,15 +14,16 @@ from pydantic import ValidationError
 
 from maskq import AsyncClient
 from maskq.client.image_source import NamedImage
-from maskq.client.job import record_when_ended
+from maskq.client.job import AsyncJob, record_when_ended
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.api_keys import Scope
 from maskq.contract.options import OPTIONS
 from maskq.contract.queueing.waiting import Waiting
-from maskq.errors import InvalidRequest, JobNotFound
+from maskq.errors import InvalidRequest
+from maskq.ledger import calls
 from maskq.ledger.calls import queueing
 from maskq.validation import sentence
-from maskq_gateway.api.auth import Authorizer, Caller, named_batch, of_tenant, scoped
+from maskq_gateway.api.auth import AskedJob, Authorizer, Caller, named_batch, of_tenant, scoped
 from maskq_gateway.api.bodies import (
     checked_filename,
     form_of,
@@ -60,10 +61,13 @@ class Jobs:
         self._max_upload_bytes = max_upload_bytes
         self._submits = authorizer.needs(Scope.SUBMIT)
         self._reads = authorizer.needs(Scope.READ)
+        self._looks = authorizer.needs_job(Scope.READ)
+        self._changes = authorizer.needs_job(Scope.SUBMIT)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
         submits, reads = Depends(self._submits), Depends(self._reads)
+        looks, changes = Depends(self._looks), Depends(self._changes)
 
         @router.post(
             "",
@@ -90,13 +94,17 @@ class Jobs:
             wanted = of_tenant(wanted, caller)
             key = idempotency_key and scoped(idempotency_key, caller)
             if isinstance(image, UploadId):
-                job_id = await self._uploads.submit(image, options(wanted), caller, key)
+                job_id = await self._uploads.submit(
+                    image, options(wanted), caller, key, durable=durable
+                )
             else:
                 fields = options(wanted, image) if isinstance(image, str) else options(wanted)
                 job_id = (
                     await self._client.submit(image, idempotency_key=key, durable=durable, **fields)
                 ).id
-            record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
+            found = await self._client.session.run(calls.get(job_id))
+            record = AskedJob(caller, job_id, found).record
+            record = await self._ended(record, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
 
@@ -147,14 +155,13 @@ class Jobs:
         )
         async def look(
             request: Request,
-            job_id: str,
-            caller: Caller = reads,
+            asked: AskedJob = looks,
             wait: Annotated[Wait, Query()] = 0.0,
             prefer: Annotated[str | None, Header(description="`wait=N` seconds")] = None,
         ) -> Response:
             """The job's record; with `wait`, as soon as it has ended. A queued one has its place in
             the queue."""
-            record = await self._record(job_id, caller, wait or preferred_wait_s(prefer))
+            record = await self._ended(asked.record, wait or preferred_wait_s(prefer))
             return self._answer(request, record, HTTPStatus.OK, await self._place(record))
 
         @router.get(
@@ -163,10 +170,9 @@ class Jobs:
             responses=answers(404),
             summary="Say what a job waits for",
         )
-        async def why(job_id: str, caller: Caller = reads) -> Waiting:
+        async def why(asked: AskedJob = looks) -> Waiting:
             """A reason for programs and a sentence for people."""
-            await self._record(job_id, caller)
-            return await self._client.why(job_id)
+            return await self._client.why(asked.record.id)
 
         @router.post(
             "/{job_id}/cancel",
@@ -174,17 +180,16 @@ class Jobs:
             responses=answers(404, 409),
             summary="Cancel a job",
         )
-        async def cancel(request: Request, job_id: str, caller: Caller = submits) -> Response:
+        async def cancel(request: Request, asked: AskedJob = changes) -> Response:
             """Take it back, queued or running. 409 if it had ended before."""
-            await self._record(job_id, caller)
-            job = await self._client.get(job_id)
+            job = AsyncJob(self._client.session, asked.record, asked.record.id)
             canceled = await job.cancel()
-            record = await job.refresh()
+            record = job.record or asked.record
             if not canceled:
                 raise Problem(
                     HTTPStatus.CONFLICT,
                     FailureCode.INVALID_REQUEST,
-                    f"job {job_id} had {record.status.value} already",
+                    f"job {record.id} had {record.status.value} already",
                 )
             return self._answer(request, record, HTTPStatus.OK)
 
@@ -195,10 +200,9 @@ class Jobs:
             responses=answers(404),
             summary="Retry a job",
         )
-        async def retry(request: Request, job_id: str, caller: Caller = submits) -> Response:
+        async def retry(request: Request, asked: AskedJob = changes) -> Response:
             """A new job like one that failed, expired or was canceled; asked again, the same one."""
-            await self._record(job_id, caller)
-            job = await self._client.retry(job_id)
+            job = await self._client.retry(asked.record.id)
             return self._answer(request, await job.refresh(), HTTPStatus.ACCEPTED)
 
         @router.delete(
@@ -208,28 +212,19 @@ class Jobs:
             responses=answers(404),
             summary="Delete a job",
         )
-        async def delete(job_id: str, caller: Caller = submits) -> Response:
+        async def delete(asked: AskedJob = changes) -> Response:
             """Remove it for good: record, outputs, uploaded image. It is canceled first."""
-            await self._record(job_id, caller)
-            await self._client.delete(job_id)
+            await self._client.delete(asked.record.id)
             return Response(status_code=HTTPStatus.NO_CONTENT)
 
         return router
 
-    async def record(self, job_id: str, caller: Caller) -> JobRecord:
-        """What the caller may see. Raises JobNotFound, also for a job of another tenant."""
-        return await self._record(job_id, caller)
-
-    async def _record(self, job_id: str, caller: Caller, wait_s: float = 0.0) -> JobRecord:
-        job = await self._client.get(job_id)
-        record = job.record
-        if record is None or not caller.sees(record.tenant):
-            raise JobNotFound(job_id)
-        if wait_s and not record.ended:
-            record = await self._client.session.drive(
-                record_when_ended(self._client.session, job_id, wait_s)
-            )
-        return record
+    async def _ended(self, record: JobRecord, wait_s: float) -> JobRecord:
+        """The record once the job has ended, or after `wait_s`."""
+        if not wait_s or record.ended:
+            return record
+        session = self._client.session
+        return await session.drive(record_when_ended(session, record.id, wait_s))
 
     async def _submission(
         self, request: Request

@@ -14,9 +14,8 @@ from maskq.contract.api_keys import Scope
 from maskq.contract.locations import S3Uri, is_url
 from maskq.contract.outputs import FILES
 from maskq.contract.storage_layout import StorageLayout, class_file
-from maskq_gateway.api.auth import Authorizer, Caller
+from maskq_gateway.api.auth import AskedJob, Authorizer
 from maskq_gateway.api.documents import answers
-from maskq_gateway.api.jobs import Jobs
 from maskq_gateway.api.store import Store
 from maskq_gateway.problems import Problem
 
@@ -30,22 +29,20 @@ class Outputs:
 
     def __init__(
         self,
-        jobs: Jobs,
         authorizer: Authorizer,
         store: Store,
         *,
         delivery: Delivery,
         layout: StorageLayout,
     ) -> None:
-        self._jobs = jobs
-        self._reads = authorizer.needs(Scope.READ)
+        self._looks = authorizer.needs_job(Scope.READ)
         self._delivery = delivery
         self._layout = layout
         self._store = store
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/jobs/{job_id}/outputs", tags=["outputs"])
-        reads = Depends(self._reads)
+        looks = Depends(self._looks)
         found = answers(404, 409) | {
             200: {"description": "The bytes of the output.", "content": contents()},
             302: {"description": f"A URL that works for {_LINK_S} s."},
@@ -53,9 +50,8 @@ class Outputs:
 
         @router.get("/{output}", responses=found, response_class=Response, summary="Get an output")
         async def get(
-            job_id: str,
             output: Output,
-            caller: Caller = reads,
+            asked: AskedJob = looks,
             delivery: Annotated[
                 Delivery | None, Query(description="default: as MASKQ_GATEWAY_OUTPUTS says")
             ] = None,
@@ -65,8 +61,7 @@ class Outputs:
                 raise _not_found(
                     f"{output} is one file for each class: /outputs/{output}/{{class id}}"
                 )
-            record = await self._jobs.record(job_id, caller)
-            return await self._answer(self._place_of(record, output), output, delivery)
+            return await self._answer(self._place_of(asked.record, output), output, delivery)
 
         @router.get(
             "/{output}/{class_id}",
@@ -75,19 +70,18 @@ class Outputs:
             summary="Get the file of a class",
         )
         async def get_of_class(
-            job_id: str,
             output: Output,
             class_id: int,
-            caller: Caller = reads,
+            asked: AskedJob = looks,
             delivery: Delivery | None = None,
         ) -> Response:
             """Of an output that is one file for each class, such as binary."""
             if not FILES[output].is_per_class:
                 raise _not_found(f"{output} is one file: /outputs/{output}")
-            record = await self._jobs.record(job_id, caller)
+            record = asked.record
             folder = self._place_of(record, output)
             if record.result is None or class_id not in record.result.labels:
-                raise _not_found(f"job {job_id} has no class {class_id} in its result")
+                raise _not_found(f"job {record.id} has no class {class_id} in its result")
             return await self._answer(class_file(folder, output, class_id), output, delivery)
 
         return router

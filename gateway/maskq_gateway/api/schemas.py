@@ -126,6 +126,22 @@ class NewBatch(BatchPart):
     )
 
 
+class NewBatchOfUploads(BatchPart):
+    """Images that were uploaded to the URLs of uploads. Each is accepted or refused by itself."""
+
+    upload_ids: list[str] = Field(
+        min_length=1, max_length=LARGEST_BATCH, description="Each of `POST /v1/uploads`."
+    )
+    filenames: list[Annotated[str, Field(max_length=MAX_FILE_NAME)]] = Field(
+        default_factory=list,
+        max_length=LARGEST_BATCH,
+        description="File name of each image, which the job's `source` will be.",
+    )
+    options: JobOptions = Field(
+        default_factory=JobOptions, description="The fields of a job, without `image_uri`."
+    )
+
+
 class JobView(JobRecord):
     """A job, and its place in the queue."""
 

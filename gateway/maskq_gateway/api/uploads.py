@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from maskq import AsyncClient
-from maskq.client.requests import build, fingerprint, refuse
+from maskq.client.direct.sent import sent
+from maskq.client.requests import build, fingerprint_of_uploaded, refuse
 from maskq.contract import FailureCode, JobRecord, SegmentRequest
 from maskq.contract.api_keys import Scope
 from maskq.contract.ids import is_own_id, new_id
@@ -24,6 +25,7 @@ from maskq.contract.options import Options
 from maskq.contract.storage_layout import JobStorage
 from maskq.errors import IdempotencyConflict, InvalidRequest
 from maskq.ledger import calls
+from maskq.ledger.calls import BatchMembership
 from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
@@ -94,47 +96,76 @@ class Uploads:
         )
 
     async def submit(
-        self, upload: UploadId, options: dict[str, Any], caller: Caller, idempotency_key: str | None
+        self,
+        upload: UploadId,
+        options: dict[str, Any],
+        caller: Caller,
+        idempotency_key: str | None,
+        *,
+        durable: bool = False,
+        batch: BatchMembership | None = None,
+        retry_of: str = "",
     ) -> str:
         """Submit an uploaded image; returns the job's id, which is the upload's.
+
+        With an idempotency key, a second upload of the same bytes (by their ETag) with the same options
+        returns the first one's job.
 
         Raises:
             Problem: 404 for an upload that this caller has not begun; 409 before the image is there;
                 410 after its time; 413 for an image that is too large.
-            IdempotencyConflict: it was submitted with other options.
+            IdempotencyConflict: it was submitted with other options, or the key belongs to another
+                request.
         """
         upload_id = upload.text
         if not is_own_id(upload_id):
             raise _unknown(upload_id)
-        job = self._client.session.layout.job(upload_id, tenant=options.get("tenant"))
+        session = self._client.session
+        job = session.layout.job(upload_id, tenant=options.get("tenant"))
         request = build(str(job.upload), cast("Options", options))
         # In this order: whoever submits at the same time writes the job first, then ends the upload.
-        left_s = await self._client.session.run(calls.find_upload(job))
-        record = await self._client.session.run(calls.get(upload_id))
+        left_s = await session.run(calls.find_upload(job))
+        record = await session.run(calls.get(upload_id))
         if record:
+            await self._refuse_key_of_another(upload_id, request, idempotency_key)
             return self._submitted_before(record, job, request, caller)
-        pinned = await self._uploaded(job, left_s, request)
+        etag = await self._uploaded_etag(job, left_s)
         idempotency = None
         if idempotency_key is not None:
             idempotency = calls.Idempotency(
-                key=idempotency_key, fingerprint=fingerprint(request, None)
+                key=idempotency_key, fingerprint=fingerprint_of_uploaded(request, etag)
             )
-        limits = self._client.session.limits
-        answer = await self._client.session.run(
-            calls.submit(
-                upload_id,
-                pinned,
-                limits,
-                idempotency=idempotency,
-                source=file_name(upload.filename),
-            )
+        # The URL may still be used to replace the object, so the job is bound to this one.
+        pinned = request.model_copy(update={"image_etag": request.image_etag or etag})
+        call = calls.submit(
+            upload_id,
+            pinned,
+            session.limits,
+            idempotency=idempotency,
+            batch=batch,
+            retry_of=retry_of,
+            source=file_name(upload.filename),
         )
+        (answer,) = await session.drive(sent([call], durable))
         refuse(answer, request, idempotency_key)
         if answer.outcome is calls.SubmitOutcome.EXISTS and answer.job_id == upload_id:
             return await self.submit(upload, options, caller, None)
         if answer.job_id == upload_id:
-            await self._client.session.run(calls.upload_submitted(job))
+            await session.run(calls.upload_submitted(job))
         return answer.job_id
+
+    async def _refuse_key_of_another(
+        self, upload_id: str, request: SegmentRequest, idempotency_key: str | None
+    ) -> None:
+        """Raise IdempotencyConflict if the key belongs to a job other than the upload's."""
+        if idempotency_key is None:
+            return
+        known = await self._client.session.run(calls.known_under(idempotency_key))
+        if not known or known[0] == upload_id:
+            return
+        if await self._client.session.run(calls.get(known[0])):
+            answer = calls.Submitted(calls.SubmitOutcome.CONFLICT, known[0])
+            refuse(answer, request, idempotency_key)
 
     def _submitted_before(
         self, record: JobRecord, job: JobStorage, request: SegmentRequest, caller: Caller
@@ -147,10 +178,8 @@ class Uploads:
             )
         return record.id
 
-    async def _uploaded(
-        self, job: JobStorage, left_s: float | None, request: SegmentRequest
-    ) -> SegmentRequest:
-        """The request for the object as it is now: the URL may still be used to replace it."""
+    async def _uploaded_etag(self, job: JobStorage, left_s: float | None) -> str:
+        """The ETag of the object as it is now. Raises Problem, InvalidRequest."""
         if left_s is None:
             raise _unknown(job.job_id)
         if left_s <= 0:
@@ -170,7 +199,7 @@ class Uploads:
             raise self._too_large(found.size)
         if found.size == 0:
             raise InvalidRequest(f"upload {job.job_id}: the file is empty")
-        return request.model_copy(update={"image_etag": request.image_etag or found.etag})
+        return found.etag
 
     def _too_large(self, size: int) -> Problem:
         return Problem(

@@ -27,6 +27,7 @@ from maskq import (
     Client,
     EventsLost,
     FailureCode,
+    IdempotencyConflict,
     InvalidRequest,
     JobFailed,
     JobNotFound,
@@ -138,8 +139,52 @@ def test_a_large_image_goes_to_the_store_by_a_presigned_url(
         with pytest.raises(InvalidRequest, match="takes 2400000") as raised:
             client.submit(damaged().ljust(3_000_000))
         assert raised.value.code is FailureCode.IMAGE_TOO_LARGE
-        (one,) = client.submit_each([damaged().ljust(1_500_000)])
-        assert "submit it by itself" in str(one.error)
+
+
+def test_images_of_a_batch_that_are_too_large_for_the_gateway_go_to_the_store(
+    direct: Client, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MASKQ_GATEWAY_MAX_UPLOAD_BYTES", "1200000")
+    monkeypatch.setenv("MASKQ_GATEWAY_MAX_PRESIGNED_BYTES", "2400000")
+    key = direct.create_api_key(["submit", "read"], tenant="acme").text
+    images = []
+    for number, size in enumerate((1_100_000, 1_500_000, 1_500_000, 3_000_000)):
+        images.append(tmp_path / f"{number}.png")
+        images[-1].write_bytes(damaged(str(number)).ljust(size))
+    with (
+        serving(application(GatewaySettings.load(), direct)) as api,
+        Client(api.url, api_key=key) as client,
+    ):
+        first = list(client.submit_each(images, run_id="may", metadata={"a": "b"}))
+        again = list(client.submit_each(images, run_id="may", metadata={"a": "b"}))
+        assert [one.image for one in first if one.error] == [images[3]]
+        assert "takes 2400000" in str(next(one.error for one in first if one.error))
+        ids = {one.image: one.job.id for one in first if one.job}
+        assert {one.image: one.job.id for one in again if one.job} == ids
+        for number, image in enumerate(images[:3]):
+            record = direct.get(ids[image]).refresh()
+            assert (record.batch_id, record.tenant) == ("acme/may", "acme")
+            assert record.source == str(image)
+            assert record.request.metadata == {"a": "b"}
+            stored = direct.objects.get(S3Uri.parse(record.request.image_uri))
+            assert stored == damaged(str(number)).ljust(len(stored))
+        assert len(direct.list(batch_id="acme/may").records) == 3
+
+
+def test_a_large_image_under_an_idempotency_key_is_one_job(
+    direct: Client, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKQ_GATEWAY_MAX_UPLOAD_BYTES", "1200000")
+    with (
+        serving(application(GatewaySettings.load(), direct)) as api,
+        Client(api.url, api_key=direct.create_api_key(["submit", "read"]).text) as client,
+    ):
+        ids = {client.submit(damaged().ljust(1_500_000), idempotency_key="k").id for _ in range(2)}
+        assert len(ids) == 1
+        with pytest.raises(IdempotencyConflict):
+            client.submit(damaged().ljust(1_500_001), idempotency_key="k")
+        with pytest.raises(IdempotencyConflict):
+            client.submit(damaged().ljust(1_500_000), idempotency_key="k", outputs={"stats"})
 
 
 def test_a_failed_job_is_the_same_error(client: Client, bench: Bench) -> None:

@@ -122,16 +122,76 @@ def test_submitted_many_times_at_once_it_is_one_job(api: Api, client: Client) ->
 
 
 def test_with_an_idempotency_key_a_second_upload_returns_the_first_job(
-    api: Api, bench: Bench
+    api: Api, client: Client
+) -> None:
+    first, second = uploaded(api), uploaded(api)
+    for upload in (first, first, second, second):
+        answer = api.post("/v1/jobs", upload["submit"], headers={"Idempotency-Key": "order-1"})
+        assert (answer.status, answer.json()["id"]) == (202, first["upload_id"])
+    assert len(client.list().records) == 1
+
+
+def test_many_uploads_with_one_idempotency_key_at_once_are_one_job(
+    api: Api, client: Client
+) -> None:
+    made = [uploaded(api) for _ in range(6)]
+    headers = {"Idempotency-Key": "order-1"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda one: api.post("/v1/jobs", one["submit"], headers=headers), made)
+        )
+    assert {one.status for one in answers} == {202}
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert len(client.list().records) == 1
+
+
+@pytest.mark.parametrize("other", ["image", "options", "kind"])
+def test_an_idempotency_key_of_another_request_is_refused(
+    api: Api, client: Client, bench: Bench, other: str
 ) -> None:
     headers = {"Idempotency-Key": "order-1"}
-    first, second = uploaded(api), uploaded(api)
-    submitted = api.post("/v1/jobs", first["submit"], headers=headers)
-    assert api.post("/v1/jobs", first["submit"], headers=headers).json()["id"] == first["upload_id"]
-    assert submitted.json()["id"] == first["upload_id"]
-    answer = api.post("/v1/jobs", second["submit"], headers=headers)
+    upload = begun(api, len(bmp("teal")))
+    put(upload, bmp("teal"))
+    if other == "kind":
+        bench.submit("a")
+        document = {"image_uri": bench.record("a").request.image_uri}
+    elif other == "image":
+        another = begun(api, len(bmp("red")))
+        put(another, bmp("red"))
+        document = another["submit"]
+    else:
+        document = {**uploaded(api)["submit"], "outputs": ["stats"]}
+    assert api.post("/v1/jobs", document, headers=headers).status == 202
+    answer = api.post("/v1/jobs", upload["submit"], headers=headers)
+    assert "order-1" in api.problem(answer, 422, "idempotency_conflict")
+    # Also once the upload is a job
+    assert api.post("/v1/jobs", upload["submit"]).status == 202
+    answer = api.post("/v1/jobs", upload["submit"], headers=headers)
     api.problem(answer, 422, "idempotency_conflict")
-    assert uploads(bench) == [second["upload_id"]]
+
+
+def test_the_idempotency_key_of_a_deleted_job_can_be_used_again(api: Api) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    first, second = uploaded(api), uploaded(api)
+    api.post("/v1/jobs", first["submit"], headers=headers)
+    api.ask("DELETE", f"/v1/jobs/{first['upload_id']}")
+    answer = api.post("/v1/jobs", second["submit"], headers=headers)
+    assert (answer.status, answer.json()["id"]) == (202, second["upload_id"])
+
+
+def test_tenants_choose_idempotency_keys_of_uploads_independently(acme: Api, other: Api) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    for caller in (acme, other):
+        upload = uploaded(caller)
+        answer = caller.post("/v1/jobs", upload["submit"], headers=headers)
+        assert answer.json()["id"] == upload["upload_id"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_waits_until_the_job_is_on_disk(api: Api, bench: Bench, durable: bool) -> None:
+    query = "?durable=true" if durable else ""
+    assert api.post(f"/v1/jobs{query}", uploaded(api)["submit"]).status == 202
+    assert bench.ledger.redis.exists(f"{bench.prefix}:durable") == durable
 
 
 def test_an_image_replaced_after_the_submission_fails_the_job(api: Api, bench: Bench) -> None:
@@ -160,6 +220,63 @@ def test_a_key_of_no_tenant_names_the_tenant_twice(api: Api, bench: Bench) -> No
     api.problem(api.post("/v1/jobs", upload["submit"]), 404, "not_found")
     answer = api.post("/v1/jobs", {**upload["submit"], "tenant": "acme"})
     assert (answer.status, answer.json()["tenant"]) == (202, "acme")
+
+
+# --- batches of uploads -------------------------------------------------------------------------------
+
+
+def test_uploads_join_a_batch_and_each_has_its_outcome(api: Api, client: Client) -> None:
+    made = [uploaded(api)["upload_id"] for _ in range(2)]
+    not_there, unknown = begun(api)["upload_id"], UNKNOWN
+    document = {
+        "batch_id": "may",
+        "total": 2,
+        "upload_ids": [made[0], not_there, made[1], unknown],
+        "idempotency_keys": ["a", "b", "c", "d"],
+        "options": {"outputs": ["stats"]},
+    }
+    for _ in range(2):  # a repeated request returns the same jobs
+        answer = api.post("/v1/batches", document)
+        assert answer.status == 202, answer.data
+        state = answer.json()
+        assert (state["id"], state["total"]) == ("may", 2)
+        outcomes = state["outcomes"]
+        assert [one.get("job_id") for one in outcomes] == [made[0], None, made[1], None]
+        assert outcomes[1]["error"]["code"] == outcomes[3]["error"]["code"] == "not_found"
+        assert "PUT" in outcomes[1]["error"]["detail"]
+    records = client.list(batch_id="may").records
+    assert {record.id for record in records} == set(made)
+    assert {output for record in records for output in record.request.outputs} == {"stats"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"image_uris": ["s3://bucket/key"]},
+        {"upload_ids": []},
+        {"upload_ids": 5},
+        {"upload_ids": [5]},
+        {"upload_ids": 501 * [UNKNOWN]},
+        {"idempotency_keys": ["a", "b"]},
+        {"options": {"colour": "red"}},
+    ],
+)
+def test_a_batch_of_uploads_that_makes_no_sense_is_refused(
+    api: Api, client: Client, more: dict[str, Any]
+) -> None:
+    document = {"upload_ids": [uploaded(api)["upload_id"]], **more}
+    api.problem(api.post("/v1/batches", document), 422, "invalid_request")
+    assert client.list().records == ()
+
+
+def test_uploads_join_no_batch_of_another_tenant(acme: Api, other: Api, api: Api) -> None:
+    document = {"batch_id": "may", "upload_ids": [uploaded(acme)["upload_id"]]}
+    answer = other.post("/v1/batches", document)  # a batch of its own, to which no job belongs
+    assert answer.json()["outcomes"][0]["error"]["code"] == "not_found"
+    assert acme.post("/v1/batches", document).json()["outcomes"][0]["job_id"]
+    batch_id = acme.get(f"/v1/jobs/{document['upload_ids'][0]}").json()["batch_id"]
+    stolen = {"batch_id": batch_id, "upload_ids": [uploaded(other)["upload_id"]]}
+    assert other.post("/v1/batches", stolen).status in (404, 422)
 
 
 # --- uploads that come to nothing ---------------------------------------------------------------------

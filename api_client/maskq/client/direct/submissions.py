@@ -45,7 +45,8 @@ class Submissions:
             idempotency = calls.Idempotency(
                 key=idempotency_key, fingerprint=fingerprint(request, upload)
             )
-            known = yield from self._known_under(idempotency_key)
+            # Only to save the upload: the submission looks itself.
+            known = (yield from self._known_under(idempotency_key)) if upload else None
             if known and known[1] == idempotency.fingerprint:
                 return known[0]
         if upload:

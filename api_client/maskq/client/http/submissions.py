@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from maskq.client.bulk import Bulk, SubmitOptions, TakenImage
 from maskq.client.http import documents
 from maskq.client.http.asking import Gateway
-from maskq.client.http.uploads import Uploads, refuse_large
+from maskq.client.http.uploads import Uploads
 from maskq.client.image_source import ImageSource, given_name, is_reference, read_image
 from maskq.client.operations.flow import Flow, Together
 from maskq.client.sending import QueueFullBackoff
@@ -173,8 +173,12 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
             )
         else:
             made = form(group[0].image, self._asked, batch=json.dumps(joins))
-            refuse_large(made, (yield from self._uploads.needs_one(made)))
             request = Request(method="POST", path="/v1/batches", form=made, timeout_s=_UPLOAD_S)
+            if (yield from self._uploads.needs_one(made)):
+                upload_id = yield from self._uploads.begin(made)
+                named = {"upload_ids": [upload_id], "filenames": [made.file_name]}
+                document = joins | named | {"options": self._asked}
+                request = replace(request, form=None, document=document)
         answer = yield from self._gateway.ask(request)
         return self._gateway.parsed(answer, lambda document: _outcomes(document, len(group)))
 

@@ -8,7 +8,6 @@ from maskq.client.http.asking import Gateway
 from maskq.client.operations.flow import Flow
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, StoreUnavailable
-from maskq.http.problems import error
 from maskq.http.request import Answer, Form, Request
 
 _ALWAYS_TAKEN: Final = 2**20  # bytes that are sent without a look at the limits
@@ -56,16 +55,6 @@ class Uploads:
         if put.status >= 300:
             raise StoreUnavailable(f"the store refused the image with status {put.status}")
         return upload_id
-
-
-def refuse_large(form: Form, is_too_large: bool) -> None:
-    """Raise InvalidRequest for an image of a batch that would need an upload."""
-    if is_too_large:
-        raise error(
-            FailureCode.IMAGE_TOO_LARGE,
-            f"the image has {len(form.image)} bytes, more than the gateway takes in a batch "
-            f"(MASKQ_GATEWAY_MAX_UPLOAD_BYTES); submit it by itself, or name it by s3://bucket/key",
-        )
 
 
 def _too_large(size: int, most: int) -> InvalidRequest:

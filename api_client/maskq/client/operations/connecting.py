@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +23,7 @@ _REDIS: Final = re.compile(r"\s*(redis|rediss|unix|sentinel)(\+\w+)?://", re.IGN
 _NOT_BOTH: Final = (
     "goes with a client that reaches Redis and S3 itself, and this one calls a gateway"
 )
+_DIRECT_PACKAGES: Final = ("redis", "boto3", "botocore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def blocking_session(access: Settings | GatewayAccess, s3: S3Source | None) -> A
             from maskq.client.http.session import BlockingHttpSession
 
             return BlockingHttpSession(access.address, access.api_key)
-        from maskq.client.direct.session import BlockingSession
+        with _direct_installed():
+            from maskq.client.direct.session import BlockingSession
 
         return BlockingSession(access, s3)
 
@@ -121,9 +125,25 @@ def async_session(access: Settings | GatewayAccess, s3: S3Source | None) -> Any:
             from maskq.client.http.session import AsyncHttpSession
 
             return AsyncHttpSession(access.address, access.api_key)
-        from maskq.client.direct.session import AsyncSession
+        with _direct_installed():
+            from maskq.client.direct.session import AsyncSession
 
         return AsyncSession(access, s3)
+
+
+@contextmanager
+def _direct_installed() -> Iterator[None]:
+    """Raise InvalidRequest where an import lacks a package of the extra `direct`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _DIRECT_PACKAGES:
+            raise
+        raise InvalidRequest(
+            f"a client that reaches Redis and S3 itself needs the package {package}: pip install "
+            f"'maskq[direct]'; or use a gateway (MASKQ_GATEWAY_URL and MASKQ_API_KEY)"
+        ) from error
 
 
 def _gateway(url: str, api_key: str, hosts: frozenset[str], missing: str) -> GatewayAccess:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from maskq import AsyncClient
 from maskq.errors import EventsLost, MaskqError
 from maskq.ledger.calls import groups
 from maskq.ledger.calls.groups import Member, Texts
-from maskq_gateway.api.events.feed import HEARTBEAT_S, Entry, EventFeed
+from maskq_gateway.api.events.entries import Entry, Wanted, order_of
+from maskq_gateway.api.events.feed import HEARTBEAT_S, EventFeed
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class GroupStream:
         self._take_over_s = take_over_s
         self._looked = float("-inf")  # when it last looked for events of others, time.monotonic()
 
-    async def follow(self, passes: Callable[[Entry], bool]) -> AsyncIterator[Entry | str | None]:
+    async def follow(self, wanted: Wanted) -> AsyncIterator[Entry | str | None]:
         """Events; a sentence when some were lost; None when none came for a while.
 
         First what this reader got earlier and did not confirm. Events that do not pass are confirmed.
@@ -90,7 +91,7 @@ class GroupStream:
                         is_joined, again = True, "0"
                     found, again = await self._next(again)
                     entries = [Entry.of(cursor, text) for cursor, text in found.events]
-                    skipped = [one.cursor for one in entries if not passes(one)]
+                    skipped = [one.cursor for one in entries if not wanted.passes(one)]
                     await self._confirm([*found.lost, *skipped])
                 except MaskqError as error:
                     logger.warning(
@@ -101,7 +102,7 @@ class GroupStream:
                     continue
                 if found.lost:
                     yield f"{len(found.lost)} events were trimmed before a reader confirmed them"
-                for entry in filter(passes, entries):
+                for entry in filter(wanted.passes, entries):
                     yield entry
                     said = time.monotonic()
         finally:
@@ -116,7 +117,7 @@ class GroupStream:
         if again is not None:
             found = await run(groups.unconfirmed_texts(self._member, again, most))
             cursors = [*(cursor for cursor, _ in found.events), *found.lost]
-            return found, max(cursors, key=_order, default=None)
+            return found, max(cursors, key=order_of, default=None)
         room = most - await run(groups.unconfirmed_count(self._member, most))
         if room <= 0:
             await self._wait_for_confirmation()
@@ -150,8 +151,3 @@ class GroupStream:
 
 
 _leaving: set[asyncio.Future[None]] = set()  # asyncio itself keeps weak references only
-
-
-def _order(cursor: str) -> tuple[int, int]:
-    milliseconds, _, sequence = cursor.partition("-")
-    return int(milliseconds), int(sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -18,7 +18,8 @@ from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described
-from maskq_gateway.api.events.feed import HEARTBEAT_S, Entry, EventFeed
+from maskq_gateway.api.events.entries import Wanted
+from maskq_gateway.api.events.feed import HEARTBEAT_S, EventFeed
 from maskq_gateway.api.events.groups import GroupReaders, GroupStream
 from maskq_gateway.api.schemas import Confirmation, Confirmed, Name
 
@@ -81,25 +82,17 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
         if (group is None) != (consumer is None):
             raise InvalidRequest("group, consumer: a reader of a group needs both")
         types = _full_names(type)
-        subjects = frozenset(job or ())
-
-        def passes(entry: Entry) -> bool:
-            return (
-                caller.sees(entry.tenant)
-                and (not subjects or entry.subject in subjects)
-                and (not types or entry.type in types)
-            )
-
+        wanted = Wanted(caller.tenant, frozenset(job or ()), types)
         if group and consumer:
             member = Member(_of_tenant(group, caller), consumer)
             shared = await readers.join(member, cursor, max_unconfirmed, take_over)
-            return _streamed(_shared_text(shared, passes))
+            return _streamed(_shared_text(shared, wanted))
         if cursor is None:
             begin = await feed.now()
         else:
             await feed.check(cursor)
             begin = cursor
-        return _streamed(_text(feed, begin, passes))
+        return _streamed(_text(feed, begin, wanted))
 
     @router.post(
         "/confirm",
@@ -120,20 +113,20 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
     return router
 
 
-async def _text(feed: EventFeed, begin: str, passes: Callable[[Entry], bool]) -> AsyncIterator[str]:
+async def _text(feed: EventFeed, begin: str, wanted: Wanted) -> AsyncIterator[str]:
     # With a cursor, so that who loses the connection before the first event misses none.
     yield f"id: {begin}\n: connected\n\n"
     try:
-        async for entry in feed.follow(begin, passes, HEARTBEAT_S):
-            yield _IDLE if entry is None else _sent(entry)
+        async for entries in feed.follow(begin, wanted, HEARTBEAT_S):
+            yield "".join(entry.message for entry in entries) or _IDLE
     except EventsLost as error:
         yield _lost(str(error))
 
 
-async def _shared_text(shared: GroupStream, passes: Callable[[Entry], bool]) -> AsyncIterator[str]:
+async def _shared_text(shared: GroupStream, wanted: Wanted) -> AsyncIterator[str]:
     yield ": connected\n\n"
-    async for one in shared.follow(passes):
-        yield _IDLE if one is None else _lost(one) if isinstance(one, str) else _sent(one)
+    async for one in shared.follow(wanted):
+        yield _IDLE if one is None else _lost(one) if isinstance(one, str) else one.message
 
 
 def _streamed(text: AsyncIterator[str]) -> StreamingResponse:
@@ -153,10 +146,6 @@ def _of_tenant(group: str, caller: Caller) -> str:
 
 def _lost(said: str) -> str:
     return f"event: maskq.events.lost\ndata: {said}\n\n"
-
-
-def _sent(entry: Entry) -> str:
-    return f"id: {entry.cursor}\nevent: {entry.type}\ndata: {entry.text}\n\n"
 
 
 def _full_names(types: list[str] | None) -> frozenset[str]:

@@ -54,6 +54,21 @@ export const STATUS = {
 export const about = (status) =>
   STATUS[status] ?? { label: status, kind: "neutral", text: `The job is ${status}` };
 
+// Where a queued job stands: "2 jobs before it · starts in 4 to 9 s"; "" where that is not known.
+export function place({ status, position, eta_s: eta }) {
+  if (status !== "queued" || position === null || position === undefined) return "";
+  const before = position === 0 ? "next in the queue" : `${plural(position, "job")} before it`;
+  return eta ? `${before} · starts ${between(...eta)}` : before;
+}
+
+function between(low, high) {
+  const [from, to] = [low, high].map((seconds) => Math.max(1, Math.round(seconds)));
+  if (to < 2) return "within a second";
+  if (to < 120) return from === to ? `in about ${to} s` : `in ${from} to ${to} s`;
+  const [first, last] = [from, to].map((seconds) => Math.max(1, Math.round(seconds / 60)));
+  return first === last ? `in about ${last} min` : `in ${first} to ${last} min`;
+}
+
 // A status as it is shown everywhere.
 export const badge = (status) =>
   el("span", { class: "status", "data-kind": about(status).kind }, about(status).label);

@@ -1,7 +1,7 @@
 // The list of jobs.
 
 import { by, el } from "./dom.js";
-import { about, badge, duration, moment, nameOf } from "./format.js";
+import { about, badge, duration, moment, nameOf, place } from "./format.js";
 import { show } from "./thumbnails.js";
 
 export class List {
@@ -83,7 +83,7 @@ export class List {
     const isSelected = job.id === this.selected;
     if (isSelected) row.link.setAttribute("aria-current", "true");
     else row.link.removeAttribute("aria-current");
-    const said = `${job.status} ${job.attempt} ${job.started_ms} ${job.ended_ms} ${job.request ? 1 : 0}`;
+    const said = `${job.status} ${job.attempt} ${job.started_ms} ${job.ended_ms} ${job.request ? 1 : 0} ${place(job)}`;
     if (said === row.said) return;
     row.said = said;
     const { kind, retry } = about(job.status);
@@ -91,7 +91,12 @@ export class List {
     row.node.dataset.kind = kind;
     row.name.textContent = nameOf(job);
     row.name.title = nameOf(job);
-    row.meta.replaceChildren(badge(job.status), el("span", {}, times(job)));
+    const stands = place(job);
+    row.meta.replaceChildren(
+      badge(job.status),
+      el("span", {}, times(job)),
+      ...(stands ? [el("span", { class: "place" }, stands)] : []),
+    );
     const failed = retry && job.error;
     row.reason.hidden = !failed;
     row.reason.replaceChildren(...(failed ? [el("code", {}, job.error.code), " ", job.error.message] : []));

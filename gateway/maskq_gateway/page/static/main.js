@@ -8,6 +8,7 @@ import { follow } from "./events.js";
 import { STATUS, about, nameOf } from "./format.js";
 import { Jobs } from "./jobs.js";
 import { List } from "./list.js";
+import { Places } from "./places.js";
 import * as photos from "./photos.js";
 import { Uploads, listen } from "./uploads.js";
 import { Viewer } from "./viewer.js";
@@ -142,6 +143,7 @@ function run(limits) {
     else throw error;
   });
   deployment.start(events.signal);
+  new Places(jobs, selected).start(events.signal);
   listen(take);
   search(jobs, list, filter);
   by("more").addEventListener("click", () => jobs.more().catch((error) => problem(error.message)));

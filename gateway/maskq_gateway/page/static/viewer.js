@@ -4,7 +4,7 @@ import { output, post } from "./api.js";
 import { announce, by, copy, el } from "./dom.js";
 import { downloads } from "./downloads.js";
 import { facts } from "./facts.js";
-import { about, badge, duration, nameOf } from "./format.js";
+import { about, badge, duration, nameOf, place } from "./format.js";
 import { MOST, classesOf, colourOf, entries } from "./legend.js";
 import * as photos from "./photos.js";
 import { pixels } from "./pixels.js";
@@ -73,6 +73,9 @@ export class Viewer {
   #update() {
     const job = this.jobs.find(this.#opened.id);
     if (!job) return;
+    // By itself, so that nothing that has the focus is replaced.
+    const stands = this.root.querySelector(".wait .place");
+    if (stands) stands.textContent = place(job);
     const said = `${job.status} ${job.attempt} ${job.request ? 1 : 0} ${job.result ? 1 : 0}`;
     if (said === this.#opened.said) return;
     this.#opened.said = said;
@@ -157,7 +160,7 @@ export class Viewer {
     return el(
       "div",
       { class: "pending" },
-      el("p", { class: "wait" }, about(job.status).text + more),
+      el("p", { class: "wait" }, about(job.status).text + more, el("span", { class: "place" }, place(job))),
       picture && still(picture),
     );
   }
