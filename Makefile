@@ -26,6 +26,8 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 # LOCKED=1: the versions and hashes of deploy/lock, as CI installs. Without it, what pyproject.toml allows.
 LOCKED ?=
 ARGS ?=
+# The tests start a thousand Python processes. Without their bytecode each compiles its modules again.
+export PYTHONDONTWRITEBYTECODE =
 # In the order of the folders: acceptance tests wait most and begin, so that no long file is left at the end.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000

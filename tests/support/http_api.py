@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import urllib3
 import uvicorn
+from support.uvicorn_thread import running
 from support.waiting import until
 
 from maskq_gateway.server import listening
@@ -56,14 +56,8 @@ class Api:
 def serving(app: Any) -> Iterator[Api]:
     with listening("127.0.0.1", 0) as bound:
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
+        with running(config, bound) as (server, thread):
             until(lambda: server.started or not thread.is_alive(), within_s=20, every_s=0.005)
             assert thread.is_alive()
             with urllib3.PoolManager(retries=False, timeout=20, maxsize=8) as pool:
                 yield Api(f"http://127.0.0.1:{bound.getsockname()[1]}", pool)
-        finally:
-            server.should_exit = True
-            thread.join()

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +21,11 @@ from typing import Any
 
 import pytest
 import urllib3
-import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from support.uvicorn_thread import running
 
 from maskq import Client, InvalidRequest, JobStatus
 from maskq.contract import JobRecord, SegmentRequest
@@ -82,16 +81,12 @@ class Gateway:
 
 @contextmanager
 def serving(app: Any) -> Iterator[Gateway]:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(config_of(app))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            with urllib3.PoolManager(retries=False, timeout=20, maxsize=8) as pool:
-                yield Gateway(f"http://127.0.0.1:{bound.getsockname()[1]}", pool)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as bound,
+        running(config_of(app), bound),
+        urllib3.PoolManager(retries=False, timeout=20, maxsize=8) as pool,
+    ):
+        yield Gateway(f"http://127.0.0.1:{bound.getsockname()[1]}", pool)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class _Hook(BaseHTTPRequestHandler):
 def receiver() -> Iterator[ThreadingHTTPServer]:
     """Listens on IPv4 only."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()

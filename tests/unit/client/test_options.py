@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reference" / "options.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["one_option_more.py", "one_output_more.py"])
 def test_what_one_file_of_the_contract_adds_appears_everywhere(script: str) -> None:
     ran = subprocess.run(

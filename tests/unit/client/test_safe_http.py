@@ -143,7 +143,7 @@ def receiver() -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     server.requests = []
     server.handle_error = lambda *_: None
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()

@@ -222,6 +222,7 @@ ROLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "fault"), [*((role, "both") for role in ROLES), ("gateway", "unreadable")]
 )

@@ -62,6 +62,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_terminal_state_needs_one_file_when_it_is_added(tmp_path: Path) -> None:
     source = Path(statuses.__file__).read_text(encoding="utf-8")
     assert MEMBER in source

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import uvicorn
+from support.uvicorn_thread import running
 from support.waiting import until
 
 from maskq_gateway import http_limits
@@ -93,15 +92,8 @@ def closed_after(near: socket.socket) -> float:
 @pytest.fixture
 def server() -> Iterator[Server]:
     app = App()
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        running = uvicorn.Server(config_of(app))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield Server(app, bound.getsockname()[1])
-        finally:
-            running.should_exit = True
-            thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as bound, running(config_of(app), bound):
+        yield Server(app, bound.getsockname()[1])
 
 
 GOOD = {

@@ -39,6 +39,8 @@ from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.preprocess.preprocessor import Preprocessor
 from maskq_worker.model.segmenter import NoContext
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 T4, L4, H200, P100 = (7, 5), (8, 9), (9, 0), (6, 0)

@@ -35,6 +35,8 @@ from maskq_worker.model.self_test import golden_image
 from maskq_worker.process.capacity import capacity_of
 from maskq_worker.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 # Of the largest score. What rounds is summed in another order; nothing else differs.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 

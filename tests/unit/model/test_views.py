@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
-from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
 
 from maskq.contract.options import Mode
 from maskq_worker.model.views import (
@@ -79,8 +78,11 @@ def test_whole_is_one_square() -> None:
     assert torch.equal(merged(Views((view,))), scores_of(view))
 
 
+@pytest.mark.slow
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_aspect_is_the_size_that_transformers_keeps_the_ratio_with(height: int, width: int) -> None:
+    from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
+
     if max(height, width) > 3.5 * min(height, width):
         return  # a panorama is held to the budget; below
     size = aspect_size((height, width), 480, 32, 150, 2**30)

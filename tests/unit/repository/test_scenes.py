@@ -125,6 +125,7 @@ def test_score_counts_intersection_over_union_of_the_classes_in_the_truth() -> N
         mean_iou([(truth, found.T)])
 
 
+@pytest.mark.slow
 def test_checkpoint_loads_whole_and_names_the_150_classes() -> None:
     model, info = loaded()
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -135,6 +136,7 @@ def test_checkpoint_loads_whole_and_names_the_150_classes() -> None:
     assert {number: labels[number] for number in known} == known
 
 
+@pytest.mark.slow
 def test_checkpoint_segments_held_out_scenes() -> None:
     from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 

@@ -43,6 +43,7 @@ for line in open("/proc/self/smaps"):
 """
 
 
+@pytest.mark.slow
 def test_torch_s_large_tensors_lie_in_huge_pages() -> None:
     flags = subprocess.run(
         [sys.executable, "-c", _FLAGS],

@@ -14,6 +14,8 @@ from support.waiting import until
 from maskq.backoff import ExponentialBackoff
 from maskq_worker.process.supervised import Restarts
 
+pytestmark = pytest.mark.slow
+
 # The supervisor runs in a process of its own: it takes the signal handlers of its main thread.
 SUPERVISOR = """
 import sys

@@ -7,6 +7,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import logging, math, sys, time
 from dataclasses import dataclass

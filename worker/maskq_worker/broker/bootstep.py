@@ -71,21 +71,41 @@ class ModelStep(bootsteps.StartStopStep):
             raise SystemExit(EX_CONFIG) from error
 
     def _start(self, worker: Any) -> None:
-        settings = self._settings
         began = time.monotonic()
+        self._start_ledger()
+        store: ObjectStore = worker.app.object_store
+        self._load(worker, store)
+        self._start_model(worker)
+        self._start_upkeep(store)
+        self._make_runner(worker, store)
+        self._await_registered()
+        self._watch_consumer(worker)
+        signals.worker_ready.connect(self._on_ready, weak=False)
+        info = self._segmenter.info
+        logger.info(
+            "%s on %s (%s, %s) ready after %.1f s",
+            info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
+        )  # fmt: skip
+
+    def _start_ledger(self) -> None:
+        """Before the model is loaded, which takes long."""
+        settings = self._settings
         self._ledger = Ledger.of(settings)
-        # Before the model is loaded, which takes long; a Redis that is away is waited for after that.
+        # A Redis that is unavailable is waited for once the model is loaded.
         refuse_unfit(
             self._ledger,
             Role.WORKER,
             served_name(settings.model or "", settings.model_name),
         )
-        # The sweeper first: a process that was killed leaves jobs, and loading a model takes long.
+        # The sweeper now: a killed process may have left jobs.
         self._sweeper = Sweeper(self._ledger, settings.lease_s, settings.event_retention_s)
         self._sweeper.start()
         self._leases = Leases(self._ledger, settings.lease_s)
         self._leases.start()
-        store: ObjectStore = worker.app.object_store
+
+    def _load(self, worker: Any, store: ObjectStore) -> None:
+        """Load the model and start the decoders, while the store is checked."""
+        settings = self._settings
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
@@ -94,6 +114,9 @@ class ModelStep(bootsteps.StartStopStep):
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
             self._decoder = decoder.result()
+
+    def _start_model(self, worker: Any) -> None:
+        """Warm the model up and test it in the thread that will own it."""
         self._batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
             self._segmenter,
             max_batch_size=worker.app.capacity.max_batch_size,
@@ -104,12 +127,17 @@ class ModelStep(bootsteps.StartStopStep):
             initialise=self._make_ready,
         )
         self._batcher.start()
-        self._watchdog = Watchdog(self._batcher, settings.forward_timeout_s)
+        self._watchdog = Watchdog(self._batcher, self._settings.forward_timeout_s)
         self._watchdog.start()
-        self._retention = Retention(self._ledger, store, settings.layout)
+
+    def _start_upkeep(self, store: ObjectStore) -> None:
+        self._retention = Retention(self._ledger, store, self._settings.layout)
         self._retention.start()
         self._memory = Repeating("maskq-memory", _TRIM_MALLOC_EVERY_S, trim_malloc)
         self._memory.start()
+
+    def _make_runner(self, worker: Any, store: ObjectStore) -> None:
+        settings = self._settings
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._presence = Presence(
             self._ledger,
@@ -131,7 +159,8 @@ class ModelStep(bootsteps.StartStopStep):
             leases=self._leases,
             owner=owner,
         )
-        self._await_registered()
+
+    def _watch_consumer(self, worker: Any) -> None:
         self._consumer_watch = ConsumerWatch(
             self._ledger,
             self._segmenter.info.name,
@@ -140,12 +169,6 @@ class ModelStep(bootsteps.StartStopStep):
             may_claim=lambda: self._job_runner.may_claim,
         )
         self._consumer_watch.start()
-        signals.worker_ready.connect(self._on_ready, weak=False)
-        info = self._segmenter.info
-        logger.info(
-            "%s on %s (%s, %s) ready after %.1f s",
-            info.name, info.device, info.backend, info.dtype, time.monotonic() - began,
-        )  # fmt: skip
 
     def _check_store(self, store: ObjectStore, loaded: Future[Segmenter]) -> None:
         """Check, while the model loads, that the home bucket is writable and creates objects only once.

@@ -38,9 +38,8 @@ class Backend(ABC):
     supports_rectangles: bool  # whether the network takes inputs that are not square
     thread_safe_masks: bool  # whether several threads may wait for masks at once, beside a forward
 
-    @abstractmethod
-    def warm_up(self, max_batch_size: int) -> None:
-        """Do what is done once, in the thread that will call `forward`."""
+    def warm_up(self, max_batch_size: int) -> None:  # noqa: B027 - a default, not an oversight
+        """Do what is done once, in the thread that will call `forward`. Default: nothing."""
 
     @abstractmethod
     def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
@@ -54,7 +53,6 @@ class Backend(ABC):
             sees them complete.
         """
 
-    @abstractmethod
     def start_mask(
         self,
         scores: torch.Tensor,
@@ -63,7 +61,8 @@ class Backend(ABC):
         confidence: bool = False,
         logits: bool = False,
     ) -> PendingMask:
-        """Start to compute one image's mask, and return at once.
+        """Start to compute one image's mask, and return at once. Default: `mask` computes it in the
+        thread that waits for it.
 
         Args:
             scores: (C, h, w) float32 on the device.
@@ -71,6 +70,9 @@ class Backend(ABC):
             confidence: whether the confidence of each pixel is wanted.
             logits: whether the scores are wanted.
         """
+        from maskq_worker.model.masks.lazy import LazyMask  # it imports torch
+
+        return LazyMask(scores, size, self.mask, confidence, logits)
 
     @abstractmethod
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:

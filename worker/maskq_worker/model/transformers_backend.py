@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from maskq_worker.model.backend import Backend
-from maskq_worker.model.masks.lazy import LazyMask
 from maskq_worker.model.masks.reference import transformers_mask
 from maskq_worker.model.network.batch_forward import BatchForward
 
@@ -45,21 +44,8 @@ class TransformersBackend(Backend):
         self.network = network
         self._forward = BatchForward(network, preprocessor, device=device, dtype=dtype)
 
-    def warm_up(self, max_batch_size: int) -> None:
-        """It needs none."""
-
     def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
         return self._forward(pixels)
-
-    def start_mask(
-        self,
-        scores: torch.Tensor,
-        size: tuple[int, int],
-        *,
-        confidence: bool = False,
-        logits: bool = False,
-    ) -> LazyMask:
-        return LazyMask(scores, size, self.mask, confidence, logits)
 
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
         return transformers_mask(self._preprocessor.processor, scores, size)

@@ -10,7 +10,6 @@ import torch
 
 from maskq_worker.model.backend import Backend
 from maskq_worker.model.masks.bounded import upsampled_argmax
-from maskq_worker.model.masks.lazy import LazyMask
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.openvino import runtime
 
@@ -43,9 +42,6 @@ class OpenVINOBackend(Backend):
         square = (preprocessor.side, preprocessor.side)
         self._requests = {square: _compile(model, square)}
 
-    def warm_up(self, max_batch_size: int) -> None:
-        """It needs none."""
-
     @torch.inference_mode()
     def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
         """The scores are `channels_last` in memory."""
@@ -53,16 +49,6 @@ class OpenVINOBackend(Backend):
         # One by one: a CPU gains nothing from a batch, and one compiled shape does for all.
         scores = [self._scores(image) for image in batch.split(1)]
         return scores[0] if len(scores) == 1 else torch.cat(scores)
-
-    def start_mask(
-        self,
-        scores: torch.Tensor,
-        size: tuple[int, int],
-        *,
-        confidence: bool = False,
-        logits: bool = False,
-    ) -> LazyMask:
-        return LazyMask(scores, size, self.mask, confidence, logits)
 
     @torch.inference_mode()
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
