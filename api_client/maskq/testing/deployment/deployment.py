@@ -16,6 +16,7 @@ from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
 from maskq.contract.options import Options
+from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.storage_layout import class_file
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreRefused, StoreUnavailable
@@ -76,6 +77,10 @@ class FakeDeployment(Deployment):
         if record is None:
             raise JobNotFound(job_id)
         return record
+
+    def why(self, job_id: str) -> Flow[Waiting]:
+        yield from ()
+        return self._service.ledger().why(job_id)
 
     def cancel(self, job_id: str) -> Flow[bool]:
         yield from ()
@@ -151,7 +156,7 @@ class FakeDeployment(Deployment):
             "name": service.model,
             "revision": REVISION,
             "workers": (worker,),
-            "queued": service.ledger().queued(),
+            "queued": len(service.ledger().queued()),
             "default": True,
             "labels": service.labels,
             "palette": colours(len(service.labels)),

@@ -15,6 +15,7 @@ from maskq.client.requests import check_retry, refuse
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.locations.source import source_of
 from maskq.contract.options import STORED
+from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.statuses import event_name
 from maskq.contract.webhooks import WebhookEvent
 from maskq.errors import JobNotFound
@@ -29,6 +30,7 @@ from maskq.ledger.calls import (
 )
 from maskq.testing.deployment.plans import JobPlan, Plans
 from maskq.testing.deployment.stream import EventStream, batch_event, job_event
+from maskq.testing.deployment.waiting import waits
 from maskq.testing.deployment.worker import LAYOUT, made_of
 
 OWNER = "fake:1"
@@ -298,10 +300,16 @@ class FakeLedger:
         following = str(found[-1][0]) if found and len(found) == limit else ""
         return Page(tuple(record for _, record in found), following)
 
-    def queued(self) -> int:
-        """The number of queued jobs."""
+    def queued(self) -> list[JobRecord]:
+        """The queued jobs, in the order of their submission."""
         with self.lock:
-            return sum(j.record.status is JobStatus.QUEUED for j in self._jobs.values())
+            records = [job.record for job in self._jobs.values()]
+        return [record for record in records if record.status is JobStatus.QUEUED]
+
+    def why(self, job_id: str) -> Waiting:
+        """What a job waits for. Raises JobNotFound."""
+        with self.lock:
+            return waits(self._job(job_id).record, self.queued(), int(not self._is_paused))
 
     def progress(self, batch_id: str, seen: int = 0) -> BatchProgress | None:
         """How far a batch is, and its jobs that ended after the first `seen` ones."""

@@ -20,7 +20,7 @@ def why(job_id: str) -> Call[Waiting | None]:
     """What a job waits for; None if it is unknown. `job_id`: or an alias."""
 
     def parse(answer: Sequence[Any]) -> Waiting | None:
-        return _waiting(job_id, pairs(answer[0]), parse_place(answer[1])) if answer else None
+        return waiting_of(job_id, pairs(answer[0]), parse_place(answer[1])) if answer else None
 
     return scripted("why", parse, given=job_id)
 
@@ -30,7 +30,8 @@ def note_store_away(model: str, owner: str) -> Call[None]:
     return scripted("store_away", lambda _: None, model=model, owner=owner, live_ms=to_ms(_NOTED_S))
 
 
-def _waiting(job_id: str, facts: Mapping[str, str], place: QueuePlace | None) -> Waiting:
+def waiting_of(job_id: str, facts: Mapping[str, str], place: QueuePlace | None) -> Waiting:
+    """facts: those of lua/why.lua. place: of a queued job that may start now."""
     reason, said = _reason(facts, place)
     delay_ms = int(facts.get("delay_ms", 0))
     return Waiting(
