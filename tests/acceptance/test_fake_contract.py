@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import hashlib
 import io
 import pickle
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from maskq import (
     JobFailed,
     JobNotFound,
     JobStatus,
+    Output,
     Result,
     StoreRefused,
     UnknownModel,
@@ -42,6 +44,7 @@ from maskq import (
     webhooks,
 )
 from maskq.contract.ids import new_id
+from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger import calls
 from maskq.testing import FakeAsyncClient, FakeClient, damaged_image_bytes, image_bytes
@@ -60,15 +63,11 @@ IDLE = "idle"  # a model of the real stack that no worker serves
 # They need access to Redis and S3; a fake refuses them, as a client over HTTP does.
 DIRECT = {
     "api_keys", "create_api_key", "delete_tenant", "key_prefix", "objects", "retire_model",
-    "revoke_api_key", "set_default_model", "settings",
+    "revoke_api_key", "set_default_model", "set_tenant", "settings", "tenant", "tenants",
+    "unset_tenant",
 }  # fmt: skip
 # Tests of the fixture `maskq_fake` call it.
 ELSEWHERE = {"from_env"}
-
-
-def needs(owner: type, name: str) -> pytest.MarkDecorator:
-    """For an operation that a version of the client lacks."""
-    return pytest.mark.skipif(not hasattr(owner, name), reason=f"no {owner.__name__}.{name} yet")
 
 
 @pytest.fixture(scope="session")
@@ -169,6 +168,10 @@ def client(world: World) -> Client:
     return world.client
 
 
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
 # --- one job ------------------------------------------------------------------------------------------
 
 
@@ -260,6 +263,69 @@ def test_a_job_that_waits_can_be_waited_for_and_canceled(world: World, client: C
             job.wait(5)
 
 
+def test_a_job_says_what_it_waits_for(world: World, client: Client) -> None:
+    with world.queued_jobs() as options:
+        jobs = [world.submit(**options) for _ in range(3)]
+        jobs.append(world.submit(priority="high", **options))
+        found = [client.why(job.id) for job in jobs]
+        for job in jobs:
+            job.cancel()
+    canceled = client.why(jobs[0].id)
+    ended = world.submit()
+    ended.wait(60)
+
+    assert {(one.reason, one.status, one.workers) for one in found} == {("no_worker", "queued", 0)}
+    assert [one.position_in_tenant for one in found] == [1, 2, 3, 0]
+    assert {one.tenant for one in found} == {world.tenant}
+    assert found[0].text == (
+        f"job {jobs[0].id} waits for a worker: none serves model {found[0].model} now"
+    )
+    assert (canceled.reason, canceled.position) == ("ended", None)
+    assert client.why(ended.id).text == f"job {ended.id} waits for nothing: it has succeeded"
+
+
+def test_a_job_names_its_source(world: World, client: Client, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(image_bytes(SIZE))
+    job = client.submit(photo, outputs={"mask", "rle"}, tenant=world.tenant)
+    result = job.wait(60)
+    assert job.source == result.source == str(photo)
+    assert result.rle()["images"][0]["file_name"] == "photo.png"
+    assert client.list(source=str(photo), tenant=world.tenant).records == (job.record,)
+    with world.queued_jobs() as options:
+        again = client.submit("s3://photos/a.jpg", **options).refresh()
+    assert again.source == "s3://photos/a.jpg"
+
+
+def test_a_result_has_the_digests_of_its_image_and_files(world: World, client: Client) -> None:
+    photo = image_bytes(SIZE)
+    result = client.segment(photo, outputs=ALL, timeout=60, tenant=world.tenant)
+    assert result.details.source_sha256 == sha256(photo)
+    stated = dict(result.details.output_sha256)
+    lines = [
+        f"{sha256(result.read('binary', one))}  {one:03d}.png\n" for one in sorted(result.labels)
+    ]
+    assert stated.pop(Output.BINARY) == sha256("".join(lines).encode())
+    assert stated == {one: sha256(result.read(one)) for one in ALL - {"binary"}}
+
+
+def test_a_result_names_its_copies(world: World, client: Client) -> None:
+    bucket = S3Uri.parse(world.submit().wait(60).uri("mask")).bucket
+    prefix = f"s3://{bucket}/{new_id()}"
+    result = client.segment(
+        image_bytes(SIZE),
+        outputs={"mask", "binary"},
+        output_prefix=prefix,
+        output_name="{job_id}.{output}",
+        timeout=60,
+    )
+    names = {"mask.png": "mask.png"}
+    names |= {f"binary/{one:03d}.png": f"binary/{one:03d}.png" for one in result.labels}
+    assert result.copies == {
+        file: f"{prefix}/{result.job_id}.{name}" for file, name in names.items()
+    }
+
+
 def test_a_job_that_has_ended_is_not_canceled(world: World) -> None:
     job = world.submit()
     job.wait(60)
@@ -306,7 +372,7 @@ def test_a_deleted_job_is_gone_with_its_files(world: World, client: Client) -> N
 
 
 def test_an_unknown_job_is_not_found(client: Client) -> None:
-    for operation in (client.get, client.delete, client.retry):
+    for operation in (client.get, client.delete, client.retry, client.why):
         with pytest.raises(JobNotFound, match=UNKNOWN):
             operation(UNKNOWN)
 
@@ -420,10 +486,9 @@ def test_each_image_gets_a_job_or_an_error_and_a_run_submits_once(
     assert len(client.list(batch_id=run_id).records) == 2
 
 
-@needs(Batch, "results")
 def test_a_batch_is_waited_for_as_a_whole(world: World, client: Client) -> None:
     told: list[int] = []
-    batch: Any = client.submit_many([image_bytes(SIZE), image_bytes(SIZE, colour="red")])
+    batch = client.submit_many([image_bytes(SIZE), image_bytes(SIZE, colour="red")])
     progress = batch.wait(60, on_progress=lambda one: told.append(sum(one.counts.values())))
     assert progress.counts == {JobStatus.SUCCEEDED: 2}
     assert (told[0], told[-1]) == (0, 2)
@@ -433,17 +498,15 @@ def test_a_batch_is_waited_for_as_a_whole(world: World, client: Client) -> None:
         batch.results(60)
 
 
-@needs(Result, "save")
 def test_a_result_is_saved_as_files(world: World, client: Client, tmp_path: Path) -> None:
     outputs = {"mask", "overlay", "binary"}
-    result: Any = client.segment(image_bytes(SIZE), outputs=outputs, timeout=60)
+    result = client.segment(image_bytes(SIZE), outputs=outputs, timeout=60)
     paths = result.save(tmp_path, name="photo")
     assert len(paths) == 2 + len(result.labels)
     assert (tmp_path / "photo.mask.png").read_bytes() == result.read("mask")
 
 
-@needs(Client, "list_all")
-def test_all_jobs_are_listed(world: World, client: Any) -> None:
+def test_all_jobs_are_listed(world: World, client: Client) -> None:
     ids = {world.submit().id for _ in range(3)}
     assert {record.id for record in client.list_all(tenant=world.tenant)} == ids
 

@@ -25,15 +25,24 @@ class Photo:
     """An image as workers see it: RGB and upright."""
 
     pixels: PIL.Image.Image
+    sha256: str  # of the bytes that were read, in hex
     notes: tuple[str, ...] = ()
 
 
-def photo_of(body: bytes | None) -> Photo | JobFailure:
-    """The image in these bytes, or why there is none. None: a gray image of DEFAULT_SIZE."""
+@cache
+def default_image() -> bytes:
+    """The image at a place that the fake does not know: gray, of DEFAULT_SIZE."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", DEFAULT_SIZE, "gray").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def photo_of(body: bytes) -> Photo | JobFailure:
+    """The image in these bytes, or why there is none."""
     from PIL import Image, ImageOps
 
-    if body is None:
-        return Photo(Image.new("RGB", DEFAULT_SIZE, "gray"))
     try:
         image = Image.open(io.BytesIO(body))
         is_turned = image.getexif().get(ORIENTATION, 1) != 1
@@ -41,7 +50,8 @@ def photo_of(body: bytes | None) -> Photo | JobFailure:
     except Exception:  # noqa: BLE001 - decoders raise any exception on malformed bytes
         text = "not a supported image format (JPEG, PNG, …)" if body else "the image is empty"
         return JobFailure(code=FailureCode.INVALID_IMAGE, message=text)
-    return Photo(upright, ("rotated upright",) if is_turned else ())
+    notes = ("rotated upright",) if is_turned else ()
+    return Photo(upright, hashlib.sha256(body).hexdigest(), notes)
 
 
 def mask_of(identity: bytes, size: tuple[int, int], classes: int) -> PIL.Image.Image:

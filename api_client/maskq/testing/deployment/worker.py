@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, Output
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.outputs import sha256_of
 from maskq.contract.storage_layout import StorageLayout
 from maskq.testing.deployment.outputs import Segmented, files_of, only, stats_of
-from maskq.testing.deployment.pictures import checked_mask, mask_of, photo_of
+from maskq.testing.deployment.pictures import (
+    Photo,
+    checked_mask,
+    default_image,
+    mask_of,
+    photo_of,
+)
 from maskq.testing.deployment.plans import JobPlan
 
 HOME = S3Uri("fake", "maskq")
@@ -34,30 +41,36 @@ def made_of(
     if plan.error:
         return plan.error
     request = record.request
-    photo = photo_of(body)
+    if refused := _refused_name(record):
+        return refused
+    photo = photo_of(default_image() if body is None else body)
     if isinstance(photo, JobFailure):
         return photo
     chosen = _chosen(request.classes, labels)
     if isinstance(chosen, JobFailure):
         return chosen
-    size = photo.pixels.size
     if plan.mask:
-        mask = checked_mask(plan.mask, size, labels)
+        mask = checked_mask(plan.mask, photo.pixels.size, labels)
     else:
-        identity = body if body is not None else request.image_uri.encode()
-        mask = mask_of(identity, size, len(labels))
+        identity = request.image_uri.encode() if body is None else body
+        mask = mask_of(identity, photo.pixels.size, len(labels))
     if chosen is not None:
         mask = only(mask, chosen)
-    with_stats = Output.STATS in request.outputs
-    classes = stats_of(mask, labels, shapes=with_stats)
-    name = request.image_uri.rpartition("/")[2]
-    alpha = request.overlay_alpha
+    classes = stats_of(mask, labels, shapes=Output.STATS in request.outputs)
+    name, alpha = _file_name(record), request.overlay_alpha
     made = Segmented(photo.pixels, mask, labels, classes, alpha, name, record.id)
+    return _stored(record, plan, photo, made)
+
+
+def _stored(record: JobRecord, plan: JobPlan, photo: Photo, made: Segmented) -> Made:
+    request, storage = record.request, LAYOUT.of(record)
     token = urlsafe_b64encode(hashlib.sha256(record.id.encode()).digest()[:12]).decode()
-    storage = LAYOUT.of(record)
+    files = files_of(request.outputs, made)
+    labels = {one.id: one.label for one in made.classes}
+    named = storage.named_files(request, record.source)
     result = JobResult(
-        width=size[0],
-        height=size[1],
+        width=made.mask.width,
+        height=made.mask.height,
         model=record.model,
         model_revision=REVISION,
         backend="fake",
@@ -66,21 +79,48 @@ def made_of(
             output: redact(url)
             if (url := request.output_urls.get(output))
             else str(storage.output(token, output))
-            for output in Output
-            if output in request.outputs
+            for output in files
         },
-        labels={one.id: one.label for one in classes},
-        stats=classes if with_stats else [],
+        labels=labels,
+        stats=list(made.classes) if Output.STATS in files else [],
+        source_sha256=photo.sha256,
+        output_sha256={output: _sha256(output, each) for output, each in files.items()},
         notes=list(photo.notes),
         timings_ms={"total": plan.takes_s * 1000},
+        copies={file: str(at) for file, at in named.copies(labels).items()} if named else {},
     )
-    files = {
+    stored = {
         str(storage.file(token, name)): content
-        for output, named in files_of(request.outputs, made).items()
+        for output, of_output in files.items()
         if output not in request.output_urls
-        for name, content in named.items()
+        for name, content in of_output.items()
     }
-    return Made(result, files)
+    return Made(result, stored)
+
+
+def _sha256(output: Output, files: Mapping[str, bytes]) -> str:
+    digests = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    return sha256_of(output, digests)
+
+
+def _refused_name(record: JobRecord) -> JobFailure | None:
+    """Why the image's name leads to a name that output_name must not give; None if it does not."""
+    named = LAYOUT.of(record).named_files(record.request, record.source)
+    try:
+        if named:
+            named.check()
+    except ValueError as error:
+        return JobFailure(code=FailureCode.INVALID_REQUEST, message=f"output_name: {error}")
+    return None
+
+
+def _file_name(record: JobRecord) -> str:
+    """The image's name in rle.json: the one that the caller gave, or the last part of the URI."""
+    uri = record.request.redacted().image_uri
+    if LAYOUT.of(record).is_upload(uri):
+        given = record.source or ""
+        uri = "" if given.startswith("s3://") else given
+    return uri.rpartition("/")[2] or record.id
 
 
 def _chosen(names: frozenset[str] | None, labels: Sequence[str]) -> set[int] | JobFailure | None:
