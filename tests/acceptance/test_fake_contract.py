@@ -168,6 +168,12 @@ def client(world: World) -> Client:
     return world.client
 
 
+def new_prefix(world: World) -> str:
+    """An output_prefix that no other job has, in the bucket of the deployment."""
+    mask = world.submit().wait(60).uri("mask")
+    return f"s3://{S3Uri.parse(mask).bucket}/{new_id()}"
+
+
 def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
@@ -310,8 +316,7 @@ def test_a_result_has_the_digests_of_its_image_and_files(world: World, client: C
 
 
 def test_a_result_names_its_copies(world: World, client: Client) -> None:
-    bucket = S3Uri.parse(world.submit().wait(60).uri("mask")).bucket
-    prefix = f"s3://{bucket}/{new_id()}"
+    prefix = new_prefix(world)
     result = client.segment(
         image_bytes(SIZE),
         outputs={"mask", "binary"},
@@ -319,11 +324,41 @@ def test_a_result_names_its_copies(world: World, client: Client) -> None:
         output_name="{job_id}.{output}",
         timeout=60,
     )
-    names = {"mask.png": "mask.png"}
-    names |= {f"binary/{one:03d}.png": f"binary/{one:03d}.png" for one in result.labels}
-    assert result.copies == {
-        file: f"{prefix}/{result.job_id}.{name}" for file, name in names.items()
-    }
+    files = ["mask.png", *(f"binary/{one:03d}.png" for one in sorted(result.labels))]
+    assert result.copies == {file: f"{prefix}/{result.job_id}.{file}" for file in files}
+
+
+def test_a_copy_of_another_job_stays_unless_it_may_be_replaced(
+    world: World, client: Client
+) -> None:
+    options: Any = {"output_prefix": new_prefix(world), "output_name": "all.{output}"}
+    first = world.submit(**options)
+    first.wait(60)
+    with pytest.raises(JobFailed, match=f"job {first.id} wrote it") as raised:
+        world.submit(**options).wait(60)
+    assert raised.value.code is FailureCode.OUTPUT_EXISTS
+    last = world.submit(output_replace=True, **options)
+    last.wait(60)
+    last.delete()
+    assert world.submit(**options).wait(60).copies
+
+
+@pytest.mark.parametrize(
+    ("file_name", "output_name", "message"),
+    [
+        ("a\nb.png", "{stem}.{output}", "control character"),
+        ("a.png", "{output}", "has the form of maskq's own names"),
+    ],
+)
+def test_a_name_that_output_name_must_not_give_fails_the_job(
+    world: World, client: Client, tmp_path: Path, file_name: str, output_name: str, message: str
+) -> None:
+    photo = tmp_path / file_name
+    photo.write_bytes(image_bytes(SIZE))
+    job = client.submit(photo, output_prefix=new_prefix(world), output_name=output_name)
+    with pytest.raises(JobFailed, match=message) as raised:
+        job.wait(60)
+    assert raised.value.code is FailureCode.INVALID_REQUEST
 
 
 def test_a_job_that_has_ended_is_not_canceled(world: World) -> None:

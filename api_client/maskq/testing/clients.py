@@ -22,7 +22,8 @@ class FakeClient(Client):
         client.fake.fail_next("invalid_image")
 
     It is the real class on a deployment in memory. What needs access to Redis and S3 (API keys,
-    retiring models, deleting a tenant, `settings`, `objects`) raises InvalidRequest, as over HTTP.
+    retiring models, deleting a tenant, limits of tenants, `settings`, `objects`) raises
+    InvalidRequest, as over HTTP.
     """
 
     def __init__(self, service: FakeService | None = None) -> None:

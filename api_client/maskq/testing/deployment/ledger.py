@@ -81,6 +81,7 @@ class FakeLedger:
         self.lock = threading.RLock()
         self.stream = EventStream(secret)
         self.objects: dict[str, bytes] = {}
+        self._writers: dict[str, JobRecord] = {}  # place of a named copy → the job that wrote it
         self._model = model
         self._labels = labels
         self._jobs: dict[str, _Job] = {}
@@ -148,7 +149,7 @@ class FakeLedger:
     def _finish(self, job: _Job, at_ms: int) -> None:
         record = job.record.model_copy(update={"request": job.request})
         try:
-            made = made_of(record, job.body, job.plan, self._labels)
+            made = made_of(record, job.body, job.plan, self._labels, self._writers)
         except ValueError as error:  # a mask that does not fit: the test's own mistake
             self._end(job, JobStatus.FAILED, at_ms, _error(FailureCode.INTERNAL, str(error)))
             raise
@@ -156,6 +157,7 @@ class FakeLedger:
             self._end(job, JobStatus.FAILED, at_ms, {"error": made})
         else:
             self.objects |= made.files
+            self._writers |= dict.fromkeys(made.result.copies.values(), record)
             self._end(job, JobStatus.SUCCEEDED, at_ms, {"result": made.result})
 
     def _end(self, job: _Job, status: JobStatus, at_ms: int, outcome: Mapping[str, Any]) -> None:
@@ -283,6 +285,7 @@ class FakeLedger:
             folder = f"{LAYOUT.of(job.record).outputs}/"
             for place in [place for place in self.objects if place.startswith(folder)]:
                 del self.objects[place]
+            self._writers = {at: one for at, one in self._writers.items() if one.id != job_id}
 
     def page(self, wanted: Filter, limit: int, cursor: str) -> Page:
         """One page of records, as `Client.list` describes it. The cursor is a job's number."""

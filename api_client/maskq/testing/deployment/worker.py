@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, Output
 from maskq.contract.locations import S3Uri, redact
+from maskq.contract.locations.allowed import has_own_form
 from maskq.contract.outputs import sha256_of
 from maskq.contract.storage_layout import StorageLayout
 from maskq.testing.deployment.outputs import Segmented, files_of, only, stats_of
@@ -35,9 +36,16 @@ class Made:
 
 
 def made_of(
-    record: JobRecord, body: bytes | None, plan: JobPlan, labels: Sequence[str]
+    record: JobRecord,
+    body: bytes | None,
+    plan: JobPlan,
+    labels: Sequence[str],
+    writers: Mapping[str, JobRecord],
 ) -> Made | JobFailure:
-    """What becomes of a job that runs to its end. body: the image, if it is known."""
+    """What becomes of a job that runs to its end.
+
+    body: the image, if it is known. writers: place of each named copy → the job that wrote it.
+    """
     if plan.error:
         return plan.error
     request = record.request
@@ -59,7 +67,8 @@ def made_of(
     classes = stats_of(mask, labels, shapes=Output.STATS in request.outputs)
     name, alpha = _file_name(record), request.overlay_alpha
     made = Segmented(photo.pixels, mask, labels, classes, alpha, name, record.id)
-    return _stored(record, plan, photo, made)
+    stored = _stored(record, plan, photo, made)
+    return _refused_copies(record, stored.result, writers) or stored
 
 
 def _stored(record: JobRecord, plan: JobPlan, photo: Photo, made: Segmented) -> Made:
@@ -104,13 +113,36 @@ def _sha256(output: Output, files: Mapping[str, bytes]) -> str:
 
 
 def _refused_name(record: JobRecord) -> JobFailure | None:
-    """Why the image's name leads to a name that output_name must not give; None if it does not."""
+    """Why output_name must not give the names that it gives with this image."""
     named = LAYOUT.of(record).named_files(record.request, record.source)
+    if named is None:
+        return None
     try:
-        if named:
-            named.check()
+        named.check()
     except ValueError as error:
         return JobFailure(code=FailureCode.INVALID_REQUEST, message=f"output_name: {error}")
+    for place in (*named.copies((0,)).values(), named.error_file()):
+        if has_own_form(place.key):
+            text = f"output_name gives {place}, which has the form of maskq's own names"
+            return JobFailure(code=FailureCode.INVALID_REQUEST, message=text)
+    return None
+
+
+def _refused_copies(
+    record: JobRecord, result: JobResult, writers: Mapping[str, JobRecord]
+) -> JobFailure | None:
+    """A copy of another job stays, unless output_replace is set and that job is older."""
+    for place in result.copies.values():
+        writer = writers.get(place)
+        if writer is None or writer.id in (record.id, record.retry_of):
+            continue
+        if not record.request.output_replace or writer.created_ms > record.created_ms:
+            text = (
+                f"{place} exists, and job {writer.id} wrote it; choose another output_name "
+                f"({{job_id}} makes it unique), or set output_replace to replace copies of earlier "
+                f"jobs"
+            )
+            return JobFailure(code=FailureCode.OUTPUT_EXISTS, message=text)
     return None
 
 
