@@ -30,6 +30,7 @@ from maskq import (
     Output,
     QueueFull,
     StoreUnavailable,
+    SubmitRateExceeded,
     WaitTimeout,
     WebhookRefused,
     webhooks,
@@ -275,15 +276,28 @@ def test_paused_jobs_start_after_the_pause(client: FakeClient) -> None:
     assert job.wait(1).size == (64, 48)
 
 
-def test_a_full_queue_is_retried_as_long_as_the_caller_says(client: FakeClient) -> None:
-    client.fake.refuse_next(QueueFull("full"))
-    with pytest.raises(QueueFull):
+@pytest.mark.parametrize("error", [QueueFull("full"), SubmitRateExceeded("too fast", 0.1)])
+def test_a_full_queue_is_retried_as_long_as_the_caller_says(
+    client: FakeClient, error: QueueFull
+) -> None:
+    client.fake.refuse_next(error)
+    with pytest.raises(type(error)):
         client.submit(image_bytes())
-    client.fake.refuse_next(QueueFull("full"), times=2)
+    client.fake.refuse_next(error, times=2)
     assert client.submit(image_bytes(), queue_full_timeout=5)
-    client.fake.refuse_next(QueueFull("full"))
+    client.fake.refuse_next(error)
     (one,) = client.submit_each([image_bytes()], queue_full_timeout=0)
-    assert isinstance(one.error, QueueFull)
+    assert isinstance(one.error, type(error))
+
+
+def test_a_job_waits_for_jobs_of_its_own_tenant_and_of_others(client: FakeClient) -> None:
+    with client.fake.paused():
+        for tenant in (None, "ada", "ada", "bob", "bob", "bob", "bob"):
+            client.submit(image_bytes(), tenant=tenant)
+        found = client.why(client.submit(image_bytes(), tenant="ada").id)
+    assert (found.position, found.position_in_tenant) == (5, 2)
+    client.fake.takes_s = 60
+    assert client.why(client.submit(image_bytes()).id).reason == "running"
 
 
 def test_a_full_queue_and_then_an_outage_lose_no_image(client: FakeClient) -> None:
