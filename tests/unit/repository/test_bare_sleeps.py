@@ -26,6 +26,7 @@ ALLOWED = {
     "TestHealth.test_heartbeat_touches_until_signs_of_life_stop": TIME_PASSES,
     "acceptance/test_broker_restart.py::test_500_jobs_over_2_workers_survive_a_killed_redis": OUTAGE,
     "integration/client/fork_scenarios.py::waiting_thread": IT_BEGINS,
+    "support/uvicorn_thread.py::_Asyncio.sleep": TAKES_TURNS,
     "integration/client/fork_scenarios.py::during_an_import": A_PEER_IS_SLOW,
     "integration/client/fork_scenarios.py::event_loops.ended": IT_BEGINS,
     "integration/client/test_bulk.py::test_a_full_queue_is_waited_for_or_told": TAKES_TURNS,
