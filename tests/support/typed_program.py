@@ -41,6 +41,7 @@ from maskq import (
     Submission,
     WaitTimeout,
 )
+from maskq.contract.queueing.waiting import Waiting
 
 
 def clients(session: Any) -> Iterator[Client]:
@@ -150,6 +151,7 @@ def queries(client: Client) -> None:
     assert_type(client.default_model().name, str | None)
     for delivery in client.deliveries(state="failed"):
         client.redeliver(delivery.id)
+    assert_type(client.why("job"), Waiting)
     client.delete("job")
     client.close()
     for event in client.events("0", types=["job.succeeded"], idle=1):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from maskq.contract import Output, SegmentRequest
 from maskq.contract.jobs import Manifest
-from maskq.contract.options import STORED
+from maskq.contract.locations.output_places import STORED
 from maskq.errors import InvalidRequest
 from maskq_worker import outputs
 from maskq_worker.decoding import DecodeLimits, ThreadDecoder

@@ -16,7 +16,8 @@ from pydantic import (
 from maskq.contract.failures import JobFailure
 from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_url, redact
 from maskq.contract.locations.output_names import ImageName, NamedFiles, NameTemplate
-from maskq.contract.options import DECIDE_OUTPUTS, STORED, JobOptions, Priority
+from maskq.contract.locations.output_places import STORED
+from maskq.contract.options import DECIDE_OUTPUTS, JobOptions, Priority
 from maskq.contract.outputs import Output
 from maskq.contract.statuses import TERMINAL, JobStatus
 

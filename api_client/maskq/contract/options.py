@@ -38,23 +38,15 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from maskq.contract.locations import MAX_KEY_BYTES, PresignedUrl, S3Uri
+from maskq.contract.locations import PresignedUrl
 from maskq.contract.locations.output_names import MAX_TEMPLATE, PLACEHOLDERS, NameTemplate
+from maskq.contract.locations.output_places import STORED, checked_name, checked_prefix
 from maskq.contract.models import ModelName
-from maskq.contract.outputs import (
-    BY_CLASS,
-    FILES,
-    LONGEST_NAME,
-    Output,
-    OutputName,
-    per_class,
-)
+from maskq.contract.outputs import BY_CLASS, FILES, Output, OutputName, per_class
 from maskq.contract.webhooks import END_EVENTS, WebhookEvent, WebhookEvents, WebhookUrl
 
 MAX_METADATA_BYTES: Final = 4096
 TENANT: Final = "[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"  # a name that is safe in keys and paths
-# Validation context of a stored record: what was accepted once is read back without today's limits.
-STORED: Final = {"stored": True}
 
 
 class Priority(StrEnum):
@@ -94,25 +86,6 @@ class PerImage:
 @dataclass(frozen=True, slots=True)
 class DecidesOutputs:
     """Marks an option that decides the bytes of outputs: result.json keeps its value."""
-
-
-# The longest name below an output_prefix, as storage_layout.py has it: /{job id}/{token}/{file}
-_BELOW_PREFIX_BYTES: Final = 1 + 36 + 1 + 16 + 1 + LONGEST_NAME
-_MAX_PREFIX_BYTES: Final = MAX_KEY_BYTES - _BELOW_PREFIX_BYTES
-
-
-def _checked_prefix(uri: str, info: ValidationInfo) -> str:
-    place = S3Uri.parse(uri, key_required=False)
-    if len(place.key.encode()) > _MAX_PREFIX_BYTES and info.context != STORED:
-        raise ValueError(
-            f"the prefix in {uri[:80]!r}… is longer than {_MAX_PREFIX_BYTES} bytes, which leaves no "
-            f"room for the names of outputs"
-        )
-    return str(place)
-
-
-def _checked_name(template: str, info: ValidationInfo) -> str:
-    return template if info.context == STORED else NameTemplate.parse(template).text
 
 
 def _checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
@@ -196,7 +169,7 @@ class JobOptions(BaseModel):
         default=None,
         description="Owner of the job. Tenants take turns, and each may have a quota.",
     )
-    output_prefix: Annotated[str, AfterValidator(_checked_prefix)] | None = Field(
+    output_prefix: Annotated[str, AfterValidator(checked_prefix)] | None = Field(
         default=None,
         description="Where to write outputs, s3://bucket/prefix; default: MASKQ_OUTPUT_PREFIX in the "
         "worker's bucket.",
@@ -238,7 +211,7 @@ class JobOptions(BaseModel):
         description="Charged attempts until the job fails, 1 to 100; default: MASKQ_MAX_ATTEMPTS.",
     )
     output_name: (
-        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE), AfterValidator(_checked_name)]
+        Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE), AfterValidator(checked_name)]
         | None
     ) = Field(
         default=None,

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from maskq.contract import TERMINAL, JobFailure, JobRecord, JobResult, SegmentRequest
+from maskq.contract.locations.output_places import STORED
 from maskq.contract.locations.source import source_of
-from maskq.contract.options import STORED
 
 
 def pairs(flat: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

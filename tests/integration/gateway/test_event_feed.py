@@ -15,7 +15,7 @@ from maskq.errors import EventsLost
 from maskq.ledger import Ledger, calls
 from maskq.settings import Settings
 from maskq_gateway.api.events import feed as feeds
-from maskq_gateway.api.events.entries import Entry, Wanted
+from maskq_gateway.api.events.entries import Entry, EventFilter
 from maskq_gateway.api.events.feed import EventFeed
 
 IDLE_S = 20.0
@@ -45,7 +45,7 @@ async def happen(harness: LedgerHarness, job_ids: Sequence[str]) -> None:
 
 
 async def follow(
-    feed: EventFeed, since: str, wanted: Wanted, most: int, pause_s: float = 0.0
+    feed: EventFeed, since: str, wanted: EventFilter, most: int, pause_s: float = 0.0
 ) -> list[Entry]:
     """The first `most` events of a follower that takes `pause_s` for each page."""
     got: list[Entry] = []
@@ -77,15 +77,15 @@ def test_each_follower_gets_what_it_wants_once_and_in_order(
         async with feeding() as feed:
             await happen(harness, before)
             now = await feed.now()
-            all_of_them = Wanted()
+            all_of_them = EventFilter()
             following = [
                 follow(feed, "0", all_of_them, 24),
                 follow(feed, "0", all_of_them, 24, pause_s=0.2),  # the feed drops what it needs
                 follow(feed, now, all_of_them, 16),
-                follow(feed, now, Wanted(types=frozenset(["maskq.job.canceled"])), 8),
-                follow(feed, "0", Wanted(subjects=frozenset([before[1]])), 2),
-                follow(feed, "0", Wanted(subjects=frozenset([before[0], after[7]])), 4),
-                follow(feed, now, Wanted(subjects=frozenset([after[7]])), 2),
+                follow(feed, now, EventFilter(types=frozenset(["maskq.job.canceled"])), 8),
+                follow(feed, "0", EventFilter(subjects=frozenset([before[1]])), 2),
+                follow(feed, "0", EventFilter(subjects=frozenset([before[0], after[7]])), 4),
+                follow(feed, now, EventFilter(subjects=frozenset([after[7]])), 2),
             ]
             *got, _ = await asyncio.gather(*following, happen(harness, after))
             wanted = [
@@ -118,7 +118,7 @@ def test_what_others_get_does_not_make_a_waiting_follower_fall_behind(
     async def run() -> None:
         async with feeding() as feed:
             await happen(harness, others[:1])
-            pages = feed.follow(await feed.now(), Wanted(subjects=frozenset([own])), idle_s)
+            pages = feed.follow(await feed.now(), EventFilter(subjects=frozenset([own])), idle_s)
             first = asyncio.ensure_future(_first_event(pages))
             await happen(harness, others[1:])
             while await feed.now() != harness.ledger.run(calls.stream_ends()).last:
@@ -146,7 +146,7 @@ def test_a_follower_that_lost_events_is_told(
     async def run() -> None:
         async with feeding() as feed:
             await happen(harness, [new_id()])
-            pages = feed.follow("0", Wanted(), IDLE_S)
+            pages = feed.follow("0", EventFilter(), IDLE_S)
             (first, *_) = await anext(pages)
             assert first
             await happen(harness, [new_id() for _ in range(6)])
@@ -171,7 +171,7 @@ def test_events_that_come_together_share_a_page_where_followers_are_many(
             sizes: list[int] = []
 
             async def read(since: str) -> None:
-                async for page in feed.follow(since, Wanted(), IDLE_S):
+                async for page in feed.follow(since, EventFilter(), IDLE_S):
                     sizes.append(len(page))
                     if sum(sizes) == 2 * len(own):
                         return
@@ -201,4 +201,4 @@ def test_events_that_come_together_share_a_page_where_followers_are_many(
 def test_an_event_is_left_out_unparsed_only_if_it_cannot_pass(
     subjects: list[str], text: str, may: bool
 ) -> None:
-    assert Wanted(subjects=frozenset(subjects)).may_pass(text) is may
+    assert EventFilter(subjects=frozenset(subjects)).may_pass(text) is may

@@ -17,7 +17,13 @@ from maskq.contract.locations import S3Uri
 from maskq.s3.errors import Meaning, StoreError, typed_errors
 from maskq.safe_http import boto3_deadline
 from maskq_worker.storage import obstore_client
-from maskq_worker.storage.obstore_client import LeftToBoto3, ObstoreClient, ReadRequest, Timeouts
+from maskq_worker.storage.obstore_client import (
+    LeftToBoto3,
+    ObstoreClient,
+    ReadRequest,
+    Timeouts,
+    WriteRequest,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -190,8 +196,8 @@ def test_obstore_uploads_a_large_object_for_as_long_as_it_takes(
     store.pause_s = 2.0
     client = connect(f"http://127.0.0.1:{store.server_address[1]}")
     fast = ObstoreClient(client)
-    fast.put(PLACE, b"x" * 2**24, "a/b")
+    fast.put(WriteRequest(PLACE, b"x" * 2**24, "a/b", {}))
     monkeypatch.setattr(obstore_client, "_SMALL_BYTES", 2**30)
     with pytest.raises(StoreError, match="in time"):
-        fast.put(PLACE, b"x" * 2**24, "a/b")
+        fast.put(WriteRequest(PLACE, b"x" * 2**24, "a/b", {}))
     client.close()

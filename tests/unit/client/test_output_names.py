@@ -11,7 +11,7 @@ from maskq.contract import Output, SegmentRequest
 from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import has_own_form
 from maskq.contract.locations.output_names import PLACEHOLDERS, ImageName, copies_named_in
-from maskq.contract.options import STORED
+from maskq.contract.locations.output_places import STORED
 from maskq.contract.storage_layout import StorageLayout
 
 JOB = "01a206e7-a91c-7f60-938b-7a3d65bbbf53"

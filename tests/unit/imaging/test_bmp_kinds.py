@@ -148,7 +148,7 @@ def test_runs(literal: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits", "rows", "queue_place"),
+    ("bits", "rows", "places"),
     [
         (8, b"\2\5\0\2\2\1\3\7\0\1", {(0, 0, 2): 5, (1, 4, 7): 7}),  # four to the right, one up
         (8, b"\2\5\0\0\3\7\0\1", {(0, 0, 2): 5, (1, 0, 3): 7}),  # rows that end early

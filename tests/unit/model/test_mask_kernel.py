@@ -243,7 +243,7 @@ def test_confidence_is_the_winner_s_softmax(
 
 # For the cards themselves the compiler can be asked without one.
 
-BEST = {"scores": "*fp32", "best": "*u8", "unsound": "*i32", "queue_place": "i32", "classes": "i32"}
+BEST = {"scores": "*fp32", "best": "*u8", "unsound": "*i32", "places": "i32", "classes": "i32"}
 DRAW = {
     "scores": "*fp32", "best": "*u8", "rows": "*i32", "row_weights": "*fp32", "columns": "*i32",
     "column_weights": "*fp32", "mask": "*u8", "confidence": "*u8", "classes": "i32", "width": "i32",

@@ -58,6 +58,13 @@ ALLOWED = {
     "integration/client/test_steering.py::test_events_can_be_asked_for_by_type_and_job": TIME_PASSES,
     "integration/client/test_tenants.py::"
     "test_what_is_old_of_a_tenant_is_erased_and_the_rest_is_counted": TIME_PASSES,
+    "integration/gateway/test_event_feed.py::follow": A_PEER_IS_SLOW,
+    "integration/gateway/test_event_feed.py::"
+    "test_a_follower_that_lost_events_is_told.run": TAKES_TURNS,
+    "integration/gateway/test_event_feed.py::"
+    "test_events_that_come_together_share_a_page_where_followers_are_many.run": TIME_PASSES,
+    "integration/gateway/test_event_feed.py::"
+    "test_what_others_get_does_not_make_a_waiting_follower_fall_behind.run": TAKES_TURNS,
     "integration/gateway/test_trigger_sqs.py::test_with_the_ledger_away_messages_wait_for_it": OUTAGE,
     "integration/gateway/test_trigger_sqs.py::"
     "test_the_queue_of_jobs_is_full_until_there_is_room": NOTHING_HAPPENS,

@@ -33,7 +33,7 @@ OLD_NAMES = {
     "Blocking": "RunBlocking",
     "_Pace": "Deadline",
     "Wanted": "EventFilter",
-    "queue_place": "locations",
+    "places": "locations",
     "S3Place": "S3Uri",
     "shown": "redact, one_line",
     "mistakes": "validation",

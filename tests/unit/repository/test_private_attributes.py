@@ -25,6 +25,7 @@ REMAINING = {
     "worker/maskq_worker/broker/transport.py: self.connection._callbacks",
     "worker/maskq_worker/broker/transport.py: self.connection._deliver",
     "worker/maskq_worker/imaging/readers/jpeg/reader.py: source._new",
+    "worker/maskq_worker/model/cuda/fused/cuda_operations.py: torch._addmm_activation",
     "worker/maskq_worker/imaging/readers/pillow_reader.py: image._new",
 }
 

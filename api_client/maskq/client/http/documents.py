@@ -7,8 +7,9 @@ from typing import Any
 
 from maskq.client.requests import build
 from maskq.contract import Event, JobRecord, JobStatus, SegmentRequest
+from maskq.contract.locations.output_places import STORED
 from maskq.contract.models import DefaultModel, ServedModel
-from maskq.contract.options import STORED, Options
+from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError
 from maskq.http import problems
 from maskq.http.request import Message

@@ -13,8 +13,8 @@ from typing import Any
 
 from maskq.client.requests import check_retry, refuse
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobStatus, SegmentRequest
+from maskq.contract.locations.output_places import STORED
 from maskq.contract.locations.source import source_of
-from maskq.contract.options import STORED
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.statuses import event_name
 from maskq.contract.webhooks import WebhookEvent

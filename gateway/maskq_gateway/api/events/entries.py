@@ -41,7 +41,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EventFilter:
     """Which events a follower gets. Empty: all subjects, all types.
 
     tenant: the only one whose events it may see; None: it may see all.

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from maskq import AsyncClient
 from maskq.errors import EventsLost, MaskqError
 from maskq.ledger import calls
-from maskq_gateway.api.events.entries import Entry, Order, Wanted, cursor_of, order_of
+from maskq_gateway.api.events.entries import Entry, EventFilter, Order, cursor_of, order_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _LONGEST_PAUSE_S = 0.05
 class _Follower:
     """How far one follower is. Only an event that it wants wakes it: there may be hundreds of them."""
 
-    def __init__(self, at: Order, wanted: Wanted) -> None:
+    def __init__(self, at: Order, wanted: EventFilter) -> None:
         self.at = at  # while it waits, it has everything up to the feed's end
         self.wanted = wanted
         self._news = asyncio.Event()
@@ -91,12 +91,12 @@ class EventFeed:
 
     async def wait_beyond(self, cursor: str, idle_s: float) -> None:
         """Return once there are events after `cursor`, an answer of `now`, or after `idle_s`."""
-        with self._following(order_of(cursor), Wanted()) as follower:
+        with self._following(order_of(cursor), EventFilter()) as follower:
             if self._end <= follower.at:
                 await follower.wait(idle_s)
 
     async def follow(
-        self, since: str, wanted: Wanted, idle_s: float
+        self, since: str, wanted: EventFilter, idle_s: float
     ) -> AsyncIterator[Sequence[Entry]]:
         """Wanted events after the cursor `since`, some at a time; none if none came for `idle_s`.
 
@@ -115,7 +115,7 @@ class EventFeed:
                     yield ()
 
     @contextmanager
-    def _following(self, at: Order, wanted: Wanted) -> Iterator[_Follower]:
+    def _following(self, at: Order, wanted: EventFilter) -> Iterator[_Follower]:
         follower = _Follower(at, wanted)
         groups = [self._of_subject[one] for one in wanted.subjects] or [self._of_all]
         for group in groups:

@@ -12,7 +12,7 @@ from maskq import AsyncClient
 from maskq.errors import EventsLost, MaskqError
 from maskq.ledger.calls import groups
 from maskq.ledger.calls.groups import Member, Texts
-from maskq_gateway.api.events.entries import Entry, Wanted, order_of
+from maskq_gateway.api.events.entries import Entry, EventFilter, order_of
 from maskq_gateway.api.events.feed import HEARTBEAT_S, EventFeed
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class GroupStream:
         self._take_over_s = take_over_s
         self._looked = float("-inf")  # when it last looked for events of others, time.monotonic()
 
-    async def follow(self, wanted: Wanted) -> AsyncIterator[Entry | str | None]:
+    async def follow(self, wanted: EventFilter) -> AsyncIterator[Entry | str | None]:
         """Events; a sentence when some were lost; None when none came for a while.
 
         First what this reader got earlier and did not confirm. Events that do not pass are confirmed.

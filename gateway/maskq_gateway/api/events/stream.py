@@ -18,7 +18,7 @@ from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.api.bodies import json_of
 from maskq_gateway.api.documents import OF_BODIES, answers, described
-from maskq_gateway.api.events.entries import Wanted
+from maskq_gateway.api.events.entries import EventFilter
 from maskq_gateway.api.events.feed import HEARTBEAT_S, EventFeed
 from maskq_gateway.api.events.groups import GroupReaders, GroupStream
 from maskq_gateway.api.schemas import Confirmation, Confirmed, Name
@@ -82,7 +82,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
         if (group is None) != (consumer is None):
             raise InvalidRequest("group, consumer: a reader of a group needs both")
         types = _full_names(type)
-        wanted = Wanted(caller.tenant, frozenset(job or ()), types)
+        wanted = EventFilter(caller.tenant, frozenset(job or ()), types)
         if group and consumer:
             member = Member(_of_tenant(group, caller), consumer)
             shared = await readers.join(member, cursor, max_unconfirmed, take_over)
@@ -113,7 +113,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
     return router
 
 
-async def _text(feed: EventFeed, begin: str, wanted: Wanted) -> AsyncIterator[str]:
+async def _text(feed: EventFeed, begin: str, wanted: EventFilter) -> AsyncIterator[str]:
     # With a cursor, so that who loses the connection before the first event misses none.
     yield f"id: {begin}\n: connected\n\n"
     try:
@@ -123,7 +123,7 @@ async def _text(feed: EventFeed, begin: str, wanted: Wanted) -> AsyncIterator[st
         yield _lost(str(error))
 
 
-async def _shared_text(shared: GroupStream, wanted: Wanted) -> AsyncIterator[str]:
+async def _shared_text(shared: GroupStream, wanted: EventFilter) -> AsyncIterator[str]:
     yield ": connected\n\n"
     async for one in shared.follow(wanted):
         yield _IDLE if one is None else _lost(one) if isinstance(one, str) else one.message

@@ -14,7 +14,7 @@ _LOWEST = tl.constexpr(-3.4028234663852886e38)  # of float32; finite, for differ
 _NO_CLASS = tl.constexpr(2**31 - 1)
 
 # One compilation serves all sizes: another one takes a second, and an image would wait for it.
-_SIZES = ["queue_place", "classes", "width", "height_out", "width_out"]
+_SIZES = ["places", "classes", "width", "height_out", "width_out"]
 _POINTERS = ["scores", "best", "unsound", "rows", "row_weights", "columns", "column_weights"]
 _OUT = ["mask", "confidence"]
 
