@@ -14,7 +14,7 @@ from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
 from maskq_worker.errors import StoreAway
 from maskq_worker.storage.object_store import ObjectStore
-from maskq_worker.storage.obstore_client import ObstoreClient, ReadRequest
+from maskq_worker.storage.obstore_client import ObstoreClient, ReadRequest, WriteRequest
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -62,7 +62,7 @@ def test_obstore_trusts_the_ca_that_boto3_trusts(
     """By itself: it does not leave the request to boto3."""
     trust(authority.file, tmp_path, monkeypatch)
     store = ObstoreClient(s3.connect(endpoint))
-    store.put(place, b"body", "text/plain")
+    store.put(WriteRequest(place, b"body", "text/plain", {}))
     found = store.get(ReadRequest(place, max_bytes=4), on_answer=lambda: None)
     assert found.body == b"body"
 

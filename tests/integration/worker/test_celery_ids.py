@@ -213,4 +213,4 @@ def test_a_job_that_is_taken_from_its_worker_may_have_written_something(
     call = calls.claim("smallest", "t" * 16, owner="x:1", lease_s=60)
     assert bench.ledger.run(call).record
     job.cancel()
-    assert rows(bench) == [job.id]
+    assert {*rows(bench)} == {job.id}

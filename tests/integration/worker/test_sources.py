@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 from integration.worker.test_pipeline import Bench
 from PIL import Image
+from support.damaged import damaged
 from support.transports import TRANSPORTS, connected
 from typer.testing import CliRunner
 
@@ -183,7 +184,7 @@ def test_a_retry_has_the_source_of_the_job_it_retries(
     client: Client, bench: Bench, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not an image")
+    broken.write_bytes(damaged())
     job = client.submit(broken)
     bench.pipeline.run("smallest")
     record = job.refresh()

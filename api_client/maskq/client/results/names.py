@@ -25,10 +25,9 @@ def stem_of(record: JobRecord) -> str:
 
     It is the job's id for an uploaded image whose name the record does not have.
     """
-    source: str | None = getattr(record, "source", None)  # records of other versions have none
-    if source is None and record.request.image_uri.endswith(f"/{INPUT}"):
+    place = record.source or record.request.image_uri
+    if place.startswith("s3://") and place.endswith(f"/{INPUT}"):
         return record.id
-    place = source or record.request.image_uri
     if place.startswith("s3://"):
         place = place.rpartition(_VERSION)[0] or place
     return stem_of_image(place) or record.id
