@@ -35,11 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     _share_the_cpu(config)
     if config.getoption("--acl-users"):
-        from support.acl_stack import AclStack
+        from support.acl_stack import use_acl_stacks
 
-        from maskq_standalone import stack
-
-        stack.Stack = AclStack  # type: ignore[misc]  # before any test module takes its name
+        use_acl_stacks()
 
 
 def _share_the_cpu(config: pytest.Config) -> None:

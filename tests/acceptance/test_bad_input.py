@@ -12,7 +12,7 @@ from demo_scenes.scenes import draw
 from PIL import Image
 from support.damaged import damaged
 
-from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel, s3
+from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 
@@ -146,7 +146,7 @@ def test_a_bucket_that_is_not_allowed_is_refused(
 ) -> None:
     # Given a worker that may use one bucket, and an image in another
     fresh_stack.start_worker(env={"MASKQ_ALLOWED_BUCKETS": "maskq"})
-    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store = fresh_stack.s3.client()
     store.create_bucket(Bucket="private")
     store.put_object(Bucket="private", Key="x.png", Body=png(scene))
 
@@ -164,7 +164,7 @@ def test_a_location_is_a_tenant_s_and_uploads_need_none(
 ) -> None:
     # Given a worker whose tenants have a folder each, and an image of one of them
     fresh_stack.start_worker(env={"MASKQ_ALLOWED_LOCATIONS": "s3://maskq/of/{tenant}"})
-    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store = fresh_stack.s3.client()
     store.put_object(Bucket="maskq", Key="of/acme/x.png", Body=png(scene))
 
     # Then it is that tenant's alone, as is what becomes of it

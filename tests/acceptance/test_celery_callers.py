@@ -15,7 +15,7 @@ from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from support.waiting import until
 
-from maskq import Client, JobStatus, s3
+from maskq import Client, JobStatus
 from maskq_standalone.stack import Stack
 
 # Runs in a process of its own, with Celery and nothing of ours.
@@ -60,8 +60,7 @@ def caller(tmp_path: Path) -> Path:
 def put_scene(stack: Stack, *, size: tuple[int, int]) -> str:
     image = draw(21, size=(320, 240)).image.resize(size)
     key = f"shop/{size[0]}.jpg"
-    store = s3.connect(stack.s3.endpoint_url)
-    store.put_object(Bucket="maskq", Key=key, Body=jpeg(image))
+    stack.s3.client().put_object(Bucket="maskq", Key=key, Body=jpeg(image))
     return f"s3://maskq/{key}"
 
 

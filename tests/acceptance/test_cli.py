@@ -15,6 +15,7 @@ import pytest
 from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.acl_stack import variables_of
 from support.damaged import damaged
 from support.waiting import until
 
@@ -264,4 +265,5 @@ def test_a_worker_that_cannot_load_says_what_to_do(
 
 @pytest.fixture
 def environment_of_a_stack(stack: Stack) -> dict[str, str]:
-    return stack.environment
+    """Of a worker."""
+    return stack.environment | variables_of(stack, "worker")

@@ -171,7 +171,7 @@ def client(world: World) -> Client:
 def new_prefix(world: World) -> str:
     """An output_prefix that no other job has, in the bucket of the deployment."""
     mask = world.submit().wait(60).uri("mask")
-    return f"s3://{S3Uri.parse(mask).bucket}/{new_id()}"
+    return f"s3://{S3Uri.parse(mask).bucket}/masks/{new_id()}"
 
 
 def sha256(body: bytes) -> str:

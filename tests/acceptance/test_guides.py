@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench.checkpoints import write_smallest
 from PIL import Image
-from support.acl_stack import AclStack
+from support.acl_stack import AclStack, variables_of
 from support.pages import run
 
 from maskq import Client, JobStatus
@@ -29,16 +29,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-def operator(stack: Stack) -> dict[str, str]:
-    """Under --acl-users the rights of the shell that a page's reader types into: it submits, starts a
-    worker, and reads from a customer's bucket."""
-    return stack.as_operator() if isinstance(stack, AclStack) else {}
-
-
 @pytest.fixture(autouse=True)
 def folder(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the pages expect where they run: images, and the settings of a running stack."""
-    for name, value in {**stack.environment, **operator(stack)}.items():
+    for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     photo = Image.effect_noise(SIZE, 50).convert("RGB")
@@ -46,6 +40,15 @@ def folder(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for path in ("photo.jpg", "photos/1.jpg", "photos/2.jpg"):
         photo.save(path)
     return tmp_path
+
+
+@pytest.fixture
+def operator(stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under --acl-users a shell with all rights, for pages whose reader does more than submit: starts a
+    worker, or signs URLs of a customer's bucket."""
+    if isinstance(stack, AclStack):
+        for name, value in stack.as_operator().items():
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def bucket(stack: Stack, folder: Path) -> None:
     s3.upload_file("photo.jpg", "photos", "1.jpg")
 
 
-@pytest.mark.usefixtures("bucket")
+@pytest.mark.usefixtures("operator", "bucket")
 def test_python_page_runs(client: Client) -> None:
     names = run("docs/python.md", {})
     names["client"].close()
@@ -90,17 +93,18 @@ def test_webhooks_and_events_page_delivers_and_reads(client: Client) -> None:
     assert "maskq.job.succeeded" in Path("event.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("operator")
 def test_checkpoints_page_serves_a_checkpoint_of_a_folder(client: Client, folder: Path) -> None:
     write_smallest(folder / "mine")
     run("docs/checkpoints.md", {})
     assert client.list(model="mine").records[0].status is JobStatus.SUCCEEDED
 
 
-@pytest.mark.usefixtures("bucket")
+@pytest.mark.usefixtures("operator", "bucket")
 def test_celery_page_gets_a_mask(
     client: Client, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    as_celery = stack.as_user("celery") if isinstance(stack, AclStack) else stack.environment
+    as_celery = stack.environment | variables_of(stack, "celery")
     names = run("docs/celery.md", {"client": client, "REDIS_URL": as_celery["MASKQ_REDIS_URL"]})
     names["app"].close()
     assert "/mask.png" in capsys.readouterr().out

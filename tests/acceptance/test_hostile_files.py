@@ -32,7 +32,7 @@ def test_hostile_files_fail_alone(stack: Stack, client: Client) -> None:
     hostile += [data for name, data in canvases().items() if len(data) < 3000]
     sources = [(data, True) for data in good_files().values()] + [(data, False) for data in hostile]
     random.Random(1).shuffle(sources)
-    batch = client.submit_many(stored(client, [data for data, _ in sources]))
+    batch = client.submit_many(stored(stack.s3, [data for data, _ in sources]))
     ended = list(batch.as_completed(timeout=240))
 
     # Then every good one succeeds, and each other one succeeds or has a typed failure

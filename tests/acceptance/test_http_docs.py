@@ -14,10 +14,12 @@ import pytest
 import urllib3
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.acl_stack import variables_of
 from support.waiting import until
 
 from maskq import Client
 from maskq_standalone.ports import free_port
+from maskq_standalone.stack import Stack
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
 SIZE = (320, 240)
@@ -31,11 +33,12 @@ def blocks(kind: str) -> str:
 
 
 @pytest.fixture
-def gateway(client: Client, tmp_path: Path) -> Iterator[str]:
+def gateway(client: Client, stack: Stack, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "maskq", "gateway", "--port", str(port)]
+    env = environment_of(client) | variables_of(stack, "gateway", "publisher")
     with (tmp_path / "gateway.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, env=environment_of(client))
+        process = subprocess.Popen(command, stderr=log, env=env)
     try:
         url = f"http://127.0.0.1:{port}"
         with urllib3.PoolManager(retries=False, timeout=5) as pool:

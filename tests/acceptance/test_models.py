@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from bench.checkpoints import write_smallest
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.acl_stack import variables_of
 
 from maskq import Client, JobStatus, UnknownModel
 from maskq.contract.locations import S3Uri
@@ -45,7 +47,7 @@ def test_jobs_find_the_worker_of_their_model(
     # And one that names none goes where the deployment says, from Celery too
     fresh_client.set_default_model("second")
     assert fresh_client.submit(IMAGE).wait(timeout=60).details.model == "second"
-    assert _model_of_a_celery_caller(fresh_client) == "second"
+    assert _model_of_a_celery_caller(fresh_stack) == "second"
     fresh_client.set_default_model(None)
 
     # When one is scaled to zero, its jobs wait while the other's run
@@ -76,12 +78,16 @@ print(sent.get(timeout=60)["model"])
 """
 
 
-def _model_of_a_celery_caller(client: Client) -> str:
+def _model_of_a_celery_caller(stack: Stack) -> str:
     place, body = S3Uri("maskq", "photos/celery.png"), io.BytesIO()
     IMAGE.save(body, "PNG")
-    client.objects.put(place, body.getvalue(), "image/png")
+    stack.s3.client().put_object(Bucket=place.bucket, Key=place.key, Body=body.getvalue())
     ran = subprocess.run(
-        [sys.executable, "-c", CALLER, str(place)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CALLER, str(place)],
+        env=os.environ | variables_of(stack, "celery"),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return ran.stdout.strip()
 

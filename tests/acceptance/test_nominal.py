@@ -14,7 +14,7 @@ import pytest
 from demo_scenes.scenes import draw
 from PIL import Image
 
-from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout, s3
+from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout
 from maskq_standalone.stack import Stack
 
 
@@ -31,7 +31,7 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.mark.parametrize("source", ["path", "bytes", "pil", "s3"])
 def test_an_image_is_taken_from_wherever_it_is(
-    source: str, either_client: Client, scene: Image.Image, tmp_path: Path
+    source: str, either_client: Client, stack: Stack, scene: Image.Image, tmp_path: Path
 ) -> None:
     # Given the same scene in one of four places
     body = png(scene)
@@ -45,9 +45,7 @@ def test_an_image_is_taken_from_wherever_it_is(
             image = scene
         case "s3":
             key = "tests/a photo with späces.png"
-            s3.connect(os.environ["MASKQ_S3_ENDPOINT_URL"]).put_object(
-                Bucket="maskq", Key=key, Body=body
-            )
+            stack.s3.client().put_object(Bucket="maskq", Key=key, Body=body)
             image = f"s3://maskq/{key}"
 
     # When it is submitted and waited for

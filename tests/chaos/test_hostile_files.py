@@ -49,7 +49,7 @@ def test_the_good_succeed_and_the_others_fail_typed(
             while part := list(islice(bad, AT_ONCE)):
                 share = round(GOOD * AT_ONCE / (len(by_hand) + DAMAGED))
                 number = min(share, GOOD - len(good)) if len(part) == AT_ONCE else GOOD - len(good)
-                places = stored(fleet.client, part)  # a client refuses what is no image
+                places = stored(fleet.stack.s3, part)  # a client refuses what is no image
                 batch = fleet.client.submit_many([*places, *chance.choices(good_places, k=number)])
                 good.update(job.id for job in batch.jobs[len(part) :])
                 batches.append(batch)

@@ -104,3 +104,22 @@ class AclStack(Stack):
     ) -> None:
         _ = self.environment  # the users must be there
         super()._start_other(name, command, dict(env or {}) | self.as_user(*_ROLES[name]))
+
+
+def variables_of(stack: Stack, user: str, s3_role: str | None = None) -> dict[str, str]:
+    """The variables that give a process of a test its role under --acl-users; else none."""
+    return stack.as_user(user, s3_role) if isinstance(stack, AclStack) else {}
+
+
+def use_acl_stacks() -> None:
+    """Have every `Stack` of this process be an `AclStack`, also under a name that a conftest.py took
+    before: pytest imports some of them before it knows its options."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "Stack", None) is Stack and module.__name__ != __name__:
+            module.Stack = AclStack  # type: ignore[attr-defined]
+
+    def made(cls: type[Stack], *_: Any, **__: Any) -> Any:
+        assert cls is not Stack, "a stack without users of its own, under --acl-users"
+        return object.__new__(cls)
+
+    Stack.__new__ = made  # type: ignore[method-assign,assignment]

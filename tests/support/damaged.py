@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from maskq import Client
 from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
+from maskq_standalone.servers.s3 import S3Server
 
 
 def damaged(text: str = "") -> bytes:
@@ -14,11 +14,11 @@ def damaged(text: str = "") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + text.encode()
 
 
-def stored(client: Client, files: Iterable[bytes]) -> list[str]:
+def stored(server: S3Server, files: Iterable[bytes]) -> list[str]:
     """Files in the store, where a client does not look into them."""
-    folder = S3Uri(client.settings.s3_bucket, f"hostile/{new_token()}")
+    folder, store = S3Uri(server.bucket, f"hostile/{new_token()}"), server.client()
     places = []
     for number, data in enumerate(files):
-        client.objects.put(folder / str(number), data, "application/octet-stream")
+        store.put_object(Bucket=folder.bucket, Key=(folder / str(number)).key, Body=data)
         places.append(str(folder / str(number)))
     return places

@@ -16,7 +16,6 @@ from maskq.client.image_source import read_image
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.contract import JobRecord, JobStatus
 from maskq.contract.ids import new_id
-from maskq.contract.locations import S3Uri
 from maskq.errors import MaskqError
 from maskq.inert import print_json, print_lines
 
@@ -50,7 +49,7 @@ def bench(
     """
     body, _ = read_image(image)
     with Client.from_env() as client:
-        source = S3Uri(client.settings.s3_bucket, client.settings.output_prefix) / new_id()
+        source = client.session.layout.job(new_id()).upload  # a publisher may write there
         client.objects.put(source, body, "application/octet-stream")
         done: list[Job] = []
         try:
