@@ -153,18 +153,21 @@ def health(client: AsyncClient, home: S3Uri, store: s3.Connection) -> APIRouter:
     async def readyz() -> dict[str, str]:
         """503 while requests would fail."""
         await client.session.run(_PING)
-        await run_in_threadpool(_reach, store, home)
+        await run_in_threadpool(check_store, store, home)
         return {"status": "ok"}
 
     return router
 
 
-def _reach(store: s3.Connection, home: S3Uri) -> None:
-    """Raises StoreUnavailable where the store does not answer, or knows no such bucket."""
+def check_store(store: s3.Connection, home: S3Uri) -> None:
+    """Raises StoreUnavailable or StoreRefused unless the store lists the deployment's own prefix.
+
+    A publisher may list below the prefix, but may not ask for the bucket itself (HeadBucket).
+    """
 
     def work(client: Any) -> None:
         with s3.typed_errors(home):
-            client.head_bucket(Bucket=home.bucket)
+            client.list_objects_v2(Bucket=home.bucket, Prefix=(home / "").key, MaxKeys=1)
 
     try:
         store.run(work)

@@ -17,6 +17,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from support.acl_stack import INPUT_BUCKET, POLICIES, S3_ROLES, IamServer
 
+from maskq import s3
+from maskq.contract.locations import S3Uri
+from maskq.errors import StoreRefused
+from maskq_gateway.api.deployment import check_store
 from maskq_standalone.servers.s3 import REGION
 
 OWN, OTHER = "maskq", "payroll"  # buckets; the first is the deployment's
@@ -151,6 +155,13 @@ def test_a_role_may_do_what_its_work_needs_and_nothing_else(
             if error.response["Error"]["Code"] != "AccessDenied":
                 raise
     assert done == MAY[role]
+
+
+def test_a_gateway_is_ready_with_the_rights_of_a_publisher(server: IamServer) -> None:
+    home = S3Uri(OWN, "maskq")
+    check_store(s3.Connection(lambda: client_of(server, "publisher")), home)
+    with pytest.raises(StoreRefused):
+        check_store(s3.Connection(lambda: client_of(server, "webhooks")), home)
 
 
 def test_a_key_with_another_s_secret_is_refused(server: IamServer, objects: None) -> None:
