@@ -12,16 +12,14 @@ import hashlib
 import io
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from PIL import Image
 from support.pages import blocks
 from support.waiting import until
+from support.worlds import SIZE, FakeWorld, RealWorld, World
 
 from maskq import (
     AsyncClient,
@@ -41,13 +39,11 @@ from maskq import (
     StoreRefused,
     UnknownModel,
     WaitTimeout,
-    webhooks,
 )
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.webhooks import Delivery, DeliveryState
-from maskq.ledger import calls
-from maskq.testing import FakeAsyncClient, FakeClient, damaged_image_bytes, image_bytes
+from maskq.testing import FakeClient, damaged_image_bytes, image_bytes
 from maskq_standalone.pytest_plugin import (
     maskq_fake,
     maskq_session_stack,
@@ -57,9 +53,7 @@ from maskq_standalone.pytest_plugin import (
 
 __all__ = ["maskq_fake", "maskq_session_stack", "maskq_stack"]  # fixtures of the plugin
 UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"
-SIZE = (60, 40)
 ALL = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary"}
-IDLE = "idle"  # a model of the real stack that no worker serves
 # They need access to Redis and S3; a fake refuses them, as a client over HTTP does.
 DIRECT = {
     "api_keys", "create_api_key", "delete_tenant", "key_prefix", "objects", "retire_model",
@@ -73,83 +67,6 @@ ELSEWHERE = {"from_env"}
 @pytest.fixture(scope="session")
 def maskq_stack_options(smallest_model: Path) -> dict[str, Any]:  # noqa: F811 - as users override it
     return {"model": str(smallest_model)}
-
-
-class World:
-    """A deployment in the hands of a test. The tests share the real one, so each has a tenant."""
-
-    def __init__(self, client: Client, awaited: AsyncClient, tenant: str) -> None:
-        self.client = client
-        self.awaited = awaited
-        self.tenant = tenant
-
-    @contextmanager
-    def queued_jobs(self) -> Iterator[dict[str, Any]]:
-        """Options of jobs that stay queued inside the block."""
-        raise NotImplementedError
-
-    def receiver(self) -> Iterator[tuple[str, list[Event]]]:
-        """The URL of a receiver of webhooks, and the events that it has got."""
-        raise NotImplementedError
-
-    def deliver(self) -> None:
-        """Deliver the webhooks that wait, unless that happens by itself."""
-        raise NotImplementedError
-
-    def submit(self, **options: Any) -> Job:
-        return self.client.submit(image_bytes(SIZE), tenant=self.tenant, **options)
-
-
-class FakeWorld(World):
-    def __init__(self, fake: FakeClient, tenant: str) -> None:
-        super().__init__(fake, FakeAsyncClient(fake.fake), tenant)
-        self.fake = fake.fake
-        self.received: list[Event] = []
-
-    @contextmanager
-    def queued_jobs(self) -> Iterator[dict[str, Any]]:
-        with self.fake.paused():
-            yield {}
-
-    @contextmanager
-    def receiver(self) -> Iterator[tuple[str, list[Event]]]:
-        yield "https://shop.example/hook", self.received
-
-    def deliver(self) -> None:
-        def post(url: str, headers: Any, body: bytes) -> int:
-            self.received.append(webhooks.verify(headers, body))
-            return 204
-
-        self.fake.deliver_webhooks(post)
-
-
-class RealWorld(World):
-    @contextmanager
-    def queued_jobs(self) -> Iterator[dict[str, Any]]:
-        self.client.session.run(calls.register_model(IDLE, {"revision": "1"}))
-        yield {"model": IDLE}
-
-    @contextmanager
-    def receiver(self) -> Iterator[tuple[str, list[Event]]]:
-        class Receiver(BaseHTTPRequestHandler):
-            received: ClassVar[list[Event]] = []
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                self.received.append(webhooks.verify(dict(self.headers), body))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-            Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}/", Receiver.received
-            server.shutdown()
-
-    def deliver(self) -> None:
-        pass
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -123,7 +123,7 @@ def test_what_others_get_does_not_make_a_waiting_follower_fall_behind(
             await happen(harness, others[1:])
             while await feed.now() != harness.ledger.run(calls.stream_ends()).last:
                 await asyncio.sleep(0.01)
-            # None of them is its own, so that they are gone is no loss to it.
+            # The follower wants none of these events. So it has lost nothing when they are removed.
             harness.redis.xtrim(f"{harness.prefix}:events", maxlen=0, approximate=False)
             await happen(harness, [own])
             assert (await first).subject == own

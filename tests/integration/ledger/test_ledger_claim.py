@@ -73,11 +73,15 @@ def test_the_ticket_of_a_canceled_job_gets_the_next_job_or_nothing(harness: Ledg
     assert [harness.take(), harness.take()] == [kept, None]
 
 
-def test_where_nothing_waits_a_claim_writes_nothing(harness: LedgerHarness) -> None:
+def test_where_nothing_waits_claims_write_nothing_but_that_the_turn_has_ended(
+    harness: LedgerHarness,
+) -> None:
     job_id, _ = harness.claimed_job()
     delayed, token = harness.claimed_job()
     harness.release(delayed, token, delay_s=60)
-    assert harness.try_claim() == NONE  # this one ends the turn of a tenant that has no ready job
+    before = harness.everything_but_turns()
+    assert harness.try_claim() == NONE
+    assert harness.everything_but_turns() == before
     before = harness.everything()
     assert harness.try_claim() == harness.try_claim(exclusive=True) == NONE
     assert harness.everything() == before

@@ -174,7 +174,7 @@ class Manifest:
             self.flush()
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
-        """Raises KeyError or TypeError for an entry that is no line of a manifest."""
+        """Note an entry. Raises KeyError or TypeError if a manifest cannot have it."""
         image, job_id, code = entry["image"], entry.get("job_id"), entry.get("code")
         if not isinstance(image, str) or not all(
             value is None or isinstance(value, str) for value in (job_id, code)

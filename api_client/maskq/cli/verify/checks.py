@@ -18,7 +18,7 @@ from maskq.contract.outputs import FILES, sha256_of
 class Check:
     """One comparison."""
 
-    output: str | None  # or result.json; None: a file that is no output of the job
+    output: str | None  # or `result.json`; None: the job did not write this file
     place: str  # what was compared: a path, s3://…, or `recomputed`
     verified: bool | None  # None: it was not compared
     expected: str | None = None  # SHA-256 in hex, as the result states it

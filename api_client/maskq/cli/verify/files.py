@@ -104,7 +104,7 @@ def _readable(uri: str) -> str:
 
 
 def _present(place: str, read: Callable[[], bytes]) -> bytes:
-    """The bytes. Raises NotReadable if there is no such object; outages are raised as they are."""
+    """The bytes. Raises NotReadable if the object does not exist, and StoreUnavailable."""
     try:
         return read()
     except InvalidRequest as error:
@@ -112,4 +112,4 @@ def _present(place: str, read: Callable[[], bytes]) -> bytes:
     except StoreUnavailable as error:
         if error.code is not FailureCode.NOT_FOUND:
             raise
-        raise NotReadable(place, "there is no such object") from None
+        raise NotReadable(place, "the object does not exist") from None

@@ -151,7 +151,8 @@ class ResultCore:
         `output_urls` are left out.
 
         Raises InvalidRequest if a file exists with other content and `overwrite` is not set, if a file
-        cannot be written, or if there is no output to save. Raises ResultDamaged, StoreUnavailable.
+        cannot be written, or if all outputs were written to `output_urls`. Raises ResultDamaged,
+        StoreUnavailable.
         """
         stem = stem_of(self._record) if name is None else checked_stem(name)
         paths: list[Path] = []

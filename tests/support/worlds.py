@@ -1,0 +1,93 @@
+"""A deployment in the hands of a test: a fake one, and a real one with the same operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, ClassVar
+
+from maskq import AsyncClient, Client, Event, Job, webhooks
+from maskq.ledger import calls
+from maskq.testing import FakeAsyncClient, FakeClient, image_bytes
+
+SIZE = (60, 40)  # px, of the image that `World.submit` submits
+IDLE = "idle"  # a model of the real deployment that no worker serves
+
+
+class World(ABC):
+    """A deployment in the hands of a test. The tests share the real one, so each has a tenant."""
+
+    def __init__(self, client: Client, awaited: AsyncClient, tenant: str) -> None:
+        self.client = client
+        self.awaited = awaited
+        self.tenant = tenant
+
+    @abstractmethod
+    def queued_jobs(self) -> AbstractContextManager[dict[str, Any]]:
+        """Options of jobs that stay queued inside the block."""
+
+    @abstractmethod
+    def receiver(self) -> AbstractContextManager[tuple[str, list[Event]]]:
+        """The URL of a receiver of webhooks, and the events that it has got."""
+
+    @abstractmethod
+    def deliver(self) -> None:
+        """Deliver the webhooks that wait, unless that happens by itself."""
+
+    def submit(self, **options: Any) -> Job:
+        return self.client.submit(image_bytes(SIZE), tenant=self.tenant, **options)
+
+
+class FakeWorld(World):
+    def __init__(self, fake: FakeClient, tenant: str) -> None:
+        super().__init__(fake, FakeAsyncClient(fake.fake), tenant)
+        self.fake = fake.fake
+        self.received: list[Event] = []
+
+    @contextmanager
+    def queued_jobs(self) -> Iterator[dict[str, Any]]:
+        with self.fake.paused():
+            yield {}
+
+    @contextmanager
+    def receiver(self) -> Iterator[tuple[str, list[Event]]]:
+        yield "https://shop.example/hook", self.received
+
+    def deliver(self) -> None:
+        def post(url: str, headers: Any, body: bytes) -> int:
+            self.received.append(webhooks.verify(headers, body))
+            return 204
+
+        self.fake.deliver_webhooks(post)
+
+
+class RealWorld(World):
+    @contextmanager
+    def queued_jobs(self) -> Iterator[dict[str, Any]]:
+        self.client.session.run(calls.register_model(IDLE, {"revision": "1"}))
+        yield {"model": IDLE}
+
+    @contextmanager
+    def receiver(self) -> Iterator[tuple[str, list[Event]]]:
+        class Receiver(BaseHTTPRequestHandler):
+            received: ClassVar[list[Event]] = []
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                self.received.append(webhooks.verify(dict(self.headers), body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/", Receiver.received
+            server.shutdown()
+
+    def deliver(self) -> None:
+        pass
