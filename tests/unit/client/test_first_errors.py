@@ -31,7 +31,7 @@ def test_an_option_of_the_wrong_type_is_named(options: dict[str, Any], said: str
 def test_bytes_that_are_not_an_image_are_called_data() -> None:
     with (
         Client(redis_url=NOBODY) as client,
-        pytest.raises(InvalidRequest, match="^the data is not an image"),
+        pytest.raises(InvalidRequest, match=r"^the data is not an image"),
     ):
         client.submit(b"not an image")
 
