@@ -5,6 +5,7 @@ It knows `maskq.segment` by name; only the class of its errors is imported from 
 maskq up --env-file maskq.env &
 set -a; . ./maskq.env; set +a      # once it says 'all ready'
 celery --workdir examples -A celery_workflows worker -P solo -Q shop &
+AWS_ENDPOINT_URL=$MASKQ_S3_ENDPOINT_URL aws s3 cp photo.jpg s3://maskq/photo.jpg
 python examples/celery_workflows.py s3://maskq/photo.jpg s3://maskq/no-such-photo.jpg
 """
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 
 import django
 from celery import Celery
@@ -37,7 +38,7 @@ settings.configure(
     CACHES={
         "default": {
             "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
-            "LOCATION": os.environ.get("SHOP_CACHE", "shop-cache"),
+            "LOCATION": os.environ.get("SHOP_CACHE", tempfile.gettempdir() + "/shop-cache"),
         }
     },
 )
@@ -54,6 +55,8 @@ client = Client.from_env()
 @require_POST
 def submit(request: HttpRequest) -> HttpResponse:
     """Returns as soon as the job is safe; no request waits for the model."""
+    if "photo" not in request.FILES:
+        return JsonResponse({"error": "send the image in the field photo"}, status=422)
     try:
         job = client.submit(
             request.FILES["photo"].read(),

@@ -25,7 +25,7 @@ def main(folder: str, target: str) -> int:
                 names[job.id] = Path(str(photo)).stem
             else:
                 failures += 1
-                print(f"{photo}: {error}", file=sys.stderr)
+                print(error, file=sys.stderr)
         for job in client.batch(f"masks of {folder}", names).as_completed(timeout=600):
             try:
                 job.result().mask().save(masks / f"{names[job.id]}.png")

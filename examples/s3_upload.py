@@ -1,4 +1,4 @@
-"""An upload starts a job with no code of ours: put an object, see its mask appear.
+"""An upload starts a job with no code of ours: put images, find each mask or error by the upload's key.
 
 maskq up --rules examples/uploads.toml --env-file maskq.env &
 set -a; . ./maskq.env; set +a      # once it says 'all ready'
@@ -7,33 +7,52 @@ python examples/s3_upload.py photo.jpg
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 
 BUCKET = os.environ["MASKQ_S3_BUCKET"]
 
 
-def main(photo: str, patience_s: float = 120.0) -> None:
-    s3 = boto3.client("s3", endpoint_url=os.environ["MASKQ_S3_ENDPOINT_URL"])
-    before = masks(s3)
-    s3.upload_file(photo, BUCKET, f"incoming/{Path(photo).name}")
-    end = time.monotonic() + patience_s
-    while not (new := masks(s3) - before):
-        if time.monotonic() > end:
-            sys.exit("no mask has appeared; is `maskq up --rules examples/uploads.toml` running?")
-        time.sleep(0.2)
-    print(f"s3://{BUCKET}/{new.pop()}")
+def main(*photos: str, timeout_s: float = 120.0) -> int:
+    """Returns how many photos have no mask."""
+    s3 = boto3.client("s3", endpoint_url=os.environ.get("MASKQ_S3_ENDPOINT_URL"))
+    for photo in photos:
+        s3.upload_file(photo, BUCKET, f"incoming/{Path(photo).name}")
+    failures, end = 0, time.monotonic() + timeout_s
+    for photo in photos:
+        stem = Path(photo).stem
+        while not (found := first_of(s3, f"masks/{stem}.mask.png", f"masks/{stem}.error.json")):
+            if time.monotonic() > end:
+                sys.exit(
+                    f"nothing of {photo}; is `maskq up --rules examples/uploads.toml` running?"
+                )
+            time.sleep(0.2)
+        print(f"s3://{BUCKET}/{found}")
+        if found.endswith(".json"):
+            failures += 1
+            document = json.load(s3.get_object(Bucket=BUCKET, Key=found)["Body"])
+            print(document["error"]["message"], file=sys.stderr)
+    return failures
 
 
-def masks(s3: object) -> set[str]:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="masks/")  # type: ignore[attr-defined]
-    keys = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
-    return {key for key in keys if key.endswith("/mask.png")}
+def first_of(s3: Any, *keys: str) -> str | None:
+    """The first of these objects that exists."""
+    for key in keys:
+        try:
+            s3.head_object(Bucket=BUCKET, Key=key)
+            return key
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "404":
+                raise
+    return None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]) > 0)

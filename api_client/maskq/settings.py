@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         secret = by_file or field.endswith(_SECRET)  # a wrong file may hold anything
         name += SUFFIX if by_file else ""
         got = "" if secret else f" (got {error['input']!r:.100})"
-        return f"{name}: {error['msg']}{got}"
+        return f"{name}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 class _Environment(EnvSettingsSource):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from maskq.inert import without_secrets
+
+_COLLECTIONS: Final = frozenset({"frozen_set_type", "list_type", "set_type", "tuple_type"})
 
 
 def without_tracebacks(errors: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -34,5 +37,14 @@ def sentence(error: ValidationError, names: Mapping[str, str] | None = None) -> 
         path = ".".join(str(part) for part in details["loc"])
         name = (names or {}).get(path, path)
         prefix = f"{name}: " if name else ""
-        lines.append(f"{prefix}{details['msg']} (got {details['input']!r})")
+        lines.append(f"{prefix}{_said(details)} (got {details['input']!r})")
     return without_secrets("; ".join(lines))
+
+
+def _said(details: ErrorDetails) -> str:
+    """pydantic names the Python type that a field has, which a caller over HTTP does not know."""
+    if details["type"] not in _COLLECTIONS:
+        return details["msg"].removeprefix("Value error, ")
+    given = details["input"]
+    example = f", such as [{given!r}]" if isinstance(given, str) else ""
+    return f"give a list of values{example}"

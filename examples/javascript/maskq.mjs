@@ -138,6 +138,10 @@ if (globalThis.process?.argv[1]?.endsWith("maskq.mjs")) {
   const { writeFile } = await import("node:fs/promises");
   const [photo, mask] = process.argv.slice(2);
   const { MASKQ_GATEWAY_URL, MASKQ_API_KEY } = process.env;
+  if (!photo || !mask || !MASKQ_GATEWAY_URL || !MASKQ_API_KEY) {
+    console.error("usage: MASKQ_GATEWAY_URL=… MASKQ_API_KEY=… node maskq.mjs PHOTO MASK.png");
+    process.exit(2);
+  }
   const maskq = new Maskq(MASKQ_GATEWAY_URL, MASKQ_API_KEY);
   try {
     const { id } = await maskq.submit(await openAsBlob(photo), { outputs: ["mask", "stats"] });

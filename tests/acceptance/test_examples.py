@@ -214,7 +214,7 @@ def test_celery_workflows(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyP
 def test_s3_upload(stack: Stack, photo: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "s3_upload.py"), str(photo)]
     place = printed(command, stack.s3.environment)  # who uploads is no role of ours
-    assert place.startswith("s3://maskq/masks/")
+    assert place == f"s3://maskq/masks/{photo.stem}.mask.png"
     key = place.removeprefix("s3://maskq/")
     body = stack.s3.client().get_object(Bucket="maskq", Key=key)["Body"].read()
     assert body.startswith(b"\x89PNG")
@@ -226,6 +226,31 @@ def test_s3_upload(stack: Stack, photo: Path) -> None:
 
         stays(lambda: len(mine()) == 1, for_s=1)
         assert mine()[0].request.metadata["trigger"] == "photos"
+
+
+def test_mask_or_error_of_100_uploads_is_found_by_the_key_alone(stack: Stack, photo: Path) -> None:
+    s3, good = stack.s3.client(), photo.read_bytes()
+    broken = {3: b"not an image", 42: good[: len(good) // 2], 77: b"", 98: good[:20]}
+    for number in range(100):
+        key = f"incoming/{photo.stem}-{number}.jpg"
+        s3.put_object(Bucket="maskq", Key=key, Body=broken.get(number, good))
+    wanted = {
+        f"masks/{photo.stem}-{number}.{'error.json' if number in broken else 'mask.png'}"
+        for number in range(100)
+    }
+
+    def names() -> set[str]:
+        listed = s3.list_objects_v2(Bucket="maskq", Prefix=f"masks/{photo.stem}-")
+        keys = {entry["Key"] for entry in listed.get("Contents", [])}
+        return {key for key in keys if not key.endswith(".overlay.jpg")}
+
+    until(lambda: len(names()) >= len(wanted), within_s=PATIENCE_S, every_s=0.2)
+    assert names() == wanted
+    for number in broken:
+        place = f"masks/{photo.stem}-{number}.error.json"
+        document = json.loads(s3.get_object(Bucket="maskq", Key=place)["Body"].read())
+        assert document["image_uri"] == f"s3://maskq/incoming/{photo.stem}-{number}.jpg"
+        assert document["error"]["code"] == "invalid_image"
 
 
 def test_curl_notifies_the_gateway(

@@ -30,7 +30,8 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_testing_page_is_a_program_whose_tests_pass(tmp_path: Path) -> None:
     program, *tests = (one.text for one in blocks("docs/testing.md") if one.kind == "")
     (tmp_path / "shop.py").write_text(program)
-    (tmp_path / "test_shop.py").write_text("\n".join(tests))
+    for number, text in enumerate(tests):  # each block stands alone
+        (tmp_path / f"test_shop_{number}.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     ran = run_pytest(tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr

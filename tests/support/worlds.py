@@ -9,7 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, ClassVar
 
+import boto3
+
 from maskq import AsyncClient, Client, Event, Job, webhooks
+from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq.testing import FakeAsyncClient, FakeClient, image_bytes
 
@@ -37,6 +40,10 @@ class World(ABC):
     def deliver(self) -> None:
         """Deliver the webhooks that wait, unless that happens by itself."""
 
+    @abstractmethod
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """The objects below an s3:// place, by their places."""
+
     def submit(self, **options: Any) -> Job:
         return self.client.submit(image_bytes(SIZE), tenant=self.tenant, **options)
 
@@ -62,6 +69,10 @@ class FakeWorld(World):
             return 204
 
         self.fake.deliver_webhooks(post)
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        found = self.fake.objects.items()
+        return {place: body for place, body in found if place.startswith(f"{prefix}/")}
 
 
 class RealWorld(World):
@@ -91,3 +102,14 @@ class RealWorld(World):
 
     def deliver(self) -> None:
         pass
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        s3, below = (
+            boto3.client("s3", endpoint_url=self.client.settings.s3_endpoint_url),
+            S3Uri.parse(prefix),
+        )
+        listed = s3.list_objects_v2(Bucket=below.bucket, Prefix=f"{below.key}/")
+        places = [S3Uri(below.bucket, entry["Key"]) for entry in listed.get("Contents", [])]
+        return {
+            str(at): s3.get_object(Bucket=at.bucket, Key=at.key)["Body"].read() for at in places
+        }

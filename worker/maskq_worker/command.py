@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskq.cli.reporting.progress import Progress
 from maskq.extras import require
 from maskq.inert import print_error, print_json, print_lines
 from maskq.process import starting
@@ -148,11 +149,16 @@ def quantize(
     """
     require("openvino", "maskq weights quantize")
     from maskq_worker.model.checkpoint.folder import resolve
+    from maskq_worker.model.openvino.load import STEPS
     from maskq_worker.model.openvino.load import quantize as quantize_weights
 
-    record = quantize_weights(
-        resolve(model, revision), _images_in(images, limit), threshold=threshold
-    )
+    with Progress(bar_only=True) as progress:
+        record = quantize_weights(
+            resolve(model, revision),
+            _images_in(images, limit, progress),
+            threshold=threshold,
+            on_progress=lambda done, what: progress.show(done, f"steps: {what}", of=STEPS),
+        )
     if as_json:
         print_json(asdict(record))
     else:
@@ -160,7 +166,7 @@ def quantize(
     raise typer.Exit(0 if record.agreement >= threshold else 1)
 
 
-def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
+def _images_in(folder: Path, limit: int, progress: Progress) -> Iterator[Image.Image]:
     """Upright RGB, in the order of their names; files that are not images are reported and skipped."""
     from maskq_worker.errors import PermanentError
     from maskq_worker.imaging import decode
@@ -176,7 +182,8 @@ def _images_in(folder: Path, limit: int) -> Iterator[Image.Image]:
         try:
             decoded = decode(path.read_bytes(), max_pixels=largest)
         except PermanentError as error:
-            print_error(f"maskq: {path} is skipped: {error}")
+            progress.say(f"{path} is skipped: {error}")
             continue
         found += 1
+        progress.show(found, "images read")
         yield decoded.image

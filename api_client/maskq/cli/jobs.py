@@ -12,6 +12,7 @@ import typer
 
 from maskq.cli.durations import seconds
 from maskq.cli.reporting.outcomes import show, wait_for
+from maskq.cli.reporting.progress import Progress
 from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.contract import FailureCode, JobStatus
@@ -72,13 +73,19 @@ def retry(
             record.id for record in client.list_all(status=JobStatus.FAILED, code=code)
         ]
         pairs: dict[str, str] = {}
+        progress = Progress(bar_only=True)
         try:
-            for job_id in chosen:
-                if new := _retried(client, job_id):
-                    pairs[job_id] = new
-                    if not as_json:
-                        print_lines(f"{new}  retry of {job_id}")
+            for number, job_id in enumerate(chosen):
+                progress.show(number, "retried", of=len(chosen), failed=number - len(pairs))
+                new = _retried(client, job_id, progress)
+                if not new:
+                    continue
+                pairs[job_id] = new
+                if not as_json:
+                    progress.clear()
+                    print_lines(f"{new}  retry of {job_id}")
         finally:  # print the new jobs, also after an error
+            progress.clear()
             if as_json:
                 jobs = [{"id": new, "retry_of": old} for old, new in pairs.items()]
                 print_json({"jobs": jobs})
@@ -106,13 +113,21 @@ def delete(
     with Client.from_env() as client:
         if tenant and older_than:
             _delete_tenant(client, tenant, seconds(older_than), as_json)
-        for job_id in job_ids or ():
-            client.delete(job_id)
-            print_lines(f"{job_id} deleted")
+        with Progress(bar_only=True) as progress:
+            for number, job_id in enumerate(job_ids or ()):
+                progress.show(number, "deleted", of=len(job_ids or ()))
+                client.delete(job_id)
+                progress.clear()
+                print_lines(f"{job_id} deleted")
 
 
 def _delete_tenant(client: Client, tenant: str, older_than_s: float, as_json: bool) -> None:
-    erased = client.delete_tenant(tenant, older_than=older_than_s)
+    with Progress(bar_only=True) as progress:
+        erased = client.delete_tenant(
+            tenant,
+            older_than=older_than_s,
+            on_progress=lambda deleted: progress.show(deleted, "jobs deleted"),
+        )
     if as_json:
         print_json(asdict(erased))
     else:
@@ -187,11 +202,11 @@ def events(
                 print_json(event.model_dump(mode="json"))
             else:
                 print_lines(
-                    f"{event.cursor}  {event.time:%H:%M:%S.%f}  {event.type}  {event.subject}"
+                    f"{event.cursor}  {event.time:%Y-%m-%d %H:%M:%S}  {event.type}  {event.subject}"
                 )
 
 
-def _retried(client: Client, job_id: str) -> str | None:
+def _retried(client: Client, job_id: str, progress: Progress) -> str | None:
     """The new job's id; None after printing why the job cannot be retried."""
     try:
         return client.retry(job_id).id
@@ -201,5 +216,5 @@ def _retried(client: Client, job_id: str) -> str | None:
         reason = f"job {job_id}: its image cannot be copied ({error})"
     except (InvalidRequest, JobNotFound) as error:
         reason = str(error)
-    print_error(f"maskq: {reason}")
+    progress.say(reason)
     return None

@@ -57,9 +57,9 @@ _ACCEPTED: Final = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIF"
 def read_image(image: ImageSource) -> tuple[bytes, str]:
     """The bytes to upload and their content type. Raises InvalidRequest unless they are an image's."""
     if isinstance(image, NamedImage):
-        return _typed(image.body, image.name or "the image")
+        return _typed(image.body, image.name or "the data")
     if isinstance(image, bytes | bytearray | memoryview):
-        return _typed(bytes(image), "the image")
+        return _typed(bytes(image), "the data")
     if isinstance(image, str | Path):
         return _file(Path(image))
     if hasattr(image, "read"):

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import redis
 
+from maskq import environment
 from maskq.contract import FailureCode
 from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
 from maskq.ledger.connections import pools
 from maskq.ledger.connections.redis_url import NAME, RedisUrl
 
+_DEFAULT_PLACE = "127.0.0.1:6379/0"
 OUTAGE = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -37,9 +39,8 @@ def typed_errors(url: RedisUrl) -> Iterator[None]:
             raise StoreUnavailable(
                 f"Redis at {url.place} cannot serve the call now: {error}"
             ) from error
-        runs = "it runs" if url.tls is None else "it runs, with TLS"
         raise StoreUnavailable(
-            f"Redis at {url.place} cannot be reached: {error}; check {NAME} and that {runs}"
+            f"Redis at {url.place} cannot be reached: {str(error).rstrip('.')}; {_to_check(url)}"
         ) from error
     except redis.OutOfMemoryError as error:
         raise _full(url) from error
@@ -53,6 +54,14 @@ def typed_errors(url: RedisUrl) -> Iterator[None]:
             )
             raise _refused(said, url) from error
         raise _refused(f"refused the call: {error}", url) from error
+
+
+def _to_check(url: RedisUrl) -> str:
+    """What to do if nothing answers at a URL."""
+    if url.place == _DEFAULT_PLACE and not environment.value(NAME):
+        return f"{NAME} is not set, and this is its default: set it, or start Redis there"
+    runs = "it runs" if url.tls is None else "it runs, with TLS"
+    return f"check {NAME if environment.value(NAME) else 'redis_url'} and that {runs}"
 
 
 def _full(url: RedisUrl) -> QueueFull:

@@ -86,6 +86,13 @@ class FakeService:
         """The image at an s3:// place or URL. A place without one is a gray image of 64x48 px."""
         self.images[uri] = read_image(image)[0]
 
+    @property
+    def objects(self) -> Mapping[str, bytes]:
+        """What workers wrote, by s3:// place: outputs, copies under an output_name and error files."""
+        self._ledger.advance()
+        with self._ledger.lock:
+            return dict(self._ledger.objects.bodies)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Inside the block jobs stay queued, as if there were no worker."""

@@ -152,6 +152,7 @@ def test_the_commands_set_show_list_and_unset(direct: Client) -> None:
         "weight": 3, "max_running": 2, "submit_rate": 60, "max_queued": None,
     }  # fmt: skip
     assert command("tenants", "list").startswith("acme  weight 3")
+    assert json.loads(command("tenants", "list", "--json"))["tenants"] == [shown]
     job = direct.submit(PLACE)
     assert command("why", job.id).startswith(f"job {job.id} waits for a worker")
     assert json.loads(command("why", job.id, "--json"))["reason"] == "no_worker"

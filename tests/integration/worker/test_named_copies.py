@@ -20,8 +20,9 @@ from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.options import Options
 from maskq.ledger import calls
 from maskq_worker.errors import StoreAway
+from maskq_worker.jobs.memory_budget import MemoryBudget
 from maskq_worker.jobs.retention import Retention
-from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.storage.object_store import ObjectStore, WholeObject
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -223,6 +224,41 @@ def test_a_later_attempt_completes_the_copies(
     assert bucket.names() == {"masks/a.mask.png", "masks/a.stats.json"}
     assert record.result
     assert len(record.result.copies) == 2
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_an_output_is_read_within_the_memory_budget(
+    run: Callable[..., JobRecord],
+    bucket: Bucket,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    is_adopted: bool,
+) -> None:
+    if is_adopted:
+        with monkeypatch.context() as patch:
+            dying(bench.store, patch, 0)
+            run("a", outputs=["mask", "stats"])
+    reserve, read_whole = MemoryBudget.reserve, bench.store.read_whole
+    seen: list[tuple[str, int]] = []
+
+    def reserved(budget: MemoryBudget, wanted: int) -> None:
+        seen.append(("reserved", wanted))
+        reserve(budget, wanted)
+
+    def read(*args: Any, **named: Any) -> WholeObject:
+        whole = read_whole(*args, **named)
+        seen.append(("read", len(whole.body)))
+        return whole
+
+    monkeypatch.setattr(MemoryBudget, "reserve", reserved)
+    monkeypatch.setattr(bench.store, "read_whole", read)
+    if is_adopted:
+        again(bench, "a")
+    else:
+        run("a", outputs=["mask", "stats"])
+    sizes = [len(bucket.get(f"masks/a.{file}")["Body"]) for file in ("mask.png", "stats.json")]
+    expected = [(what, size) for size in sizes for what in ("reserved", "read")]
+    assert seen[-4:] == expected
 
 
 def again(bench: Bench, job_id: str) -> None:

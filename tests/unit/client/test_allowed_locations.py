@@ -157,9 +157,7 @@ def test_buckets_are_locations_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_kinds_are_refused(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest) as raised:
         load(monkeypatch, **{"BUCKETS": "photos", other: "s3://photos"})
-    assert f"MASKQ_ALLOWED_BUCKETS: Value error, set either this or MASKQ_ALLOWED_{other}" in str(
-        raised.value
-    )
+    assert f"MASKQ_ALLOWED_BUCKETS: set either this or MASKQ_ALLOWED_{other}" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +165,5 @@ def test_both_kinds_are_refused(other: str, monkeypatch: pytest.MonkeyPatch) -> 
     ["photos", "s3://", "s3://photos/{user}", "s3://photos/../x", "https://x/y", "s3://A_b/"],
 )
 def test_what_is_not_a_location_is_said(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidRequest, match="MASKQ_ALLOWED_LOCATIONS: Value error"):
+    with pytest.raises(InvalidRequest, match="MASKQ_ALLOWED_LOCATIONS: "):
         load(monkeypatch, LOCATIONS=f"s3://good,{value}")

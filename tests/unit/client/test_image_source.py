@@ -59,7 +59,7 @@ def test_what_is_no_image_is_refused_by_its_first_bytes(
 ) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(body)
-    for image, what in ((body, "the image"), (path, str(path)), (io.BytesIO(body), "file object")):
+    for image, what in ((body, "the data"), (path, str(path)), (io.BytesIO(body), "file object")):
         with pytest.raises(InvalidRequest, match=said) as raised:
             read_image(image)
         assert raised.value.code is FailureCode.INVALID_IMAGE

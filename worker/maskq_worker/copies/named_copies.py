@@ -61,18 +61,25 @@ class NamedCopies:
         places = named.copies(result.labels)
         return result.model_copy(update={"copies": {file: str(at) for file, at in places.items()}})
 
-    def publish(self, job: JobStorage, record: JobRecord, result: JobResult) -> JobResult:
+    def publish(
+        self,
+        job: JobStorage,
+        record: JobRecord,
+        result: JobResult,
+        reserve: Callable[[int], None],
+    ) -> JobResult:
         """Write the copies of a committed result that are missing. Returns the result.
 
-        Any attempt may do that, also several at once. Raises NotPublished if a copy is refused, and
-        TransientError if a later attempt can go on.
+        Any attempt may do that, also several at once. reserve: waits until so many bytes of memory are
+        free; it is called before an output is read, and what it reserved before is free then. Raises
+        NotPublished if a copy is refused, and TransientError if a later attempt can go on.
         """
         token = job.token_of(result)
         if not result.copies or token is None:
             return result
         try:
             for file, uri in result.copies.items():
-                read = partial(self._store.read_whole, job.file(token, file), job=job)
+                read = partial(self._read, job.file(token, file), job, reserve)
                 self._write(job, record, token, S3Uri.parse(uri), read)
             self._remove_earlier_error_file(job, record)
         except PermanentError as error:
@@ -102,6 +109,12 @@ class NamedCopies:
             except JobError:
                 are_removed = False
         return are_removed
+
+    def _read(self, place: S3Uri, job: JobStorage, reserve: Callable[[int], None]) -> WholeObject:
+        """Read an output after its memory is reserved."""
+        state = self._store.state_of(place, job=job)
+        reserve(state.size if state else 0)
+        return self._store.read_whole(place, job=job)
 
     def _write(
         self,

@@ -65,12 +65,20 @@ class Stages:
         # First, so that nothing is computed that cannot be stored.
         self._store.check_writable(job)
         self._store.check_open(job.outputs.bucket)
-        if record.attempt > 1 and (earlier := self._manifests.find(job, record)):
-            return self._copies.publish(job, record, earlier)
-        self._copies.check(job, record)
-        classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
+        times = Stopwatch()
         with self._memory_budget.reservation() as memory:
-            return self._segment(job, record, urls, held, classes, memory)
+            if record.attempt > 1 and (earlier := self._manifests.find(job, record)):
+                return self._copies.publish(job, record, earlier, memory.take)
+            self._copies.check(job, record)
+            classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
+            result, is_own = self._segment(job, record, urls, held, classes, memory, times)
+            if result.copies:  # the image and its outputs are freed by now
+                self._copies.publish(job, record, result, memory.take)
+                times.lap("copy")
+        if not is_own:
+            return result
+        # Only the record has all timings: the manifest cannot contain how long its own writing took.
+        return result.model_copy(update={"timings_ms": times.milliseconds})
 
     def _segment(
         self,
@@ -80,9 +88,12 @@ class Stages:
         held: HeldJob,
         classes: frozenset[int] | None,
         memory: Reservation,
-    ) -> JobResult:
-        """memory: what the image takes, reserved until the job ends."""
-        times = Stopwatch()
+        times: Stopwatch,
+    ) -> tuple[JobResult, bool]:
+        """The committed result, and whether it is this attempt's.
+
+        memory: what the image takes.
+        """
         stored = self._fetch(job, record.request, urls)
         times.lap("fetch")
         decoded = self._decoder.decode(stored.body, memory.take)
@@ -128,13 +139,7 @@ class Stages:
         )
         committed = self._manifests.commit(job, record, result, manifest, held)
         times.lap("commit")
-        if committed.copies:
-            self._copies.publish(job, record, committed)
-            times.lap("copy")
-        if committed is not result:
-            return committed
-        # Only the record has all timings: the manifest cannot contain how long its own writing took.
-        return result.model_copy(update={"timings_ms": times.milliseconds})
+        return committed, committed is result
 
     def _fetch(self, job: JobStorage, request: SegmentRequest, urls: PrivateUrls) -> StoredObject:
         max_bytes = self._settings.max_image_bytes

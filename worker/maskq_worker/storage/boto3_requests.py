@@ -41,6 +41,7 @@ class ObjectState:
 
     etag: str
     metadata: Mapping[str, str]  # the caller's, without `x-amz-meta-`
+    size: int  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def head(client: Any, place: S3Uri) -> ObjectState:
     """Raises StoreError, also if there is no such object."""
     with s3.typed_errors(place):
         answer = client.head_object(Bucket=place.bucket, Key=place.key)
-        return ObjectState(answer["ETag"], answer["Metadata"])
+        return ObjectState(answer["ETag"], answer["Metadata"], answer["ContentLength"])
 
 
 def get_whole(client: Any, place: S3Uri) -> WholeObject:

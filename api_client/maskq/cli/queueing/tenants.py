@@ -91,7 +91,7 @@ def list_tenants(as_json: Json = False) -> None:
     with Client.from_env() as client:
         found = client.tenants()
     if as_json:
-        print_json([state.model_dump(mode="json") for state in found])
+        print_json({"tenants": [state.model_dump(mode="json") for state in found]})
         return
     for state in found:
         print_lines(_line(state))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,8 +42,16 @@ class Erased:
     refused: dict[str, str]  # id of a remaining job → why the store did not delete its objects
 
 
-def delete_tenant(access: DirectAccess, tenant: str, older_than_s: float) -> Flow[Erased]:
-    """Delete a tenant's jobs submitted at least `older_than_s` ago. Raises StoreUnavailable."""
+def delete_tenant(
+    access: DirectAccess,
+    tenant: str,
+    older_than_s: float,
+    on_progress: Callable[[int], object] | None = None,
+) -> Flow[Erased]:
+    """Delete a tenant's jobs submitted at least `older_than_s` ago. Raises StoreUnavailable.
+
+    on_progress: is called with the number of jobs deleted so far.
+    """
     if not re.fullmatch(TENANT, tenant):
         raise InvalidRequest(f"{tenant!r} is not a valid tenant")
     if not older_than_s >= 0:
@@ -61,6 +70,8 @@ def delete_tenant(access: DirectAccess, tenant: str, older_than_s: float) -> Flo
             try:
                 yield from delete_job(access, record.id)
                 jobs += 1
+                if on_progress:
+                    on_progress(jobs)
             except JobNotFound:
                 continue  # its record expired meanwhile
             except StoreRefused as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from maskq.client.direct import plain_http
@@ -37,7 +38,8 @@ class Submissions:
     ) -> Flow[str]:
         """Returns the id of the new job, or of the one under the same idempotency key."""
         job_id = new_id()
-        urls = (image, *(options.get("output_urls") or {}).values())
+        given = options.get("output_urls")
+        urls = (image, *(given.values() if isinstance(given, Mapping) else ()))
         yield from plain_http.refuse(urls, options.get("model"), self._access.limits)
         request, upload = self._prepare(job_id, image, options)
         idempotency = None

@@ -89,14 +89,21 @@ class JobOperations(Generic[JobT]):
         yield from self.session.deployment.delete(job_id)
 
     @operation
-    def delete_tenant(self, tenant: str, *, older_than: float) -> Flow[Erased]:
+    def delete_tenant(
+        self,
+        tenant: str,
+        *,
+        older_than: float,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> Flow[Erased]:
         """Delete all jobs of a tenant that were submitted at least `older_than` seconds ago.
 
         Objects in the tenant's folder whose job's record is gone are deleted too; such objects under
         an `output_prefix` cannot be found. If the store refuses to delete a job's objects, the job
-        remains and `refused` names it. Raises StoreUnavailable.
+        remains and `refused` names it. `on_progress` is called with the number of jobs deleted so far.
+        Raises StoreUnavailable.
         """
-        return (yield from delete_tenant(self.session.access, tenant, older_than))
+        return (yield from delete_tenant(self.session.access, tenant, older_than, on_progress))
 
 
 def _since_ms(ended_since: datetime | float) -> int:

@@ -177,7 +177,7 @@ class FakeDeployment(Deployment):
             )
         place = uri if class_id is None else str(class_file(S3Uri.parse(uri), output, class_id))
         try:
-            return self._service.ledger().objects[place]
+            return self._service.ledger().objects.bodies[place]
         except KeyError:
             error = StoreRefused(f"{place} does not exist")
             error.code = FailureCode.NOT_FOUND

@@ -31,7 +31,7 @@ from maskq.ledger.calls import (
 from maskq.testing.deployment.plans import JobPlan, Plans
 from maskq.testing.deployment.stream import EventStream, batch_event, job_event
 from maskq.testing.deployment.waiting import waits
-from maskq.testing.deployment.worker import LAYOUT, made_of
+from maskq.testing.deployment.worker import LAYOUT, FakeObjects, made_of
 
 OWNER = "fake:1"
 _QUEUE_TTL_S = 86_400.0
@@ -80,8 +80,7 @@ class FakeLedger:
     def __init__(self, model: str, labels: Sequence[str], secret: str) -> None:
         self.lock = threading.RLock()
         self.stream = EventStream(secret)
-        self.objects: dict[str, bytes] = {}
-        self._writers: dict[str, JobRecord] = {}  # place of a named copy → the job that wrote it
+        self.objects = FakeObjects()
         self._model = model
         self._labels = labels
         self._jobs: dict[str, _Job] = {}
@@ -149,20 +148,22 @@ class FakeLedger:
     def _finish(self, job: _Job, at_ms: int) -> None:
         record = job.record.model_copy(update={"request": job.request})
         try:
-            made = made_of(record, job.body, job.plan, self._labels, self._writers)
+            made = made_of(record, job.body, job.plan, self._labels, self.objects.writers)
         except ValueError as error:  # a mask that does not fit: the test's own mistake
             self._end(job, JobStatus.FAILED, at_ms, _error(FailureCode.INTERNAL, str(error)))
             raise
         if isinstance(made, JobFailure):
             self._end(job, JobStatus.FAILED, at_ms, {"error": made})
         else:
-            self.objects |= made.files
-            self._writers |= dict.fromkeys(made.result.copies.values(), record)
+            self.objects.add(record, made)
             self._end(job, JobStatus.SUCCEEDED, at_ms, {"result": made.result})
 
     def _end(self, job: _Job, status: JobStatus, at_ms: int, outcome: Mapping[str, Any]) -> None:
         changes = {"status": status, "ended_ms": at_ms, **outcome}
         job.record = job.record.model_copy(update=changes)
+        if job.record.error and status is not JobStatus.CANCELED:
+            record = job.record.model_copy(update={"request": job.request})
+            self.objects.add_error_file(record, status, job.record.error)
         self._ended += 1
         job.ended_number = self._ended
         self._emit(job, at_ms)
@@ -282,10 +283,7 @@ class FakeLedger:
             self.cancel(job_id)
             job = self._jobs.pop(job_id)
             self.stream.forget(job_id)
-            folder = f"{LAYOUT.of(job.record).outputs}/"
-            for place in [place for place in self.objects if place.startswith(folder)]:
-                del self.objects[place]
-            self._writers = {at: one for at, one in self._writers.items() if one.id != job_id}
+            self.objects.remove(job.record)
 
     def page(self, wanted: Filter, limit: int, cursor: str) -> Page:
         """One page of records, as `Client.list` describes it. The cursor is a job's number."""

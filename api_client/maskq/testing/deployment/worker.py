@@ -7,11 +7,12 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, Output
+from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus, Output
+from maskq.contract.jobs import ErrorFile
 from maskq.contract.locations import S3Uri, redact
 from maskq.contract.locations.allowed import has_own_form
 from maskq.contract.outputs import sha256_of
-from maskq.contract.storage_layout import StorageLayout
+from maskq.contract.storage_layout import ERROR_FILE, StorageLayout
 from maskq.testing.deployment.outputs import Segmented, files_of, only, stats_of
 from maskq.testing.deployment.pictures import (
     Photo,
@@ -33,6 +34,54 @@ class Made:
 
     result: JobResult
     files: dict[str, bytes] = field(default_factory=dict)
+
+
+class FakeObjects:
+    """What workers wrote: outputs, their copies and error files. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self.writers: dict[str, JobRecord] = {}  # place of a named copy → the job that wrote it
+
+    def add(self, record: JobRecord, made: Made) -> None:
+        """Store the files of a job that succeeded. An earlier error file that it may replace goes."""
+        self.bodies |= made.files
+        self.writers |= dict.fromkeys(made.result.copies.values(), record)
+        named = LAYOUT.of(record).named_files(record.request, record.source)
+        if named and record.request.output_error_file:
+            place = str(named.error_file())
+            if (writer := self.writers.get(place)) and _is_replaceable(writer, record):
+                del self.bodies[place], self.writers[place]
+
+    def add_error_file(self, record: JobRecord, status: JobStatus, failure: JobFailure) -> None:
+        """Store the error file of a job that failed or expired, if it has that option."""
+        storage = LAYOUT.of(record)
+        named = storage.named_files(record.request, record.source)
+        if named is None or not record.request.output_error_file:
+            return
+        try:
+            place = str(named.error_file())
+        except ValueError:
+            return
+        body = ErrorFile(
+            job_id=record.id,
+            image_uri=record.request.redacted().image_uri,
+            status=status,
+            error=failure,
+            copies={ERROR_FILE: place},
+        ).model_dump_json(indent=2)
+        self.bodies[str(storage.error_file)] = body.encode()
+        writer = self.writers.get(place)
+        if writer is None or _is_replaceable(writer, record):
+            self.bodies[place], self.writers[place] = body.encode(), record
+
+    def remove(self, record: JobRecord) -> None:
+        """Delete what a job wrote; copies that another job replaced stay."""
+        folder = f"{LAYOUT.of(record).outputs}/"
+        copies = {place for place, writer in self.writers.items() if writer.id == record.id}
+        for place in [one for one in self.bodies if one.startswith(folder) or one in copies]:
+            del self.bodies[place]
+            self.writers.pop(place, None)
 
 
 def made_of(
@@ -104,6 +153,9 @@ def _stored(record: JobRecord, plan: JobPlan, photo: Photo, made: Segmented) -> 
         if output not in request.output_urls
         for name, content in of_output.items()
     }
+    stored |= {
+        place: stored[str(storage.file(token, file))] for file, place in result.copies.items()
+    }
     return Made(result, stored)
 
 
@@ -134,9 +186,7 @@ def _refused_copies(
     """A copy of another job stays, unless output_replace is set and that job is older."""
     for place in result.copies.values():
         writer = writers.get(place)
-        if writer is None or writer.id in (record.id, record.retry_of):
-            continue
-        if not record.request.output_replace or writer.created_ms > record.created_ms:
+        if writer and not _is_replaceable(writer, record):
             text = (
                 f"{place} exists, and job {writer.id} wrote it; choose another output_name "
                 f"({{job_id}} makes it unique), or set output_replace to replace copies of earlier "
@@ -144,6 +194,12 @@ def _refused_copies(
             )
             return JobFailure(code=FailureCode.OUTPUT_EXISTS, message=text)
     return None
+
+
+def _is_replaceable(writer: JobRecord, record: JobRecord) -> bool:
+    if writer.id in (record.id, record.retry_of):
+        return True
+    return record.request.output_replace and writer.created_ms <= record.created_ms
 
 
 def _file_name(record: JobRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 THRESHOLD: Final = 0.98  # of pixels that agree with float32
+STEPS: Final = 4  # of `quantize`
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,11 @@ def load_openvino(checkpoint: Checkpoint, preprocessor: Preprocessor) -> OpenVIN
 
 
 def quantize(
-    checkpoint: Checkpoint, images: Iterable[Image.Image], *, threshold: float = THRESHOLD
+    checkpoint: Checkpoint,
+    images: Iterable[Image.Image],
+    *,
+    threshold: float = THRESHOLD,
+    on_progress: Callable[[int, str], object] = lambda _steps, _what: None,
 ) -> cache.Record:
     """Build the 8-bit network of a checkpoint and store it, with its measured agreement.
 
@@ -49,6 +54,7 @@ def quantize(
     Args:
         images: RGB, upright, any size.
         threshold: the share of pixels that must have float32's class, 0..1.
+        on_progress: is called with the number of steps done (of `STEPS`) and what was done.
 
     Raises:
         ModelError: with what to do.
@@ -61,11 +67,15 @@ def quantize(
     _warn_if_slow()
     preprocessor = load_preprocessor(checkpoint.directory)
     calibration, held_out = int8.split([preprocessor(image) for image in images])
+    on_progress(1, "images read")
     openvino = runtime.openvino()
     network = _network(checkpoint)
     exact = int8.masks(_torch_backend(network, preprocessor).forward, held_out)
+    on_progress(2, "float32 masks made")
     model = int8.quantised(converted(network), calibration, preprocessor)
+    on_progress(3, "network converted")
     masks = int8.masks(OpenVINOBackend(model, preprocessor, dtype=torch.int8).forward, held_out)
+    on_progress(STEPS, "8-bit masks made")
     return cache.store(
         checkpoint,
         lambda path: openvino.save_model(model, path, compress_to_fp16=False),
