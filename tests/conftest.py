@@ -11,7 +11,6 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,17 +139,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="session")
-def service_models() -> Iterator[None]:
-    """botocore's descriptions of S3, which each S3 client of this process reads anew, are read once."""
-    from botocore.loaders import JSONFileLoader
-
-    load = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
-        yield
 
 
 @pytest.fixture
