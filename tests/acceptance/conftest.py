@@ -47,9 +47,7 @@ def fresh_stack(smallest_model: Path, stack_options: dict[str, Any]) -> Iterator
 
 
 @pytest.fixture
-def credentials(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The AWS chain finds the stack's credentials."""
     name = "fresh_stack" if "fresh_stack" in request.fixturenames else "stack"
     for variable, value in request.getfixturevalue(name).environment.items():
