@@ -28,6 +28,8 @@ LOCKED ?=
 ARGS ?=
 # The tests start a thousand Python processes. Without their bytecode each compiles its modules again.
 export PYTHONDONTWRITEBYTECODE =
+# pydantic has no plugins here. Without this each process reads the metadata of all packages for them.
+export PYDANTIC_DISABLE_PLUGINS = __all__
 # In the order of the folders: acceptance tests wait most and begin, so that no long file is left at the end.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000

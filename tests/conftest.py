@@ -11,7 +11,6 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +51,22 @@ def _share_the_cpu(config: pytest.Config) -> None:
     os.environ.update(cpu_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
-SHARED_STACK = frozenset(
-    f"tests/acceptance/test_{name}.py"
-    for name in (
+SHARED_STACKS = {
+    "stack": frozenset({
         "bad_input", "bench_command", "celery_callers", "celery_options", "cli", "hostile_files",
         "http_docs", "nominal", "readme",
-    )
-)  # fmt: skip
-"""The files with tests that use the `stack` of tests/acceptance/conftest.py."""
+    }),
+    "webhook_stack": frozenset({"guides", "webhooks"}),
+}  # fmt: skip
+"""By fixture of tests/acceptance/conftest.py: the files `test_….py` there that use it."""
+
+
+def _shared_stack_of(nodeid: str) -> str | None:
+    file = nodeid.partition("::")[0]
+    for fixture, names in SHARED_STACKS.items():
+        if file in {f"tests/acceptance/test_{name}.py" for name in names}:
+            return fixture
+    return None
 
 
 class FileScheduling(LoadFileScheduling):
@@ -69,8 +76,7 @@ class FileScheduling(LoadFileScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = str(super()._split_scope(nodeid))
-        return "the shared stack" if file in SHARED_STACK else file
+        return _shared_stack_of(nodeid) or str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -87,16 +93,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raises UsageError for a test that would start the shared stack a second time."""
+    """Raises UsageError for a test that would start a shared stack a second time."""
     for item in items:
-        if _uses_shared_stack(item) and item.nodeid.partition("::")[0] not in SHARED_STACK:
-            raise pytest.UsageError(f"add the file of {item.nodeid} to SHARED_STACK in {__file__}")
+        for fixture in SHARED_STACKS:
+            if _uses(item, fixture) and _shared_stack_of(item.nodeid) != fixture:
+                raise pytest.UsageError(
+                    f"add the file of {item.nodeid} to SHARED_STACKS[{fixture!r}] in {__file__}"
+                )
 
 
-def _uses_shared_stack(item: pytest.Item) -> bool:
+def _uses(item: pytest.Item, fixture: str) -> bool:
+    """Whether the test uses this fixture of tests/acceptance/conftest.py."""
     if not isinstance(item, pytest.Function):
         return False
-    definitions = item._fixtureinfo.name2fixturedefs.get("stack", ())
+    definitions = item._fixtureinfo.name2fixturedefs.get(fixture, ())
     return bool(definitions) and definitions[-1].baseid == "tests/acceptance"
 
 
@@ -140,17 +150,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="session")
-def service_models() -> Iterator[None]:
-    """botocore's descriptions of S3, which each S3 client of this process reads anew, are read once."""
-    from botocore.loaders import JSONFileLoader
-
-    load = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
-        yield
 
 
 @pytest.fixture

@@ -28,6 +28,18 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def webhook_stack(smallest_model: Path) -> Iterator[Stack]:
+    """With a process that posts webhooks; receivers and images may be on this machine."""
+    env = {
+        "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
+        "MASKQ_PRESIGNED_ALLOWED_HOSTS": "127.0.0.1",
+    }
+    model = str(smallest_model)
+    with Stack(workers=1, pinned=True, webhooks=True, model=model, env=env) as running:
+        yield running
+
+
 @pytest.fixture
 def stack_options() -> dict[str, Any]:
     """What `fresh_stack` is made with beside its defaults; a file overrides this."""
@@ -47,9 +59,7 @@ def fresh_stack(smallest_model: Path, stack_options: dict[str, Any]) -> Iterator
 
 
 @pytest.fixture
-def credentials(
-    request: pytest.FixtureRequest, service_models: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The AWS chain finds the stack's credentials."""
     name = "fresh_stack" if "fresh_stack" in request.fixturenames else "stack"
     for variable, value in request.getfixturevalue(name).environment.items():

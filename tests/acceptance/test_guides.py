@@ -18,15 +18,9 @@ from maskq_standalone.stack import Stack
 SIZE = (64, 48)
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    model = write_smallest(tmp_path_factory.mktemp("models") / "smallest")
-    private = {
-        "MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
-        "MASKQ_PRESIGNED_ALLOWED_HOSTS": "127.0.0.1",
-    }
-    with Stack(workers=1, pinned=True, webhooks=True, model=str(model), env=private) as running:
-        yield running
+@pytest.fixture
+def stack(webhook_stack: Stack) -> Stack:
+    return webhook_stack
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ MASKQ = Path(sys.executable).with_name("maskq")
 
 
 @pytest.fixture
-def stack_options() -> dict[str, Any]:
-    env = {"MASKQ_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1"}
-    return {"workers": 1, "webhooks": True, "env": env}
+def client(webhook_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    for name, value in webhook_stack.environment.items():
+        monkeypatch.setenv(name, value)
+    with Client.from_env() as made:
+        yield made
 
 
-def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: Client) -> None:
+def test_a_finished_job_reaches_its_receiver(webhook_stack: Stack, client: Client) -> None:
     # Given a receiver that verifies
     listening = subprocess.Popen(
         [str(MASKQ), "webhooks", "listen", "--port", "0", "--count", "1"],
-        env={**os.environ, **fresh_stack.environment},
+        env={**os.environ, **webhook_stack.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -39,7 +42,7 @@ def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: C
         url = listening.stderr.readline().split()[-1]
 
         # When a job ends
-        job = fresh_client.submit(Image.new("RGB", (64, 48), "teal"), webhook=url)
+        job = client.submit(Image.new("RGB", (64, 48), "teal"), webhook=url)
         job.wait(timeout=60)
 
         # Then the receiver has its event, and the delivery is on record
@@ -50,7 +53,7 @@ def test_a_finished_job_reaches_its_receiver(fresh_stack: Stack, fresh_client: C
     event = json.loads(out)
     assert (event["subject"], event["type"]) == (job.id, "maskq.job.succeeded")
     assert event["data"]["result"]["width"] == 64
-    delivery = _delivered(fresh_stack, job.id)
+    delivery = _delivered(webhook_stack, job.id)
     assert delivery["url"] == url
     assert delivery["log"][0]["status"] == 200
 

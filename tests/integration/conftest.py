@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def environment(
     redis_server: RedisServer,
     s3_server: S3Server,
-    service_models: None,
     key_prefix: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,17 @@ def descendants(pid: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def alive(pids: Iterable[int]) -> set[int]:
+    """Those that run; a zombie only waits for its parent."""
+    return {pid for pid in pids if _state_of(pid) not in ("", "Z")}
+
+
+def _state_of(pid: int) -> str:
+    with suppress(*_GONE):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def command_of(pid: int) -> list[str]:

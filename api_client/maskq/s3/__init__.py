@@ -14,6 +14,7 @@ from maskq.contract.locations import S3Uri
 from maskq.errors import InvalidRequest
 from maskq.per_process import no_fork
 from maskq.s3.errors import Meaning, StoreError, for_callers, typed_errors
+from maskq.s3.sessions import new_session
 
 __all__ = [
     "Addressing", "Connection", "Listed", "StoreError", "connect", "for_callers", "list_objects",
@@ -66,10 +67,9 @@ def _connected(
             "give the credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a role"
         )
     try:
-        _check_authorities()
-        # A new session: the default one keeps the first credentials it found, and is not
-        # thread-safe.
-        client = (session or boto3.Session()).client(
+        own = new_session()
+        _check_authorities(own)
+        client = (session or boto3.Session(botocore_session=own)).client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
@@ -99,17 +99,19 @@ def _connected(
 def authorities() -> Path | None:
     """The file of CA certificates that boto3 trusts in place of its own: AWS_CA_BUNDLE, or `ca_bundle`
     of the profile. Raises BotoCoreError."""
-    import botocore.session
+    return _authorities(new_session())
 
-    named = botocore.session.get_session().get_config_variable("ca_bundle")
+
+def _authorities(session: Any) -> Path | None:
+    named = session.get_config_variable("ca_bundle")
     return Path(named) if named else None
 
 
-def _check_authorities() -> None:
+def _check_authorities(session: Any) -> None:
     """Raise InvalidRequest for an unreadable CA file, which boto3 reports as an outage later."""
     import ssl
 
-    if bundle := authorities():
+    if bundle := _authorities(session):
         try:
             ssl.create_default_context(cafile=bundle)
         except OSError as error:  # SSLError: the file has no certificate

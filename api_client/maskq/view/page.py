@@ -1,6 +1,6 @@
-"""One HTML page for one result: image, mask, legend and facts, all inside the file.
+"""Makes the HTML page of a result: image, mask, legend and facts in one file.
 
-Its policy allows its own script and style by their hashes, pictures by data URLs, and nothing else.
+The page's content security policy allows its own script and style, by hash, and pictures as data URLs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PageContent:
 
 
 def page(shown: PageContent) -> str:
-    """The whole page. Labels, names and metadata in it are text, whatever they hold."""
+    """The page as HTML. Labels, names and metadata are escaped. Raises ValueError without a result."""
     record, result = shown.record, shown.record.result
     if result is None:
         raise ValueError(f"job {record.id} has no result")
@@ -67,12 +67,12 @@ def page(shown: PageContent) -> str:
         "legend": "\n".join(_entry(slot, shade) for slot, shade in enumerate(present)),
         "facts": "\n".join(_fact(term, text) for term, text in _facts(record, result)),
     }
-    # In one pass, so that placeholders in inserted text stay text.
+    # One pass: a placeholder in inserted text is not replaced.
     return _PLACE.sub(lambda found: values[found[1]], _file("page.html"))
 
 
 def _text(text: str) -> str:
-    """A caller's text as HTML, without markup and characters that reorder or hide text."""
+    """A caller's text as HTML. Escapes markup and characters that reorder or hide text."""
     return escape(printable(text))
 
 
@@ -93,7 +93,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _style(size: tuple[int, int], present: list[Shade]) -> str:
-    """What differs from page to page: numbers only."""
+    """The rules that depend on the result: sizes, colours and shares."""
     lines = [f":root {{ --width: {size[0]}; --height: {size[1]}; }}"]
     largest = max((shade.share for shade in present), default=1.0)
     for slot, shade in enumerate(present):
@@ -103,7 +103,7 @@ def _style(size: tuple[int, int], present: list[Shade]) -> str:
 
 
 def _data(shown: PageContent, size: tuple[int, int], present: list[Shade]) -> str:
-    """What the script needs, as JSON that cannot end the element it stands in."""
+    """The script's input as JSON, in which < and > are escaped, so that it cannot close its element."""
     mask = slots(shown.mask.resize(size, Image.Resampling.NEAREST), present)
     confidence = shown.confidence and shown.confidence.resize(size, Image.Resampling.BOX)
     document: dict[str, Any] = {
@@ -140,13 +140,13 @@ def _fact(term: str, text: str) -> str:
 
 def _name(record: JobRecord) -> str:
     last = record.request.image_uri.partition("?")[0].rstrip("/").rpartition("/")[2]
-    # The name of an image that was uploaded says nothing.
+    # All uploads have the same name in the store.
     return "Uploaded image" if last in ("", INPUT) else last
 
 
 def _subtitle(record: JobRecord, result: JobResult) -> Iterator[str]:
     yield result.model
-    yield f"{result.width} × {result.height} px"  # noqa: RUF001 - as sizes are set
+    yield f"{result.width} × {result.height} px"  # noqa: RUF001 - the sign of sizes
     if took := _between(record.started_ms, record.ended_ms):
         yield took
     yield f"job {record.id}"

@@ -83,7 +83,7 @@ def test_what_a_url_means(url: str, expected: dict[str, Any]) -> None:
         ("redis://:pa/ss@h/0", "%2F for /"),
         ("redis://:pa#swordfish@h/0", "%2F for /"),
         ("redis://:[swordfish@h/0", "%2F for /"),
-        ("redis://h:port/0", "cannot be read"),
+        ("redis://h:port/0", "is not a valid URL: percent-encode"),
         ("redis://h/abc", "names database 'abc'"),
         ("redis://h/-1", "names database '-1'"),
         ("redis://h/1?db=2", "several databases: 1, 2"),

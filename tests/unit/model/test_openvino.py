@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from bench.checkpoints import write_smallest
 from networks import HYBRID, network
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from maskq.cli import build
 from maskq.contract import Output
@@ -30,9 +29,9 @@ from maskq_worker.model.errors import ModelError
 from maskq_worker.model.network import Network
 from maskq_worker.model.openvino import cache, int8, runtime
 from maskq_worker.model.openvino.backend import OpenVINOBackend
-from maskq_worker.model.openvino.cache import Record
+from maskq_worker.model.openvino.cache import Record, Source
 from maskq_worker.model.openvino.convert import converted
-from maskq_worker.model.openvino.load import load_openvino, quantize
+from maskq_worker.model.openvino.load import load_openvino
 from maskq_worker.model.preprocess.frame import Frame
 from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.segmenter import NoContext
@@ -68,17 +67,44 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(written: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
-    """The cache that one `quantize` left, and its record."""
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 images, and a file that is none."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "deeper").mkdir()
+    for number, picture in enumerate(pictures(25)):
+        picture.save(root / "deeper" / f"{number:02}.png")
+    (root / "deeper" / "00-notes.txt").write_text("no image")
+    return root
+
+
+def quantized(written: Path, photos: Path, *options: str) -> Result:
+    """The command's answer. It takes seconds."""
+    command = ["weights", "quantize", str(written), "--images", str(photos), *options]
+    return CliRunner().invoke(build(), command)
+
+
+@pytest.fixture(scope="module")
+def built(
+    written: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """The cache that one `maskq weights quantize` of 24 images left, and the command's answer."""
     root = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root))
-        record = quantize(resolve(str(written)), pictures(24), threshold=0.5)
-    return root, record
+        made = quantized(written, photos, "--threshold", "0.5", "--limit", "24", "--json")
+    assert made.exit_code == 0, made.output
+    return root, made
+
+
+@pytest.fixture(scope="module")
+def record(built: tuple[Path, Result]) -> Record:
+    """What the command measured."""
+    document = json.loads(built[1].stdout)
+    return Record(**document | {"source": Source(**document["source"])})
 
 
 @pytest.fixture
-def served(built: tuple[Path, Record], written: Path, tmp_path: Path) -> Checkpoint:
+def served(built: tuple[Path, Result], written: Path, tmp_path: Path) -> Checkpoint:
     """Its checkpoint, with a copy of that cache in place."""
     shutil.copytree(built[0], tmp_path / "cache", dirs_exist_ok=True)
     return resolve(str(written))
@@ -131,8 +157,7 @@ def test_images_that_check_did_not_calibrate() -> None:
         int8.split(images[:11])
 
 
-def test_a_record_says_what_was_measured(built: tuple[Path, Record], written: Path) -> None:
-    _, record = built
+def test_a_record_says_what_was_measured(record: Record, written: Path) -> None:
     assert (record.calibration_images, record.checked_images) == (16, 8)
     assert 0.5 < record.agreement <= 1
     assert 0 < record.miou <= 1
@@ -142,7 +167,7 @@ def test_a_record_says_what_was_measured(built: tuple[Path, Record], written: Pa
 
 @pytest.mark.usefixtures("served")
 def test_its_figures_are_those_of_the_network_that_is_served(
-    served: Checkpoint, built: tuple[Path, Record]
+    served: Checkpoint, record: Record
 ) -> None:
     preprocessor = load_preprocessor(served.directory)
     _, held_out = int8.split([preprocessor(image) for image in pictures(24)])
@@ -151,8 +176,8 @@ def test_its_figures_are_those_of_the_network_that_is_served(
     found = int8.agreement(
         int8.masks(exact.backend.forward, held_out), int8.masks(eight.forward, held_out)
     )
-    assert found.pixels == built[1].agreement
-    assert found.miou == pytest.approx(built[1].miou)
+    assert found.pixels == record.agreement
+    assert found.miou == pytest.approx(record.miou)
 
 
 # --- what is served ---------------------------------------------------------------------------------
@@ -302,26 +327,17 @@ def test_nothing_is_sent_anywhere() -> None:
 # --- the command ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos" / "deeper"
-    folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures(14)):
-        picture.save(folder / f"{number:02}.png")
-    (folder / "00-notes.txt").write_text("no image")
-    return folder.parent
+def test_the_command_prints_what_it_keeps(
+    served: Checkpoint, built: tuple[Path, Result], record: Record
+) -> None:
+    assert "00-notes.txt is skipped" in built[1].stderr
+    assert record.calibration_images + record.checked_images == 24
+    _, kept = cache.load(served)
+    assert kept == record
 
 
-def test_the_command_builds_prints_and_keeps(written: Path, photos: Path) -> None:
-    asked = ["weights", "quantize", str(written), "--images", str(photos), "--threshold"]
-    made = CliRunner().invoke(build(), [*asked, "0.3", "--limit", "13", "--json"])
-    assert made.exit_code == 0, made.output
-    assert "00-notes.txt is skipped" in made.stderr
-    record = json.loads(made.stdout)
-    assert record["calibration_images"] + record["checked_images"] == 13
-    _, found = cache.load(resolve(str(written)))
-    assert dataclasses.asdict(found) == record
-    refused = CliRunner().invoke(build(), [*asked, "1.0"])
+def test_the_command_refuses_what_agrees_too_little(written: Path, photos: Path) -> None:
+    refused = quantized(written, photos, "--threshold", "1.0", "--limit", "12")
     assert refused.exit_code == 1, refused.output
     assert "and needs 100.000%" in refused.stdout
     with pytest.raises(ModelError, match="agrees with float32"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def foreign_attributes(source: str) -> Iterator[str]:
                 )
 
 
+@cache
 def _found() -> set[str]:
     return {
         f"{path.relative_to(ROOT)}: {found}"

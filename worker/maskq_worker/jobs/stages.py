@@ -61,7 +61,8 @@ class Stages:
 
         Raises JobError, LeaseLost, and what the batcher raises.
         """
-        job = self._layout.of(record)
+        attempt = _Attempt(self._layout.of(record), record, urls, held)
+        job = attempt.job
         # First, so that nothing is computed that cannot be stored.
         self._store.check_writable(job)
         self._store.check_open(job.outputs.bucket)
@@ -71,7 +72,7 @@ class Stages:
                 return self._copies.publish(job, record, earlier, memory.take)
             self._copies.check(job, record)
             classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
-            result, is_own = self._segment(job, record, urls, held, classes, memory, times)
+            result, is_own = self._segment(attempt, classes, memory, times)
             if result.copies:  # the image and its outputs are freed by now
                 self._copies.publish(job, record, result, memory.take)
                 times.lap("copy")
@@ -82,93 +83,93 @@ class Stages:
 
     def _segment(
         self,
-        job: JobStorage,
-        record: JobRecord,
-        urls: PrivateUrls,
-        held: HeldJob,
+        attempt: _Attempt,
         classes: frozenset[int] | None,
         memory: Reservation,
         times: Stopwatch,
     ) -> tuple[JobResult, bool]:
         """The committed result, and whether it is this attempt's.
 
-        memory: what the image takes.
+        memory: what the image takes, reserved until it is freed.
         """
-        stored = self._fetch(job, record.request, urls)
+        stored = self._fetch(attempt)
         times.lap("fetch")
+        decoded = self._decode(stored, memory)
+        times.lap("decode")
+        prepared = self._prepare(attempt, decoded)
+        times.lap("prepare")
+        attempt.held.check()
+        output, sha256 = self._compute(prepared, stored)
+        times.lap("model")
+        attempt.held.check()
+        encoded = self._encode(attempt, stored, decoded, output, classes)
+        times.lap("encode")
+        places = self._write(attempt, stored, encoded)
+        times.lap("store")
+        attempt.held.check()
+        notes = [*decoded.notes, *prepared.notes]
+        result = self._result(attempt, stored, sha256, decoded, encoded, places, times, notes)
+        return self._commit(attempt, stored, prepared, encoded, result, times)
+
+    def _fetch(self, attempt: _Attempt) -> StoredObject:
+        request, max_bytes = attempt.record.request, self._settings.max_image_bytes
+        uri = attempt.urls.image_uri or request.image_uri
+        if is_url(uri):
+            return StoredObject(*self._presigned.get(uri, max_bytes=max_bytes))
+        return self._store.get(
+            S3Uri.parse(uri),
+            max_bytes=max_bytes,
+            version_id=request.image_version_id,
+            etag=request.image_etag,
+            job=attempt.job,
+        )
+
+    def _decode(self, stored: StoredObject, memory: Reservation) -> Decoded:
+        """Reserve memory for decoding, and afterwards only for the pixels."""
         decoded = self._decoder.decode(stored.body, memory.take)
         memory.shrink(decoded.image.width * decoded.image.height * KEPT_PIXEL_BYTES)
-        times.lap("decode")
-        prepared = self._segmenter.prepare(
-            decoded.image,
-            outputs=outputs.model_outputs(record.request.outputs),
-            mode=record.request.mode,
+        return decoded
+
+    def _prepare(self, attempt: _Attempt, decoded: Decoded) -> ModelInput:
+        request = attempt.record.request
+        return self._segmenter.prepare(
+            decoded.image, outputs=outputs.model_outputs(request.outputs), mode=request.mode
         )
-        times.lap("prepare")
-        held.check()
+
+    def _compute(self, prepared: ModelInput, stored: StoredObject) -> tuple[ModelOutput, str]:
+        """Wait for the batch. Returns its output, and the image's SHA-256, computed meanwhile."""
         pending = self._batcher.submit(prepared)
-        sha256 = hashlib.sha256(stored.body).hexdigest()  # while the model runs
-        output = pending.result().wait()
-        times.lap("model")
-        held.check()
-        labels = self._segmenter.info.labels
-        source = _source_read(record, stored)
-        encoded = encode(
+        sha256 = hashlib.sha256(stored.body).hexdigest()
+        return pending.result().wait(), sha256
+
+    def _encode(
+        self,
+        attempt: _Attempt,
+        stored: StoredObject,
+        decoded: Decoded,
+        output: ModelOutput,
+        classes: frozenset[int] | None,
+    ) -> Encoded:
+        record = attempt.record
+        return encode(
             record.request,
             decoded,
             output,
             classes,
-            labels=labels,
+            labels=self._segmenter.info.labels,
             source=coco_source(record.id, record.request, record.source, stored.etag),
-        )
-        times.lap("encode")
-        places = self._write(job, record.request, urls, held, encoded.artifacts, source)
-        times.lap("store")
-        held.check()
-        notes = [*decoded.notes, *prepared.notes]
-        result = self._result(record, stored, sha256, decoded, encoded, places, times, notes)
-        result = self._copies.planned(job, record, result)
-        manifest = manifest_of(
-            result,
-            record=record,
-            source=source,
-            info=self._segmenter.info,
-            views=prepared.views,
-            classes=encoded.classes,
-            artifacts=encoded.artifacts,
-        )
-        committed = self._manifests.commit(job, record, result, manifest, held)
-        times.lap("commit")
-        return committed, committed is result
-
-    def _fetch(self, job: JobStorage, request: SegmentRequest, urls: PrivateUrls) -> StoredObject:
-        max_bytes = self._settings.max_image_bytes
-        source = urls.image_uri or request.image_uri
-        if is_url(source):
-            return StoredObject(*self._presigned.get(source, max_bytes=max_bytes))
-        return self._store.get(
-            S3Uri.parse(source),
-            max_bytes=max_bytes,
-            version_id=request.image_version_id,
-            etag=request.image_etag,
-            job=job,
         )
 
     def _write(
-        self,
-        job: JobStorage,
-        request: SegmentRequest,
-        urls: PrivateUrls,
-        held: HeldJob,
-        artifacts: Sequence[Artifact],
-        source: str,
+        self, attempt: _Attempt, stored: StoredObject, encoded: Encoded
     ) -> dict[Output, str]:
         """Store the files. Returns where each output is, without the secrets of presigned URLs."""
+        job, request, held = attempt.job, attempt.record.request, attempt.held
         places = {}
-        metadata = object_metadata(job.job_id, source)
-        for artifact in artifacts:
+        metadata = object_metadata(job.job_id, _source_read(attempt.record, stored))
+        for artifact in encoded.artifacts:
             plain = request.output_urls.get(artifact.output, "")
-            if url := urls.output_urls.get(artifact.output, plain):
+            if url := attempt.urls.output_urls.get(artifact.output, plain):
                 self._presigned.put(url, artifact.body, artifact.content_type)
                 places[artifact.output] = redact(url)
                 continue
@@ -180,9 +181,34 @@ class Stages:
             places[output] = str(job.output(held.token, output))
         return places
 
+    def _commit(
+        self,
+        attempt: _Attempt,
+        stored: StoredObject,
+        prepared: ModelInput,
+        encoded: Encoded,
+        result: JobResult,
+        times: Stopwatch,
+    ) -> tuple[JobResult, bool]:
+        """Create the manifest. Returns the result of whichever attempt was first, and whether it is ours."""
+        job, record = attempt.job, attempt.record
+        result = self._copies.planned(job, record, result)
+        manifest = manifest_of(
+            result,
+            record=record,
+            source=_source_read(record, stored),
+            info=self._segmenter.info,
+            views=prepared.views,
+            classes=encoded.classes,
+            artifacts=encoded.artifacts,
+        )
+        committed = self._manifests.commit(job, record, result, manifest, attempt.held)
+        times.lap("commit")
+        return committed, committed is result
+
     def _result(
         self,
-        record: JobRecord,
+        attempt: _Attempt,
         stored: StoredObject,
         sha256: str,
         decoded: Decoded,
@@ -191,6 +217,7 @@ class Stages:
         times: Stopwatch,
         notes: list[str],
     ) -> JobResult:
+        record = attempt.record
         return JobResult(
             width=decoded.image.width,
             height=decoded.image.height,
@@ -208,6 +235,16 @@ class Stages:
             notes=notes,
             timings_ms=dict(times.milliseconds),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt at a job: where its files go, what was asked, secret URLs, the lease."""
+
+    job: JobStorage
+    record: JobRecord
+    urls: PrivateUrls
+    held: HeldJob
 
 
 def _source_read(record: JobRecord, stored: StoredObject) -> str:

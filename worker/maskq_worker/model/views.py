@@ -1,14 +1,15 @@
-"""The views of an image that the network sees, and how their scores are merged.
+"""Makes the network's inputs (views) from an image, and merges their scores.
 
-- whole: one view, as the checkpoint's image processor makes it: mostly resized to the trained size, for
-  some families cropped from the middle.
-- aspect: one view with the image's aspect ratio. One side has the trained size, and both are rounded to
-  multiples of the network's stride, as DPT's authors do. For networks that take rectangles.
-- multiscale: the whole image at three scales, each also mirrored; the scores' mean (the "multi-scale
-  and flip" testing of segmentation papers). Six forwards. For networks that take other sizes.
-- tiled: windows of the trained size, which overlap by a third, over the image at its own resolution, or
-  at the largest that the budget for the merged scores allows. In an overlap the window with the nearest
-  middle counts most.
+- whole: one view, which the checkpoint's image processor makes. Most resize the image to the trained
+  size. Those of some families crop its centre.
+- aspect: one view that keeps the aspect ratio, as DPT's authors do. One side has the trained size. Both
+  are rounded to multiples of the network's stride. Needs a network that takes rectangles.
+- multiscale: the image at three scales, each also mirrored, and the mean of the scores: the
+  "multi-scale and flip" testing of segmentation papers. Six forwards. Needs a network that takes other
+  sizes.
+- tiled: windows of the trained size that overlap by a third. They cover the image at its own
+  resolution, or at the largest resolution that the budget for merged scores allows. In an overlap the
+  window whose centre is nearest has the highest weight.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ if TYPE_CHECKING:
 
 SCALES: Final = (0.75, 1.0, 1.25)  # of the trained size
 OVERLAP: Final = 1 / 3  # of a window
-_PER_SCORE: Final = 8  # bytes: a float32 in the sum, and one more while it is worked on
+_PER_SCORE: Final = 8  # bytes: a float32 in the sum, and one in a temporary array
 
 
 class Preprocessing(Protocol):
-    """What `make_views` needs of a Preprocessor."""
+    """The part of a Preprocessor that `make_views` uses."""
 
     def __call__(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """(height, width, 3), all of the image resized to (width, height) px."""
+        """The whole image resized. size: (width, height) px. Returns (height, width, 3)."""
         ...
 
     def whole(self, image: Image.Image) -> tuple[NDArray[np.uint8], ImageArea | None]:
-        """The processor's own view of the image, and which part that is (None: all)."""
+        """The processor's view of the image, and the part of the image it shows (None: all)."""
         ...
 
 
@@ -51,9 +52,9 @@ class Preprocessing(Protocol):
 class View:
     """One input of the network."""
 
-    pixels: NDArray[np.uint8]  # (h, w, 3); several views may be parts of one array
-    top: int = 0  # of a window, px of the canvas
-    left: int = 0
+    pixels: NDArray[np.uint8]  # (h, w, 3); views may share one array
+    top: int = 0  # px on the canvas, for a window
+    left: int = 0  # px on the canvas, for a window
     mirrored: bool = False
 
 
@@ -62,7 +63,7 @@ class Views:
     """All inputs of the network for one image, and the grid on which their scores are merged."""
 
     each: tuple[View, ...]
-    canvas: tuple[int, int] | None = None  # (height, width) px, of windows
+    canvas: tuple[int, int] | None = None  # (height, width) px that windows cover; None: no windows
     area: ImageArea | None = None  # the part of the image that the network sees; None: all of it
 
 
@@ -117,22 +118,22 @@ def make_views(
 def aspect_size(
     size: tuple[int, int], side: int, multiple: int, classes: int, budget: int
 ) -> tuple[int, int]:
-    """The size of the aspect view, (height, width) px: one is `side`, and the aspect ratio is kept.
+    """The size of the aspect view, (height, width) px. One side is `side`.
 
-    Both are smaller if the scores of a panorama would not fit the budget.
+    Both sides are smaller if the scores would exceed the budget, as those of a panorama do.
     """
     height, width = size
-    # As little as possible, as transformers' processor keeps a ratio.
+    # transformers' processor also chooses the scale that changes the size least.
     scale = min((side / width, side / height), key=lambda one: abs(1 - one))
     fitting = _rounded(height * scale, multiple), _rounded(width * scale, multiple)
     pixels = budget / (_PER_SCORE * classes)
     if math.prod(fitting) <= pixels:
         return fitting
-    # Of the exact lengths, which may be longer than the rounded ones.
+    # This scales the exact lengths, which may be longer than the rounded ones.
     scale = min(scale, math.sqrt(pixels / (height * width)))
     high = _rounded(height * scale, multiple, math.floor)
     wide = _rounded(width * scale, multiple, math.floor)
-    # A side of less than one multiple was rounded up: the other one is shortened for it.
+    # A side below one multiple was rounded up, so the other side gets shorter.
     longest = max(multiple, _rounded(pixels / min(high, wide), multiple, math.floor))
     return min(high, longest), min(wide, longest)
 
@@ -150,13 +151,13 @@ def _rounded(length: float, multiple: int, how: Callable[[float], int] = round) 
 def canvas_size(
     size: tuple[int, int], window: tuple[int, int], classes: int, budget: int
 ) -> tuple[int, int]:
-    """The size that windows cover, (height, width) px: the image's own, or what the budget allows."""
+    """The size that windows cover, (height, width) px: the image's size, or less for the budget."""
     height, width = size
     shrink = min(1.0, math.sqrt(budget / (_PER_SCORE * classes * height * width)))
     high, wide = (
         max(least, round(length * shrink)) for least, length in zip(window, size, strict=True)
     )
-    # A strip that is narrower than a window is widened to one, and shortened instead.
+    # An image narrower than a window was widened to the window, so its other side gets shorter.
     pixels = budget // (_PER_SCORE * classes)
     if high * wide > pixels:
         if high > wide:
@@ -173,16 +174,16 @@ def starts(length: int, side: int) -> list[int]:
 
 
 class MergedScores:
-    """The scores of an image, merged from those of its views."""
+    """Merges the scores of an image's views."""
 
     def __init__(self, views: Views) -> None:
         self._views = views
         self._sum: torch.Tensor | None = None  # (C, h, w)
-        self._weight: torch.Tensor | None = None  # (h, w), of windows
+        self._weight: torch.Tensor | None = None  # (h, w), only for windows
         self._count = 0
 
     def add(self, view: View, scores: torch.Tensor) -> None:
-        """scores: (C, h, w) float32 of one view."""
+        """Add the scores of one view. scores: (C, h, w) float32."""
         self._count += 1
         if self._views.canvas is not None:
             self._add_window(view, scores, self._views.canvas)
@@ -195,7 +196,7 @@ class MergedScores:
             self._sum += self._on_grid(scores)
 
     def scores(self) -> torch.Tensor:
-        """(C, h, w): the mean."""
+        """The mean, (C, h, w). Raises ValueError if a view was not added."""
         if self._count != len(self._views.each) or self._sum is None:
             raise ValueError(f"{self._count} of {len(self._views.each)} views were added")
         if self._weight is not None:
@@ -203,7 +204,7 @@ class MergedScores:
         return self._sum if self._count == 1 else self._sum.div_(self._count)
 
     def _on_grid(self, scores: torch.Tensor) -> torch.Tensor:
-        """At the size of the largest view: no view loses detail."""
+        """The scores at the size of the largest view, so that no view loses detail."""
         height, width = max(view.pixels.shape[:2] for view in self._views.each)
         return _resized(scores, height, width)
 
@@ -229,7 +230,7 @@ def _resized(scores: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _window(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """(height, width) weights, 1 in the middle, falling linearly to the edges, nowhere 0."""
+    """Weights (height, width): 1 in the centre, falling linearly towards the edges, never 0."""
     sides: list[Any] = []
     for length in (height, width):
         position = (torch.arange(length, device=device) + 0.5) / length

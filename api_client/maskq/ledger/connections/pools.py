@@ -1,8 +1,8 @@
-"""Connections to Redis, blocking and async, for the ledger and for Celery: pools of one `RedisUrl`.
+"""Pools of connections to Redis, blocking and async, for the ledger and for Celery.
 
-A server that cannot work at the moment (it was demoted, loads its data, or has a full disk) answers
-with an error. These connections treat such an error as a lost connection: they reconnect, by DNS or
-Sentinel, with the back-off and the limits of any outage.
+A server that was demoted, loads its data or has a full disk answers with an error. These connections
+treat such an error as a lost connection: the caller reconnects, by DNS or Sentinel, with the same
+back-off and the same limits as in any outage.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from maskq.ledger.connections.redis_url import RedisUrl
 from maskq.ledger.connections.slots import CONNECTIONS
 
 if TYPE_CHECKING:
-    # Where only the type is wanted: each of the two classes below is laid over three of redis-py's.
+    # Only for type checking: _Watched and _WatchedAsync are mixins for three classes of redis-py each.
     from redis.asyncio.connection import AbstractConnection as AsyncBase
     from redis.connection import AbstractConnection as Base
 else:
     Base = AsyncBase = object
 
-# A half-open connection is noticed within seconds (the default never notices).
+# These detect a half-open connection within seconds. redis-py's defaults never detect one.
 _TIMEOUT_S: Final = 5.0
 _HEALTH_CHECK_S: Final = 5
 
-# No CLIENT SETINFO, which Redis 7.0 does not know and an ACL may forbid: two round trips a connection.
+# Turns off CLIENT SETINFO: it costs two round trips a connection, Redis 7.0 lacks it, and an ACL may
+# forbid it.
 _UNNAMED: Final[Mapping[str, Any]] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
@@ -49,9 +50,10 @@ _UNNAMED: Final[Mapping[str, Any]] = (
 )
 
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
-_MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)  # the latter: MASTERDOWN as well
+# redis-py raises ClusterDownError for MASTERDOWN too.
+_MOVED = (exceptions.ReadOnlyError, exceptions.ClusterDownError)
 _MOVED_CODES = ("READONLY ", "UNBLOCKED ", "MASTERDOWN ", "CLUSTERDOWN ")
-_NO_REPLICA = "cannot be used with replica instances"  # WAITAOF
+_NO_REPLICA = "cannot be used with replica instances"  # what WAITAOF answers on a replica
 _PASSING = (exceptions.TryAgainError,)
 _PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
 
@@ -59,7 +61,7 @@ _PASSING_CODES = ("LOADING ", "BUSY ", "MISCONF ", "NOREPLICAS ", "TRYAGAIN ")
 class Interrupted(redis.ConnectionError):
     """The server answers, but cannot work at the moment."""
 
-    moved = False  # it is not the primary: another server may be
+    moved = False  # whether another server may be the primary
 
 
 class Moved(Interrupted):
@@ -73,10 +75,13 @@ class Primary:
 
     def __init__(self, url: RedisUrl) -> None:
         self.url = url
-        self.generation = 0  # connections of an earlier one lead to a server that was demoted
+        self.generation = 0  # rises when the primary moves; older connections must be closed
 
     def interruption(self, error: exceptions.ResponseError) -> Interrupted | None:
-        """The error that an answer means for its connection; None: no error."""
+        """The error to raise instead of `error`; None if the server can work.
+
+        Raises the generation if the server is not the primary.
+        """
         text = str(error)
         if isinstance(error, _MOVED) or text.startswith(_MOVED_CODES) or _NO_REPLICA in text:
             self.generation += 1
@@ -86,7 +91,7 @@ class Primary:
         return None
 
     def locate(self) -> tuple[str, int]:
-        """Ask the Sentinels in turn until one names the primary."""
+        """Ask the Sentinels in turn for the primary. Returns (host, port). Raises ConnectionError."""
         lost = self._unknown()
         for host, port in self.url.hosts:
             with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._asking()) as asked:
@@ -99,7 +104,7 @@ class Primary:
         raise lost
 
     async def locate_async(self) -> tuple[str, int]:
-        """The same, awaited."""
+        """Async version of `locate`."""
         lost = self._unknown()
         for host, port in self.url.hosts:
             retry = AsyncRetry(NoBackoff(), 0)
@@ -127,14 +132,14 @@ class Primary:
 
 
 def _no_sentinel(host: str, port: int, error: Exception) -> redis.ConnectionError:
-    """Raised if no other Sentinel knows more; it keeps the reason."""
+    """The error to raise if no other Sentinel names the primary either."""
     lost = redis.ConnectionError(f"Sentinel {host}:{port}: {error}")
     lost.__cause__ = error
     return lost
 
 
 class _Watched(Base):
-    """A connection of redis-py that finds the primary, and leaves a demoted server."""
+    """A mixin for redis-py's connections: finds the primary and disconnects from a demoted server."""
 
     def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
         self._primary = primary
@@ -164,7 +169,7 @@ class _Watched(Base):
 
 
 class _WatchedAsync(AsyncBase):
-    """The same, awaited."""
+    """Async version of `_Watched`."""
 
     def __init__(self, *, primary: Primary, **kwargs: Any) -> None:
         self._primary = primary
@@ -231,7 +236,7 @@ def _async_connection_class(url: RedisUrl) -> type[Any]:
 
 
 def connection_options(url: RedisUrl) -> dict[str, Any]:
-    """Keyword arguments of one `connection_class`; it neither decodes nor retries."""
+    """Keyword arguments for `connection_class(url)`. Its connections neither decode nor retry."""
     options = _socket_options(url) | {
         "primary": Primary(url),
         "db": url.db,
@@ -263,19 +268,19 @@ def _socket_options(url: RedisUrl) -> dict[str, Any]:
 
 
 def pool(url: RedisUrl, **more: Any) -> redis.ConnectionPool:
-    """A pool of blocking connections, safe to share between threads. `more`: of each connection."""
+    """A pool of blocking connections that threads can share. more: arguments of each connection."""
     return redis.ConnectionPool(
         connection_class=connection_class(url), **_pool_options(url), **more
     )
 
 
 def async_pool(url: RedisUrl, **more: Any) -> redis.asyncio.ConnectionPool:
-    """A pool of connections of one event loop."""
+    """A pool of async connections, for one event loop. more: arguments of each connection."""
     return redis.asyncio.ConnectionPool(
         connection_class=_async_connection_class(url), **_pool_options(url), **more
     )
 
 
 def _pool_options(url: RedisUrl) -> Mapping[str, Any]:
-    # The ledger limits how many are used at a time (slots.py); further calls wait.
+    # The ledger limits how many connections it uses at a time (slots.py). Further calls wait.
     return connection_options(url) | {"max_connections": url.max_connections or CONNECTIONS}

@@ -1,7 +1,7 @@
-"""MASKQ_REDIS_URL, parsed once: Redis' address and how to connect.
+"""Parses MASKQ_REDIS_URL: Redis' address and how to connect.
 
-Client, worker, webhooks and gateway take their connections from what `RedisUrl.parse` returns
-(pools.py), so a URL means the same in each. docs/redis.md lists the forms.
+Client, worker, webhooks and gateway all connect by a `RedisUrl` (pools.py), so a URL means the same in
+each of them. docs/redis.md lists the accepted forms.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from maskq.settings import Settings
 
 NAME: Final = "MASKQ_REDIS_URL"
-LONGEST_WAIT_S: Final = (
-    4.0  # that a command of ours waits at the server: below every socket timeout
-)
+# The longest time that a command blocks at the server. It must stay below every socket timeout.
+LONGEST_WAIT_S: Final = 4.0
 _SOONEST_TIMEOUT_S = 5.0
 _PORT, _SENTINEL_PORT = 6379, 26379
 _TLS = frozenset({"rediss", "sentinels"})
 _SENTINEL = frozenset({"sentinel", "sentinels"})
-_UNIX = frozenset({"unix", "redis+socket"})  # the latter is kombu's name of it
+_UNIX = frozenset({"unix", "redis+socket"})  # kombu writes redis+socket
 _SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels", "redis+socket")
 
 
@@ -34,28 +33,28 @@ _SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels", "redis+socket")
 class RedisUrl:
     """Redis' address, the user, and the options of connections."""
 
-    hosts: tuple[tuple[str, int], ...] = ()  # one; or with `service` the Sentinels
-    path: str = ""  # of a Unix socket, in place of hosts
-    service: str = ""  # the name under which Sentinels know the primary
+    hosts: tuple[tuple[str, int], ...] = ()  # (host, port); with `service` the Sentinels'
+    path: str = ""  # of a Unix socket; `hosts` is then empty
+    service: str = ""  # the primary's name in Sentinel; empty: without Sentinel
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
-    tls: Mapping[str, Any] | None = None  # redis-py's ssl_* options; None: in clear
+    tls: Mapping[str, Any] | None = None  # redis-py's ssl_* options; None: no TLS
     options: Mapping[str, Any] = field(default_factory=dict)  # of redis-py's connections
     max_connections: int | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As a deployment's settings say. Raises InvalidRequest."""
+        """Read the URL of a deployment's settings. Raises InvalidRequest."""
         return cls.parse(settings.redis_url.get_secret_value(), settings.redis_ca_file)
 
     @classmethod
     def parse(cls, url: str, ca_file: Path | None = None) -> Self:
-        """Read a URL. `ca_file`: who signs the server's certificate, if `ssl_ca_certs` does not say.
+        """Read a URL. Raises InvalidRequest, whose one line contains no password.
 
-        Raises InvalidRequest with one line that holds no password.
+        ca_file: the CA certificates to trust if the URL has no `ssl_ca_certs`.
         """
         first, *more = (_split(part) for part in _parts(url))
         scheme = first.scheme
@@ -91,7 +90,7 @@ class RedisUrl:
 
     @property
     def place(self) -> str:
-        """The address for messages, without user and password."""
+        """The address to show in messages, without user and password."""
         if self.path:
             return f"{self.path} (database {self.db})"
         hosts = ", ".join(_shown(host, port) for host, port in self.hosts)
@@ -109,7 +108,7 @@ def _shown(host: str, port: int) -> str:
 
 
 def _parts(url: str) -> list[str]:
-    """One, or several Sentinels: `sentinel://a:1;sentinel://b:1/0`, as kombu writes them."""
+    """The URL, or one URL per Sentinel of `sentinel://a:1;sentinel://b:1/0`, which is kombu's form."""
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
         _refuse(
@@ -127,7 +126,7 @@ def _split(url: str) -> SplitResult:
     try:
         part = urlsplit(url)
         _ = part.port
-    except ValueError:  # its text may contain a part of the password
+    except ValueError:  # do not repeat its text, which may contain a part of the password
         part = None
     if (
         part is None
@@ -137,8 +136,8 @@ def _split(url: str) -> SplitResult:
         or (part.hostname is None and "@" in url.partition("?")[0] and part.scheme not in _UNIX)
     ):
         _refuse(
-            "cannot be read: what is neither letter nor digit in a user or password is written as "
-            "in URLs (%2F for /, %40 for @)"
+            "is not a valid URL: percent-encode special characters of the user name and the password "
+            "(%2F for /, %40 for @)"
         )
     return part
 
@@ -204,7 +203,7 @@ def _file(text: str) -> str:
 
 
 def _verification(text: str) -> str:
-    """As redis-py writes it, or as Celery does."""
+    """Accepts redis-py's words (`required`) and Celery's (`CERT_REQUIRED`)."""
     word = text.lower().removeprefix("cert_")
     if word not in ("required", "optional", "none"):
         raise ValueError("is required, optional or none")
@@ -235,7 +234,7 @@ _OF_SENTINEL: Final = ("master_name", "sentinel_username", "sentinel_password")
 
 
 class _Query:
-    """The query of a URL; each parameter is taken by the code that knows it."""
+    """The query of a URL. Code that knows a parameter takes it; what is left at the end is unknown."""
 
     def __init__(self, *parts: SplitResult) -> None:
         self._left: dict[str, str] = {}
@@ -244,7 +243,7 @@ class _Query:
             for name, value in parse_qsl(part.query, keep_blank_values=True):
                 if self._left.setdefault(name, value) != value:
                     _refuse(f"says {name} twice")
-        if self._scheme == "redis+socket" and "virtual_host" in self._left:  # kombu's name of it
+        if self._scheme == "redis+socket" and "virtual_host" in self._left:  # kombu's name for db
             self._left.setdefault("db", self._left.pop("virtual_host"))
 
     def take(self, name: str) -> str | None:
@@ -261,7 +260,7 @@ class _Query:
         return found.get("max_connections")
 
     def db(self, paths: list[str]) -> int:
-        """From the path or `?db=`; both may say it, if they agree."""
+        """The database by path or `?db=`. Refuses a URL in which they differ."""
         said = {path.strip("/") for path in paths if path.strip("/")}
         if (named := self.take("db")) is not None:
             said.add(named)
@@ -275,7 +274,7 @@ class _Query:
         return int(number)
 
     def refuse_rest(self) -> None:
-        """Refuse unknown options, which would be ignored silently otherwise."""
+        """Refuse unknown parameters instead of ignoring them silently."""
         for name in self._left:
             if name in _TLS_OPTIONS:
                 _refuse(f"has {name}, but does not ask for TLS: write rediss:// (sentinels://)")

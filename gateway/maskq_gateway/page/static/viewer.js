@@ -7,6 +7,7 @@ import { facts } from "./facts.js";
 import { about, badge, duration, nameOf, place } from "./format.js";
 import { MOST, classesOf, colourOf, entries } from "./legend.js";
 import * as photos from "./photos.js";
+import { loaded, still } from "./pictures.js";
 import { pixels } from "./pixels.js";
 import { NONE, Stage } from "./stage.js";
 
@@ -329,26 +330,4 @@ export class Viewer {
         stage.show(button.dataset.mode);
       });
   }
-}
-
-// A picture that may be of a kind that the browser cannot show.
-function still(url) {
-  return el("img", {
-    class: "still",
-    decoding: "async",
-    src: url,
-    alt: "The image",
-    on: { error: (event) => event.currentTarget.remove() },
-  });
-}
-
-async function loaded(url) {
-  const image = new Image();
-  image.className = "photo";
-  image.decoding = "async"; // 24 megapixels are not decoded on the page's thread
-  image.src = url;
-  return image.decode().then(
-    () => image,
-    () => null,
-  );
 }

@@ -1,4 +1,4 @@
-"""Fetch a checkpoint once, pinned to a commit, as safetensors. Workers then only read the disk."""
+"""Downloads a checkpoint as safetensors, pinned to a commit. Workers read it from the disk."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ DEFAULT_REVISION: Final = "main"
 
 @dataclass(frozen=True)
 class PulledWeights:
-    """What lies in `directory`; the same stands in its maskq.json."""
+    """A downloaded checkpoint. maskq.json in `directory` has the same fields."""
 
     model: str  # hub id
     revision: str  # full commit, as the hub resolved it
-    requested: str  # the branch, tag or commit that was asked for
+    requested: str  # the branch, tag or commit that the caller gave
     files: dict[str, str]  # name → SHA-256
-    converted_from: str | None  # `pytorch_model.bin` where the hub has no safetensors
-    pulled_at: str  # ISO 8601, UTC; the latest is what a worker takes by default
+    converted_from: str | None  # `pytorch_model.bin`; None if the hub has safetensors
+    pulled_at: str  # ISO 8601, UTC; by default a worker takes the latest
     directory: Path
 
 
 class Hub(Protocol):
-    """What `pull` needs of a hub. Both methods raise ModelError."""
+    """A source of checkpoints for `pull`. Both methods raise ModelError."""
 
     def list(self, model: str, revision: str) -> tuple[str, Mapping[str, str | None]]:
-        """The full commit, and the SHA-256 (where the hub states it) of each file by name."""
+        """The full commit, and by file name the SHA-256; None if the hub does not state it."""
         ...
 
     def fetch(self, model: str, commit: str, name: str, directory: Path) -> None:
@@ -66,10 +66,15 @@ class Hub(Protocol):
 def pull(
     model: str, revision: str | None = None, *, root: Path | None = None, hub: Hub | None = None
 ) -> PulledWeights:
-    """Fetch a hub id into `root` (default: `weights_root()`), or find it there.
+    """Download a model of the hub, unless it is there already. Raises ModelError.
 
-    revision: a branch, tag or commit; it is resolved to a full commit, which names the folder. The
-    folder appears complete or not at all. Raises ModelError with one sentence.
+    The folder is named by the full commit. It appears complete or not at all.
+
+    Args:
+        model: the hub id, ORGANISATION/NAME.
+        revision: a branch, tag or commit; default: `main`.
+        root: default: `weights_root()`.
+        hub: default: the Hugging Face hub.
     """
     if not is_hub_id(model):
         raise ModelError(f"{model!r} is not a hub id: expected organisation/name")
@@ -87,9 +92,9 @@ def pull(
 
 
 def convert(directory: Path) -> Path:
-    """Write the weights of pytorch_model.bin beside it as model.safetensors; returns that file.
+    """Write model.safetensors from the pytorch_model.bin beside it. Returns the new file.
 
-    The pickle is read with torch's restricted unpickler, which runs no code. Raises ModelError.
+    torch's restricted unpickler reads the pickle and runs no code of it. Raises ModelError.
     """
     from safetensors.torch import save_file
 
@@ -112,7 +117,7 @@ def convert(directory: Path) -> Path:
 
 
 class HuggingFaceHub:
-    """The hub by its own client: its settings (HF_ENDPOINT, HF_TOKEN, proxies) apply."""
+    """The Hugging Face hub, by its own client, which reads HF_ENDPOINT, HF_TOKEN and proxies."""
 
     def list(self, model: str, revision: str) -> tuple[str, Mapping[str, str | None]]:
         from huggingface_hub import HfApi
@@ -148,7 +153,7 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{model} has no revision {revision} on the hub") from error
-    except Exception as error:  # its HTTP library changed between versions, and its errors with it
+    except Exception as error:  # huggingface_hub's HTTP library and its errors vary by version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{model} could not be fetched: {reason}; check that the hub can be reached from here"
@@ -168,28 +173,28 @@ def _staging(parent: Path) -> Iterator[Path]:
 def _fetch(
     hub: Hub, model: str, commit: str, listed: Mapping[str, str | None], directory: Path
 ) -> str | None:
-    """Bring a checkpoint into `directory`, checked; returns what it was converted from."""
+    """Download a checkpoint into `directory` and check it. Returns PICKLE if it was converted."""
 
-    def bring(name: str) -> None:
+    def download(name: str) -> None:
         if name not in listed:
             raise ModelError(f"{model} at {commit} has no {name}")
         hub.fetch(model, commit, name, directory)
         if listed[name] not in (None, sha256_of(directory / name)):
             raise ModelError(f"{name} of {model} arrived damaged: pull again")
 
-    bring(CONFIG)
+    download(CONFIG)
     for name in (PROCESSOR, PREPROCESSOR):
         if name in listed:
-            bring(name)
+            download(name)
     check_config(directory)  # before more than a gigabyte is fetched
     kind = SAFETENSORS if {SAFETENSORS, SAFETENSORS + INDEX} & listed.keys() else PICKLE
     if kind in listed:
-        bring(kind)
+        download(kind)
     else:
-        bring(kind + INDEX)
+        download(kind + INDEX)
         for name in shards(directory / (kind + INDEX)):
-            bring(name)
-    shutil.rmtree(directory / ".cache", ignore_errors=True)  # the hub client's own notes
+            download(name)
+    shutil.rmtree(directory / ".cache", ignore_errors=True)  # written by the hub's client
     if kind == PICKLE:
         convert(directory)
         for pickle in directory.glob("pytorch_model*"):
@@ -199,18 +204,18 @@ def _fetch(
 
 
 def _publish(staging: Path, final: Path) -> None:
-    staging.chmod(0o755)  # made private by mkdtemp; weights are none
+    staging.chmod(0o755)  # mkdtemp made it private, but workers of other users read weights
     try:
         staging.rename(final)
     except OSError:
-        if not (final / RECORD).is_file():  # else another pull of the same commit came first
+        if not (final / RECORD).is_file():  # otherwise another pull of this commit was faster
             raise
 
 
 def _record(
     directory: Path, model: str, commit: str, requested: str, converted_from: str | None
 ) -> PulledWeights:
-    """Write maskq.json, in one step."""
+    """Write maskq.json atomically. Returns its content."""
     files = {
         path.name: sha256_of(path)
         for path in sorted(directory.iterdir())
@@ -230,7 +235,7 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and zipfile each raise their own
+    except Exception as error:  # torch, pickle and zipfile raise different ones
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{path} does not hold plain weights: {reason}") from error
     if not isinstance(loaded, dict) or not loaded:
@@ -242,7 +247,7 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same values, each with memory of its own, which is what safetensors can write."""
+    """The same values. Each tensor has its own memory, because safetensors writes no shared memory."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
