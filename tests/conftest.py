@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.http_stack import is_over_http, serve_http_api
 from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="whole stacks under the users of deploy/redis/users.acl and the policies of deploy/s3 "
         "(make acl-test)",
     )
+    parser.addoption(
+        "--transport",
+        choices=("direct", "http"),
+        default="direct",
+        help="how clients and `maskq` reach the whole stacks (make http-test: http)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from support.acl_stack import use_acl_stacks
 
         use_acl_stacks()
+    if is_over_http(config):
+        serve_http_api()
 
 
 def _share_the_cpu(config: pytest.Config) -> None:
@@ -91,6 +100,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _uses_shared_stack(item) and item.nodeid.partition("::")[0] not in SHARED_STACK:
             raise pytest.UsageError(f"add the file of {item.nodeid} to SHARED_STACK in {__file__}")
+        for mark in item.iter_markers("direct_only"):
+            (reason,) = mark.args
+            if is_over_http(item.config):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _uses_shared_stack(item: pytest.Item) -> bool:
@@ -101,12 +114,14 @@ def _uses_shared_stack(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_from_outside() -> Iterator[None]:
+def _no_settings_from_outside(pytestconfig: pytest.Config) -> Iterator[None]:
     """A developer's own MASKQ_ and AWS_ variables must not decide a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("MASKQ_", "AWS_")):
                 patch.delenv(name)
+        if is_over_http(pytestconfig):
+            patch.setenv("MASKQ_TRANSPORT", "http")
         yield
 
 

@@ -114,6 +114,7 @@ def test_messages_that_are_none_do_not_stop_the_worker(client: Client, stack: St
             raw.lpush("maskq", rubbish)
 
 
+@pytest.mark.direct_only("a client over HTTP has no credentials of S3")
 def test_wrong_credentials_are_told_at_submit(
     client: Client, scene: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_wrong_credentials_are_told_at_submit(
     assert raised.value.code is FailureCode.ACCESS_DENIED
 
 
+@pytest.mark.direct_only("a client over HTTP has no URLs of Redis and S3")
 def test_stores_that_cannot_be_reached_are_told_at_submit(
     client: Client, scene: Image.Image
 ) -> None:

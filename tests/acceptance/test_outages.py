@@ -23,10 +23,10 @@ async def width_of(job_id: str) -> int:
 
 
 def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
-    fresh_stack: Stack, fresh_client: Client
+    fresh_stack: Stack, fresh_client: Client, direct: Client
 ) -> None:
     # Given a job that is on disk, and two callers that wait for it
-    ledger = fresh_client.session.ledger
+    ledger = direct.session.ledger
     ledger.run(calls.register_model(MODEL, {}))
     job = fresh_client.submit(IMAGE, durable=True)
     channel = keys.wake(job.id).within(ledger.prefix)
@@ -51,10 +51,10 @@ def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
 
 
 def test_a_worker_that_starts_while_redis_is_full_works_it_off(
-    fresh_stack: Stack, fresh_client: Client
+    fresh_stack: Stack, fresh_client: Client, direct: Client
 ) -> None:
     # Given a job in a Redis that then has no room left
-    ledger = fresh_client.session.ledger
+    ledger = direct.session.ledger
     ledger.run(calls.register_model(MODEL, {}))
     job = fresh_client.submit(IMAGE)
     with redis.Redis.from_url(fresh_stack.redis.url) as admin:
