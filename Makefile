@@ -4,6 +4,7 @@
 #   make check   lint, types, import rules, secrets, licences    make bench   latency at light load, cost of a mask
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
 #   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
+#   make http-test  the acceptance tests, each client over HTTP by a gateway of its stack
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
 #   make browser the pages of `maskq view` and of the gateway in Chromium (its own, by PATH or CHROMIUM)
 #   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
@@ -34,7 +35,7 @@ export PYDANTIC_DISABLE_PLUGINS = __all__
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test fuzz api-fuzz chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -61,6 +62,9 @@ sbom: $(VENV)/.dev
 
 acl-test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) --acl-users tests/acceptance $(ARGS)
+
+http-test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PARALLEL) --transport http tests/acceptance $(ARGS)
 
 fuzz: $(VENV)/.dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz $(ARGS)

@@ -18,15 +18,15 @@ def main(folder: str, target: str) -> int:
     photos, masks, failures = sorted(Path(folder).iterdir()), Path(target), 0
     masks.mkdir(exist_ok=True)
     with Client.from_env() as client:
-        names = {}
+        names, run_id = {}, f"masks of {Path(folder).resolve().name}"
         # Within a run each path is submitted once, also after a crash.
-        for photo, job, error in client.submit_each(photos, run_id=f"masks of {folder}"):
+        for photo, job, error in client.submit_each(photos, run_id=run_id):
             if job:
                 names[job.id] = Path(str(photo)).stem
             else:
                 failures += 1
                 print(error, file=sys.stderr)
-        for job in client.batch(f"masks of {folder}", names).as_completed(timeout=600):
+        for job in client.batch(run_id, names).as_completed(timeout=600):
             try:
                 job.result().mask().save(masks / f"{names[job.id]}.png")
             except JobFailed as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.http_stack import is_over_http, serve_http_api
 from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="whole stacks under the users of deploy/redis/users.acl and the policies of deploy/s3 "
         "(make acl-test)",
     )
+    parser.addoption(
+        "--transport",
+        choices=("direct", "http"),
+        default="direct",
+        help="how clients and `maskq` reach the whole stacks (make http-test: http)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from support.acl_stack import use_acl_stacks
 
         use_acl_stacks()
+    if is_over_http(config):
+        serve_http_api()
 
 
 def _share_the_cpu(config: pytest.Config) -> None:
@@ -100,6 +109,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(
                     f"add the file of {item.nodeid} to SHARED_STACKS[{fixture!r}] in {__file__}"
                 )
+        for mark in item.iter_markers("direct_only"):
+            (reason,) = mark.args
+            if is_over_http(item.config):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _uses(item: pytest.Item, fixture: str) -> bool:
@@ -111,12 +124,14 @@ def _uses(item: pytest.Item, fixture: str) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_from_outside() -> Iterator[None]:
+def _no_settings_from_outside(pytestconfig: pytest.Config) -> Iterator[None]:
     """A developer's own MASKQ_ and AWS_ variables must not decide a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("MASKQ_", "AWS_")):
                 patch.delenv(name)
+        if is_over_http(pytestconfig):
+            patch.setenv("MASKQ_TRANSPORT", "http")
         yield
 
 

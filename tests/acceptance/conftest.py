@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.http_stack import is_over_http
 from support.transports import TRANSPORTS, connected
 
 from maskq import Client
@@ -73,7 +74,13 @@ def client(stack: Stack, credentials: None) -> Iterator[Client]:
         yield made
 
 
-@pytest.fixture(params=TRANSPORTS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "either_client" in metafunc.fixturenames:
+        transports = ("http",) if is_over_http(metafunc.config) else TRANSPORTS
+        metafunc.parametrize("either_client", transports, indirect=True)
+
+
+@pytest.fixture
 def either_client(
     stack: Stack,
     credentials: None,
@@ -88,4 +95,11 @@ def either_client(
 @pytest.fixture
 def fresh_client(fresh_stack: Stack, credentials: None) -> Iterator[Client]:
     with Client.from_env() as made:
+        yield made
+
+
+@pytest.fixture
+def direct(credentials: None) -> Iterator[Client]:
+    """For what needs access to Redis and S3, whatever the transport of the client under test."""
+    with Client.from_env(transport="direct") as made:
         yield made

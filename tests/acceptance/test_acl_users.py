@@ -62,11 +62,13 @@ def test_a_publisher_can_do_all_that_a_client_can(stack: AclStack, client: Clien
         low.cancel()
         assert list(client.events(since="0", types=["job.succeeded"], idle=0.3))
         assert list(client.events(since="0", group="billing", idle=0.3))
+        assert client.delete_event_group("billing")
         assert client.deliveries() == []
         job.delete()
         assert admin.execute_command("ACL", "LOG") == []
 
 
+@pytest.mark.direct_only("an API key with the scope read is tested in tests/integration/gateway")
 def test_a_reader_sees_and_waits_and_changes_nothing(client: Client, reader: Client) -> None:
     job = client.submit(IMAGE)
     seen = reader.get(job.id)

@@ -55,7 +55,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("what", BAD)
+AT_ONCE = pytest.mark.direct_only("the gateway's limit refuses it at submit (test_http_uploads.py)")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=AT_ONCE if "bytes" in what else ()) for what in BAD]
+)
 @pytest.mark.usefixtures("served_after")
 def test_a_bad_image_fails_its_job_alone(what: str, client: Client) -> None:
     source, code = BAD[what]
@@ -114,6 +119,7 @@ def test_messages_that_are_none_do_not_stop_the_worker(client: Client, stack: St
             raw.lpush("maskq", rubbish)
 
 
+@pytest.mark.direct_only("a client over HTTP has no credentials of S3")
 def test_wrong_credentials_are_told_at_submit(
     client: Client, scene: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +129,7 @@ def test_wrong_credentials_are_told_at_submit(
     assert raised.value.code is FailureCode.ACCESS_DENIED
 
 
+@pytest.mark.direct_only("a client over HTTP has no URLs of Redis and S3")
 def test_stores_that_cannot_be_reached_are_told_at_submit(
     client: Client, scene: Image.Image
 ) -> None:

@@ -93,13 +93,15 @@ class TestWithAStack:
         assert maskq("status", failed, check=False).returncode == 1
         assert "give job ids, --code or --all" in maskq("retry", check=False).stderr
 
-    def test_a_job_that_cannot_be_retried_holds_up_no_other(self, client: Client) -> None:
+    def test_a_job_that_cannot_be_retried_holds_up_no_other(
+        self, client: Client, direct: Client
+    ) -> None:
         # Given three failed jobs, of which the middle one's upload is gone
         old, middle, new = (client.submit(damaged("no image"), tenant="gone") for _ in range(3))
         for job in (old, middle, new):
             with pytest.raises(JobFailed):
                 job.wait(timeout=60)
-        client.objects.delete(S3Uri.parse(middle.refresh().request.image_uri))
+        direct.objects.delete(S3Uri.parse(middle.refresh().request.image_uri))
         # When
         ran = maskq("retry", new.id, middle.id, old.id, "--json", check=False)
         # Then the others are retried, and it is told
@@ -149,6 +151,7 @@ class TestWithAStack:
         assert ran.stderr.count("\n") == 1
 
 
+@pytest.mark.direct_only("a client over HTTP has no URLs of Redis and S3")
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -560,13 +560,27 @@ def test_a_group_shares_events_and_takes_over_what_is_not_confirmed(
         next(client.events(group="", idle=0.1))
 
 
+def test_a_deleted_group_begins_anew(world: World, client: Client) -> None:
+    start, group = _cursor(client), new_id()
+    with world.queued_jobs() as options:
+        ids = [world.submit(**options).id for _ in range(2)]
+        for _ in range(2):
+            reading = client.events(start, group=group, types=["job.queued"], idle=20)
+            assert [next(reading).subject, next(reading).subject] == ids
+            assert client.delete_event_group(group) is True
+            with pytest.raises(EventsLost, match="was deleted"):
+                next(reading)
+    assert client.delete_event_group(group) is False
+
+
 # --- webhooks -----------------------------------------------------------------------------------------
 
 
 def _delivered(world: World, subject: str) -> Sequence[Delivery]:
     world.deliver()
-    found = world.client.deliveries(subject, state="delivered")
-    return found if not world.client.deliveries(subject, state="pending") else ()
+    if world.client.deliveries(subject, state="pending"):
+        return ()
+    return world.client.deliveries(subject, state="delivered")
 
 
 def test_webhooks_are_signed_and_recorded(world: World, client: Client) -> None:

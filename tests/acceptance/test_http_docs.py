@@ -33,10 +33,10 @@ def blocks(kind: str) -> str:
 
 
 @pytest.fixture
-def gateway(client: Client, stack: Stack, tmp_path: Path) -> Iterator[str]:
+def gateway(direct: Client, stack: Stack, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "maskq", "gateway", "--port", str(port)]
-    env = environment_of(client) | variables_of(stack, "gateway", "publisher")
+    env = environment_of(direct) | variables_of(stack, "gateway", "publisher")
     with (tmp_path / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stderr=log, env=env)
     try:
@@ -99,9 +99,9 @@ def without_jq(text: str) -> str:
 
 @pytest.mark.usefixtures("photo")
 def test_curl_alone_leads_from_a_key_to_a_mask(
-    client: Client, gateway: str, tmp_path: Path
+    direct: Client, gateway: str, tmp_path: Path
 ) -> None:
-    said = shell(without_jq(quickstart(gateway)), tmp_path, client)
+    said = shell(without_jq(quickstart(gateway)), tmp_path, direct)
     assert said.split() == ["succeeded"]
     with Image.open(tmp_path / "mask.png") as mask, Image.open(tmp_path / "overlay.jpg") as overlay:
         assert mask.mode == "P"
@@ -109,26 +109,26 @@ def test_curl_alone_leads_from_a_key_to_a_mask(
 
 
 @pytest.mark.usefixtures("photo")
-def test_every_line_of_the_page_works(client: Client, gateway: str, tmp_path: Path) -> None:
-    image = client.submit(tmp_path / "photo.jpg")
+def test_every_line_of_the_page_works(direct: Client, gateway: str, tmp_path: Path) -> None:
+    image = direct.submit(tmp_path / "photo.jpg")
     uri = image.refresh().request.image_uri
-    waiting = client.submit(uri, model=client.models()[0].name, priority="low")
+    waiting = direct.submit(uri, model=direct.models()[0].name, priority="low")
     # It has not started when it is to be canceled: Celery's eta keeps it.
     waiting.cancel()
-    admin = client.create_api_key(["admin"]).text
+    admin = direct.create_api_key(["admin"]).text
     lines = blocks("routes").replace(
         '-X POST "$URL/v1/jobs/$WAITING/cancel"', '"$URL/v1/jobs/$WAITING"'
     )
     text = without_jq(quickstart(gateway) + "\n" + lines)
     shell(
-        text, tmp_path, client,
+        text, tmp_path, direct,
         IMAGE_URI=uri, WAITING=waiting.id, ADMIN_KEY=admin,
     )  # fmt: skip
 
 
-def test_the_events_of_the_page_arrive(client: Client, gateway: str, tmp_path: Path) -> None:
-    client.segment(draw(314, size=SIZE).image)
-    key = client.create_api_key(["read"]).text
+def test_the_events_of_the_page_arrive(direct: Client, gateway: str, tmp_path: Path) -> None:
+    direct.segment(draw(314, size=SIZE).image)
+    key = direct.create_api_key(["read"]).text
     text = f'AUTH="Authorization: Bearer {key}" URL={gateway}\n{blocks("events")} | head -n 5'
     text = text.replace("\n | head", " | head").replace("set -e", "")
     tools = ["bash", "-c", text]

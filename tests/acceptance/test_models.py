@@ -22,7 +22,7 @@ IMAGE = Image.new("RGB", (64, 48), "teal")
 
 
 def test_jobs_find_the_worker_of_their_model(
-    fresh_stack: Stack, fresh_client: Client, tmp_path: Path
+    fresh_stack: Stack, fresh_client: Client, direct: Client, tmp_path: Path
 ) -> None:
     # Given workers of two checkpoints
     models = {name: write_smallest(tmp_path / name) for name in ("first", "second")}
@@ -45,10 +45,10 @@ def test_jobs_find_the_worker_of_their_model(
         fresh_client.submit(IMAGE)
 
     # And one that names none goes where the deployment says, from Celery too
-    fresh_client.set_default_model("second")
+    direct.set_default_model("second")
     assert fresh_client.submit(IMAGE).wait(timeout=60).details.model == "second"
     assert _model_of_a_celery_caller(fresh_stack) == "second"
-    fresh_client.set_default_model(None)
+    direct.set_default_model(None)
 
     # When one is scaled to zero, its jobs wait while the other's run
     workers["first"].child.terminate()
@@ -93,7 +93,7 @@ def _model_of_a_celery_caller(stack: Stack) -> str:
 
 
 def test_checkpoints_whose_folders_share_a_name_are_told_apart(
-    fresh_stack: Stack, fresh_client: Client, tmp_path: Path
+    fresh_stack: Stack, fresh_client: Client, direct: Client, tmp_path: Path
 ) -> None:
     # Given two checkpoints in folders of one name, of which one is served under a name of its own
     day, night = (write_smallest(tmp_path / name / "model") for name in ("day", "night"))
@@ -131,6 +131,6 @@ def test_checkpoints_whose_folders_share_a_name_are_told_apart(
     for worker in (by_day, mixed):
         worker.child.terminate()
         worker.child.wait_ended(60)
-    fresh_client.retire_model("model")
+    direct.retire_model("model")
     with pytest.raises(UnknownModel, match="known are: by-night"):
         fresh_client.submit(IMAGE, model="model")

@@ -13,7 +13,7 @@ from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from support.waiting import stays, until
 
-from maskq import Client, Job, JobRecord, JobStatus, s3
+from maskq import Client, Job, JobRecord, JobStatus
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import Worker
 
@@ -90,7 +90,7 @@ def test_a_worker_that_stood_still_past_its_lease_does_no_harm(
     assert job.refresh() == ended
     assert (ended.attempt, ended.status) == (2, JobStatus.SUCCEEDED)
     assert result.mask().size == (4800, 3600)
-    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store = fresh_stack.s3.client()
     expected = ["input", "mask.png", "result.json"]
     until(
         lambda: names_of(store, job) == expected,
@@ -162,7 +162,7 @@ def test_a_canceled_job_leaves_nothing_behind(
     after.wait(timeout=60)
     assert job.refresh().status is JobStatus.CANCELED
 
-    store = s3.connect(fresh_client.settings.s3_endpoint_url)
+    store = fresh_stack.s3.client()
     until(
         lambda: names_of(store, job) == ["input"],
         within_s=15,

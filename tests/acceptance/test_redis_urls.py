@@ -26,6 +26,7 @@ print(sent.get(timeout=60)["width"])
 """
 
 
+@pytest.mark.direct_only("a client over HTTP has no URL of Redis")
 def test_a_worker_serves_what_the_url_says(
     fresh_stack: Stack, credentials: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

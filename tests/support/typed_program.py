@@ -151,6 +151,7 @@ def queries(client: Client) -> None:
     assert_type(client.default_model().name, str | None)
     for delivery in client.deliveries(state="failed"):
         client.redeliver(delivery.id)
+    assert_type(client.delete_event_group("shop"), bool)
     assert_type(client.why("job"), Waiting)
     client.delete("job")
     client.close()

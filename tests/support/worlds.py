@@ -78,7 +78,8 @@ class FakeWorld(World):
 class RealWorld(World):
     @contextmanager
     def queued_jobs(self) -> Iterator[dict[str, Any]]:
-        self.client.session.run(calls.register_model(IDLE, {"revision": "1"}))
+        with Client.from_env(transport="direct") as direct:
+            direct.session.run(calls.register_model(IDLE, {"revision": "1"}))
         yield {"model": IDLE}
 
     @contextmanager

@@ -12,11 +12,9 @@ import typer
 
 from maskq.cli.reporting.progress import Progress
 from maskq.client.client import Client
-from maskq.client.image_source import read_image
 from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.contract import JobRecord, JobStatus
-from maskq.contract.ids import new_id
-from maskq.errors import MaskqError
+from maskq.errors import JobFailed, MaskqError
 from maskq.inert import print_json, print_lines
 
 _PERCENTILES = (50, 90, 99)
@@ -47,18 +45,15 @@ def bench(
     It first runs jobs one at a time, to measure latency without a queue, then all at once. It deletes
     the jobs and their outputs at the end.
     """
-    body, _ = read_image(image)
     with Client.from_env() as client:
-        source = client.session.layout.job(new_id()).upload  # a publisher may write there
-        client.objects.put(source, body, "application/octet-stream")
-        done: list[Job] = []
+        done = [client.submit(image, model=model)]
         try:
+            source = _source(done[0], timeout)
             figures = {
-                "one at a time": _alone(client, str(source), alone, model, timeout, done),
-                "all at once": _together(client, str(source), jobs, model, timeout, done),
+                "one at a time": _alone(client, source, alone, model, timeout, done),
+                "all at once": _together(client, source, jobs, model, timeout, done),
             }
         finally:
-            client.objects.delete(source)
             for job in done:
                 client.delete(job.id)
     rate = figures["all at once"].get("images_per_s")
@@ -69,6 +64,15 @@ def bench(
         return
     for name, each in figures.items():
         print_lines(*_lines(name, each))
+
+
+def _source(first: Job, timeout: float) -> str:
+    """The URI of the image of the first job, which is not measured; the others segment it, too."""
+    try:
+        first.wait(timeout=timeout)
+    except JobFailed as error:
+        raise MaskqError(f"{error}; the measurement was stopped") from None
+    return first.refresh().request.image_uri
 
 
 def _alone(

@@ -17,7 +17,7 @@ from maskq.client.client import Client
 from maskq.client.job import DEFAULT_WAIT_S
 from maskq.contract import FailureCode, JobStatus
 from maskq.errors import InvalidRequest, JobNotFound, MaskqError, StoreUnavailable
-from maskq.inert import print_error, print_json, print_lines
+from maskq.inert import print_error, print_json, print_lines, printable
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait")]
@@ -190,13 +190,22 @@ def events(
     group: Annotated[
         str | None, typer.Option(help="share events with the other readers of this group")
     ] = None,
+    delete_group: Annotated[
+        bool, typer.Option("--delete-group", help="delete the group instead of reading")
+    ] = False,
     idle: Annotated[
         float | None, typer.Option(help="end after so many seconds without an event")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one CloudEvent a line")] = False,
 ) -> None:
     """Print events as they arrive."""
+    if delete_group and not group:
+        raise InvalidRequest("--delete-group needs --group")
     with Client.from_env() as client:
+        if delete_group and group:
+            existed = client.delete_event_group(group)
+            print_lines(f"group {printable(group)} " + ("deleted" if existed else "did not exist"))
+            return
         for event in client.events(since=since, types=types, job_ids=jobs, idle=idle, group=group):
             if as_json:
                 print_json(event.model_dump(mode="json"))

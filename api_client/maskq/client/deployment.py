@@ -121,6 +121,10 @@ class Deployment(ABC):
         """A reader of events, as a member of `group` if it is given; it may yield unwanted ones."""
 
     @abstractmethod
+    def delete_event_group(self, group: str) -> Flow[bool]:
+        """Delete a group of event readers; returns whether it existed."""
+
+    @abstractmethod
     def deliveries(
         self, subject: str, state: DeliveryState | None, limit: int
     ) -> Flow[Sequence[Delivery]]:

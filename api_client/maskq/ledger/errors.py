@@ -10,7 +10,7 @@ import redis
 
 from maskq import environment
 from maskq.contract import FailureCode
-from maskq.errors import InvalidRequest, QueueFull, StoreUnavailable
+from maskq.errors import EventsLost, InvalidRequest, QueueFull, StoreUnavailable
 from maskq.ledger.connections import pools
 from maskq.ledger.connections.redis_url import NAME, RedisUrl
 
@@ -47,6 +47,11 @@ def typed_errors(url: RedisUrl) -> Iterator[None]:
     except redis.ResponseError as error:
         if str(error).startswith(("OOM", "-OOM")) or "maxmemory" in str(error):
             raise _full(url) from error
+        if "NOGROUP" in str(error):
+            raise EventsLost(
+                "the group of event readers was deleted, or Redis has lost it; a reader that joins it "
+                "now begins anew; a list of jobs by ended_since shows what has ended"
+            ) from error
         if is_missing_right(error):
             user = url.username or "default"
             said = (

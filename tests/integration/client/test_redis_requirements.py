@@ -20,10 +20,11 @@ from maskq.ledger.connections import requirements
 from maskq.ledger.connections.requirements import Role
 from maskq_standalone.ports import free_port
 
-# Granted for comfort, or for a part of Celery's that only some callers use.
+# Granted for comfort, for deleting groups of readers (users made from an earlier file lack it), or for
+# a part of Celery's that only some callers use.
 LIKED = {
     *("select", "hello", "client|setname"),
-    *("waitaof", "subscribe", "unsubscribe"),
+    *("waitaof", "subscribe", "unsubscribe", "xgroup|destroy"),
     *("smembers", "zcount", "expire", "del", "mget", "incrby"),  # chains and chords of raw callers
 }
 PREFIX = "maskq"

@@ -155,6 +155,30 @@ def test_a_reader_is_told_of_unconfirmed_events_that_were_trimmed(api: Api, clie
     events.close()
 
 
+def delete(api: Api, group: str) -> int:
+    return api.ask("DELETE", "/v1/events/groups", fields={"group": group}).status
+
+
+def test_a_deleted_group_ends_its_streams_and_begins_anew(api: Api) -> None:
+    job_id = uploaded(api)["id"]
+    events = stream(api)
+    assert subjects(events, 1) == [job_id]
+    assert delete(api, "shop") == 204
+    assert "event: maskq.events.lost" in events.next_block()
+    events.close()
+    answer = api.ask("DELETE", "/v1/events/groups", fields={"group": "shop"})
+    assert "'shop'" in api.problem(answer, 404, "not_found")
+    events = stream(api)
+    assert subjects(events, 1) == [job_id]
+    events.close()
+
+
+def test_a_tenant_deletes_its_own_groups_alone(api: Api, acme: Api, other: Api) -> None:
+    uploaded(acme)
+    stream(acme).close()
+    assert [delete(one, "shop") for one in (api, other, acme)] == [404, 404, 204]
+
+
 # --- bad input ----------------------------------------------------------------------------------------
 
 
@@ -194,3 +218,14 @@ def test_a_confirmation_needs_a_key_that_reads(stranger: Api, client: Client) ->
     stranger.problem(stranger.post("/v1/events/confirm", body), 401, "access_denied")
     submitter = stranger.with_key(client.create_api_key(["submit"]).text)
     submitter.problem(submitter.post("/v1/events/confirm", body), 403, "access_denied")
+
+
+@pytest.mark.parametrize("query", ["", "?group=", "?group=a%00b", f"?group={'x' * 201}"])
+def test_a_deletion_that_makes_no_sense_is_refused(api: Api, query: str) -> None:
+    answer = api.ask("DELETE", f"/v1/events/groups{query}")
+    api.problem(answer, 422, "invalid_request")
+
+
+def test_a_deletion_needs_a_key_that_reads(stranger: Api, client: Client) -> None:
+    assert delete(stranger, "shop") == 401
+    assert delete(stranger.with_key(client.create_api_key(["submit"]).text), "shop") == 403

@@ -190,7 +190,7 @@ class Stages:
         result: JobResult,
         times: Stopwatch,
     ) -> tuple[JobResult, bool]:
-        """Create the manifest. Returns the result of whichever attempt was first, and whether it is ours."""
+        """Create the manifest. Returns the first attempt's result, and whether that is this one."""
         job, record = attempt.job, attempt.record
         result = self._copies.planned(job, record, result)
         manifest = manifest_of(

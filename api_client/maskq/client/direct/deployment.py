@@ -24,7 +24,7 @@ from maskq.contract.storage_layout import class_file
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls, keys
-from maskq.ledger.calls import BatchProgress, Filter, Page, models
+from maskq.ledger.calls import BatchProgress, Filter, Page, groups, models
 from maskq.ledger.calls.queueing.waiting import why
 from maskq.ledger.records import RawRecord
 
@@ -130,6 +130,9 @@ class DirectDeployment(Deployment):
         self, wanted: EventFilter, since: str | None, group: str | None, take_over_s: float
     ) -> EventReader:
         return Reader(since) if group is None else GroupReader(group, since, take_over_s)
+
+    def delete_event_group(self, group: str) -> Flow[bool]:
+        return bool((yield groups.delete(group)))
 
     def deliveries(
         self, subject: str, state: DeliveryState | None, limit: int

@@ -167,6 +167,11 @@ class HttpDeployment(Deployment):
     ) -> EventReader:
         return HttpReader(self._gateway, wanted, since, group, take_over_s)
 
+    def delete_event_group(self, group: str) -> Flow[bool]:
+        request = Request(method="DELETE", path="/v1/events/groups", query=[("group", group)])
+        answer = yield from self._gateway.ask(request, expected=(404,))
+        return answer.status != 404 or answer.tries > 1  # the lost answer was of its deletion
+
     def deliveries(
         self, subject: str, state: DeliveryState | None, limit: int
     ) -> Flow[Sequence[Delivery]]:

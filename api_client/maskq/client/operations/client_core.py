@@ -11,6 +11,7 @@ from maskq.client.admin.tenants import TenantOperations
 from maskq.client.job import JobCore
 from maskq.client.operations.connecting import GatewayAccess, access_from_env, access_of, refuse_s3
 from maskq.client.operations.deliveries import DeliveryOperations
+from maskq.client.operations.event_groups import EventGroupOperations
 from maskq.client.operations.jobs import JobOperations
 from maskq.client.operations.submissions import SubmitOperations
 from maskq.errors import InvalidRequest
@@ -28,6 +29,7 @@ class ClientCore(
     SubmitOperations[JobT, BatchT],
     JobOperations[JobT],
     DeliveryOperations,
+    EventGroupOperations,
     ModelOperations,
     ApiKeyOperations,
     TenantOperations,

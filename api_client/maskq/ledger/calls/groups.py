@@ -117,3 +117,8 @@ def confirm_cursors(group: str, cursors: Sequence[str]) -> Call[int]:
 def leave(member: Member) -> Call[None]:
     """Leave the group. Another reader takes over what this one did not confirm."""
     return scripted("group_leave", lambda _: None, group=member.group, consumer=member.name)
+
+
+def delete(group: str) -> Call[bool]:
+    """Delete the group, with what its readers have not confirmed; returns whether it existed."""
+    return scripted("group_delete", bool, group=group)

@@ -128,6 +128,12 @@ class FakeDeployment(Deployment):
             return FakeReader(self._service, since)
         return FakeGroupReader(self._service, group, since, take_over_s)
 
+    def delete_event_group(self, group: str) -> Flow[bool]:
+        yield from ()
+        ledger = self._service.ledger()
+        with ledger.lock:
+            return ledger.stream.delete_group(group)
+
     def deliveries(
         self, subject: str, state: DeliveryState | None, limit: int
     ) -> Flow[Sequence[Delivery]]:

@@ -94,7 +94,12 @@ class EventStream:
             self._groups[group] = _Group(self.position(since))
 
     def next_of(self, group: str, take_over_s: float) -> Event | None:
-        """The next event for a reader: one that was not confirmed in time, or a new one."""
+        """The next event for a reader: one that was not confirmed in time, or a new one.
+
+        Raises EventsLost for a deleted group.
+        """
+        if group not in self._groups:
+            raise EventsLost(f"the group of event readers {group!r} was deleted")
         known, now = self._groups[group], time.monotonic()
         due = [at for at, since in known.unconfirmed.values() if now - since >= take_over_s]
         if due:
@@ -109,7 +114,12 @@ class EventStream:
 
     def confirm(self, group: str, event: Event) -> None:
         """No reader of the group gets the event again."""
-        self._groups[group].unconfirmed.pop(event.cursor, None)
+        if group in self._groups:
+            self._groups[group].unconfirmed.pop(event.cursor, None)
+
+    def delete_group(self, group: str) -> bool:
+        """Returns whether the group existed."""
+        return self._groups.pop(group, None) is not None
 
     # --- webhooks -----------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class EventFeed:
         """Raise EventsLost where some events after the cursor `since` are not kept any more."""
         ends = await self._client.session.run(calls.stream_ends())
         if order_of(since) > order_of(ends.last):
-            raise EventsLost(f"{since} lies ahead of the last event, {ends.last}")
+            raise EventsLost(f"{since} lies ahead of the stream, whose last event is {ends.last}")
         if order_of(since) != (0, 0) and order_of(since) < order_of(ends.trimmed):
             raise EventsLost(
                 f"events after {since} were trimmed away; GET /v1/jobs?ended_since=… lists what has "

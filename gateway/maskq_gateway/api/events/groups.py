@@ -52,6 +52,10 @@ class GroupReaders:
             self._confirmed.notify_all()
         return count
 
+    async def delete(self, group: str) -> bool:
+        """Delete a group; returns whether it existed. Its streams end."""
+        return await self._client.session.run(groups.delete(group))
+
 
 class GroupStream:
     """What one reader of a group gets over one connection."""
@@ -74,7 +78,7 @@ class GroupStream:
         self._looked = float("-inf")  # when it last looked for events of others, time.monotonic()
 
     async def follow(self, wanted: EventFilter) -> AsyncIterator[Entry | str | None]:
-        """Events; a sentence when some were lost; None when none came for a while.
+        """Events; a sentence when some were lost; None when none came for a while. Ends with its group.
 
         First what this reader got earlier and did not confirm. Events that do not pass are confirmed.
         """
@@ -93,6 +97,9 @@ class GroupStream:
                     entries = [Entry.of(cursor, text) for cursor, text in found.events]
                     skipped = [one.cursor for one in entries if not wanted.passes(one)]
                     await self._confirm([*found.lost, *skipped])
+                except EventsLost as error:
+                    yield str(error)
+                    return
                 except MaskqError as error:
                     logger.warning(
                         "%s; reading events of group %r again", error, self._member.group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from maskq.contract.api_keys import Scope
 from maskq.contract.events import EVENT_DATA
+from maskq.contract.failures import FailureCode
 from maskq.errors import EventsLost, InvalidRequest
 from maskq.ledger.calls.groups import Member
 from maskq.validation import sentence
@@ -22,6 +24,7 @@ from maskq_gateway.api.events.entries import EventFilter
 from maskq_gateway.api.events.feed import HEARTBEAT_S, EventFeed
 from maskq_gateway.api.events.groups import GroupReaders, GroupStream
 from maskq_gateway.api.schemas import Confirmation, Confirmed, Name
+from maskq_gateway.problems import Problem
 
 _IDLE: Final = ": nothing new\n\n"  # a comment, so that proxies do not take the connection for dead
 _CURSOR: Final = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
@@ -109,6 +112,27 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
             raise InvalidRequest(sentence(error)) from None
         count = await readers.confirm(_of_tenant(wanted.group, caller), wanted.cursors)
         return JSONResponse({"confirmed": count})
+
+    @router.delete(
+        "/groups",
+        status_code=HTTPStatus.NO_CONTENT,
+        response_class=Response,
+        responses=answers(404),
+        summary="Delete a group of readers",
+    )
+    async def delete_group(
+        group: Annotated[Name, Query(description="Its name, as its readers give it.")],
+        caller: Caller = reads,
+    ) -> Response:
+        """What its readers have not confirmed is forgotten, and their streams end. A reader that joins
+        later begins anew."""
+        if not await readers.delete(_of_tenant(group, caller)):
+            raise Problem(
+                HTTPStatus.NOT_FOUND,
+                FailureCode.NOT_FOUND,
+                f"there is no group {group!r} of event readers",
+            )
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     return router
 
