@@ -12,7 +12,7 @@ from maskq.extras import MODULES, NotInstalled, missing, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-DISTRIBUTIONS = {"skimage": "scikit-image"}  # those of another name than their module
+DISTRIBUTIONS = {"skimage": "scikit-image", "prometheus_client": "prometheus-client"}  # those of another name than their module
 
 
 @pytest.mark.parametrize("extra", MODULES)
