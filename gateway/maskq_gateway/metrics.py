@@ -1,4 +1,4 @@
-"""The deployment's metrics: `GET /metrics` for callers with an API key of scope admin, or an own port."""
+"""The deployment's metrics: `GET /metrics` for API keys of scope admin, or a port of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a series is. Its text for Prometheus needs prometheus-client, which the extra `metrics` installs."""
+"""What a series is. Its text for Prometheus needs prometheus-client, of the extra `metrics`."""
 
 from __future__ import annotations
 

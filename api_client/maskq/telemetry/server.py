@@ -56,7 +56,10 @@ class MetricsServer:
         except OSError as error:
             host, port = self._address
             logger.warning(
-                "metrics: %s:%d cannot be listened at (%s); trying again", host, port, error.strerror
+                "metrics: %s:%d cannot be listened at (%s); trying again",
+                host,
+                port,
+                error.strerror,
             )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from pydantic import Field
 
-from maskq.settings import Settings
+from maskq.settings import PREFIX, Settings
+
+PORT: Final = f"{PREFIX}METRICS_PORT"
 
 
 class TelemetrySettings(Settings):
@@ -20,3 +23,12 @@ class TelemetrySettings(Settings):
     """Address at which that port listens. `0.0.0.0`: all, for a Prometheus on another host."""
     log_format: Literal["text", "json"] = "text"
     """Form of a log line. `json`: one object a line, with a job's fields by name."""
+
+
+def port_of(number: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variable of the process of this number, so that each on a host has a port of its own.
+
+    Empty if no port is set. A value that is not a number is left for the process to refuse.
+    """
+    port = environment.get(PORT, "")
+    return {PORT: str(int(port) + number)} if port.isdecimal() else {}

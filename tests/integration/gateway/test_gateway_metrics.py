@@ -65,7 +65,11 @@ def test_the_numbers_are_those_of_the_run(stranger: Api, client: Client, bench: 
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     found = values(answer.data.decode())
-    jobs = {dict(labels)["status"]: n for (name, labels), n in found.items() if name == "maskq_jobs_total"}
+    jobs = {
+        dict(labels)["status"]: count
+        for (name, labels), count in found.items()
+        if name == "maskq_jobs_total"
+    }
     assert jobs == {"succeeded": 2, "failed": 1, "canceled": 1}
     assert value(found, "maskq_queue_depth", model="smallest", priority="normal") == 2
     assert value(found, "maskq_queue_depth", model="smallest", priority="high") == 0

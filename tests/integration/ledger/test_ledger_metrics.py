@@ -8,7 +8,7 @@ from support.ledger_harness import BROKEN, MODEL, LedgerHarness
 
 from maskq.contract import FailureCode, JobFailure, JobStatus
 from maskq.contract.webhooks import DeliveryAttempt, DeliveryState
-from maskq.ledger import calls, keys
+from maskq.ledger import calls, keys, prelude
 from maskq.ledger.calls import groups, models
 from maskq.ledger.calls.metrics import (
     DeploymentMetrics,
@@ -18,6 +18,7 @@ from maskq.ledger.calls.metrics import (
     ModelLoad,
     deployment_metrics,
 )
+from maskq.ledger.scripts import shared_text
 
 harness = ledger_harness.harness
 LOST = JobFailure(code=FailureCode.WORKER_LOST, message="its worker was told to stop")
@@ -171,7 +172,7 @@ def test_depth_is_by_priority_over_all_tenants(harness: LedgerHarness) -> None:
     demand = load_of(harness).demand
     assert (demand.queued, demand.running) == (10 - len(running), len(running))
     assert harness.redis.exists(keys.held_tenants(MODEL).within(harness.prefix))
-    waiting = [r for r in harness.jobs(status=JobStatus.QUEUED).records]
+    waiting = harness.jobs(status=JobStatus.QUEUED).records
     for level in ("high", "normal", "low"):
         deferred = 1 if level == "normal" else 0
         assert found[level] + deferred == sum(r.priority == level for r in waiting)
@@ -227,13 +228,8 @@ def test_of_more_running_jobs_than_are_looked_at_the_models_are_estimated(
         for name in harness.submit_many(count, model=model):
             calls_token(harness, name, model)
     code = "return {running_of_models(4)[ARGV[2]] or 0, running_of_models(12)[ARGV[2]]}"
-    from maskq.ledger import prelude
-    from maskq.ledger.scripts import shared_text
-
     code = shared_text() + "\n" + code
-    few, all_of_them = harness.redis.eval(
-        prelude.prelude(code) + code, 0, harness.prefix, MODEL
-    )
+    few, all_of_them = harness.redis.eval(prelude.prelude(code) + code, 0, harness.prefix, MODEL)
     assert all_of_them == 6
     assert few == 12  # the four whose leases end first are of the first model
 

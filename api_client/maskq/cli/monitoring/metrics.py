@@ -47,9 +47,7 @@ def metrics(
         log_to_stderr("INFO", settings.log_format)
         refuse_unfit(ledger, Role.READER)
         chosen = host or settings.metrics_host, port or settings.metrics_port or _PORT
-        server = MetricsServer(
-            *chosen, lambda: deployment_text(ledger.run(deployment_metrics()))
-        )
+        server = MetricsServer(*chosen, lambda: deployment_text(ledger.run(deployment_metrics())))
         with stop.listening():
             server.start()
             print_error("metrics at http://{}:{}/metrics".format(*chosen))
