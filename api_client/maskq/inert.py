@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Literal, TextIO
 
@@ -132,30 +133,32 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.gmtime(record.created)
-        document = {
+        document: dict[str, object] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": without_secrets(record.getMessage()),
-            **getattr(record, _FIELDS, {}),
         }
+        if named := getattr(record, _FIELDS, None):
+            document |= {
+                name: _inert(value) for name, value in named().items() if value is not None
+            }
         if record.exc_info:
             document["traceback"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(document)
 
 
-def fields(**named: object) -> dict[str, object]:
-    """The argument `extra` of a logger that gives a JSON line more fields; None: left out.
+def fields(named: Callable[[], Mapping[str, object]]) -> dict[str, object]:
+    """The argument `extra` of a logger. named: returns further fields of a JSON line; None: left out.
 
-    Text for which callers are responsible is made harmless here.
+    It is called only if the line is written as JSON. Text for which callers are responsible is made
+    harmless here.
     """
-    return {
-        _FIELDS: {
-            name: without_secrets(value) if isinstance(value, str) else value
-            for name, value in named.items()
-            if value is not None
-        }
-    }
+    return {_FIELDS: named}
+
+
+def _inert(value: object) -> object:
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def indented(text: str) -> str:

@@ -217,7 +217,11 @@ def test_a_json_line_has_the_fields_and_no_secret() -> None:
     record = logging.LogRecord(
         "maskq.x", logging.INFO, "x.py", 1, "job %s\nfrom %s", ("7", "https://u:p@h/a?sig=1"), None
     )
-    vars(record).update(fields(job="7", url="https://u:p@h/a?sig=1", tenant=None, stages={"a": 1}))
+    vars(record).update(
+        fields(
+            lambda: {"job": "7", "url": "https://u:p@h/a?sig=1", "tenant": None, "stages": {"a": 1}}
+        )
+    )
     line = JsonFormatter().format(record)
     assert "\n" not in line
     found = json.loads(line)

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic
 
@@ -257,7 +258,9 @@ class Succeeded(Outcome[bool]):
             self.counters.job_succeeded(timings_ms)
             logger.info(
                 "job %s succeeded %s", self.record.id, timings_ms,
-                extra=job_fields(self.record, JobStatus.SUCCEEDED, timings_ms=timings_ms),
+                extra=fields(
+                    partial(job_fields, self.record, JobStatus.SUCCEEDED, timings_ms=timings_ms)
+                ),
             )  # fmt: skip
         else:
             self.cleanup.discard(self.record, self.held, self.result)
@@ -275,7 +278,7 @@ class Failed(Outcome[bool]):
         error = self.error
         logger.warning(
             "job %s %s (%s): %s", self.record.id, self.status, error.code, error.message,
-            extra=job_fields(self.record, self.status, error.code),
+            extra=fields(partial(job_fields, self.record, self.status, error.code)),
         )  # fmt: skip
         if answer:
             self.error_files.write_now(self.record, self.status, error.failure())
@@ -289,7 +292,7 @@ class Released(Outcome[ReleaseOutcome]):
     def follow_up(self, answer: ReleaseOutcome) -> None:
         logger.warning(
             "job %s: %s; %s", self.record.id, self.error.message, answer.value,
-            extra=job_fields(self.record, answer, self.error.code),
+            extra=fields(partial(job_fields, self.record, answer, self.error.code)),
         )  # fmt: skip
 
 
@@ -309,15 +312,15 @@ def job_fields(
     timings_ms: Mapping[str, float] = NO_TIMINGS,
 ) -> dict[str, object]:
     """What a JSON line of the log says about the end of an attempt."""
-    return fields(
-        job=record.id,
-        attempt=record.attempt,
-        tenant=record.tenant,
-        model=record.model,
-        status=status.value,
-        code=code.value if code else None,
-        stage_seconds={name: round(ms / 1000, 5) for name, ms in timings_ms.items()} or None,
-    )
+    return {
+        "job": record.id,
+        "attempt": record.attempt,
+        "tenant": record.tenant,
+        "model": record.model,
+        "status": status.value,
+        "code": code,
+        "stage_seconds": {name: round(ms / 1000, 5) for name, ms in timings_ms.items()} or None,
+    }
 
 
 def _stopping() -> TransientError:

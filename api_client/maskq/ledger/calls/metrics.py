@@ -91,7 +91,7 @@ class DeploymentMetrics:
 
 
 def deployment_metrics() -> Call[DeploymentMetrics]:
-    """What the metrics of the deployment need, in one call. It does not take longer if more jobs wait."""
+    """What the metrics of the deployment need, in one call, however many jobs wait."""
     return scripted("metrics", _parse)
 
 
