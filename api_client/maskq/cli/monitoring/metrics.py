@@ -8,9 +8,6 @@ import typer
 
 from maskq.extras import require
 from maskq.inert import log_to_stderr, print_error, print_lines
-from maskq.ledger import Ledger
-from maskq.ledger.calls.metrics import deployment_metrics
-from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq.process.stop_signal import StopSignal
 
@@ -32,6 +29,9 @@ def metrics(
 ) -> None:
     """Serve the deployment's metrics at GET /metrics, for a deployment without a gateway."""
     require("metrics", "maskq metrics")
+    from maskq.ledger import Ledger
+    from maskq.ledger.calls.metrics import deployment_metrics
+    from maskq.ledger.connections.requirements import Role, refuse_unfit
     from maskq.telemetry.deployment import deployment_text
     from maskq.telemetry.server import MetricsServer
     from maskq.telemetry.settings import TelemetrySettings
