@@ -59,4 +59,4 @@ def exposition(families: Iterable[Metric]) -> bytes:
     """The families in Prometheus' text format."""
     from prometheus_client import generate_latest
 
-    return generate_latest(_Families(families))  # type: ignore[arg-type]
+    return generate_latest(_Families(families))
