@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from maskq.telemetry.settings import port_of
+from maskq_worker.command import worker
 from maskq_worker.telemetry.counters import Histogram, ProcessCounters
 from maskq_worker.telemetry.series import SERIES, ProcessState, process_text
 
@@ -81,3 +83,22 @@ def test_each_process_of_a_host_has_its_own_port(
 ) -> None:
     found = port_of(number, {"MASKQ_METRICS_PORT": port} if port else {})
     assert found.get("MASKQ_METRICS_PORT") == expected
+
+
+def test_the_worker_command_gives_each_process_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str | None] = []
+
+    class Recorded:
+        def __init__(
+            self, name: str, command: object, variables: dict[str, str], **_: object
+        ) -> None:
+            found.append(variables.get("MASKQ_METRICS_PORT"))
+
+    monkeypatch.setattr("maskq_worker.process.slots.Slot", Recorded)
+    monkeypatch.setattr("maskq_worker.command._supervise", lambda slots: 0)
+    monkeypatch.setenv("MASKQ_DEVICE", "cpu")
+    for port in ("9100", ""):
+        monkeypatch.setenv("MASKQ_METRICS_PORT", port)
+        with pytest.raises(typer.Exit):
+            worker(processes=3)
+    assert found == ["9100", "9101", "9102", None, None, None]
