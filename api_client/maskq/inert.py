@@ -13,9 +13,11 @@ import logging
 import re
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -33,6 +35,7 @@ _SIGNATURE: Final = re.compile(
 _ARGUMENTS: Final = re.compile(r"(?is)(with args beginning with:).*")
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FIELDS: Final = "fields"
 _INDENT: Final = "    "
 # At DEBUG these loggers log whole requests, with credentials and signatures.
 _LOG_REQUESTS: Final = ("boto3", "botocore", "s3transfer", "urllib3")
@@ -125,15 +128,48 @@ class LogFormatter(logging.Formatter):
         return indented(stack_info)
 
 
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object. A logger adds fields by `extra=fields(…)`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.gmtime(record.created)
+        document: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": without_secrets(record.getMessage()),
+        }
+        if named := getattr(record, _FIELDS, None):
+            document |= {
+                name: _inert(value) for name, value in named().items() if value is not None
+            }
+        if record.exc_info:
+            document["traceback"] = without_secrets(self.formatException(record.exc_info))
+        return json.dumps(document)
+
+
+def fields(named: Callable[[], Mapping[str, object]]) -> dict[str, object]:
+    """The argument `extra` of a logger. named: returns further fields of a JSON line; None: left out.
+
+    It is called only if the line is written as JSON. Text for which callers are responsible is made
+    harmless here.
+    """
+    return {_FIELDS: named}
+
+
+def _inert(value: object) -> object:
+    return without_secrets(value) if isinstance(value, str) else value
+
+
 def indented(text: str) -> str:
     """Several lines, each indented and safe to print and log."""
     return "\n".join(_INDENT + one_line(line) for line in text.splitlines())
 
 
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     """Send this process's logs to stderr, and print uncaught exceptions in the same way."""
     handler = logging.StreamHandler(sys.stderr)  # noqa: TID251
-    handler.setFormatter(LogFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else LogFormatter())
     logging.basicConfig(level=level, handlers=[handler])  # noqa: TID251
     logging.getLogger("botocore.credentials").setLevel(logging.WARNING)  # "Found credentials in …"
     for name in _LOG_REQUESTS:

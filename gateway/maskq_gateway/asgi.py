@@ -21,6 +21,7 @@ from maskq import AsyncClient, Client
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
+from maskq_gateway.metrics import add_metrics
 from maskq_gateway.page import add_page
 from maskq_gateway.settings import GatewaySettings
 
@@ -51,7 +52,9 @@ def application(settings: GatewaySettings, client: Client, rules: Path | None = 
     """As `create_app`. The notifications use `client`, which stays its caller's to close."""
     app = FastAPI(title="maskq", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     problems.handle(app)
-    add_api(app, settings, AsyncClient(settings))
+    asynchronous = AsyncClient(settings)
+    add_api(app, settings, asynchronous)
+    add_metrics(app, asynchronous)
     add_page(app)
     if rules or settings.trigger_rules:
         add_triggers(app, settings, client, settings.rules(rules))

@@ -21,6 +21,7 @@ from maskq.process.health import HealthFile, Heartbeat
 from maskq.process.stop_times import GATEWAY_DRAIN_S
 from maskq_gateway.asgi import application
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
+from maskq_gateway.metrics import metrics_port
 from maskq_gateway.settings import GatewaySettings
 
 
@@ -50,7 +51,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises InvalidRequest if a setting or the address is unusable."""
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     with starting():  # a Redis or S3 URL that cannot be used
         connected = Client(settings)
     with connected as client:
@@ -60,6 +61,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
             config = _config(app, settings)
         with (
             listening(host, port) as bound,
+            metrics_port(settings, client),
             Heartbeat(HealthFile(settings.health_file)) as heartbeat,
         ):
             # After its stop uvicorn restores this handler and raises the signal again.

@@ -11,13 +11,13 @@ from pydantic_settings import NoDecode
 
 from maskq.contract.locations import S3Uri
 from maskq.errors import InvalidRequest
-from maskq.settings import Settings
+from maskq.telemetry.settings import TelemetrySettings
 from maskq_gateway.rules.rule import Rules
 
 _SHORTEST_TOKEN = 16
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(TelemetrySettings):
     """Who may notify, by which way, and what that starts."""
 
     trigger_rules: Path | None = None

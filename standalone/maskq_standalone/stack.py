@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from maskq.contract.locations import S3Uri
 from maskq.process.stop_signal import StopSignal
+from maskq.telemetry.settings import port_of
 from maskq_standalone import http_api, inherited, uploads
 from maskq_standalone.children.child import ChildError
 from maskq_standalone.ports import free_port
@@ -282,7 +283,8 @@ class Stack:
         worker = Worker(
             f"worker-{self._numbered}",
             self.directory,
-            gpu | self.environment | dict(env),
+            # The gateway has the first port.
+            gpu | self.environment | port_of(self._numbered, self.environment) | dict(env),
             command=self._worker_command,
             keep_open=self._state.held(),
         )

@@ -7,6 +7,7 @@ from typing import Final
 
 from tools.reference.commands import commands, exit_codes
 from tools.reference.contract import errors, events, outputs
+from tools.reference.metrics import metrics
 from tools.reference.options import page as options
 from tools.reference.settings import settings
 
@@ -16,6 +17,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "outputs.md": outputs,
     "errors.md": errors,
     "events.md": events,
+    "metrics.md": metrics,
     "commands.md": commands,
     "exit-codes.md": exit_codes,
 }

@@ -16,6 +16,7 @@ from tools.reference.markdown import code, one_line, page, table
 from maskq.environment import PREFIX
 from maskq.http.settings import HttpSettings
 from maskq.settings import Settings
+from maskq.telemetry.settings import TelemetrySettings
 from maskq_gateway.settings import GatewaySettings
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.webhooks import WebhookSettings
@@ -24,6 +25,10 @@ COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
 _ROLES = {
     Settings: ("Every process", "Clients, workers, webhooks and the gateway read these."),
     HttpSettings: ("Clients over HTTP", "Clients read these to find the gateway."),
+    TelemetrySettings: (
+        "Metrics and logs",
+        "Every process that stays up reads these: workers, webhooks, the gateway, `maskq metrics`.",
+    ),
     WorkerSettings: ("Workers", "`maskq worker` reads these as well."),
     WebhookSettings: (
         "Webhooks",

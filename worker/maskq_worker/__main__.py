@@ -24,7 +24,7 @@ def main() -> int:
     except MaskqError as error:
         print_error(f"maskq worker: {error}")
         return EX_CONFIG
-    _set_up_logging(settings.log_level)
+    _set_up_logging(settings)
 
     from maskq_worker.broker.app import make_app
     from maskq_worker.model import goes_to_gpu
@@ -51,11 +51,11 @@ def main() -> int:
     return int(worker.exitcode or 0)
 
 
-def _set_up_logging(level: str) -> None:
+def _set_up_logging(settings: WorkerSettings) -> None:
     # Our format shows none of these, and collecting them doubles the cost of a job's line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # turns off the search for the caller, as Python's documentation says
-    log_to_stderr(level)
+    log_to_stderr(settings.log_level, settings.log_format)
     # The worker itself writes one line for each job; Celery's two lines add nothing.
     for name in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)

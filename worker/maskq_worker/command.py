@@ -51,6 +51,7 @@ def worker(
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
     """Serve one model: one process per GPU, each seeing exactly one."""
+    from maskq.telemetry.settings import PORT, port_of
     from maskq_worker.process.cpu import cpu_environment
     from maskq_worker.process.gpus import chosen, environment
     from maskq_worker.process.slots import Slot
@@ -71,9 +72,14 @@ def worker(
     else:
         extra |= cpu_environment(processes)
         variables = {f"worker {number} on the CPU": extra for number in range(processes)}
-    drain_s = settings.drain_s
+    set_port = {PORT: str(settings.metrics_port)} if settings.metrics_port else {}
     raise typer.Exit(
-        _supervise([Slot(name, _WORKER, each, drain_s=drain_s) for name, each in variables.items()])
+        _supervise(
+            [
+                Slot(name, _WORKER, each | port_of(number, set_port), drain_s=settings.drain_s)
+                for number, (name, each) in enumerate(variables.items())
+            ]
+        )
     )
 
 

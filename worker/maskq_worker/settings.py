@@ -13,10 +13,10 @@ from maskq.contract.locations import S3Uri
 from maskq.contract.locations.allowed import AllowedLocations, Location
 from maskq.contract.storage_layout import StorageLayout
 from maskq.process.stop_times import DRAIN_S
-from maskq.settings import Settings
+from maskq.telemetry.settings import TelemetrySettings
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(TelemetrySettings):
     """One worker process: one model on one device."""
 
     model: str | None = "Intel/dpt-large-ade"

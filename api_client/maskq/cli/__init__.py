@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, webhooks
+from maskq.cli.monitoring import metrics
 from maskq.cli.queueing import tenants, why
 from maskq.cli.reporting import streams
 from maskq.errors import MaskqError
@@ -50,6 +51,7 @@ def build() -> typer.Typer:
     keys.register(app)
     tenants.register(app)
     why.register(app)
+    metrics.register(app)
     webhooks.register(app)
     view.register(app)
     verify.register(app)

@@ -112,6 +112,7 @@ delivery: Final = Pattern(":delivery:{event}")  # hash: a webhook to deliver
 delivery_log: Final = Pattern(":delivery:{event}:log")  # list: its attempts
 deliveries: Final = Pattern(":deliveries")  # zset: all webhooks, by age
 deliveries_due: Final = Pattern(":deliveries:due")  # zset: webhooks to deliver, by when
+deliveries_dead: Final = Pattern(":deliveries:dead")  # zset: webhooks that failed, by when
 
 # --- models -------------------------------------------------------------------------------------------
 
@@ -136,6 +137,7 @@ api_key_minute: Final = Pattern(":api-key:{id}:{minute}")  # requests with it in
 trigger: Final = Pattern(":trigger:{subject}")  # highest sequencer of an object, by the gateway
 durable: Final = Pattern(":durable")  # written by submissions that wait for the disk
 sweeper: Final = Pattern(":sweeper")  # hash: when the last sweep was
+counters: Final = Pattern(":counters")  # hash: what has happened how often, for metrics
 
 
 def patterns() -> Mapping[str, Pattern]:

@@ -105,7 +105,7 @@ def _handle(message: dict[str, Any], triggers: Triggers) -> bool:
 
 def serve(settings: GatewaySettings, rules: Path | None = None) -> None:
     """`run` as a process of its own: logs to stderr, stops at SIGTERM or SIGINT. Raises MaskqError."""
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     stop = StopSignal()
     with stop.listening():
         run(settings, settings.rules(rules), stop)

@@ -28,11 +28,11 @@ NAMES = sorted(TEXTS.keys() - {*SHARED})
 # Fields of a hash, and an answer about an API key, that are called as a state is.
 OTHER_MEANING = {
     ("queue", "queued"), ("models", "queued"), ("model_retire", "queued"), ("submit", "queued"),
-    ("scale", "queued"),
+    ("scale", "queued"), ("metrics", "queued"),
     ("api_key_admit", "expired"),
 }  # fmt: skip
 LUA_ITSELF = {
-    "cjson", "function", "if", "elseif", "and", "or", "not", "ipairs", "math", "next", "redis",
+    "cjson", "function", "if", "elseif", "and", "or", "not", "ipairs", "math", "next", "pairs", "redis",
     "return", "string", "table", "tonumber", "tostring", "unpack",
 }  # fmt: skip
 

@@ -12,7 +12,8 @@ from maskq.extras import MODULES, NotInstalled, missing, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-DISTRIBUTIONS = {"skimage": "scikit-image"}  # those of another name than their module
+# Those of another name than their module.
+DISTRIBUTIONS = {"skimage": "scikit-image", "prometheus_client": "prometheus-client"}
 
 
 @pytest.mark.parametrize("extra", MODULES)

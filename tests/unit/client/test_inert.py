@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,9 @@ from support.hostile import HOSTILE, SECRET
 from maskq.contract import FailureCode, JobFailure
 from maskq.errors import InvalidRequest, StoreUnavailable
 from maskq.inert import (
+    JsonFormatter,
     LogFormatter,
+    fields,
     one_line,
     overwrite_line,
     print_error,
@@ -208,3 +211,35 @@ def test_whatever_ends_a_process_is_told_harmlessly() -> None:
     for line in said.splitlines():
         assert line.isprintable()
         assert not line.startswith("ERROR forged")
+
+
+def test_a_json_line_has_the_fields_and_no_secret() -> None:
+    record = logging.LogRecord(
+        "maskq.x", logging.INFO, "x.py", 1, "job %s\nfrom %s", ("7", "https://u:p@h/a?sig=1"), None
+    )
+    vars(record).update(
+        fields(
+            lambda: {"job": "7", "url": "https://u:p@h/a?sig=1", "tenant": None, "stages": {"a": 1}}
+        )
+    )
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found.pop("time"))
+    assert found == {
+        "level": "INFO",
+        "logger": "maskq.x",
+        "message": "job 7\nfrom https://…@h/a?…",
+        "job": "7",
+        "url": "https://…@h/a?…",
+        "stages": {"a": 1},
+    }
+
+
+def test_a_json_line_has_the_traceback() -> None:
+    try:
+        raise ValueError("https://u:p@h/a?sig=1")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "no", (), sys.exc_info())
+    traceback = json.loads(JsonFormatter().format(record))["traceback"]
+    assert "ValueError: https://…@h/a?…" in traceback

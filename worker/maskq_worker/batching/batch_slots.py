@@ -39,6 +39,8 @@ class BatchSlots:
         self._changed = changed
         self._taken = 0
         self._busy_since: float | None = None
+        self._began = 0.0  # when a slot was taken while all were free
+        self._busy_seconds = 0.0  # until all slots were free the last time
         self._running: SimpleQueue[RunningBatch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
@@ -46,6 +48,13 @@ class BatchSlots:
     def busy_since(self) -> float | None:
         """The last start, progress or end of a batch, by time.monotonic(); None: no batch runs."""
         return self._busy_since
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which at least one slot was taken."""
+        with self._changed:
+            running_s = time.monotonic() - self._began if self._taken else 0.0
+            return self._busy_seconds + running_s
 
     @property
     def all_free(self) -> bool:
@@ -69,6 +78,7 @@ class BatchSlots:
             self._changed.wait_for(lambda: self.has_free_slot)
             self._taken += 1
             if self._taken == 1:
+                self._began = time.monotonic()
                 self.heartbeat()
         try:
             yield
@@ -125,4 +135,6 @@ class BatchSlots:
         with self._changed:
             self._taken -= 1
             self._busy_since = time.monotonic() if self._taken else None
+            if not self._taken:
+                self._busy_seconds += time.monotonic() - self._began
             self._changed.notify_all()

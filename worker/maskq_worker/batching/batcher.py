@@ -104,6 +104,11 @@ class MicroBatcher(Generic[In, Out]):
         """The start or last progress of the running batch, by time.monotonic(); None: idle."""
         return self._slots.busy_since
 
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds since the start in which at least one batch ran."""
+        return self._slots.busy_seconds
+
     def died(self) -> bool:
         """Whether the model's thread ended without `close`: nothing runs here any more."""
         return self._died

@@ -25,6 +25,7 @@ from maskq.process.health import HealthFile
 from maskq.safe_http.deadline import shut_down_all
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.broker.consumer_watch import ConsumerWatch
+from maskq_worker.broker.process_metrics import ProcessMetrics
 from maskq_worker.decoding import Decoder, make_decoder
 from maskq_worker.errors import JobError, PermanentError
 from maskq_worker.jobs.leases import Leases, Repeating, Sweeper
@@ -44,6 +45,7 @@ from maskq_worker.model.checkpoint.folder import served_name
 from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.telemetry.counters import ProcessCounters
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._start_ledger()
         store: ObjectStore = worker.app.object_store
         self._load(worker, store)
+        self._counters = ProcessCounters(worker.app.capacity.max_batch_size)
         self._start_model(worker)
         self._start_upkeep(store)
         self._make_runner(worker, store)
@@ -125,6 +128,7 @@ class ModelStep(bootsteps.StartStopStep):
             # Tiles of one image are forwards of their own.
             weight=lambda item: len(item.views.each),
             initialise=self._make_ready,
+            on_batch=self._counters.batch_started,
         )
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, self._settings.forward_timeout_s)
@@ -158,7 +162,16 @@ class ModelStep(bootsteps.StartStopStep):
             batcher=self._batcher,
             leases=self._leases,
             owner=owner,
+            counters=self._counters,
         )
+        self._metrics = ProcessMetrics(
+            settings,
+            counters=self._counters,
+            batcher=self._batcher,
+            leases=self._leases,
+            breaker=store.breaker,
+        )
+        self._metrics.start()
 
     def _watch_consumer(self, worker: Any) -> None:
         self._consumer_watch = ConsumerWatch(
@@ -252,6 +265,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._store_watch.stop()
         self._leases.stop()
         self._sweeper.stop()
+        self._metrics.stop()
         self._segmenter.close()
         _ignoring_outages(self._presence.leave)
         self._ledger.close()

@@ -85,6 +85,7 @@ class Leases:
         self._ledger = ledger
         self._lease_s = lease_s
         self._held: dict[str, HeldJob] = {}  # token → job
+        self._lost_count = 0
         self._lock = threading.Lock()
         self._thread = Repeating("maskq-leases", lease_s / 3, self._renew)
 
@@ -114,6 +115,11 @@ class Leases:
         with self._lock:
             return list(self._held.values())
 
+    @property
+    def lost_count(self) -> int:
+        """How many jobs this process lost while it held them."""
+        return self._lost_count
+
     def _renew(self) -> None:
         held = self.holding()
         if not held:
@@ -127,6 +133,7 @@ class Leases:
                     "job %s: the lease is lost; this worker stops working on it", one.job_id
                 )
                 one.mark_lost()
+                self._lost_count += 1
 
 
 class Sweeper:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from maskq.backoff import JOB_RETRY, LATER_JITTER
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.ids import new_token
 from maskq.contract.locations import PrivateUrls
+from maskq.inert import fields
 from maskq.ledger import Ledger, calls
 from maskq.ledger.calls import Call, ClaimOutcome, ReleaseOutcome, T
 from maskq_worker.batching.errors import BatcherClosed
@@ -24,6 +28,7 @@ from maskq_worker.jobs.read_write_lock import ReadWriteLock
 from maskq_worker.jobs.retrying_ledger import RetryingLedger
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.telemetry.counters import ProcessCounters
 
 if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
@@ -35,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _KEEP_ON_S = 1.0  # a thread runs further jobs for so long before it returns to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
+NO_TIMINGS: Final[Mapping[str, float]] = MappingProxyType({})
 _NOTHING: Final = calls.Claimed(ClaimOutcome.NONE)
 _NO_FURTHER_JOBS: Final = float("-inf")  # as the time until which a thread claims further jobs
 
@@ -53,7 +59,10 @@ class JobRunner:
         batcher: MicroBatcher[ModelInput, PendingOutput],
         leases: Leases,
         owner: str,
+        counters: ProcessCounters | None = None,
     ) -> None:
+        """counters: of the process; default: its own, which nobody reads."""
+        self._counters = counters or ProcessCounters()
         self._settings = settings
         self._ledger = RetryingLedger(ledger)
         self._stages = Stages(
@@ -198,7 +207,7 @@ class JobRunner:
     def _succeeded(self, record: JobRecord, held: HeldJob, result: JobResult) -> Outcome[bool]:
         self._cleanup.remove_written(record, held)
         call = calls.succeed(record.id, held.token, result)
-        return Succeeded(call, record, held, result, self._cleanup)
+        return Succeeded(call, record, held, result, self._cleanup, self._counters)
 
     def _unsuccessful(self, record: JobRecord, held: HeldJob, error: JobError) -> Outcome[Any]:
         """Fail the job, or release it for another attempt if the error is transient."""
@@ -220,7 +229,7 @@ class JobRunner:
             charged=error.charged,
             delay_s=retry_delay_s(record.attempt, error),
         )
-        return Released(call, record.id, error)
+        return Released(call, record, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +249,19 @@ class Succeeded(Outcome[bool]):
     held: HeldJob
     result: JobResult
     cleanup: Cleanup
+    counters: ProcessCounters
 
     def follow_up(self, answer: bool) -> None:
         """answer: whether the job was still this worker's."""
+        timings_ms = self.result.timings_ms
         if answer:
-            logger.info("job %s succeeded %s", self.record.id, self.result.timings_ms)
+            self.counters.job_succeeded(timings_ms)
+            logger.info(
+                "job %s succeeded %s", self.record.id, timings_ms,
+                extra=fields(
+                    partial(job_fields, self.record, JobStatus.SUCCEEDED, timings_ms=timings_ms)
+                ),
+            )  # fmt: skip
         else:
             self.cleanup.discard(self.record, self.held, self.result)
 
@@ -259,18 +276,24 @@ class Failed(Outcome[bool]):
     def follow_up(self, answer: bool) -> None:
         """answer: whether the job was still this worker's."""
         error = self.error
-        logger.warning("job %s %s (%s): %s", self.record.id, self.status, error.code, error.message)
+        logger.warning(
+            "job %s %s (%s): %s", self.record.id, self.status, error.code, error.message,
+            extra=fields(partial(job_fields, self.record, self.status, error.code)),
+        )  # fmt: skip
         if answer:
             self.error_files.write_now(self.record, self.status, error.failure())
 
 
 @dataclass(frozen=True, slots=True)
 class Released(Outcome[ReleaseOutcome]):
-    job_id: str
+    record: JobRecord
     error: JobError
 
     def follow_up(self, answer: ReleaseOutcome) -> None:
-        logger.warning("job %s: %s; %s", self.job_id, self.error.message, answer.value)
+        logger.warning(
+            "job %s: %s; %s", self.record.id, self.error.message, answer.value,
+            extra=fields(partial(job_fields, self.record, answer, self.error.code)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +303,24 @@ class LeftToNewerWorker(Outcome[ReleaseOutcome]):
 
     def follow_up(self, answer: ReleaseOutcome) -> None:
         logger.warning("job %s needs %s: left to a newer worker", self.job_id, self.newer)
+
+
+def job_fields(
+    record: JobRecord,
+    status: JobStatus | ReleaseOutcome,
+    code: FailureCode | None = None,
+    timings_ms: Mapping[str, float] = NO_TIMINGS,
+) -> dict[str, object]:
+    """What a JSON line of the log says about the end of an attempt."""
+    return {
+        "job": record.id,
+        "attempt": record.attempt,
+        "tenant": record.tenant,
+        "model": record.model,
+        "status": status.value,
+        "code": code,
+        "stage_seconds": {name: round(ms / 1000, 5) for name, ms in timings_ms.items()} or None,
+    }
 
 
 def _stopping() -> TransientError:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from maskq.backoff import STORE_CIRCUIT
@@ -100,6 +101,7 @@ class StoreCircuitBreaker:
         self._home_answers = threading.Event()
         self._home_answers.set()
         self._closed = threading.Event()
+        self._errors: Counter[str] = Counter()  # failed requests by meaning
         self._watching = False
 
     # --- may jobs be claimed? -------------------------------------------------------------------------
@@ -127,6 +129,18 @@ class StoreCircuitBreaker:
         """Pause claiming until the deployment's own bucket answers."""
         self._pause(error)
 
+    @property
+    def error_counts(self) -> Mapping[str, int]:
+        """How many requests failed, by their Meaning."""
+        with self._changed:
+            return {meaning.value: self._errors[meaning] for meaning in Meaning}
+
+    @property
+    def open_count(self) -> int:
+        """How many stores other than home are not used now, because they failed."""
+        with self._changed:
+            return sum(bool(store.failures) for store in self._stores.values())
+
     def stalled(self) -> int:
         """How many jobs wait for a store without an answer; home is not counted."""
         now = time.monotonic()
@@ -146,6 +160,8 @@ class StoreCircuitBreaker:
         try:
             yield use
         except StoreError as error:
+            with self._changed:
+                self._errors[error.meaning] += 1
             if error.meaning is Meaning.OUTAGE:
                 self._failed(use, error)
             elif error.meaning is not Meaning.CREDENTIALS:

@@ -31,7 +31,7 @@ def main() -> int:
             settings = WebhookSettings.load()
             ledger = Ledger.of(settings)
             deliverer = Deliverer(ledger, settings)
-            log_to_stderr(settings.log_level)
+            log_to_stderr(settings.log_level, settings.log_format)
             _await_redis(ledger, settings, stop)
         except MaskqError as error:
             print_error(f"maskq worker: {error}")

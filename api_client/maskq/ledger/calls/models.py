@@ -13,9 +13,9 @@ from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
 
-REGISTER_EVERY_S: Final = 30.0
+REGISTER_EVERY_S: Final = 20.0
 LIVE_S: Final = (
-    75.0  # a worker that did not register for so long counts as gone (two registrations lost)
+    50.0  # a worker that did not register for so long counts as gone (two registrations lost)
 )
 
 

@@ -86,6 +86,9 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         *_each("ZCARD SCARD", own),
         *_each("ZRANK ZSCORE", own, "member"),
         ("XINFO", "STREAM", own),
+        # Metrics.
+        ("XINFO", "GROUPS", own),
+        ("SMEMBERS", own),
         ("XREAD", "COUNT", "1", "STREAMS", own, "0"),
         ("SUBSCRIBE", wake),
     ]
@@ -125,7 +128,6 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
                 *_each("DEL PERSIST", own),
                 ("SET", own, "1"),
                 ("ZREVRANGE", own, "0", "0"),
-                ("XINFO", "GROUPS", own),
                 *(("XGROUP", *words) for words in (
                     ("CREATE", own, "group", "$", "MKSTREAM"),
                     ("SETID", own, "group", "$"),
@@ -137,7 +139,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
                 ("XACK", own, "group", "0-0"),
             ]  # fmt: skip
             if role is Role.PUBLISHER:  # `maskq tenants`, `maskq models retire`
-                needed += [("SADD", own, "member"), ("SMEMBERS", own)]
+                needed.append(("SADD", own, "member"))
         case Role.WEBHOOKS:
             needed += [*sweeping, ("LTRIM", own, "0", "0")]
         case Role.WORKER:

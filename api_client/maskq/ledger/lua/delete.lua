@@ -15,7 +15,7 @@ if known[2] then
   end
   for _, event in ipairs(events) do
     redis.call('DEL', keys.delivery(event), keys.delivery_log(event))
-    for _, name in ipairs({keys.deliveries(), keys.deliveries_due()}) do
+    for _, name in ipairs({keys.deliveries(), keys.deliveries_due(), keys.deliveries_dead()}) do
       redis.call('ZREM', name, event)
     end
   end

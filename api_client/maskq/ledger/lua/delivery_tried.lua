@@ -14,6 +14,7 @@ redis.call('HINCRBY', row, 'attempts', 1)
 redis.call('RPUSH', keys.delivery_log(id), entry)
 redis.call('LTRIM', keys.delivery_log(id), -20, -1)
 redis.call('HSET', row, 'state', state)
+raise_counter('webhooks ' .. state, 1)
 if state == DELIVERY_PENDING then
   redis.call('HSET', row, 'next_ms', integer(now + delay_ms))
   redis.call('ZADD', keys.deliveries_due(), now + delay_ms, id)
@@ -21,5 +22,6 @@ if state == DELIVERY_PENDING then
 end
 redis.call('HDEL', row, 'next_ms')
 redis.call('ZREM', keys.deliveries_due(), id)
+if state == DELIVERY_FAILED then redis.call('ZADD', keys.deliveries_dead(), now, id) end
 for _, name in ipairs({row, keys.delivery_log(id)}) do redis.call('PEXPIRE', name, keep_ms) end
 return state

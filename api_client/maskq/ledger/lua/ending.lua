@@ -53,7 +53,7 @@ local ERROR_FILE_MS = 5000
 local function end_job(id, state, field, payload)
   local record = keys.record(id)
   local known = redis.call('HMGET', record, 'status', 'attempt', 'batch_id', 'retention_ms', 'request',
-    'output_retention_ms', 'tenant', 'alias', 'capped')
+    'output_retention_ms', 'tenant', 'alias', 'capped', 'model')
   local attempt, batch, retention = known[2], known[3], tonumber(known[4])
   if known[1] == QUEUED then dequeue(id, placement(id), nil) else stop_job(id, known[7], known[9]) end
   redis.call('HSET', record, 'status', state, 'ended_ms', integer(now))
@@ -63,6 +63,7 @@ local function end_job(id, state, field, payload)
   if field == 'result' then redis.call('HDEL', record, 'error') end
   if field then redis.call('HSET', record, field, payload) end
   redis.call('ZADD', keys.ended(), now, id)
+  count_end(known[10], state, field == 'error' and cjson.decode(payload)['code'] or '')
   local request = cjson.decode(known[5])
   local metadata = request['metadata']
   -- Its objects are removed later, perhaps after the record. A holder that fails its job has removed what it
@@ -129,5 +130,6 @@ local function retry_or_fail(id, charge, delay_ms, error_json)
   stop_job(id, known[4], known[5])
   redis.call('HSET', keys.record(id), 'status', QUEUED)
   enqueue(id, placement(id), known[1], delay_ms, known[3])
+  raise_counter('retries ' .. cjson.decode(error_json)['code'], 1)
   return QUEUED
 end

@@ -176,6 +176,21 @@ local function running_of_tenants()
   return running
 end
 
+-- How many jobs of each model run: {model → count}. It looks at `most` jobs; of more, the counts are estimates
+-- from those whose leases end first.
+local function running_of_models(most)
+  local running, total = {}, redis.call('ZCARD', keys.leases())
+  local seen = redis.call('ZRANGE', keys.leases(), 0, most - 1)
+  for _, id in ipairs(seen) do
+    local model = redis.call('HGET', keys.record(id), 'model')
+    if model then running[model] = (running[model] or 0) + 1 end
+  end
+  if total > #seen then
+    for model, count in pairs(running) do running[model] = math.floor(count * total / #seen + 0.5) end
+  end
+  return running
+end
+
 -- {tenant, its queued jobs, its running jobs, setting, value, …}. `running`: see running_of_tenants.
 local function tenant_state(tenant, running)
   local queued = 0

@@ -1,10 +1,6 @@
 -- What each model has to do, and how fast its workers do it.
 -- → {name, queued, running, live workers, {completions, milliseconds, …} of the last minutes} of each
-local running = {}
-for _, id in ipairs(redis.call('ZRANGE', keys.leases(), 0, -1)) do
-  local model = redis.call('HGET', keys.record(id), 'model')
-  if model then running[model] = (running[model] or 0) + 1 end
-end
+local running = running_of_models(4000)
 local rows = {}
 for _, model in ipairs(known_models()) do
   local queued = tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0)

@@ -37,6 +37,7 @@ end
 local reaped = redis.call('ZRANGEBYSCORE', keys.leases(), '-inf', integer(now), 'LIMIT', 0, cap)
 for _, id in ipairs(reaped) do
   if redis.call('HGET', keys.record(id), 'status') == RUNNING then
+    raise_counter('leases_lost', 1)
     reap(id)
   else
     redis.call('ZREM', keys.leases(), id)
@@ -97,6 +98,7 @@ for _, model in ipairs(redis.call('HKEYS', keys.models())) do
   adopt_former_turns(model)
   again = again + send_lost_tickets(model)
 end
+if again > 0 then raise_counter('tickets_resent', again) end
 
 -- An empty callers' queue proves that the message was taken. Its task has had ANSWER_MS to confirm.
 local answers = {}
@@ -113,7 +115,7 @@ redis.call('XTRIM', keys.events(), 'MINID', '~', integer(now - event_retention_m
 
 -- Records expire by themselves. The sets that list them are trimmed here.
 for _, listed in ipairs({{keys.created(), keys.record}, {keys.ended(), keys.record},
-    {keys.deliveries(), keys.delivery}}) do
+    {keys.deliveries(), keys.delivery}, {keys.deliveries_dead(), keys.delivery}}) do
   local name, record_of = listed[1], listed[2]
   for _, id in ipairs(redis.call('ZRANGE', name, 0, cap - 1)) do
     if redis.call('EXISTS', record_of(id)) == 1 then break end

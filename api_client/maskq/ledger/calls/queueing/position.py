@@ -39,7 +39,7 @@ def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
         for name, stride, jobs, start in _rows(others, 4)
     ]
     before_it = others_before(Share(tenant, int(stride), int(start)), ahead, shares)
-    rate = _rate(pace) if int(workers) else None
+    rate = rate_of(pace) if int(workers) else None
     position = ahead + before_it
     return QueuePlace(position, rate.seconds(position) if rate else None, ahead)
 
@@ -64,13 +64,14 @@ def demand() -> Call[list[Demand]]:
 
     def parse(answer: Sequence[Sequence[Any]]) -> list[Demand]:
         return [
-            Demand(model, int(queued), int(running), int(workers), _rate(pace))
+            Demand(model, int(queued), int(running), int(workers), rate_of(pace))
             for model, queued, running, workers, pace in answer
         ]
 
     return scripted("scale", parse)
 
 
-def _rate(flat: Sequence[Any]) -> Rate | None:
+def rate_of(flat: Sequence[Any]) -> Rate | None:
+    """The rate of a model's workers, from {completions, milliseconds, …}; None: too few completions."""
     counts = list(map(int, flat))
     return Rate.of(list(zip(counts[::2], counts[1::2], strict=True)))

@@ -1,0 +1,77 @@
+-- Read what the metrics of the deployment need. It looks at MOST running jobs, MOST tenants that wait for a
+-- turn and MOST_GROUPS groups of event readers at most, however many there are.
+-- → {milliseconds since the last sweep or '', running jobs, {counter, count, …}, {kind, entries, …},
+--   webhooks due, {group, unread or '', unconfirmed, …},
+--   {model, queued, running, live workers, pace as in scale.lua, {level, jobs, age of the oldest in ms, …}} of
+--   each model}
+local MOST, MOST_GROUPS = 4000, 100
+
+local function sweeper_age()
+  local swept = redis.call('HGET', keys.sweeper(), 'swept_ms')
+  return swept and integer(math.max(now - swept, 0)) or ''
+end
+
+local function entries()
+  local events = 0
+  if redis.call('EXISTS', keys.events()) == 1 then
+    events = by_name(redis.call('XINFO', 'STREAM', keys.events()))['length']
+  end
+  local counted = {'events', events}
+  for _, set in ipairs({{'created', keys.created()}, {'ended', keys.ended()}, {'leases', keys.leases()},
+      {'deadlines', keys.deadlines()}, {'waiting', keys.waiting()}, {'outputs', keys.outputs()},
+      {'orphans', keys.orphans()}, {'error_files', keys.error_files()}, {'uploads', keys.uploads()},
+      {'answers', keys.answers()}, {'deliveries', keys.deliveries()},
+      {'deliveries_due', keys.deliveries_due()}, {'deliveries_dead', keys.deliveries_dead()}}) do
+    counted[#counted + 1] = set[1]
+    counted[#counted + 1] = redis.call('ZCARD', set[2])
+  end
+  return counted
+end
+
+local function groups()
+  local found = {}
+  if redis.call('EXISTS', keys.events()) == 0 then return found end
+  for i, info in ipairs(redis.call('XINFO', 'GROUPS', keys.events())) do
+    if i > MOST_GROUPS then break end
+    local group = by_name(info)
+    found[#found + 1] = group['name']
+    found[#found + 1] = group['lag'] or ''
+    found[#found + 1] = group['pending']
+  end
+  return found
+end
+
+local tenants_left = MOST
+
+-- The jobs of each level that may run now: {level, jobs, age of the oldest in milliseconds, …}.
+local function depths(model)
+  local jobs, oldest, rows = {}, {}, {}
+  local tenants, held = waiting_tenants(model)
+  for _, tenant in ipairs(held) do tenants[#tenants + 1] = tenant end
+  for _, tenant in ipairs(tenants) do
+    if tenants_left <= 0 then break end
+    tenants_left = tenants_left - 1
+    for i, list in ipairs(ready_lists(model, tenant)) do
+      local first = redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')
+      if first[1] then
+        jobs[i] = (jobs[i] or 0) + redis.call('ZCARD', list)
+        oldest[i] = math.min(oldest[i] or now, tonumber(first[2]))
+      end
+    end
+  end
+  for i, level in ipairs(LEVELS) do
+    rows[#rows + 1] = level
+    rows[#rows + 1] = jobs[i] or 0
+    rows[#rows + 1] = integer(now - (oldest[i] or now))
+  end
+  return rows
+end
+
+local running = running_of_models(MOST)
+local models = {}
+for _, model in ipairs(known_models()) do
+  models[#models + 1] = {model, tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0),
+    running[model] or 0, #live_workers(model), recent_pace(model), depths(model)}
+end
+return {sweeper_age(), redis.call('ZCARD', keys.leases()), redis.call('HGETALL', keys.counters()), entries(),
+  redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), groups(), unpack(models)}

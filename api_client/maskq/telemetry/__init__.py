@@ -1,0 +1,7 @@
+"""Metrics of a deployment and of a process, for Prometheus.
+
+series      what a series is: its name, type, labels and meaning
+deployment  the series of the whole deployment, read from the ledger
+server      the HTTP server of a process that has no other
+settings    the settings of processes that stay up
+"""

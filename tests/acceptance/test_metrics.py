@@ -1,0 +1,90 @@
+"""The metrics of a deployment and of its workers are those of the run, across a killed worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+import urllib3
+from acceptance.test_bad_input import jpeg
+from acceptance.test_recovery import wait_until_running
+from demo_scenes.scenes import draw
+from integration.gateway.test_gateway_metrics import Values, value, values
+from integration.gateway.test_http_api import png
+
+from maskq import Client, JobFailed
+from maskq.ledger.calls.metrics import DeploymentMetrics, Ended, deployment_metrics
+from maskq_standalone.ports import free_port
+from maskq_standalone.stack import Stack
+
+PORT = free_port()
+
+
+@pytest.fixture
+def stack_options() -> dict[str, Any]:
+    return {"env": {"MASKQ_METRICS_PORT": str(PORT), "MASKQ_LOG_FORMAT": "json"}}
+
+
+def of_worker(number: int) -> Values:
+    """The series of the worker of this number, from 1 on."""
+    url = f"http://127.0.0.1:{PORT + number}/metrics"
+    return values(urllib3.request("GET", url, retries=False).data.decode())
+
+
+def ended(client: Client) -> DeploymentMetrics:
+    return client.session.run(deployment_metrics())
+
+
+def test_the_numbers_are_those_of_a_run_with_a_killed_worker(
+    fresh_stack: Stack, fresh_client: Client
+) -> None:
+    # Given two workers that end six jobs, of which two fail
+    first, second = fresh_stack.start_workers(2)
+    small = [fresh_client.submit(png()) for _ in range(4)]
+    missing = [fresh_client.submit("s3://maskq/nowhere.png") for _ in range(2)]
+    for job in small:
+        job.wait(timeout=60)
+    for job in missing:
+        with pytest.raises(JobFailed):
+            job.wait(timeout=60)
+    per_worker = [of_worker(1), of_worker(2)]
+    assert sum(value(one, "maskq_stage_seconds_count", stage="commit") for one in per_worker) == 4
+    assert sum(value(one, "maskq_batch_size_sum") for one in per_worker) == 4
+    assert all(value(one, "maskq_store_breaker_open", store="home") == 0 for one in per_worker)
+    assert sum(value(one, "maskq_store_errors_total", kind="refusal") for one in per_worker) >= 2
+
+    # When one is killed while it runs a job
+    job = fresh_client.submit(jpeg(draw(11, size=(640, 480)).image.resize((4800, 3600))))
+    victim = wait_until_running(job)
+    os.kill(victim, signal.SIGKILL)
+    dead, left = (1, 2) if victim == first.pid else (2, 1)
+    job.wait(timeout=60)
+
+    # Then the job counts once, its series are gone, and the other worker has the rest
+    found = ended(fresh_client)
+    model = job.refresh().model
+    assert found.ended == {
+        Ended(model, "succeeded", ""): 5,
+        Ended(model, "failed", "not_found"): 2,
+    }
+    assert (found.leases_lost, found.retries) == (1, {"worker_lost": 1})
+    assert (found.running, sum(one.demand.queued for one in found.models)) == (0, 0)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        of_worker(dead)
+    before = value(per_worker[left - 1], "maskq_stage_seconds_count", stage="commit")
+    assert value(of_worker(left), "maskq_stage_seconds_count", stage="commit") == before + 1
+
+    # And each worker logged one JSON line for each job that ended there
+    logs = [worker.child.log.read_text() for worker in (first, second)]
+    lines = [json.loads(line) for text in logs for line in text.splitlines() if line[0] == "{"]
+    of_jobs = [line for line in lines if line.get("status") in ("succeeded", "failed")]
+    assert sorted(line["job"] for line in of_jobs) == sorted(
+        one.id for one in [*small, *missing, job]
+    )
+    (again,) = [line for line in of_jobs if line["job"] == job.id]
+    assert (again["attempt"], again["model"], again["status"]) == (2, model, "succeeded")
+    assert again["stage_seconds"].keys() >= {"fetch", "decode", "model", "commit"}
+    assert {line["code"] for line in of_jobs if line["status"] == "failed"} == {"not_found"}

@@ -1,0 +1,5 @@
+"""The metrics of one worker process.
+
+counters  what the process counts while it works
+series    its series for Prometheus
+"""
