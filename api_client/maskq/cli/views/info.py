@@ -119,7 +119,7 @@ def _versions(overview: Overview, workers: Sequence[WorkerState]) -> list[Line]:
     of_workers = sorted({worker.version or "older" for worker in workers})
     return [
         ("this client", version("maskq")),
-        ("asked process", overview.version),
+        ("answered by", overview.version),
         ("workers", ", ".join(of_workers) or "none"),
         ("Redis", overview.stores.redis_version or "not told"),
         ("protocols", ", ".join(f"{name} {value}" for name, value in _PROTOCOLS.items())),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from maskq.cli.reporting.tables import seconds
 from maskq.cli.views import workers
+from maskq.cli.views.columns import line, table
 from maskq.cli.views.snapshot import EXAMINED, Snapshot
 from maskq.contract import JobRecord
 from maskq.contract.deployment.overview import Queue, Totals
 from maskq.contract.deployment.workers import WorkerState
 from maskq.contract.options import Priority
-from maskq.inert import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table
     from rich.text import Text
 
 _FAILURES: Final = 5
@@ -43,23 +42,23 @@ class Screen:
         self._problem = problem
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self._parts(options.height if self._footer else None)
+        yield from self._parts(options.max_width, options.height if self._footer else None)
 
-    def _parts(self, height: int | None) -> Iterator[RenderableType]:
+    def _parts(self, width: int, height: int | None) -> Iterator[RenderableType]:
         snapshot = self._snapshot
-        yield _text(_header(snapshot), "bold")
+        yield line(_header(snapshot), "bold")
         yield _numbers(snapshot)
         if warning := self._problem or _warning(snapshot.overview.totals):
-            yield _text(warning, "bold red")
-        yield _text("")
-        yield _table(_QUEUES, [_queue(one, snapshot) for one in snapshot.overview.queues])
-        yield _text("")
-        yield from _workers(snapshot.workers, self._room(height))
-        yield _text("")
-        yield from _failures(snapshot.failures)
+            yield line(warning, "bold red")
+        yield line("")
+        yield table(width, _QUEUES, [_queue(one, snapshot) for one in snapshot.overview.queues])
+        yield line("")
+        yield from _workers(snapshot.workers, width, self._room(height))
+        yield line("")
+        yield from _failures(snapshot.failures, width)
         if self._footer:
-            yield _text("")
-            yield _text(self._footer, "dim")
+            yield line("")
+            yield line(self._footer, "dim")
 
     def _room(self, height: int | None) -> int | None:
         """Lines for workers; None: no limit."""
@@ -77,13 +76,14 @@ def plain(snapshot: Snapshot, width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(Screen(snapshot))
-    return [line.rstrip() for line in captured.get().splitlines()]
+    return [each.rstrip() for each in captured.get().splitlines()]
 
 
 def _header(snapshot: Snapshot) -> str:
     overview = snapshot.overview
     now = datetime.fromtimestamp(overview.now_ms / 1000, UTC)
-    return f"maskq {overview.stores.key_prefix} at {overview.stores.redis}, {now:%H:%M:%S} UTC"
+    stores = overview.stores
+    return f"maskq on Redis {stores.redis}, keys {stores.key_prefix}:*, {now:%H:%M:%S} UTC"
 
 
 def _numbers(snapshot: Snapshot) -> Text:
@@ -97,7 +97,7 @@ def _numbers(snapshot: Snapshot) -> Text:
         f"{snapshot.jobs_per_s():.2f} jobs/s",
         f"{totals.webhooks_due} webhooks due",
     ]
-    return _text("   ".join(parts))
+    return line("   ".join(parts))
 
 
 def _warning(totals: Totals) -> str:
@@ -121,17 +121,19 @@ def _queue(queue: Queue, snapshot: Snapshot) -> tuple[str | Text, ...]:
         "" if queue.oldest_s is None else seconds(queue.oldest_s),
         str(queue.running),
         f"{snapshot.jobs_per_s(queue.model):.2f}",
-        _text(str(queue.workers), "bold red" if none_serves else ""),
+        line(str(queue.workers), "bold red" if none_serves else ""),
     )
 
 
-def _workers(found: Sequence[WorkerState], room: int | None) -> Iterator[RenderableType]:
+def _workers(
+    found: Sequence[WorkerState], width: int, room: int | None
+) -> Iterator[RenderableType]:
     shown = found if room is None or len(found) <= room else found[: room - 1]
-    yield _table(_WORKERS, map(_worker, shown))
+    yield table(width, _WORKERS, map(_worker, shown))
     if len(shown) < len(found):
-        yield _text(f"and {len(found) - len(shown)} more: maskq workers", "dim")
+        yield line(f"and {len(found) - len(shown)} more: maskq workers", "dim")
     elif not found:
-        yield _text("none is alive; start one with `maskq worker`", "bold red")
+        yield line("none is alive; start one with `maskq worker`", "bold red")
 
 
 def _worker(worker: WorkerState) -> tuple[str | Text, ...]:
@@ -144,39 +146,19 @@ def _worker(worker: WorkerState) -> tuple[str | Text, ...]:
         workers.busy(worker),
         workers.rate(worker),
         workers.beat(worker),
-        _text(state, _STYLE_OF_STATE.get(state, "bold red")),
+        line(state, _STYLE_OF_STATE.get(state, "bold red")),
     )
 
 
-def _failures(found: Sequence[JobRecord]) -> Iterator[RenderableType]:
+def _failures(found: Sequence[JobRecord], width: int) -> Iterator[RenderableType]:
     if not found:
-        yield _text(f"none of the latest {EXAMINED} jobs failed", "dim")
+        yield line(f"none of the latest {EXAMINED} jobs failed", "dim")
         return
-    yield _text(f"{len(found)} of the latest {EXAMINED} jobs failed:")
-    yield _table(_FAILED, map(_failure, found[:_FAILURES]))
+    yield line(f"{len(found)} of the latest {EXAMINED} jobs failed:")
+    yield table(width, _FAILED, map(_failure, found[:_FAILURES]))
 
 
 def _failure(record: JobRecord) -> tuple[str, ...]:
     ended = datetime.fromtimestamp((record.ended_ms or 0) / 1000, UTC)
     error = f"{record.error.code}: {record.error.message}" if record.error else ""
     return f"{ended:%H:%M:%S}", record.id, error
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """`>` before a name: the column is aligned to the right. Cells are cut to the width."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
-    for name in head:
-        justify = "right" if name.startswith(">") else "left"
-        table.add_column(name.removeprefix(">"), justify=justify, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(_text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
-
-
-def _text(text: str, style: str = "") -> Text:
-    """One harmless line; rich reads no markup in it."""
-    from rich.text import Text
-
-    return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
