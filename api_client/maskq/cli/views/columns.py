@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from maskq.inert import one_line
 
@@ -32,7 +32,7 @@ def table(width: int, head: Sequence[str], rows: Iterable[Sequence[str | Text]])
     cells = [[line(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     natural = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     for name, title, cells_wide in zip(head, titles, _fitted(titles, natural, width), strict=True):
-        justify = "right" if name != title else "left"
+        justify: Literal["left", "right"] = "left" if name == title else "right"
         made.add_column(title, justify=justify, width=cells_wide, no_wrap=True, overflow="ellipsis")
     for row in cells:
         made.add_row(*row)

@@ -37,7 +37,7 @@ def _state(
 ) -> WorkerState:
     owner = worker["owner"]
     at_ms, _, heartbeat = beats.get(owner, "").partition(" ")
-    said = {"store_away": owner in away}
+    said: dict[str, Any] = {"store_away": owner in away}
     if heartbeat:
         age_s = max(0, now_ms - int(at_ms)) / 1000
         said |= {**json.loads(heartbeat), "last_beat_ms": int(at_ms), "beat_age_s": age_s}
