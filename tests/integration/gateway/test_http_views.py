@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from integration.worker.test_pipeline import Bench
 from support.http_api import Api
-from support.working import Bench
 
 from maskq.contract.models import ServingWorker
 from maskq.ledger.calls import models
