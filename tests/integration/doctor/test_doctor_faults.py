@@ -115,6 +115,7 @@ def test_the_redis_user_names_the_role(
     monkeypatch.setenv("MASKQ_REDIS_URL", acl.url_of(user, roles.url))
     report = doctor()
     assert (report.role, report.in_trouble) == (user, set())
+    assert {("deployment", "default model"), ("deployment", "workers")} <= report.of_level("ok")
 
 
 def test_redis_refuses_the_password(

@@ -6,8 +6,14 @@ import pytest
 from integration.worker.test_pipeline import Bench
 from support.http_api import Api
 
+from maskq import Client
 from maskq.contract.models import ServingWorker
 from maskq.ledger.calls import models
+
+
+@pytest.fixture
+def admin(stranger: Api, client: Client) -> Api:
+    return stranger.with_key(client.create_api_key(["admin"]).text)
 
 
 @pytest.mark.parametrize("path", ["/v1/workers", "/v1/overview"])

@@ -32,7 +32,7 @@ OTHER_MEANING = {
     ("api_key_admit", "expired"),
 }  # fmt: skip
 LUA_ITSELF = {
-    "cjson", "function", "if", "elseif", "and", "or", "not", "ipairs", "math", "next", "redis",
+    "cjson", "function", "if", "elseif", "and", "or", "not", "ipairs", "pairs", "math", "next", "redis",
     "return", "string", "table", "tonumber", "tostring", "unpack",
 }  # fmt: skip
 
