@@ -501,6 +501,18 @@ def test_models_and_the_default_one(client: Client) -> None:
     assert known[default.name].workers[0].labels > 1
 
 
+def test_workers_and_the_deployment_at_a_glance(client: Client) -> None:
+    (worker,) = client.workers()
+    assert worker.model == client.default_model().name
+    assert worker.in_hand is not None
+    assert worker.beat_age_s is not None
+    overview = client.overview()
+    (queue,) = [one for one in overview.queues if one.default]
+    assert (queue.model, queue.workers) == (worker.model, 1)
+    assert sum(queue.ready.values()) <= queue.queued
+    assert overview.limits.max_attempts >= 1
+
+
 # --- events -------------------------------------------------------------------------------------------
 
 

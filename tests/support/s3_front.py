@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -41,6 +43,7 @@ class S3Front:
     def __init__(self, upstream_port: int, port: int = 0) -> None:
         self.upstream_port = upstream_port
         self.rules: list[Rule] = []
+        self.clock_offset_s = 0  # by which the store's clock differs
         self.seen: list[tuple[str, str]] = []  # Host and 'METHOD /path' of every request
         self.released = threading.Event()  # ends what hangs
         self._lock = threading.Lock()
@@ -147,6 +150,11 @@ def _handler_of(front: S3Front) -> type[BaseHTTPRequestHandler]:
             self.upstream.request(self.command, path, body, headers)
             answer = self.upstream.getresponse()
             found = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP}
+            if front.clock_offset_s:
+                (name,) = (name for name in found if name.lower() == "date")
+                time_there = parsedate_to_datetime(found[name])
+                time_there += timedelta(seconds=front.clock_offset_s)
+                found[name] = format_datetime(time_there, usegmt=True)
             return answer.status, found, answer.read()
 
         def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
-from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, webhooks
+from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, views, webhooks
+from maskq.cli.doctor import command as doctor
 from maskq.cli.monitoring import metrics
 from maskq.cli.queueing import tenants, why
 from maskq.cli.reporting import streams
@@ -56,6 +57,8 @@ def build() -> typer.Typer:
     view.register(app)
     verify.register(app)
     bench.register(app)
+    views.register(app)
+    doctor.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
     return app

@@ -15,6 +15,8 @@ from maskq.client.events import EventFilter
 from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Flow
 from maskq.contract import Event, JobRecord, Output
+from maskq.contract.deployment.overview import Overview
+from maskq.contract.deployment.workers import Workers
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.webhooks import Delivery, DeliveryState
@@ -137,6 +139,14 @@ class Deployment(ABC):
     @abstractmethod
     def models(self) -> Flow[Known]:
         """The models, and the one of requests that name none."""
+
+    @abstractmethod
+    def workers(self) -> Flow[Workers]:
+        """The live workers."""
+
+    @abstractmethod
+    def overview(self) -> Flow[Overview]:
+        """Queues, totals, stores and limits."""
 
     @abstractmethod
     def output(

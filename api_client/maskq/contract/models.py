@@ -36,6 +36,9 @@ class ServingWorker(BaseModel):
     dtype: str = ""
     since_ms: int  # when it became ready, by its own clock
     plain_http: bool | None = None  # whether it calls http URLs of any host; None: an older worker
+    version: str = ""  # of maskq
+    max_batch_size: int | None = None  # images in one forward
+    concurrency: int | None = None  # jobs that it works on at a time
 
 
 class ServedModel(BaseModel):

@@ -118,6 +118,9 @@ deliveries_dead: Final = Pattern(":deliveries:dead")  # zset: webhooks that fail
 
 models: Final = Pattern(":models")  # hash: served name → about it; kept when no worker is left
 workers: Final = Pattern(":workers:{model}")  # zset: its workers (JSON), by when they count as gone
+heartbeats: Final = Pattern(
+    ":heartbeats:{model}"
+)  # hash: worker → when it last registered, and what it then said of itself (JSON)
 store_away: Final = Pattern(
     ":store-away:{model}"
 )  # zset: its workers that claim nothing because their store is away, by until when that is known

@@ -33,6 +33,7 @@ from maskq_gateway.api.schemas import (
 )
 from maskq_gateway.api.store import Store
 from maskq_gateway.api.uploads import Uploads
+from maskq_gateway.api.views import routes as views
 from maskq_gateway.settings import GatewaySettings
 
 _REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"]
@@ -77,6 +78,7 @@ def add_api(app: FastAPI, settings: GatewaySettings, client: AsyncClient) -> Non
         batches.router(client, authorizer, uploads, settings.gateway_max_upload_bytes),
         stream.router(feed, GroupReaders(client, feed), authorizer),
         deployment.router(client, authorizer, settings),
+        views.router(client, authorizer),
         deployment.health(client, home, probed),
     ):
         app.include_router(router)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -43,6 +42,7 @@ from maskq_worker.model import (
 )
 from maskq_worker.model.checkpoint.folder import served_name
 from maskq_worker.process.malloc import trim_malloc
+from maskq_worker.process.throughput import Throughput
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
 from maskq_worker.telemetry.counters import ProcessCounters
@@ -83,6 +83,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._make_runner(worker, store)
         self._await_registered()
         self._watch_consumer(worker)
+        self._heartbeats.start()
         signals.worker_ready.connect(self._on_ready, weak=False)
         info = self._segmenter.info
         logger.info(
@@ -143,12 +144,17 @@ class ModelStep(bootsteps.StartStopStep):
     def _make_runner(self, worker: Any, store: ObjectStore) -> None:
         settings = self._settings
         owner = f"{socket.gethostname()}:{os.getpid()}"
+        throughput = Throughput()
         self._presence = Presence(
             self._ledger,
             self._segmenter.info,
             owner,
             plain_http=bool(settings.presigned_allowed_hosts),
+            capacity=worker.app.capacity,
+            in_hand=lambda: len(self._leases.holding()),
+            throughput=throughput,
         )
+        self._heartbeats = Repeating("maskq-heartbeats", REGISTER_EVERY_S, self._register)
         self._store_watch = Repeating(
             "maskq-store-watch", STORE_AWAY_EVERY_S, lambda: self._note_store_away(store)
         )
@@ -163,6 +169,7 @@ class ModelStep(bootsteps.StartStopStep):
             leases=self._leases,
             owner=owner,
             counters=self._counters,
+            throughput=throughput,
         )
         self._metrics = ProcessMetrics(
             settings,
@@ -227,21 +234,18 @@ class ModelStep(bootsteps.StartStopStep):
                 _pause(_AWAY_PAUSE_S)
 
     def _on_ready(self, **_: Any) -> None:
-        timer = self._worker.timer
-        timer.call_repeatedly(REGISTER_EVERY_S, self._register_quietly)
         if self._health:
             self._touch_health_file()
-            timer.call_repeatedly(1.0, self._touch_health_file)
+            self._worker.timer.call_repeatedly(1.0, self._touch_health_file)
 
     def _note_store_away(self, store: ObjectStore) -> None:
         if store.breaker.home_is_away:
             self._presence.note_store_away()
 
-    def _register_quietly(self) -> None:
+    def _register(self) -> None:
         """Renew the registration: it expires otherwise, and Redis may have lost its data."""
-        threading.Thread(
-            target=_ignoring_outages, args=(self._presence.register,), daemon=True
-        ).start()
+        if not self._consumer_watch.is_stuck:
+            _ignoring_outages(self._presence.register)
 
     def _touch_health_file(self) -> None:
         """Touch the health file from the main loop, which proves that the loop takes messages."""
@@ -251,6 +255,7 @@ class ModelStep(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         self._consumer_watch.stop()
         self._job_runner.stop_claiming()
+        _ignoring_outages(self._presence.drain)
         self._await_held(self._settings.drain_s)
         if self._leases.holding():
             self._release_rest()
@@ -267,6 +272,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._sweeper.stop()
         self._metrics.stop()
         self._segmenter.close()
+        self._heartbeats.stop()
         _ignoring_outages(self._presence.leave)
         self._ledger.close()
         self._health.remove()

@@ -6,13 +6,18 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 
+from maskq.contract.deployment.workers import Heartbeat
 from maskq.contract.models import ServingWorker
 from maskq.ledger import Ledger
 from maskq.ledger.calls import models
 from maskq.ledger.calls.queueing import waiting
 from maskq_worker.model import ModelInfo
 from maskq_worker.outputs.classes import palette_of
+from maskq_worker.process.capacity import Capacity
+from maskq_worker.process.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +26,22 @@ class Presence:
     """This worker's registration in the ledger. Thread-safe."""
 
     def __init__(
-        self, ledger: Ledger, info: ModelInfo, owner: str, *, plain_http: bool = False
+        self,
+        ledger: Ledger,
+        info: ModelInfo,
+        owner: str,
+        *,
+        plain_http: bool = False,
+        capacity: Capacity | None = None,
+        in_hand: Callable[[], int] = lambda: 0,
+        throughput: Throughput | None = None,
     ) -> None:
-        """plain_http: whether MASKQ_PRESIGNED_ALLOWED_HOSTS allows any http URL."""
+        """plain_http: whether MASKQ_PRESIGNED_ALLOWED_HOSTS allows any http URL. in_hand: how many
+        jobs the process holds now. throughput: which counts the jobs that it ends.
+        """
         self._ledger = ledger
+        self._in_hand = in_hand
+        self._throughput = throughput or Throughput()
         self._labels = info.labels
         self._palette = palette_of(len(info.labels))
         self._worker = ServingWorker(
@@ -38,9 +55,13 @@ class Presence:
             dtype=info.dtype,
             since_ms=round(time.time() * 1000),
             plain_http=plain_http,
+            version=version("maskq"),
+            max_batch_size=capacity.max_batch_size if capacity else None,
+            concurrency=capacity.concurrency if capacity else None,
         )
         self._lock = threading.Lock()
         self._left = False
+        self._draining = False
         self._logged: frozenset[str] = frozenset()  # other revisions that the log names already
 
     def register(self) -> None:
@@ -48,12 +69,22 @@ class Presence:
         with self._lock:
             if self._left:
                 return
-            call = models.register(self._worker, self._labels, self._palette)
+            heartbeat = Heartbeat(
+                in_hand=self._in_hand(),
+                jobs_per_s=round(self._throughput.per_s, 3),
+                draining=self._draining,
+            )
+            call = models.register(self._worker, self._labels, self._palette, heartbeat)
             others = self._ledger.run(call)
         for other in others:
             if other.revision not in self._logged:
                 logger.warning("%s", _differs(self._worker, other))
         self._logged = frozenset(other.revision for other in others)
+
+    def drain(self) -> None:
+        """Register that the worker claims nothing more. Raises StoreUnavailable, QueueFull."""
+        self._draining = True
+        self.register()
 
     def note_store_away(self) -> None:
         """Note that this worker claims nothing while its store is away. Raises StoreUnavailable."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic
 
 from maskq.backoff import JOB_RETRY, LATER_JITTER
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus
@@ -27,6 +27,7 @@ from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
 from maskq_worker.jobs.read_write_lock import ReadWriteLock
 from maskq_worker.jobs.retrying_ledger import RetryingLedger
 from maskq_worker.jobs.stages import Stages
+from maskq_worker.process.throughput import Throughput
 from maskq_worker.storage.object_store import ObjectStore
 from maskq_worker.telemetry.counters import ProcessCounters
 
@@ -59,6 +60,7 @@ class JobRunner:
         batcher: MicroBatcher[ModelInput, PendingOutput],
         leases: Leases,
         owner: str,
+        throughput: Throughput,
         counters: ProcessCounters | None = None,
     ) -> None:
         """counters: of the process; default: its own, which nobody reads."""
@@ -72,6 +74,7 @@ class JobRunner:
         self._error_files = ErrorFiles(self._ledger, store, settings.layout)
         self._leases = leases
         self._owner = owner
+        self._throughput = throughput
         self._process_lock = ReadWriteLock()
         self._breaker = store.breaker
 
@@ -138,6 +141,8 @@ class JobRunner:
         record = claimed.record
         with self._leases.hold(record.id, claimed.token) as held:
             outcome = self._outcome(record, claimed.urls, held)
+            if outcome is not None and outcome.ends_job:
+                self._throughput.count()
             return self._report(outcome, model, until)
 
     def _report(self, outcome: Outcome[T] | None, model: str, until: float) -> calls.Claimed:
@@ -236,6 +241,7 @@ class JobRunner:
 class Outcome(ABC, Generic[T]):
     """How a job leaves this process."""
 
+    ends_job: ClassVar[bool] = False
     call: Call[T]  # tells the ledger
 
     @abstractmethod
@@ -245,6 +251,7 @@ class Outcome(ABC, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded(Outcome[bool]):
+    ends_job = True
     record: JobRecord
     held: HeldJob
     result: JobResult
@@ -268,6 +275,7 @@ class Succeeded(Outcome[bool]):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Outcome[bool]):
+    ends_job = True
     record: JobRecord
     status: JobStatus
     error: JobError

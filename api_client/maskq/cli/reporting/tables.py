@@ -44,6 +44,11 @@ def duration(milliseconds: int) -> str:
     return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
 
 
+def seconds(age_s: float) -> str:
+    """As `duration`, in whole seconds: `7 s`."""
+    return f"{age_s:.0f} s" if age_s < 60 else duration(round(age_s * 1000))
+
+
 def _job(record: JobRecord) -> tuple[str, ...]:
     size = f"{record.result.width}x{record.result.height}" if record.result else ""
     return (

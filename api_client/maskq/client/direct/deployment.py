@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskq.client.admin.removal import delete_job
 from maskq.client.bulk import SubmitOptions
@@ -12,11 +12,14 @@ from maskq.client.deployment import Deployment, EventReader
 from maskq.client.direct.access import DirectAccess
 from maskq.client.direct.bulk import DirectBulk
 from maskq.client.direct.events import GroupReader, Reader
+from maskq.client.direct.overview import read_overview
 from maskq.client.direct.submissions import Submissions
 from maskq.client.events import EventFilter
 from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Flow, Pipeline, RunBlocking, WaitFor
 from maskq.contract import JobRecord, JobStatus, Output
+from maskq.contract.deployment.overview import Overview
+from maskq.contract.deployment.workers import Workers
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
@@ -25,16 +28,21 @@ from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls, keys
 from maskq.ledger.calls import BatchProgress, Filter, Page, groups, models
+from maskq.ledger.calls.deployment.workers import live_workers
 from maskq.ledger.calls.queueing.waiting import why
 from maskq.ledger.records import RawRecord
+
+if TYPE_CHECKING:
+    from maskq.settings import Settings
 
 
 class DirectDeployment(Deployment):
     """A deployment whose Redis and S3 this process reaches."""
 
-    def __init__(self, access: DirectAccess, key_prefix: str) -> None:
+    def __init__(self, access: DirectAccess, settings: Settings) -> None:
         self._access = access
-        self._key_prefix = key_prefix
+        self._settings = settings
+        self._key_prefix = settings.key_prefix
         self._submissions = Submissions(access)
 
     def submit(
@@ -148,6 +156,13 @@ class DirectDeployment(Deployment):
     def models(self) -> Flow[models.Known]:
         known: models.Known = yield models.known(self._access.limits)
         return known
+
+    def workers(self) -> Flow[Workers]:
+        workers: Workers = yield live_workers()
+        return workers
+
+    def overview(self) -> Flow[Overview]:
+        return read_overview(self._settings)
 
     def output(
         self, record: JobRecord, output: Output, uri: str, class_id: int | None

@@ -39,7 +39,7 @@ class DirectSession(Session):
         self.objects = Objects(settings.s3_endpoint_url, settings.s3_addressing, s3)
         self.layout = StorageLayout(S3Uri(settings.s3_bucket, settings.output_prefix))
         self.access = DirectAccess(self.objects, self.layout, self.limits)
-        self.deployment = DirectDeployment(self.access, self.key_prefix)
+        self.deployment = DirectDeployment(self.access, settings)
 
 
 class BlockingSession(DirectSession):

@@ -18,6 +18,8 @@ from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Deadline, Flow, Sleep, Together
 from maskq.client.sending import OutageTolerance
 from maskq.contract import JobRecord, JobStatus, Output
+from maskq.contract.deployment.overview import Overview
+from maskq.contract.deployment.workers import Workers
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.webhooks import Delivery, DeliveryState
@@ -192,6 +194,14 @@ class HttpDeployment(Deployment):
     def models(self) -> Flow[Known]:
         answer = yield from self._gateway.ask(Request(method="GET", path="/v1/models"))
         return self._gateway.parsed(answer, documents.known_models)
+
+    def workers(self) -> Flow[Workers]:
+        answer = yield from self._gateway.ask(Request(method="GET", path="/v1/workers"))
+        return self._gateway.parsed(answer, Workers.model_validate)
+
+    def overview(self) -> Flow[Overview]:
+        answer = yield from self._gateway.ask(Request(method="GET", path="/v1/overview"))
+        return self._gateway.parsed(answer, Overview.model_validate)
 
     def output(
         self, record: JobRecord, output: Output, uri: str, class_id: int | None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from maskq.client.admin.api_keys import ApiKeyOperations
 from maskq.client.admin.models import ModelOperations
 from maskq.client.admin.tenants import TenantOperations
+from maskq.client.admin.views import ViewOperations
 from maskq.client.job import JobCore
 from maskq.client.operations.connecting import GatewayAccess, access_from_env, access_of, refuse_s3
 from maskq.client.operations.deliveries import DeliveryOperations
@@ -33,6 +34,7 @@ class ClientCore(
     ModelOperations,
     ApiKeyOperations,
     TenantOperations,
+    ViewOperations,
 ):
     """All operations but `segment`, `submit_each` and `events`."""
 

@@ -8,24 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from maskq.contract.deployment.workers import Heartbeat
 from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted
 from maskq.ledger.calls.submission import Limits, Submitted, model_choosers
 
-REGISTER_EVERY_S: Final = 20.0
+REGISTER_EVERY_S: Final = 10.0
 LIVE_S: Final = (
-    50.0  # a worker that did not register for so long counts as gone (two registrations lost)
+    50.0  # a worker that did not register for so long counts as gone (four registrations lost)
 )
+_IDLE: Final = Heartbeat(in_hand=0, jobs_per_s=0.0)
 
 
 def register(
-    worker: ServingWorker, classes: Sequence[str] = (), palette: Sequence[str] = ()
+    worker: ServingWorker,
+    classes: Sequence[str] = (),
+    palette: Sequence[str] = (),
+    heartbeat: Heartbeat = _IDLE,
 ) -> Call[list[ServingWorker]]:
     """Register a worker of a model, every REGISTER_EVERY_S. The model stays known for good.
 
-    classes: their labels, by id. palette: their colours, `#rrggbb`. Returns live workers that serve
-    another revision under the same name.
+    classes: their labels, by id. palette: their colours, `#rrggbb`. heartbeat: what the worker does
+    now. Returns live workers that serve another revision under the same name.
     """
     about = {
         "revision": worker.revision,
@@ -43,13 +48,20 @@ def register(
         worker=worker.model_dump_json(),
         live_ms=round(LIVE_S * 1000),
         same=same,
+        owner=worker.owner,
+        heartbeat=heartbeat.model_dump_json(),
     )
 
 
 def leave(worker: ServingWorker) -> Call[None]:
     """Remove a worker. Its model stays known."""
-    args = ("ZREM", keys.workers(worker.model), worker.model_dump_json())
-    return Call(None, args, lambda _: None)
+    return scripted(
+        "leave",
+        lambda _: None,
+        model=worker.model,
+        worker=worker.model_dump_json(),
+        owner=worker.owner,
+    )
 
 
 def register_model(name: str, about: Mapping[str, object]) -> Call[None]:

@@ -223,7 +223,7 @@ def check(ledger: Ledger, role: Role, model: str = "*") -> None:
     if (mode := said.get("mode", "standalone")) != "standalone":
         what = "a Sentinel: write sentinel://" if mode == "sentinel" else "a Redis Cluster"
         raise InvalidRequest(f"Redis at {place} is {what}; {NAME} leads to a single primary")
-    if version and _numbers(version) < OLDEST:
+    if version and numbers(version) < OLDEST:
         raise _too_old(place, version)
     needed = commands(role, ledger.prefix, model)
     words = [word for command in needed for word in (str(len(command)), *command)]
@@ -256,7 +256,8 @@ def _too_old(place: str, version: str) -> InvalidRequest:
     return InvalidRequest(f"Redis at {place} is {version}: {oldest} or newer, or Valkey, is needed")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """The first two parts of a version."""
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 

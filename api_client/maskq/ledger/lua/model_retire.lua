@@ -15,7 +15,7 @@ if force ~= '1' and (workers > 0 or queued > 0 or running > 0 or is_default) the
   return {'in_use', unpack(seen)}
 end
 redis.call('HDEL', keys.models(), model)
-redis.call('DEL', keys.workers(model))
+redis.call('DEL', keys.workers(model), keys.heartbeats(model))
 forget_counters(model)
 if is_default then redis.call('DEL', keys.default_model()) end
 if workers == 0 and queued == 0 and running == 0 then

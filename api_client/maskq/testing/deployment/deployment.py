@@ -12,9 +12,11 @@ from maskq.client.image_source import ImageSource
 from maskq.client.operations.flow import Deadline, Flow, Sleep
 from maskq.client.sending import OutageTolerance
 from maskq.contract import FailureCode, JobRecord, Output
+from maskq.contract.deployment.overview import Overview
+from maskq.contract.deployment.workers import Workers
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
-from maskq.contract.models import DefaultModel, ModelChoice, ServedModel, ServingWorker
+from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.storage_layout import class_file
@@ -22,12 +24,14 @@ from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreRefused, StoreUnavailable
 from maskq.ledger.calls import BatchProgress, Filter, Page
 from maskq.ledger.calls.models import Known
-from maskq.testing.deployment.ledger import OWNER, FakeLedger
+from maskq.testing import views
+from maskq.testing.deployment.ledger import FakeLedger
 from maskq.testing.deployment.pictures import colours
 from maskq.testing.deployment.readers import FakeGroupReader, FakeReader
 from maskq.testing.deployment.submissions import FakeBulk, submitted_when_accepted
 from maskq.testing.deployment.worker import LAYOUT, REVISION
 from maskq.testing.service import LOOK_S, FakeService
+from maskq.testing.views import serving_worker
 
 T = TypeVar("T")
 
@@ -151,13 +155,7 @@ class FakeDeployment(Deployment):
     def models(self) -> Flow[Known]:
         yield from ()
         service = self._service
-        worker = ServingWorker(
-            owner=OWNER,
-            model=service.model,
-            revision=REVISION,
-            labels=len(service.labels),
-            since_ms=service.since_ms,
-        )
+        worker = serving_worker(service)
         served = {
             "name": service.model,
             "revision": REVISION,
@@ -171,6 +169,14 @@ class FakeDeployment(Deployment):
             (ServedModel.model_validate(served),),
             DefaultModel(name=service.model, choice=ModelChoice.ONLY, known=True),
         )
+
+    def workers(self) -> Flow[Workers]:
+        yield from ()
+        return views.workers(self._service)
+
+    def overview(self) -> Flow[Overview]:
+        yield from ()
+        return views.overview(self._service)
 
     def output(
         self, record: JobRecord, output: Output, uri: str, class_id: int | None

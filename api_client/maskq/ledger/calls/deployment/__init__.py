@@ -1,0 +1,1 @@
+"""Calls of views: the live workers, and a deployment at a glance."""

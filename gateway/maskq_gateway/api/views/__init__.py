@@ -1,0 +1,1 @@
+"""What the deployment does now, for those who run it."""
