@@ -27,7 +27,8 @@ from maskq_standalone.workers import WEBHOOKS_COMMAND, Worker
 SECRET = "whsec_bWFza3EgdGVzdHMgc2lnbiB3aXRoIHRoaXMga2V5Lg=="
 IMAGE = "s3://maskq/photos/teal.png"
 ENDING_WELL = (
-    "queued", "queued of a tenant", "queued high", "to cancel", "queued in a batch", "running", "committed",
+    "queued", "queued of a tenant", "queued high", "to cancel", "queued in a batch", "running",
+    "committed",
 )  # fmt: skip
 BATCHES = ("batch", "queued batch")
 NO_RECORD_YET = "celery waiting"  # until a worker takes the message
@@ -38,7 +39,7 @@ def release(request: pytest.FixtureRequest) -> FormerRelease:
     return FormerRelease(request.param)
 
 
-# --- as it was left: no worker runs ---------------------------------------------------------------------
+# --- as it was left: no worker runs -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

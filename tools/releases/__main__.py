@@ -1,7 +1,7 @@
 """Write what the present version leaves in Redis and S3: `python -m tools.releases VERSION`.
 
-It runs a stack with one worker, submits jobs of every kind, stops the worker, and submits more. The files
-go to tests/fixtures/releases/VERSION. Files of a former release are never written again.
+It runs a stack with one worker, submits jobs of every kind, stops the worker, and submits more. The
+files go to tests/fixtures/releases/VERSION. Files of a former release are never written again.
 """
 
 from __future__ import annotations
