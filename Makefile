@@ -5,6 +5,7 @@
 #   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
 #   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
+#   make upgrade-test   workers and clients of the previous release beside this version's (needs the git history)
 #   make browser the pages of `maskq view` and of the gateway in Chromium (its own, by PATH or CHROMIUM)
 #   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
 #   make sbom    dist/*.cdx.json: the images' Python packages, from the lock
@@ -32,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE =
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test fuzz api-fuzz chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -68,6 +69,9 @@ api-fuzz: $(VENV)/.dev $(API_FUZZ)/.installed
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
+
+upgrade-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m upgrade -s -n 0 tests/upgrade $(ARGS)
 
 browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser -n 0 tests/browser $(ARGS)

@@ -1,4 +1,4 @@
-"""What a former release left in Redis and S3 (tests/fixtures/releases), loaded into a test's servers."""
+"""What a former release left in Redis and S3 (tests/fixtures/releases), loaded for a test."""
 
 from __future__ import annotations
 
