@@ -155,6 +155,6 @@ def test_no_job_is_lost_or_fails_from_old_to_new_and_back(
     assert {one.attempt for one in records.values()} == {1}
     print(
         f"\nold to new and back in {time.monotonic() - began:.0f} s: {len(of_old['submitted'])} jobs "
-        f"of the old client, {len(of_new['submitted'])} of the new one; {by['old']} done by old workers, "
-        f"{by['new']} by new ones; 0 failed, 0 lost, each in its first attempt"
+        f"of the old client, {len(of_new['submitted'])} of the new one; {by['old']} done by old "
+        f"workers, {by['new']} by new ones; 0 failed, 0 lost, each in its first attempt"
     )

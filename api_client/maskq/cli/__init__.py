@@ -17,6 +17,7 @@ import typer
 from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, webhooks
 from maskq.cli.queueing import tenants, why
 from maskq.cli.reporting import streams
+from maskq.cli.shadow import command as shadow
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     view.register(app)
     verify.register(app)
     bench.register(app)
+    shadow.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
     return app
