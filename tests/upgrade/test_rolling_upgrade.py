@@ -35,7 +35,7 @@ import maskq
 name, image = sys.argv[1:]
 with maskq.Client.from_env() as client:
     jobs = []
-    while not select.select([sys.stdin], [], [], 0.04)[0]:
+    while not select.select([sys.stdin], [], [], 0.2)[0]:
         number = len(jobs)
         jobs.append(client.submit(image, tenant=name if number % 2 else None, metadata={"by": name},
             priority=("high", "normal", "low")[number % 3], outputs=["mask", "stats"],
