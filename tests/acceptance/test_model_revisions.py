@@ -39,8 +39,9 @@ def test_every_result_names_the_revision_of_its_worker(
 ) -> None:
     # Given workers of two checkpoints that are served under one name
     other = write_smallest(tmp_path / "other", side=64)
-    same_name = [{"MASKQ_MODEL": str(one), "MASKQ_MODEL_NAME": "ade20k"} for one in checkpoints]
-    workers = [fresh_stack.start_worker(env) for env in same_name]
+    for checkpoint in (smallest_model, other):
+        env = {"MASKQ_MODEL": str(checkpoint), "MASKQ_MODEL_NAME": "ade20k"}
+        fresh_stack.start_worker(env)
     place = str(fresh_client.submit(IMAGE).refresh().request.image_uri)
     # When many jobs run, in batches
     batch = fresh_client.submit_many([place] * 80, model="ade20k")
