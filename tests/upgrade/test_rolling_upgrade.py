@@ -153,9 +153,11 @@ def test_no_job_is_lost_or_fails_from_old_to_new_and_back(
     )
     assert by["old"] >= 20
     assert by["new"] >= 20
-    assert {one.attempt for one in records.values()} == {1}
+    # A worker that stops releases what it cannot finish in time, without a charge
+    assert {one.charges for one in records.values()} == {0}
+    attempts = dict(Counter(one.attempt for one in records.values()))
     print(
         f"\nold to new and back in {time.monotonic() - began:.0f} s: {len(of_old['submitted'])} jobs "
         f"of the old client, {len(of_new['submitted'])} of the new one; {by['old']} done by old "
-        f"workers, {by['new']} by new ones; 0 failed, 0 lost, each in its first attempt"
+        f"workers, {by['new']} by new ones; 0 failed, 0 lost, attempts {attempts}"
     )
