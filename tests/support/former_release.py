@@ -32,7 +32,7 @@ class FormerRelease:
         """Write it all, as if it were written now. hook: the URL of its webhooks."""
         keys = json.loads(self._text("redis.json").replace(HOOK, hook))
         by_ms = now_ms(server) - self.written_ms
-        load_redis(server, keys, self.written_ms)
+        load_redis(server, keys, self.written_ms, by_ms)
         if store is not None:
             objects = self._read("bucket.json")
             load_bucket(store, self.about["bucket"], objects, self.written_ms, by_ms)

@@ -76,9 +76,10 @@ def _group(server: redis.Redis, name: str, about: Mapping[str, Any]) -> dict[str
     }
 
 
-def load_redis(server: redis.Redis, keys: Mapping[str, Mapping[str, Any]], written_ms: int) -> None:
-    """Write the keys, with all their times moved from `written_ms` to now."""
-    by_ms = now_ms(server) - written_ms
+def load_redis(
+    server: redis.Redis, keys: Mapping[str, Mapping[str, Any]], written_ms: int, by_ms: int
+) -> None:
+    """Write the keys, with all times near `written_ms` moved by `by_ms`."""
     for name, key in moved(keys, written_ms, by_ms).items():
         _load(server, name, key)
 
