@@ -6,6 +6,7 @@
 #   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
 #   make http-test  the acceptance tests, each client over HTTP by a gateway of its stack
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
+#   make upgrade-test   workers and clients of the previous release beside this version's (needs the git history)
 #   make browser the pages of `maskq view` and of the gateway in Chromium (its own, by PATH or CHROMIUM)
 #   make lock    deploy/lock anew: versions and hashes of what images and CI install (LOCKED=1 make test)
 #   make sbom    dist/*.cdx.json: the images' Python packages, from the lock
@@ -35,7 +36,7 @@ export PYDANTIC_DISABLE_PLUGINS = __all__
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers compose-test train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -74,6 +75,9 @@ api-fuzz: $(VENV)/.dev $(API_FUZZ)/.installed
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos -s -n 0 tests/chaos $(ARGS)
+
+upgrade-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m upgrade -s -n 0 tests/upgrade $(ARGS)
 
 browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser -n 0 tests/browser $(ARGS)

@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     """Receiver of events of jobs that name no webhook themselves."""
     retention_s: float = Field(default=7 * 86_400.0, gt=0)
     """Seconds for which records and idempotency keys are kept after a job's end."""
+    shadow_model: str | None = None
+    """`NAME:SHARE`: the model with which `maskq shadow mirror` runs that share of the jobs again
+    (docs/shadow.md).
+    """
     output_retention_s: float = Field(default=0.0, ge=0)
     """Seconds for which outputs and uploads are kept after a job's end. 0: forever."""
 

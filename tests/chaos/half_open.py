@@ -12,12 +12,13 @@ from typing import Self
 class Proxy:
     """Passes bytes between whoever connects to `port` and the target."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, host: str = "127.0.0.1") -> None:
+        """host: the address that the proxy listens on."""
         self._target = target
         self._silent: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self._start(self._accept)
 

@@ -19,6 +19,7 @@ from maskq.cli.doctor import command as doctor
 from maskq.cli.monitoring import metrics
 from maskq.cli.queueing import tenants, why
 from maskq.cli.reporting import streams
+from maskq.cli.shadow import command as shadow
 from maskq.errors import MaskqError
 from maskq.extras import missing
 from maskq.inert import escape_tracebacks, print_error, print_lines
@@ -59,6 +60,7 @@ def build() -> typer.Typer:
     bench.register(app)
     views.register(app)
     doctor.register(app)
+    shadow.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
     return app

@@ -1,9 +1,9 @@
 """Why a job failed: a stable code for programs, a sentence for people."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from maskq.inert import without_secrets
 
@@ -131,3 +131,15 @@ class JobFailure(BaseModel):
     code: FailureCode
     # One sentence: what happened, with which input, and what to do.
     message: Annotated[str, AfterValidator(without_secrets)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_newer_version(cls, given: Any) -> Any:
+        """A code that a newer version wrote is read as INTERNAL, and the message names it."""
+        code = given.get("code") if isinstance(given, dict) else None
+        if code is None or code in set(FailureCode):
+            return given
+        message = (
+            f"{given.get('message')} (code {code!r}, which this version of maskq does not know)"
+        )
+        return {**given, "code": FailureCode.INTERNAL, "message": message}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+
+from pydantic import ValidationError
 
 from maskq.contract import TERMINAL, JobFailure, JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations.output_places import STORED
@@ -35,7 +37,7 @@ class RawRecord:
 
 
 class NewerRequest(ValueError):
-    """The request has options that this version does not know; the text names them."""
+    """The request has options or values that this version does not know; the text names the options."""
 
 
 def parse_record(fields: Mapping[str, str], *, to_run: bool = False) -> JobRecord:
@@ -59,8 +61,16 @@ def parse_record(fields: Mapping[str, str], *, to_run: bool = False) -> JobRecor
 
 def _request(text: str, to_run: bool) -> SegmentRequest:
     asked = json.loads(text)
-    newer = sorted(asked.keys() - SegmentRequest.model_fields.keys())
+    newer = asked.keys() - SegmentRequest.model_fields.keys()
+    try:
+        return _validated(asked, newer, to_run)
+    except ValidationError as error:  # a known option has a value that only a newer version knows
+        values = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
+        return _validated(asked, newer | values, to_run)
+
+
+def _validated(asked: Mapping[str, object], newer: Set[str], to_run: bool) -> SegmentRequest:
     if newer and to_run:
-        raise NewerRequest(", ".join(newer))
+        raise NewerRequest(", ".join(sorted(newer)))
     known = {name: value for name, value in asked.items() if name not in newer}
     return SegmentRequest.model_validate(known, context=STORED)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maskq.contract.api_keys import ApiKey, Credentials
+from maskq.contract.api_keys import ApiKey, Credentials, Scope
 from maskq.ledger.calls.base import Call, scripted
 
 
@@ -44,7 +45,7 @@ def admit(shown: Credentials) -> Call[Admission]:
         if not answer:
             return Admission(None)
         state, about, created_ms, expires_ms, *counted = answer
-        key = _with_times(ApiKey.model_validate_json(about), created_ms, expires_ms)
+        key = _with_times(_key(about), created_ms, expires_ms)
         if state == "expired":
             return Admission(key, is_expired=True)
         used, left_ms = counted
@@ -57,7 +58,7 @@ def each() -> Call[list[ApiKey]]:
     """Every key, the oldest first; expired ones too."""
 
     def parse(answer: Sequence[Sequence[str]]) -> list[ApiKey]:
-        return [_with_times(ApiKey.model_validate_json(about), *times) for about, *times in answer]
+        return [_with_times(_key(about), *times) for about, *times in answer]
 
     return scripted("api_keys", parse)
 
@@ -65,6 +66,14 @@ def each() -> Call[list[ApiKey]]:
 def revoke(key_id: str) -> Call[bool]:
     """Delete a key. False: there is none with this id."""
     return scripted("api_key_revoke", bool, id=key_id)
+
+
+def _key(about: str) -> ApiKey:
+    """A stored key. Scopes that only a newer version knows are left out: here they allow nothing."""
+    document = json.loads(about)
+    known = frozenset(scope for scope in Scope if scope in document["scopes"])
+    key = ApiKey.model_validate({**document, "scopes": [*Scope]})
+    return key.model_copy(update={"scopes": known})
 
 
 def _with_times(key: ApiKey, created_ms: str, expires_ms: str) -> ApiKey:
