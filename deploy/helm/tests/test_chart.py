@@ -1,4 +1,4 @@
-"""The chart deploy/helm/maskq: rendered by helm, valid by schemas, and what it promises. `make helm-test`."""
+"""deploy/helm/maskq rendered by helm: valid by schemas, and what it promises. `make helm-test` runs this."""
 
 from __future__ import annotations
 
