@@ -26,7 +26,7 @@ LOCKS = {
 
 
 def document(build: str) -> str:
-    """Of the worker's image with torch's build for `cpu` or `cuda`, or of `gateway`; always the same."""
+    """Of the worker's image with torch's build for `cpu` or `cuda`, or of the gateway's image."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version = project["version"]
     components = [_component(pin) for lock in LOCKS[build] for pin in read(lock)]

@@ -1,4 +1,4 @@
-"""deploy/helm/maskq rendered by helm: valid by schemas, and what it promises. `make helm-test` runs this."""
+"""deploy/helm/maskq rendered by helm: valid by schemas, and what it promises. `make helm-test`."""
 
 from __future__ import annotations
 
