@@ -261,7 +261,8 @@ def test_a_worker_reaches_redis_the_store_and_public_https_alone() -> None:
     assert rules[1]["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     block = rules[3]["to"][0]["ipBlock"]
     assert {"10.0.0.0/8", "169.254.0.0/16", "192.168.0.0/16"} <= set(block["except"])
-    assert [one["ports"][0]["port"] for one in policy("everything", "worker")["ingress"]] == [9464]
+    (metrics,) = policy("everything", "worker")["ingress"]
+    assert metrics["ports"] == [{"protocol": "TCP", "port": 9464, "endPort": 9465}]
     assert not policy("trial", "worker")["ingress"]
 
 
@@ -292,6 +293,27 @@ def test_a_checkpoint_is_fetched_once_and_its_pods_wait_for_it() -> None:
     assert all(f"test -f {marker};" in command for command in waiting)
     assert job["metadata"]["name"].endswith(marker.rpartition("/.")[2])
     assert not of_kind(rendered("trial"), "Job", "PersistentVolumeClaim")
+
+
+def test_each_process_of_a_pod_has_a_metrics_port_that_is_scraped() -> None:
+    documents = rendered("everything")
+    opened = {
+        template["metadata"]["labels"].get("maskq/pool"): [
+            (port["name"], port["containerPort"])
+            for port in template["spec"]["containers"][0]["ports"]
+        ]
+        for name, template in workloads(documents)
+        if "-worker-" in name
+    }
+    assert opened["dpt"] == [("metrics", 9464), ("metrics-1", 9465)]  # two processes on its GPU
+    assert opened["cpu"] == [("metrics", 9464)]
+    (service,) = (
+        one["spec"] for one in of_kind(documents, "Service") if one["spec"].get("clusterIP")
+    )
+    (monitor,) = of_kind(documents, "ServiceMonitor")
+    names = [port["name"] for port in service["ports"]]
+    assert names == [name for name, _ in opened["dpt"]]
+    assert [one["port"] for one in monitor["spec"]["endpoints"]] == names
 
 
 def test_a_pool_asks_for_the_resource_that_it_names() -> None:

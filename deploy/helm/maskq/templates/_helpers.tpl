@@ -134,10 +134,33 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{- define "maskq.metricsPort" -}}
-{{- if .Values.metrics.enabled }}
-- {name: metrics, containerPort: {{ .Values.metrics.port }}}
+{{/* Each process of a pod has a metrics port of its own, one after the other. dict: context, processes */}}
+{{- define "maskq.metricsPorts" -}}
+{{- if .context.Values.metrics.enabled }}
+{{- range $number := until (int .processes) }}
+- {name: {{ include "maskq.metricsPortName" $number }}, containerPort: {{ add $.context.Values.metrics.port $number }}}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "maskq.metricsPortName" -}}
+{{ if . }}metrics-{{ . }}{{ else }}metrics{{ end }}
+{{- end }}
+
+{{/* Worker processes of one pod of a pool. */}}
+{{- define "maskq.processes" -}}
+{{ mul (max 1 (int .gpus)) (ternary (int .processesPerGpu) 1 (gt (int .gpus) 0)) }}
+{{- end }}
+
+{{/* The most processes that a pod of any pool has. */}}
+{{- define "maskq.mostProcesses" -}}
+{{- $most := 1 -}}
+{{- range $name, $own := .Values.pools -}}
+{{- if not (kindIs "invalid" $own) -}}
+{{- $most = max $most (int (include "maskq.processes" (include "maskq.pool" (dict "context" $ "pool" $own) | fromJson))) -}}
+{{- end -}}
+{{- end -}}
+{{ $most }}
 {{- end }}
 
 {{/* The main loop touched the file within the last ten seconds. */}}
