@@ -21,7 +21,7 @@ def run(client: Client, count: int) -> None:
     images = [scenes[number % len(scenes)] for number in range(count)]
     batch = client.submit_many([scene.image for scene in images])
     ended = []
-    for job in batch.as_completed(timeout=300):
+    for job in batch.as_completed(timeout=1200):
         ended.append(job.id)
         if len(ended) == max(1, count // 10):
             print("STARTED", flush=True)
