@@ -13,10 +13,14 @@
 #   make fuzz    hostile inputs by the thousand, for a night: FUZZ_EXAMPLES=N a target
 #   make api-fuzz   schemathesis asks every route of the HTTP API: no 5xx, no undocumented answer
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
+#   make helm-test   the chart of deploy/helm rendered by helm and checked against Kubernetes' and KEDA's schemas
+#   make images  the images maskq and maskq-gateway (TORCH_BUILD=cpu: without CUDA), and their sizes
 PYTHON ?= python3
 VENV   := .venv
 # schemathesis' requirements conflict with those of .venv.
 API_FUZZ := .venv-api-fuzz
+# The models of KEDA pull in what .venv does not need.
+HELM   := .venv-helm
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Where there is a GPU, pyproject.toml's torch is right. Where there is none, this release is installed
@@ -28,6 +32,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 # LOCKED=1: the versions and hashes of deploy/lock, as CI installs. Without it, what pyproject.toml allows.
 LOCKED ?=
 ARGS ?=
+TORCH_BUILD ?= cuda
 # The tests start a thousand Python processes. Without their bytecode each compiles its modules again.
 export PYTHONDONTWRITEBYTECODE =
 # pydantic has no plugins here. Without this each process reads the metadata of all packages for them.
@@ -36,7 +41,7 @@ export PYDANTIC_DISABLE_PLUGINS = __all__
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers compose-test train clean
+.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers compose-test helm-test images train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -95,6 +100,14 @@ peers: $(VENV)/.peers
 compose-test:
 	deploy/compose-test.sh
 
+helm-test: $(HELM)/.installed
+	$(HELM)/bin/python -m pytest -c deploy/helm/tests/pytest.ini deploy/helm/tests $(ARGS)
+
+images:
+	docker build --target gateway --tag maskq-gateway .
+	docker build --build-arg TORCH_BUILD=$(TORCH_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag maskq .
+	deploy/image-sizes.sh maskq-gateway maskq
+
 train: $(VENV)/.standalone
 	$(BIN)/python -m demo_scenes.train $(ARGS)
 
@@ -122,9 +135,15 @@ $(API_FUZZ)/.installed:
 	$(API_FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
 	@touch $@
 
+$(HELM)/.installed: deploy/helm/tests/requirements.txt deploy/helm/tests/helm.txt tools/fetch_helm.py
+	$(PYTHON) -m venv $(HELM)
+	$(HELM)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/helm/tests/requirements.txt
+	$(HELM)/bin/python tools/fetch_helm.py $(HELM)/bin/helm
+	@touch $@
+
 $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(API_FUZZ) demo-output
+	rm -rf $(VENV) $(API_FUZZ) $(HELM) demo-output

@@ -1,7 +1,8 @@
 """`make lock`: write deploy/lock anew, with the versions that are installed here, which were tested.
 
-worker.txt  what the images install, without torch      torch-cuda.txt  torch of PyPI, with CUDA
-dev.txt     what CI installs, without torch             torch-cpu.txt   torch's CPU build
+worker.txt   the worker's image, without torch      torch-cuda.txt  torch of PyPI, with CUDA
+gateway.txt  the image of the gateway and webhooks  torch-cpu.txt   torch's CPU build
+dev.txt      what CI installs, without torch
 
 torch has files of its own, because two builds of one version exclude each other and lie on two indexes.
 All are for CPython 3.11 on Linux. To move to newer versions: make lock ARGS=--upgrade, then make test.
@@ -39,9 +40,11 @@ def main() -> None:
         installed = Path(folder) / "installed.txt"
         installed.write_text("" if given.upgrade else _installed())
         worker = _resolved(installed, ("worker", "gateway"), BUILD, folder)
+        gateway = _resolved(installed, ("gateway",), BUILD, folder)
         dev = _resolved(installed, ("dev",), BUILD + EDITABLE, folder)
         _write("worker.txt", (pin for pin in worker if not _of_cuda(pin) and pin.name != "triton"))
         _write("torch-cuda.txt", (pin for pin in worker if _of_cuda(pin) or pin.name == "triton"))
+        _write("gateway.txt", gateway)
         # CI runs the Triton kernels in Triton's interpreter, without a GPU.
         _write("dev.txt", (pin for pin in dev if not _of_cuda(pin)))
         torch = next(pin.version for pin in worker if pin.name == "torch")

@@ -18,14 +18,18 @@ from check_licences import licences_of
 from locked import Pin, read
 
 ROOT = Path(__file__).parents[1]
-BUILDS = ("cpu", "cuda")
+LOCKS = {
+    "cpu": ("worker.txt", "torch-cpu.txt"),
+    "cuda": ("worker.txt", "torch-cuda.txt"),
+    "gateway": ("gateway.txt",),
+}
 
 
 def document(build: str) -> str:
-    """Of the image with torch's build for `cpu` or `cuda`; the same text each time."""
+    """Of the worker's image with torch's build for `cpu` or `cuda`, or of the gateway's image."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version = project["version"]
-    components = [_component(pin) for pin in [*read("worker.txt"), *read(f"torch-{build}.txt")]]
+    components = [_component(pin) for lock in LOCKS[build] for pin in read(lock)]
     components.sort(key=lambda one: one["name"])
     content = json.dumps(components, sort_keys=True)
     return json.dumps(
@@ -77,7 +81,7 @@ def _component(pin: Pin) -> dict[str, object]:
 if __name__ == "__main__":
     folder = ROOT / "dist"
     folder.mkdir(exist_ok=True)
-    for build in BUILDS:
+    for build in LOCKS:
         file = folder / f"maskq-{build}.cdx.json"
         file.write_text(document(build) + "\n")
         print(file.relative_to(ROOT), file=sys.stderr)

@@ -163,9 +163,10 @@ def usable(settings: object) -> Settings:
 # Variables that no settings class reads: of an HTTP client, of the stack, of docker-compose.yml.
 _OTHERS = {
     "gateway_url", "api_key", "transport", "gateway_plain_http_hosts", "stack_redis_server",
-    "image", "python_image", "redis_image", "s3_image", "torch_build", "torch_index", "redis_port",
-    "redis_memory", "redis_maxmemory", "s3_port", "s3_memory", "worker_memory", "gateway_port",
-    "env_role",
+    "image", "gateway_image", "python_image", "build_image", "redis_image", "s3_image", "torch_build",
+    "torch_index", "redis_port", "redis_memory", "redis_maxmemory", "s3_port", "s3_memory",
+    "worker_memory", "gateway_port", "prometheus_image", "prometheus_port", "prometheus_retention",
+    "grafana_image", "grafana_port", "env_role",
 }  # fmt: skip
 # The packages name their settings classes in this group of entry points.
 _GROUP = "maskq.settings"

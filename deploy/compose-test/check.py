@@ -1,4 +1,4 @@
-"""Runs in the worker's container, with its settings: jobs through the queue, scored."""
+"""Runs beside the services, as a backend with Redis and S3: jobs through the queue, scored."""
 
 import numpy as np
 

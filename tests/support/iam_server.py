@@ -20,18 +20,24 @@ from typing import Any
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 _NOTHING = {"Effect": "Deny", "Action": "*", "Resource": "*"}
-_FILE_OF = {"gateway": "gateway-sqs"}
+# A gateway has a publisher's rights for its callers, and looks at uploads (docs/least-privilege.md).
+_FILES_OF = {"gateway": ("publisher", "gateway-sqs")}
 
 
 def policy_of(role: str, folder: Path, placeholders: Mapping[str, str]) -> dict[str, Any]:
     """The role's policy, with its placeholders (<NAME>) replaced."""
-    file = folder / f"{_FILE_OF.get(role, role)}.json"
-    if not file.exists():
+    files = [folder / f"{name}.json" for name in _FILES_OF.get(role, (role,))]
+    if not all(file.exists() for file in files):
         return {
             "Version": "2012-10-17",
             "Statement": [_ALL if role == "admin" else _NOTHING],
         }
-    text = file.read_text()
+    policies = [_filled(file.read_text(), placeholders) for file in files]
+    statements = [one for policy in policies for one in policy["Statement"]]
+    return {**policies[0], "Statement": statements}
+
+
+def _filled(text: str, placeholders: Mapping[str, str]) -> dict[str, Any]:
     for name, value in placeholders.items():
         text = text.replace(f"<{name}>", value)
     policy: dict[str, Any] = json.loads(text)

@@ -41,8 +41,10 @@ _STACK = {
 }
 # Beside docker-compose.yml's own variables, which that file gives a default.
 _COMPOSE = {
-    "image": "image of all of maskq's services",
-    "python_image": "base of that image",
+    "image": "image of the workers",
+    "gateway_image": "image of maskq's other services, without torch",
+    "python_image": "base of these images",
+    "build_image": "image that their packages are installed in",
     "torch_build": "`cuda` or `cpu`",
     "torch_index": "index that torch is installed from",
     "redis_image": "image of Redis or Valkey",
@@ -54,6 +56,11 @@ _COMPOSE = {
     "s3_memory": "limit of the container",
     "worker_memory": "limit of a worker's container",
     "gateway_port": "port on this machine",
+    "prometheus_image": "image of Prometheus",
+    "prometheus_port": "port on this machine",
+    "prometheus_retention": "how long it keeps samples",
+    "grafana_image": "image of Grafana",
+    "grafana_port": "port on this machine",
     "env_role": "Redis user that the service `env` prints the variables of",
 }
 

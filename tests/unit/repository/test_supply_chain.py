@@ -33,6 +33,7 @@ def required(extra: str | None) -> list[Requirement]:
     ("file", "extras"),
     [
         ("worker.txt", (None, "worker", "gateway")),
+        ("gateway.txt", (None, "gateway")),
         ("dev.txt", (None, "worker", "standalone", "dev")),
     ],
 )
@@ -58,6 +59,13 @@ def test_the_two_builds_of_torch_are_one_version_and_exclude_each_other() -> Non
         assert not [pin for pin in locked.read(file) if pin.name.startswith(("torch", "nvidia-"))]
 
 
+def test_the_gateway_s_image_has_the_worker_s_versions_and_nothing_of_its_model() -> None:
+    worker = {pin.name: pin for pin in locked.read("worker.txt")}
+    gateway = {pin.name: pin for pin in locked.read("gateway.txt")}
+    assert gateway.items() < worker.items()
+    assert not gateway.keys() & {"celery", "kombu", "transformers", "numpy", "safetensors"}
+
+
 def test_a_pin_without_a_hash_is_refused() -> None:
     with pytest.raises(ValueError, match="celery"):
         locked.parse("celery==5.7.0\n")
@@ -65,12 +73,12 @@ def test_a_pin_without_a_hash_is_refused() -> None:
         locked.parse("celery>=5.7.0 \\\n    --hash=sha256:" + "0" * 64)
 
 
-@pytest.mark.parametrize("build", ["cpu", "cuda"])
+@pytest.mark.parametrize("build", sbom.LOCKS)
 def test_the_sbom_names_what_an_image_installs(build: str) -> None:
     document = json.loads(sbom.document(build))
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     components = {one["name"]: one for one in document["components"]}
-    pins = [*locked.read("worker.txt"), *locked.read(f"torch-{build}.txt")]
+    pins = [pin for lock in sbom.LOCKS[build] for pin in locked.read(lock)]
     assert components.keys() == {pin.name for pin in pins}
     for pin in pins:
         one = components[pin.name]
