@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from maskq.contract.options import Priority
@@ -39,7 +40,7 @@ def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
         for name, stride, jobs, start in _rows(others, 4)
     ]
     before_it = others_before(Share(tenant, int(stride), int(start)), ahead, shares)
-    rate = _rate(pace) if int(workers) else None
+    rate = _rate(pace, int(workers))
     position = ahead + before_it
     return QueuePlace(position, rate.seconds(position) if rate else None, ahead)
 
@@ -54,9 +55,37 @@ class Demand:
 
     model: str
     queued: int
+    startable: int  # queued jobs that are neither deferred nor above their tenant's cap
     running: int
     workers: int  # alive
-    rate: Rate | None  # of all its workers together; None: too few completions
+    arrivals_per_s: float  # jobs submitted to run at once, in the last two to three minutes
+    rate: Rate | None  # of all its workers together; None: no worker, or too few completions
+    rate_of_one: Rate | None  # of one worker, as it was last measured; None: never
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that one worker needs for the running jobs and the startable ones. None: unknown."""
+        jobs = self.startable + self.running
+        if not jobs:
+            return 0.0
+        return jobs / self.rate_of_one.mean if self.rate_of_one else None
+
+    @property
+    def offered_load(self) -> float | None:
+        """Workers that the arriving jobs keep busy. None: unknown."""
+        if not self.arrivals_per_s:
+            return 0.0
+        return self.arrivals_per_s / self.rate_of_one.mean if self.rate_of_one else None
+
+    def workers_for(self, target_wait_s: float) -> int:
+        """Workers that do what arrives, and beside it what is there within this time.
+
+        If it is unknown how fast a worker is: those that live, and at least one.
+        """
+        load, seconds = self.offered_load, self.seconds
+        if load is None or seconds is None:
+            return max(1, self.workers)
+        return ceil(load + seconds / target_wait_s)
 
 
 def demand() -> Call[list[Demand]]:
@@ -64,13 +93,23 @@ def demand() -> Call[list[Demand]]:
 
     def parse(answer: Sequence[Sequence[Any]]) -> list[Demand]:
         return [
-            Demand(model, int(queued), int(running), int(workers), _rate(pace))
-            for model, queued, running, workers, pace in answer
+            Demand(
+                model,
+                int(queued),
+                int(startable),
+                int(running),
+                int(workers),
+                arrivals_per_s=1000 * int(arrived[0]) / int(arrived[1]),
+                rate=_rate(recent, int(workers)),
+                rate_of_one=_rate(recent) or _rate(last),
+            )
+            for model, queued, startable, running, workers, arrived, recent, last in answer
         ]
 
     return scripted("scale", parse)
 
 
-def _rate(flat: Sequence[Any]) -> Rate | None:
+def _rate(flat: Sequence[Any], workers: int = 1) -> Rate | None:
     counts = list(map(int, flat))
-    return Rate.of(list(zip(counts[::2], counts[1::2], strict=True)))
+    found = Rate.of(list(zip(counts[::2], counts[1::2], strict=True)))
+    return found.of_workers(workers) if found and workers else None
