@@ -266,7 +266,7 @@ def test_queued_jobs_tell_their_place_and_when_they_start(
         expect(row(tab, "waits-0").locator(".place")).to_have_text(re.compile("^next in the queue"))
         expect(row(tab, "waits-1").locator(".place")).to_have_text(re.compile("^1 job before it"))
         tab.get_by_role("button", name="Cancel").focus()
-        redis.hset(f"{prefix}:pace:{model}", f"minute:{minute % 8}", f"{minute} 20 400000")
+        redis.hset(f"{prefix}:pace:{model}", f"work:{minute % 8}", f"{minute} 20 400000")
         said = re.compile(r"^1 job before it · starts in (about )?\d+")
         expect(tab.locator("#view .place")).to_have_text(said)
         expect(tab.get_by_role("button", name="Cancel")).to_be_focused()

@@ -80,7 +80,7 @@ def others_before(own: Share, ahead: int, others: Sequence[Share]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Jobs that a model's workers complete in a second while jobs wait, and the bounds of that."""
+    """Jobs that workers complete in a second while jobs wait, and the bounds of that."""
 
     lowest: float
     mean: float
@@ -88,9 +88,10 @@ class Rate:
 
     @classmethod
     def of(cls, minutes: Sequence[tuple[int, int]]) -> Rate | None:
-        """From the completions and the milliseconds of each minute; None if they are too few.
+        """One worker's, from each minute's completions and milliseconds of workers.
 
-        The bounds are two standard deviations of a random count, or the slowest and fastest minute.
+        None: they are too few. Two workers take 2000 milliseconds of workers in a second. The
+        bounds are two standard deviations of a random count, or the slowest and fastest minute.
         """
         jobs, ms = (sum(each) for each in zip(*minutes, strict=True)) if minutes else (0, 0)
         if jobs < _FEWEST or ms <= 0:
@@ -100,6 +101,10 @@ class Rate:
         return cls(
             min(mean * (1 - spread), *each, mean), mean, max(mean * (1 + spread), *each, mean)
         )
+
+    def of_workers(self, count: int) -> Rate:
+        """Of so many workers that are as fast."""
+        return Rate(self.lowest * count, self.mean * count, self.highest * count)
 
     def seconds(self, jobs: int) -> tuple[float, float]:
         """Between which seconds from now a job starts that has so many before it."""

@@ -48,8 +48,11 @@ WORKERS: Final = Series(
 DEMAND: Final = Series(
     "maskq_demand_seconds",
     "gauge",
-    "Seconds that one worker process would need for the queued and running jobs.",
+    "Seconds that one worker needs for the running jobs and those that may start.",
     ("model",),
+)
+OFFERED_LOAD: Final = Series(
+    "maskq_offered_load", "gauge", "Workers that the arriving jobs keep busy.", ("model",)
 )
 LEASES_LOST: Final = Series(
     "maskq_leases_lost_total",
@@ -87,8 +90,8 @@ ENTRIES: Final = Series(
 )
 
 SERIES: Final = (
-    QUEUE_DEPTH, QUEUE_OLDEST, QUEUED, RUNNING, JOBS, RETRIES, WORKERS, DEMAND, LEASES_LOST,
-    TICKETS_RESENT, WEBHOOKS, WEBHOOKS_DUE, WEBHOOKS_DEAD, SWEEPER_AGE, EVENT_LAG, ENTRIES,
+    QUEUE_DEPTH, QUEUE_OLDEST, QUEUED, RUNNING, JOBS, RETRIES, WORKERS, DEMAND, OFFERED_LOAD,
+    LEASES_LOST, TICKETS_RESENT, WEBHOOKS, WEBHOOKS_DUE, WEBHOOKS_DEAD, SWEEPER_AGE, EVENT_LAG, ENTRIES,
 )  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def _families(found: DeploymentMetrics) -> Iterator[Metric]:
 def _of_models(found: DeploymentMetrics) -> Iterator[Metric]:
     depth, oldest = QUEUE_DEPTH.gauge(), QUEUE_OLDEST.gauge()
     queued, running = QUEUED.gauge(), RUNNING.gauge()
-    workers, demand = WORKERS.gauge(), DEMAND.gauge()
+    workers, demand, load = WORKERS.gauge(), DEMAND.gauge(), OFFERED_LOAD.gauge()
     for model in found.models:
         name = model.demand.model
         for level in model.depths:
@@ -116,10 +119,11 @@ def _of_models(found: DeploymentMetrics) -> Iterator[Metric]:
         queued.add_metric([name], model.demand.queued)
         running.add_metric([name], model.demand.running)
         workers.add_metric([name], model.demand.workers)
-        demand.add_metric([name], model.work_s)
+        demand.add_metric([name], model.demand_s)
+        load.add_metric([name], model.offered_load)
     if retired := _running_of_retired(found.running, found.models):
         running.add_metric([OTHER], retired)
-    yield from (depth, oldest, queued, running, workers, demand)
+    yield from (depth, oldest, queued, running, workers, demand, load)
 
 
 def _running_of_retired(running: int, models: tuple[ModelLoad, ...]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from math import ceil
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -65,10 +64,13 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
         target_wait_s: Annotated[
             float, Query(gt=0, le=86_400, description="How long jobs may wait for a worker.")
         ] = 60.0,
+        model: Annotated[str, Query(description="Only this one.", max_length=200)] = "",
     ) -> Response:
-        """What autoscalers need: work that waits, and how many workers would do it in time."""
+        """What autoscalers need: the work there is, and how many workers would do it in time."""
         found = await client.session.run(queueing.demand())
-        each = [_demand_of(one, target_wait_s) for one in found]
+        each = [_demand_of(one, target_wait_s) for one in found if model in ("", one.model)]
+        if model and not each:
+            each = [_first_worker(model)]
         answer = ScaleState(target_wait_s=target_wait_s, models=each)
         return JSONResponse(answer.model_dump(mode="json"))
 
@@ -121,21 +123,32 @@ def router(client: AsyncClient, authorizer: Authorizer, settings: GatewaySetting
     return router
 
 
+def _first_worker(model: str) -> ModelDemand:
+    """Of a model that nobody has served: jobs can ask for it once its first worker lives."""
+    return ModelDemand(
+        model=model,
+        queued=0,
+        startable=0,
+        running=0,
+        workers=0,
+        jobs_per_s=None,
+        offered_load=None,
+        demand_s=None,
+        desired_workers=1,
+    )
+
+
 def _demand_of(found: Demand, target_wait_s: float) -> ModelDemand:
-    jobs = found.queued + found.running
-    per_s = found.rate.mean if found.rate and found.workers else None
-    work_s = 0.0 if not jobs else jobs / per_s if per_s else None
-    desired = None
-    if work_s is not None:
-        desired = ceil(found.workers * work_s / target_wait_s)
     return ModelDemand(
         model=found.model,
         queued=found.queued,
+        startable=found.startable,
         running=found.running,
         workers=found.workers,
-        jobs_per_s=round(per_s, 3) if per_s else None,
-        work_s=None if work_s is None else round(work_s, 1),
-        desired_workers=desired,
+        jobs_per_s=round(found.rate.mean, 3) if found.rate else None,
+        offered_load=None if found.offered_load is None else round(found.offered_load, 3),
+        demand_s=None if found.seconds is None else round(found.seconds, 1),
+        desired_workers=found.workers_for(target_wait_s),
     )
 
 

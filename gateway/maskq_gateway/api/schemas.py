@@ -239,19 +239,31 @@ class Limits(BaseModel):
 
 
 class ModelDemand(BaseModel):
-    """What a model has to do. null: unknown, as too few jobs have ended in the last minutes."""
+    """What a model has to do."""
 
     model: str
     queued: int
+    startable: int = Field(
+        description="Queued jobs that would start if there were workers enough: those that are not "
+        "deferred and not above their tenant's cap."
+    )
     running: int
     workers: int = Field(description="Alive.")
-    jobs_per_s: float | None = Field(description="Of these workers together, while jobs wait.")
-    work_s: float | None = Field(
-        description="Seconds that these workers need for the queued and running jobs."
+    jobs_per_s: float | None = Field(
+        description="Of these workers together, while jobs wait. null: no worker, or fewer than ten "
+        "completions in the last eight minutes with jobs that waited."
     )
-    desired_workers: int | None = Field(
-        description="Workers that need `target_wait_s` for the queued and running jobs; 0: none waits "
-        "or runs."
+    offered_load: float | None = Field(
+        description="Workers that the arriving jobs keep busy, by the jobs submitted in the last two "
+        "to three minutes. null: as `demand_s`."
+    )
+    demand_s: float | None = Field(
+        description="Seconds that one worker needs for the startable and running jobs, by the speed "
+        "last measured. null: the speed was never measured."
+    )
+    desired_workers: int = Field(
+        description="`offered_load + demand_s / target_wait_s`, rounded up; 0: there is no work. If "
+        "the speed was never measured: as many workers as live, and at least one."
     )
 
 

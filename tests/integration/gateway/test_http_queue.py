@@ -34,7 +34,7 @@ def was_fast(bench: Bench, jobs: int, ms: int) -> None:
     seconds, _ = bench.ledger.redis.time()
     minute = seconds // 60
     bench.ledger.redis.hset(
-        f"{bench.prefix}:pace:smallest", f"minute:{minute % 8}", f"{minute} {jobs} {ms}"
+        f"{bench.prefix}:pace:smallest", f"work:{minute % 8}", f"{minute} {jobs} {ms}"
     )
 
 
@@ -74,17 +74,29 @@ def test_the_demand_is_told(api: Api, admin: Api, bench: Bench) -> None:
         found: dict[str, Any] = one
         return found
 
-    nothing = {"model": "smallest", "queued": 0, "running": 0, "workers": 0}
-    unknown = {"jobs_per_s": None, "work_s": None, "desired_workers": None}
-    assert demand() == nothing | unknown | {"work_s": 0.0, "desired_workers": 0}
+    nothing = {"model": "smallest", "queued": 0, "startable": 0, "running": 0, "workers": 0}
+    unknown = {"jobs_per_s": None, "offered_load": None, "demand_s": None, "desired_workers": 1}
+    idle = {"offered_load": 0.0, "demand_s": 0.0, "desired_workers": 0}
+    assert demand() == nothing | unknown | idle
+    waiting = {"queued": 3, "startable": 3}
     for _ in range(3):
         uploaded(api)
-    assert demand() == nothing | unknown | {"queued": 3}
+    assert demand() == nothing | unknown | waiting
     worker_lives(bench)
     was_fast(bench, 100, 1_000_000)  # one in ten seconds
-    known = {"jobs_per_s": 0.1, "work_s": 30.0, "queued": 3, "workers": 1}
-    assert demand() == nothing | known | {"desired_workers": 1}
-    assert demand("?target_wait_s=7") == nothing | known | {"desired_workers": 5}
+    known = nothing | waiting | {"jobs_per_s": 0.1, "demand_s": 30.0, "workers": 1}
+    found = demand()
+    assert 3 / 180 / 0.1 <= found.pop("offered_load") <= 3 / 120 / 0.1
+    assert found == known | {"desired_workers": 1}
+    found = demand("?target_wait_s=7&model=smallest")
+    del found["offered_load"]
+    assert found == known | {"desired_workers": 5}
+
+
+def test_a_model_that_was_never_served_needs_its_first_worker(admin: Api) -> None:
+    answer = admin.get("/v1/scale?model=to-come").json()
+    (one,) = answer["models"]
+    assert (one["model"], one["workers"], one["desired_workers"]) == ("to-come", 0, 1)
 
 
 def test_the_demand_needs_an_admin_key(api: Api, stranger: Api) -> None:

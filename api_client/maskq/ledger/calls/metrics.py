@@ -12,7 +12,7 @@ from maskq.contract.options import Priority
 from maskq.contract.statuses import TERMINAL
 from maskq.contract.webhooks import DeliveryState
 from maskq.ledger.calls.base import Call, scripted
-from maskq.ledger.calls.queueing.position import Demand, rate_of
+from maskq.ledger.calls.queueing.position import Demand, parse_demand
 from maskq.ledger.records import pairs
 
 K = TypeVar("K")
@@ -56,12 +56,18 @@ class ModelLoad:
     depths: tuple[Depth, ...]
 
     @property
-    def work_s(self) -> float:
-        """Seconds that one worker process would need for the queued and running jobs."""
-        jobs, rate = self.demand.queued + self.demand.running, self.demand.rate
-        if not rate:
-            return jobs * _UNMEASURED_JOB_S
-        return jobs * max(self.demand.workers, 1) / rate.mean
+    def demand_s(self) -> float:
+        """Seconds that one worker needs for the running jobs and those that may start."""
+        if self.demand.seconds is None:
+            return (self.demand.startable + self.demand.running) * _UNMEASURED_JOB_S
+        return self.demand.seconds
+
+    @property
+    def offered_load(self) -> float:
+        """Workers that the arriving jobs keep busy."""
+        if self.demand.offered_load is None:
+            return self.demand.arrivals_per_s * _UNMEASURED_JOB_S
+        return self.demand.offered_load
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +145,12 @@ def _known(value: str, known: Collection[str]) -> str:
 
 
 def _model(row: Sequence[Any]) -> ModelLoad:
-    model, queued, running, workers, pace, depths = row
-    demand = Demand(model, int(queued), int(running), int(workers), rate_of(pace))
+    demand, depths = row
     each = (
         Depth(Priority(level), int(jobs), int(age_ms) / 1000)
         for level, jobs, age_ms in _rows(depths)
     )
-    return ModelLoad(demand, tuple(each))
+    return ModelLoad(parse_demand(demand), tuple(each))
 
 
 def _rows(flat: Sequence[Any]) -> list[Sequence[Any]]:

@@ -2,8 +2,7 @@
 -- turn and MOST_GROUPS groups of event readers at most, however many there are.
 -- → {milliseconds since the last sweep or '', running jobs, {counter, count, …}, {kind, entries, …},
 --   webhooks due, {group, unread or '', unconfirmed, …},
---   {model, queued, running, live workers, pace as in scale.lua, {level, jobs, age of the oldest in ms, …}} of
---   each model}
+--   {row of demand_of_models, {level, jobs, age of the oldest in ms, …}} of each model}
 local MOST, MOST_GROUPS = 4000, 100
 
 local function sweeper_age()
@@ -67,11 +66,7 @@ local function depths(model)
   return rows
 end
 
-local running = running_of_models(MOST)
-local models = {}
-for _, model in ipairs(known_models()) do
-  models[#models + 1] = {model, tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0),
-    running[model] or 0, #live_workers(model), recent_pace(model), depths(model)}
-end
+local models = demand_of_models()
+for i, row in ipairs(models) do models[i] = {row, depths(row[1])} end
 return {sweeper_age(), redis.call('ZCARD', keys.leases()), redis.call('HGETALL', keys.counters()), entries(),
   redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), groups(), unpack(models)}

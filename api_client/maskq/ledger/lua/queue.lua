@@ -132,6 +132,16 @@ local function ready_count(model)
   return count
 end
 
+-- Count the jobs that would start if there were workers enough: not those above their tenant's cap.
+local function startable_count(model)
+  local count = 0
+  for _, tenant in ipairs((waiting_tenants(model))) do
+    local jobs, _, free = ready_of_tenant(model, tenant), running_cap(tenant)
+    count = count + (free and math.max(0, math.min(jobs, free)) or jobs)
+  end
+  return count
+end
+
 -- Put a job into RUNNING, out of QUEUED. `holder`: {token, owner, exclusive, lease_ms}; `turn`: its tenant's,
 -- or nil if it was claimed by name; `known`: fields of the record.
 local function start_job(id, at, holder, turn, known)

@@ -95,6 +95,7 @@ if idempotency_key ~= '' then
 end
 redis.call('ZADD', keys.created(), now, id)
 local at = {model = model, level = priority, tenant = tenant, created_ms = integer(now)}
+if delay_ms == 0 then count_arrival(model) end
 enqueue(id, at, 0, delay_ms, deadline, settings,
   {webhook ~= '' and webhook, tenant ~= '' and tenant, source ~= '' and source})
 return {'accepted', id}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from maskq.contract.options import Priority
@@ -39,7 +40,7 @@ def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
         for name, stride, jobs, start in _rows(others, 4)
     ]
     before_it = others_before(Share(tenant, int(stride), int(start)), ahead, shares)
-    rate = rate_of(pace) if int(workers) else None
+    rate = rate_of(pace, int(workers))
     position = ahead + before_it
     return QueuePlace(position, rate.seconds(position) if rate else None, ahead)
 
@@ -54,24 +55,68 @@ class Demand:
 
     model: str
     queued: int
+    startable: int  # queued jobs that are neither deferred nor above their tenant's cap
     running: int
     workers: int  # alive
-    rate: Rate | None  # of all its workers together; None: too few completions
+    arrivals_per_s: float  # jobs submitted to run at once, in the last two to three minutes
+    rate: Rate | None  # of all its workers together; None: no worker, or too few completions
+    rate_of_one: Rate | None  # of one worker, as it was last measured; None: never
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that one worker needs for the running jobs and the startable ones. None: unknown."""
+        jobs = self.startable + self.running
+        if not jobs:
+            return 0.0
+        return jobs / self.rate_of_one.mean if self.rate_of_one else None
+
+    @property
+    def offered_load(self) -> float | None:
+        """Workers that the arriving jobs keep busy. None: unknown."""
+        if not self.arrivals_per_s:
+            return 0.0
+        return self.arrivals_per_s / self.rate_of_one.mean if self.rate_of_one else None
+
+    def workers_for(self, target_wait_s: float) -> int:
+        """Workers that do what arrives, and beside it what is there within this time.
+
+        If it is unknown how fast a worker is: those that live, and at least one.
+        """
+        load, seconds = self.offered_load, self.seconds
+        if load is None or seconds is None:
+            return max(1, self.workers)
+        return ceil(load + seconds / target_wait_s)
 
 
 def demand() -> Call[list[Demand]]:
     """The demand of each known model, by name."""
 
     def parse(answer: Sequence[Sequence[Any]]) -> list[Demand]:
-        return [
-            Demand(model, int(queued), int(running), int(workers), rate_of(pace))
-            for model, queued, running, workers, pace in answer
-        ]
+        return [parse_demand(row) for row in answer]
 
     return scripted("scale", parse)
 
 
-def rate_of(flat: Sequence[Any]) -> Rate | None:
-    """The rate of a model's workers, from {completions, milliseconds, …}; None: too few completions."""
+def parse_demand(row: Sequence[Any]) -> Demand:
+    """From a row of `demand_of` (lua/pace.lua)."""
+    model, queued, startable, running, workers, (arrived, in_ms), recent, last = row
+    return Demand(
+        model,
+        int(queued),
+        int(startable),
+        int(running),
+        int(workers),
+        arrivals_per_s=1000 * int(arrived) / int(in_ms),
+        rate=rate_of(recent, int(workers)),
+        rate_of_one=rate_of(recent) or rate_of(last),
+    )
+
+
+def rate_of(flat: Sequence[Any], workers: int = 1) -> Rate | None:
+    """The rate of so many workers, from {completions, milliseconds of workers, …}.
+
+    None: too few completions, or no worker.
+    """
     counts = list(map(int, flat))
-    return Rate.of(list(zip(counts[::2], counts[1::2], strict=True)))
+    found = Rate.of(list(zip(counts[::2], counts[1::2], strict=True)))
+    return found.of_workers(workers) if found and workers else None
