@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack, assert_type
@@ -41,6 +41,8 @@ from maskq import (
     Submission,
     WaitTimeout,
 )
+from maskq.contract.deployment.overview import Overview
+from maskq.contract.deployment.workers import WorkerState
 from maskq.contract.queueing.waiting import Waiting
 
 
@@ -153,6 +155,8 @@ def queries(client: Client) -> None:
         client.redeliver(delivery.id)
     assert_type(client.delete_event_group("shop"), bool)
     assert_type(client.why("job"), Waiting)
+    assert_type(client.workers(), Sequence[WorkerState])
+    assert_type(client.overview(), Overview)
     client.delete("job")
     client.close()
     for event in client.events("0", types=["job.succeeded"], idle=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_an_unusable_url_is_named_without_its_password(redis_url: str, wrong: st
     # Then
     for raised in (blocking, awaited):
         assert place in str(raised.value)
-        assert "MASKQ_REDIS_URL" in str(raised.value)
+        assert re.search("redis_url|MASKQ_REDIS_URL", str(raised.value))
         assert secret not in str(raised.value)
 
 

@@ -192,7 +192,7 @@ def test_the_age_is_that_of_the_oldest_job(harness: LedgerHarness) -> None:
 def test_an_idle_model_has_depth_and_demand_0(harness: LedgerHarness) -> None:
     found = load_of(harness)
     assert all(isinstance(one, Depth) and one.jobs == 0 for one in found.depths)
-    assert found.work_s == 0
+    assert found.demand_s == 0
 
 
 def test_demand_is_in_seconds_of_one_worker(harness: LedgerHarness) -> None:
@@ -200,17 +200,17 @@ def test_demand_is_in_seconds_of_one_worker(harness: LedgerHarness) -> None:
     for owner in ("a", "b"):
         harness.ledger.run(models.register(worker(owner)))
     minute = harness.now_ms() // 60_000
-    harness.redis.hset(harness.key("pace", MODEL), f"minute:{minute % 8}", f"{minute} 60 30000")
+    harness.redis.hset(harness.key("pace", MODEL), f"work:{minute % 8}", f"{minute} 60 60000")
     # When 20 jobs wait, and one runs
     harness.submit_many(20)
     harness.take()
     # Then one worker, which does one job a second, would need 20 s
-    assert load_of(harness).work_s == pytest.approx(20)
+    assert load_of(harness).demand_s == pytest.approx(20)
 
 
 def test_without_a_rate_a_job_counts_as_a_second(harness: LedgerHarness) -> None:
     harness.submit_many(5)
-    assert load_of(harness).work_s == 5
+    assert load_of(harness).demand_s == 5
 
 
 def worker(owner: str) -> models.ServingWorker:

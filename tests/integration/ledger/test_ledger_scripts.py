@@ -28,7 +28,7 @@ NAMES = sorted(TEXTS.keys() - {*SHARED})
 # Fields of a hash, and an answer about an API key, that are called as a state is.
 OTHER_MEANING = {
     ("queue", "queued"), ("models", "queued"), ("model_retire", "queued"), ("submit", "queued"),
-    ("scale", "queued"), ("metrics", "queued"),
+    ("pace", "queued"),
     ("api_key_admit", "expired"),
 }  # fmt: skip
 LUA_ITSELF = {

@@ -108,4 +108,6 @@ class TestStopTimes:
             one["stop_grace_period"] for one in services.values() if "stop_grace_period" in one
         ]
         assert len(grace) >= 4
-        assert set(grace) == {f"{StopTimes().container_s:g}s"}
+        assert set(grace) == {"1m${MASKQ_DRAIN_S:-30}s"}
+        assert StopTimes().container_s == 60 + 30
+        assert StopTimes(600.0).container_s == 60 + 600
