@@ -35,7 +35,7 @@ from maskq_gateway.api.schemas import (
     Wait,
 )
 from maskq_gateway.api.uploads import UploadId, Uploads
-from maskq_gateway.problems import Problem
+from maskq_gateway.problems import Problem, outage_tolerated
 
 _PAGE = 1000
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -103,15 +103,18 @@ def router(
         given, batch_id = batch_id, named_batch(batch_id, caller)
         progress = await _progress(batch_id, caller)
         if seen is not None:
-            records = await client.session.drive(
-                client.session.deployment.ended_in_batch(batch_id, seen, wait)
-            )
+            records = None
+            with outage_tolerated(waits=bool(wait)):
+                records = await client.session.drive(
+                    client.session.deployment.ended_in_batch(batch_id, seen, wait)
+                )
             ended = {i: record and record.public() for i, record in (records or {}).items()}
             return JSONResponse(_state(given, progress) | {"ended_jobs": ended})
         if wait and not _is_over(progress):
-            progress = await client.session.drive(
-                batch_when_ended(client.session, batch_id, min(wait, LONGEST_WAIT_S))
-            )
+            with outage_tolerated(waits=True):
+                progress = await client.session.drive(
+                    batch_when_ended(client.session, batch_id, min(wait, LONGEST_WAIT_S))
+                )
         return JSONResponse(_state(given, progress))
 
     @router.post(

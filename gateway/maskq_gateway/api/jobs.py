@@ -41,7 +41,7 @@ from maskq_gateway.api.schemas import (
     Wait,
 )
 from maskq_gateway.api.uploads import UploadId, Uploads
-from maskq_gateway.problems import Problem
+from maskq_gateway.problems import Problem, outage_tolerated
 
 _RETRY_AFTER_S = 1
 
@@ -161,8 +161,12 @@ class Jobs:
         ) -> Response:
             """The job's record; with `wait`, as soon as it has ended. A queued one has its place in
             the queue."""
-            record = await self._ended(asked.record, wait or preferred_wait_s(prefer))
-            return self._answer(request, record, HTTPStatus.OK, await self._place(record))
+            record, wait_s = asked.record, wait or preferred_wait_s(prefer)
+            place: dict[str, Any] = {}
+            with outage_tolerated(waits=bool(wait_s)):
+                record = await self._ended(record, wait_s)
+                place = await self._place(record)
+            return self._answer(request, record, HTTPStatus.OK, place)
 
         @router.get(
             "/{job_id}/why",
