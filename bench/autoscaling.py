@@ -3,7 +3,7 @@
 `python -m bench.autoscaling` simulates it second by second; nothing is run. The arrivals are random,
 with a quiet night, a busy day and bursts. The autoscaler is the product's `desired_workers` (class
 Demand of maskq.ledger.calls.queueing) behind KEDA's polling and the horizontal pod autoscaler's rules
-with their defaults. "backlog alone" leaves out what arrives. `--plot FILE.svg` draws the first day
+with their defaults. "backlog alone" leaves out what arrives. `--plot FILE.png` draws the first day
 (needs matplotlib).
 
 What is assumed, and can be changed: the speed of a worker, the time until a new one serves (node,
@@ -201,7 +201,7 @@ def main() -> None:
         "--bursts", type=int, default=6, help="of four minutes, four times the peak"
     )
     options.add_argument("--days", type=int, default=5)
-    options.add_argument("--plot", type=Path, metavar="FILE.svg")
+    options.add_argument("--plot", type=Path, metavar="FILE.png")
     chosen = options.parse_args()
     days = [arrivals(seed, chosen.peak, chosen.bursts) for seed in range(chosen.days)]
     kinds = fleets(chosen.peak, chosen.jobs_per_s, float(np.mean(days)))
@@ -262,8 +262,7 @@ def draw(submitted: NDArray[np.int64], days: dict[str, Fleet], path: Path) -> No
     """The first day: jobs submitted, workers of two fleets, and how long jobs waited."""
     import matplotlib as mpl
 
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "maskq"
+    mpl.use("agg")
     from matplotlib import pyplot as plt
 
     shown = {name: days[name] for name in days if "for the noon" in name or name.endswith("60 s")}
@@ -288,7 +287,7 @@ def draw(submitted: NDArray[np.int64], days: dict[str, Fleet], path: Path) -> No
         each.spines[["top", "right"]].set_visible(False)
         each.grid(axis="y", color="#e2e6ea")
         each.set_axisbelow(True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=100)
 
 
 def longest_waits(fleet: Fleet) -> list[int]:
