@@ -10,6 +10,7 @@ from maskq.process import CannotStart
 
 # Modules that maskq imports, by the extra of pyproject.toml that installs them.
 MODULES: Final = {
+    "direct": ("redis", "boto3"),
     "worker": (
         "celery", "kombu", "torch", "numpy", "safetensors", "transformers", "huggingface_hub",
         "obstore", "tifffile", "imagecodecs", "simplejpeg", "prometheus_client",

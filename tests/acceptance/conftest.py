@@ -66,6 +66,7 @@ def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     for variable, value in request.getfixturevalue(name).environment.items():
         monkeypatch.setenv(variable, value)
     assert "AWS_ACCESS_KEY_ID" in os.environ
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it has an earlier test's credentials
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Terminal:
             stderr=self._far,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env=os.environ | {"TERM": "xterm-256color"},
+            env=_environment(),
         )
 
     def __enter__(self) -> Self:
@@ -84,3 +84,9 @@ class Terminal:
         while select.select([self._near], [], [], 0)[0]:
             self._raw += os.read(self._near, 65536)
         return self.process.returncode
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the size of its own terminal."""
+    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return own | {"TERM": "xterm-256color"}

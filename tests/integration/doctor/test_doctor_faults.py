@@ -20,7 +20,7 @@ from maskq.ledger.calls import models
 from maskq_standalone.ports import free_port
 from maskq_standalone.servers.s3 import S3Server
 
-pytestmark = pytest.mark.usefixtures("ledger", "service_models")
+pytestmark = pytest.mark.usefixtures("ledger")
 
 
 def only(report: Report, area: str, name: str, do: str) -> Mapping[str, str]:

@@ -44,7 +44,7 @@ def stack(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def env(stack: Stack, monkeypatch: pytest.MonkeyPatch, service_models: None) -> None:
+def env(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
 

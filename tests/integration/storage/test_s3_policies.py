@@ -83,12 +83,13 @@ REQUESTS: dict[str, Request] = {
     "open the bucket to all": lambda s3: s3.put_bucket_policy(Bucket=OWN, Policy="{}"),
     "list buckets": lambda s3: s3.list_buckets(),
 }
+_PUBLISHER = {
+    "upload", "read an upload", "read an output", "delete an output", "list a job", "list inputs",
+    "copy an upload", "read in an output prefix", "delete in an output prefix",
+    "list a job in an output prefix",
+}  # fmt: skip
 MAY: dict[str, set[str]] = {
-    "publisher": {
-        "upload", "read an upload", "read an output", "delete an output", "list a job", "list inputs",
-        "copy an upload", "read in an output prefix", "delete in an output prefix",
-        "list a job in an output prefix",
-    },
+    "publisher": _PUBLISHER,
     "reader": {"read an upload", "read an output", "read in an output prefix"},
     "worker": {
         "write to an output prefix", "read in an output prefix", "delete in an output prefix",
@@ -98,7 +99,7 @@ MAY: dict[str, set[str]] = {
         "list all", "list inputs", "copy an upload", "copy from outside",
     },
     "webhooks": set(),
-    "gateway": {"read an input"},
+    "gateway": _PUBLISHER | {"read an input"},
 }  # fmt: skip
 
 

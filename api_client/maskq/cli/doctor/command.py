@@ -10,19 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from maskq.cli.doctor.check import Check, Finding, Level, Role, Target, unknown
-from maskq.cli.doctor.deployment import DeploymentCheck
-from maskq.cli.doctor.gateway import GatewayCheck
-from maskq.cli.doctor.redis_server import RedisCheck
 from maskq.cli.doctor.roles import role_of_settings, settings_or_defaults
-from maskq.cli.doctor.settings_check import SettingsCheck
-from maskq.cli.doctor.store import StoreCheck
 from maskq.cli.jobs import Json
 from maskq.inert import one_line, print_json, print_lines
 
 GROUP: Final = "maskq.doctor"  # entry points: functions that return checks
-_CHECKS: Final[tuple[type[Check], ...]] = (
-    SettingsCheck, RedisCheck, StoreCheck, GatewayCheck, DeploymentCheck,
-)  # fmt: skip
 _LAST_LINE: Final = {
     Level.TROUBLE: "in trouble",
     Level.WARNING: "warnings",
@@ -69,7 +61,16 @@ def examined(check: Check, target: Target) -> Iterator[Finding]:
 
 
 def _checks(role: Role) -> list[Check]:
-    checks = [kind() for kind in _CHECKS]
+    # They import redis-py and boto3, which no other command needs for a gateway's URL.
+    from maskq.cli.doctor.deployment import DeploymentCheck
+    from maskq.cli.doctor.gateway import GatewayCheck
+    from maskq.cli.doctor.redis_server import RedisCheck
+    from maskq.cli.doctor.settings_check import SettingsCheck
+    from maskq.cli.doctor.store import StoreCheck
+
+    checks: list[Check] = [
+        SettingsCheck(), RedisCheck(), StoreCheck(), GatewayCheck(), DeploymentCheck(),
+    ]  # fmt: skip
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         checks += entry.load()()
     return [check for check in checks if role in check.roles]
