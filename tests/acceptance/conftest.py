@@ -59,6 +59,12 @@ def fresh_stack(smallest_model: Path, stack_options: dict[str, Any]) -> Iterator
         yield running
 
 
+@pytest.fixture(autouse=True)
+def own_aws_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3's default session keeps the first credentials that it found: an earlier test's."""
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+
+
 @pytest.fixture
 def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The AWS chain finds the stack's credentials."""
@@ -66,7 +72,6 @@ def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     for variable, value in request.getfixturevalue(name).environment.items():
         monkeypatch.setenv(variable, value)
     assert "AWS_ACCESS_KEY_ID" in os.environ
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it has an earlier test's credentials
 
 
 @pytest.fixture

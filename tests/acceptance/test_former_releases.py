@@ -14,6 +14,7 @@ import pytest
 from celery import Celery
 from integration.worker.test_webhook_delivery import Receiver
 from standardwebhooks import Webhook
+from support.acl_stack import variables_of
 from support.former_release import HOOK, RELEASES, FormerRelease
 from support.redis_servers import admin
 from support.waiting import until
@@ -198,7 +199,8 @@ def test_a_celery_message_is_answered(deployment: Deployment) -> None:
 
 def test_due_webhooks_are_delivered(deployment: Deployment) -> None:
     stack = deployment.stack
-    posting = Worker("webhooks", stack.directory, stack.environment, command=WEBHOOKS_COMMAND)
+    env = stack.environment | variables_of(stack, "webhooks")
+    posting = Worker("webhooks", stack.directory, env, command=WEBHOOKS_COMMAND)
     posting.start()
     try:
         wanted = {

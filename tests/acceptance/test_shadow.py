@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bench.checkpoints import write_smallest
 from PIL import Image
+from support.acl_stack import operator_variables
 from support.redis_servers import admin
 
 from maskq import Client, JobStatus
@@ -77,13 +78,17 @@ def shadow(*arguments: str, **more: str) -> str:
 
 
 def test_a_share_of_the_jobs_runs_again_unseen(
-    fresh_stack: Stack, fresh_client: Client, tmp_path: Path
+    fresh_stack: Stack, fresh_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker, and one of the shadow deployment with a checkpoint of other weights
     stack = fresh_stack
     other = write_smallest(tmp_path / "other", side=64)
     stack.start_workers(1)
-    stack.start_workers(1, SHADOW | {"MASKQ_MODEL": str(other), "MASKQ_MODEL_NAME": "candidate"})
+    operator = operator_variables(stack)  # the shipped users have no rights on a second deployment
+    served = {"MASKQ_MODEL": str(other), "MASKQ_MODEL_NAME": "candidate"}
+    stack.start_workers(1, operator | SHADOW | served)
+    for name, value in operator.items():
+        monkeypatch.setenv(name, value)
     jobs = [fresh_client.submit(_noise(number), outputs=["mask"]) for number in range(6)]
     for job in jobs:
         job.wait(timeout=60)

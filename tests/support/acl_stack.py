@@ -111,6 +111,11 @@ def variables_of(stack: Stack, user: str, s3_role: str | None = None) -> dict[st
     return stack.as_user(user, s3_role) if isinstance(stack, AclStack) else {}
 
 
+def operator_variables(stack: Stack) -> dict[str, str]:
+    """The variables of somebody who may do all under --acl-users; else none."""
+    return stack.as_operator() if isinstance(stack, AclStack) else {}
+
+
 def use_acl_stacks() -> None:
     """Have every `Stack` of this process be an `AclStack`, also under a name that a conftest.py took
     before: pytest imports some of them before it knows its options."""
