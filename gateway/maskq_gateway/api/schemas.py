@@ -262,7 +262,7 @@ class ModelDemand(BaseModel):
         "last measured. null: the speed was never measured."
     )
     desired_workers: int = Field(
-        description="`offered_load + demand_s / target_wait_s`, rounded up; 0: there is no work. If "
+        description="`offered_load + demand_s / target_wait_s`, rounded up; 0 if there is no work. If "
         "the speed was never measured: as many workers as live, and at least one."
     )
 

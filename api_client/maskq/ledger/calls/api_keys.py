@@ -69,7 +69,7 @@ def revoke(key_id: str) -> Call[bool]:
 
 
 def _key(about: str) -> ApiKey:
-    """A stored key. Scopes that only a newer version knows are left out: here they allow nothing."""
+    """A stored key. Scopes that this version does not know are ignored; they allow nothing."""
     document = json.loads(about)
     known = frozenset(scope for scope in Scope if scope in document["scopes"])
     key = ApiKey.model_validate({**document, "scopes": [*Scope]})

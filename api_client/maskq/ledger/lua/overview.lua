@@ -33,14 +33,9 @@ local function queue_of(model, running)
     #live_workers(model), oldest and integer(oldest) or '', unpack(ready)}
 end
 
-local running = {}
-local leases = redis.call('ZRANGE', keys.leases(), 0, -1)
-for _, id in ipairs(leases) do
-  local model = redis.call('HGET', keys.record(id), 'model')
-  if model then running[model] = (running[model] or 0) + 1 end
-end
+local running = running_of_models(4000)
 local default, choice = default_model(choosers)
-local totals = {#leases, redis.call('ZCARD', keys.waiting()), redis.call('ZCARD', keys.created()),
+local totals = {redis.call('ZCARD', keys.leases()), redis.call('ZCARD', keys.waiting()), redis.call('ZCARD', keys.created()),
   redis.call('SCARD', keys.tenants()), redis.call('ZCARD', keys.deliveries_due()),
   redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)),
   redis.call('HGET', keys.sweeper(), 'swept_ms') or ''}

@@ -130,7 +130,7 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
             raise Problem(
                 HTTPStatus.NOT_FOUND,
                 FailureCode.NOT_FOUND,
-                f"there is no group {group!r} of event readers",
+                f"the group of event readers {group!r} does not exist",
             )
         return Response(status_code=HTTPStatus.NO_CONTENT)
 

@@ -78,7 +78,7 @@ class Demand:
         return self.arrivals_per_s / self.rate_of_one.mean if self.rate_of_one else None
 
     def workers_for(self, target_wait_s: float) -> int:
-        """Workers that do what arrives, and beside it what is there within this time.
+        """How many workers keep up with new jobs and finish the present ones within this time.
 
         If it is unknown how fast a worker is: those that live, and at least one.
         """
