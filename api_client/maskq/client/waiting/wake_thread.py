@@ -112,6 +112,7 @@ class WakeThread:
     def _receive(self, timeout_s: float) -> None:
         try:
             connection = self._connection or self._connect()
+            self._send_changes()  # of waits that began while this thread was sending
             messages: list[Any] = []
             if connection.can_read(timeout=timeout_s):
                 while len(messages) < _MESSAGES:
