@@ -10,9 +10,9 @@ Server        Poisson arrivals at 80 % (`--load`) of the Offline rate of the sam
               the queries may take longer than `--bound` bare forwards
 SingleStream  one query after another: the 90th percentile of the latency
 
-The scenarios follow MLPerf's rules, with the seeds of the package's current round. Four things are not
-MLPerf's: the model, the bound of Server, the least duration (`--min-seconds`, 60 s instead of 600 s) and
-the number of queries.
+The scenarios follow MLPerf's rules, with the seeds of the package's current round. Four things are
+not MLPerf's: the model, the bound of Server, the least duration (`--min-seconds`, 60 s instead of
+600 s) and the number of queries.
 LoadGen's early stopping accepts a percentile only with enough queries: of 1,000 at most 2 may be above
 the bound of the 99th, of 1,500 at most 6. A server that takes exactly its forward, with this round's
 arrivals at a load of 0.8, has 3 above 15 forwards in both cases. So Server asks for 1,500 queries.
