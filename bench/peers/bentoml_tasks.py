@@ -14,12 +14,12 @@ HOUR_S = 3600  # a task is never given up for its age
 
 @bentoml.service(workers=SETUP.processes, traffic={"timeout": HOUR_S})
 class Segmentation:
-    """POST {"key": key} to /segment/submit returns {"task_id": …}, /segment/get the mask."""
+    """POST {"key": key} to /segment/submit returns {"task_id": …}, /segment/get [mask]."""
 
     def __init__(self) -> None:
         die_with_parent(os.getppid())  # its workers lead sessions of their own
         self.run = Segment(SETUP)
 
     @bentoml.task
-    def segment(self, key: str) -> str:
-        return self.run([key])[0]
+    def segment(self, key: str) -> list[str]:
+        return self.run([key])

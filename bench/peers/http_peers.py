@@ -128,4 +128,5 @@ class BentoMLTasks(BentoML):
             if status in ("failed", "canceled") or time.monotonic() > give_up_at:
                 raise ChildError(f"BentoML's task {task} is {status}")
             time.sleep(POLL_S)
-        return str(self.get(f"/segment/get?task_id={task}"))
+        (mask,) = self.get(f"/segment/get?task_id={task}")
+        return str(mask)
