@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import secrets
 from collections.abc import Mapping, Sequence
 
 from celery import Celery
@@ -49,4 +50,5 @@ class RayServe(CeleryPeer):
         return ["bench.peers.ray_server"]
 
     def environment(self) -> Mapping[str, str]:
-        return {"RAY_USAGE_STATS_ENABLED": "0"}
+        # Without a token of the run, Ray writes one to the user's home.
+        return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
