@@ -26,5 +26,5 @@ def draw(name: str, contenders: Mapping[str, Mapping[str, Any]]) -> Path:
     rates.set_yticks(range(len(names)), names)
     starts.set_yticks([])
     rates.set_title("images a second (points: rounds)")
-    starts.set_title("seconds from start to first mask (pale: again)")
+    starts.set_title("seconds to the first mask (pale: second start)")
     return charts.save(figure, name)
