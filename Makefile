@@ -2,7 +2,8 @@
 #   make demo    the main job on an embedded Redis and S3        make test    unit, integration, acceptance
 #   make test-fast   the unit tests without the slow ones, in a minute
 #   make check   lint, types, import rules, secrets, licences    make bench   latency at light load, cost of a mask
-#   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, LitServe, BentoML beside maskq
+#   make scenarios   offline, Poisson, burst, mixed sizes …     make peers    Celery, Ray Serve, LitServe, BentoML beside maskq
+#   make loadgen     MLPerf LoadGen: Offline, Server, SingleStream
 #   make acl-test   the acceptance tests, each process with the Redis user and S3 policy of its role
 #   make http-test  the acceptance tests, each client over HTTP by a gateway of its stack
 #   make chaos   kill workers, Redis and S3 for a quarter of an hour
@@ -41,7 +42,7 @@ export PYDANTIC_DISABLE_PLUGINS = __all__
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers compose-test helm-test images train clean
+.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers loadgen compose-test helm-test images train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -96,6 +97,9 @@ scenarios: $(VENV)/.dev
 
 peers: $(VENV)/.peers
 	$(BIN)/python -m bench.peers $(ARGS)
+
+loadgen: $(VENV)/.peers
+	$(BIN)/python -m bench.loadgen $(ARGS)
 
 compose-test:
 	deploy/compose-test.sh

@@ -4,7 +4,8 @@
 size, then the argmax. Both get the same scores, of the demo checkpoint for a drawn scene, and of white
 noise, where every pixel is a border (the worst case). Each runs in a process of its own, by turns;
 printed are the medians of the times, the peak memory above that of the scores, how many times less, and
-how many pixels differ (ties: the two best classes closer than 1e-5 of the largest score).
+how many pixels differ (ties: the two best classes closer than 1e-5 of the largest score). Several sizes
+(`--size 640x480 2000x1500 4000x3000`) are also written to bench/results/masks.json.
 """
 
 from __future__ import annotations
@@ -16,47 +17,62 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
+from bench import report
+
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--size", default="4000x3000", help="of the image, px")
+    options.add_argument("--size", nargs="+", default=["4000x3000"], help="of the image, px")
+    options.add_argument("--scores", nargs="+", default=[*SCORES], choices=SCORES)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options.add_argument(
         "--without-reference", action="store_true", help="for sizes it cannot hold"
     )
     chosen = options.parse_args()
-    width, height = map(int, chosen.size.split("x"))
     if chosen.child:
+        width, height = map(int, chosen.size[0].split("x"))
         print(json.dumps(child(*chosen.child, size=(height, width))))
         return
     torch.set_num_threads(2)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, scores in {"demo scene": demo_scores(), "white noise": noise()}.items():
-            np.save(Path(folder) / "scores.npy", scores.numpy())
-            compare(name, Path(folder), chosen)
+        for name in chosen.scores:
+            np.save(Path(folder) / "scores.npy", SCORES[name]().numpy())
+            for size in chosen.size:
+                rows += compare(name, Path(folder), size, chosen)
+    if len(chosen.size) > 1:
+        print(report.write("masks", {"runs": chosen.runs, "rows": rows}))
 
 
-def compare(name: str, folder: Path, chosen: Any) -> None:
+def compare(name: str, folder: Path, size: str, chosen: Any) -> list[dict[str, Any]]:
+    """Prints the figures of this size and returns them, a row a way."""
     ways = ["ours"] if chosen.without_reference else ["ours", "reference"]
     figures: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(chosen.runs):
         for way in ways:
-            figures[way].append(measured(way, folder, chosen.size))
+            figures[way].append(measured(way, folder, size))
     medians = {
         way: {key: statistics.median(one[key] for one in each) for key in each[0]}
         for way, each in figures.items()
     }
     for way, figure in medians.items():
-        print(f"{name}, {chosen.size}, {way:<9}  {figure['s']:7.2f} s  {figure['mb']:7.0f} MB")
+        print(f"{name}, {size}, {way:<9}  {figure['s']:7.2f} s  {figure['mb']:7.0f} MB")
+    width, height = map(int, size.split("x"))
+    megapixels = width * height / 1e6
+    rows = [
+        {"scores": name, "megapixels": megapixels, "way": way, **figure}
+        for way, figure in medians.items()
+    ]
     if chosen.without_reference:
-        return
+        return rows
     ours, reference = medians["ours"], medians["reference"]
     masks = [np.load(folder / f"{way}.npy") for way in ways]
     print(
@@ -64,6 +80,7 @@ def compare(name: str, folder: Path, chosen: Any) -> None:
         f"{reference['mb'] / max(ours['mb'], 1):.0f} times less memory, "
         f"{differing(folder, *masks)}"
     )
+    return rows
 
 
 def differing(folder: Path, ours: np.ndarray, other: np.ndarray) -> str:
@@ -144,6 +161,12 @@ def demo_scores() -> torch.Tensor:
 
 def noise() -> torch.Tensor:
     return torch.randn(150, 288, 288, generator=torch.Generator().manual_seed(1))
+
+
+SCORES: Final[dict[str, Callable[[], torch.Tensor]]] = {
+    "demo scene": demo_scores,
+    "white noise": noise,
+}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 what a worker does before it takes its first job, Redis left out: its imports, torch, the weights, the
 self-test, the warm-up, the revision. The backends take turns, so that what else runs here slows both.
 Printed are the medians over the runs; all files lie in the page cache. `large` has DPT-Large's sizes
-and random weights.
+and random weights. `python -m bench.peers --starts 3` measures whole starts, from the start of the
+process to the first mask, of a worker and of its peers by turns.
 """
 
 from __future__ import annotations

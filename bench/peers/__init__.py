@@ -1,19 +1,29 @@
 """maskq beside its peers: same weights, images, machine and run. `python -m bench.peers`, `make peers`.
 
 The load is offline: all images are asked for at once, and the clock stops when the last mask is in the
-store. Every contender reads the same JPEGs from the same S3 server and writes a PNG of class ids to it,
-computes in exact float32, and has all cores. They take turns, in rotating order; while one works the
-others wait without work (LitServe, which polls, is stopped with SIGSTOP), or, above 2 megapixels, are
-not there at all. Every mask is compared with transformers' own, made in the measuring process: a fast
-wrong answer shows. In the same run both networks' bare forwards are timed.
+store. Every contender reads the same JPEGs from the same S3 server and writes a PNG of class ids to
+it, computes in exact float32, and has all cores. They take turns, in rotating order. While one works,
+the others wait without work: LitServe, which polls, is stopped with SIGSTOP; Ray Serve, whose services
+are never idle, is started for each of its turns; above 2 megapixels every contender is. Each has a
+Redis database of its own. Every mask is compared with transformers' own, made in the measuring
+process: a fast wrong answer shows. In the same run both networks' bare forwards are timed.
+
+Also printed are the processor time an image and the peak memory of all processes of a contender, and
+the seconds from the start of its process to its first mask, for a first and a second start. The files
+are in the page cache both times. `--starts N` measures N starts of each by turns and no load. `python
+-m bench.startup` splits maskq's own start into steps.
 
 maskq      one worker process as `maskq up` starts it, every setting at its default.
 maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ.
 celery     the naive task (celery_task.py): prefork, transformers' processor, network and
            post-processing, boto3, result backend Redis.
+ray        Ray Serve's asynchronous inference (ray_server.py): a deployment that consumes Celery's
+           queue by the Celery adapter, one task at a time in each replica.
 litserve   a LitAPI with max_batch_size and batch_timeout (litserve_server.py), called by many threads.
 bentoml    a service with a batchable API (bentoml_service.py), called by as many. `--batch 1` turns
            batching off in both, which on a CPU may be faster.
+bentoml-tasks  BentoML's task queue (bentoml_tasks.py): all images are submitted, then the client asks
+           for each task until it is done, as BentoML's documentation does.
 
 A name may say how many processes share the cores: `celery:2` has two, each with half of torch's
 threads. LitServe's documentation advises that on a CPU, and a prefork pool does so by default; it

@@ -17,11 +17,11 @@ import torch
 
 from bench import peers, report
 from bench.checkpoints import write_large, write_smallest
-from bench.peers import figures, scenes
-from bench.peers.celery_peer import CeleryPeer
+from bench.peers import chart, figures, scenes
+from bench.peers.celery_peer import CeleryPeer, RayServe
 from bench.peers.contender import Contender
 from bench.peers.forwards import Forwards
-from bench.peers.http_peers import BentoML, LitServe
+from bench.peers.http_peers import BentoML, BentoMLTasks, LitServe
 from bench.peers.ours import Maskq, Maskq8, calibrate
 from bench.peers.plain import Model
 from bench.peers.rounds import Rounds
@@ -32,11 +32,14 @@ KINDS: Final[dict[str, type[Contender]]] = {
     "maskq": Maskq,
     "maskq-int8": Maskq8,
     "celery": CeleryPeer,
+    "ray": RayServe,
     "litserve": LitServe,
     "bentoml": BentoML,
+    "bentoml-tasks": BentoMLTasks,
 }
+BATCHING: Final = ("litserve", "bentoml")
 WRITERS: Final = {"large": write_large, "smallest": write_smallest}
-DEFAULT: Final = ("maskq", "celery", "celery:2", "litserve", "bentoml")
+DEFAULT: Final = ("maskq", "celery", "celery:2", "ray", "litserve", "bentoml", "bentoml-tasks")
 BATCH: Final = 4
 RAW: Final = argparse.RawDescriptionHelpFormatter
 # Above, transformers' post-processing takes gigabytes: one server at a time, and one process of it.
@@ -51,13 +54,11 @@ def main() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with tempfile.TemporaryDirectory() as folder:
         found = measured(chosen, str(directory_of(chosen.model, Path(folder))))
-    name = f"peers-{Path(chosen.model).name}-{chosen.megapixels:g}mp"
-    if chosen.batch != BATCH:
-        name += f"-batch{chosen.batch}"
-    path = report.write(name, found, "litserve", "bentoml")
-    print(report.table(figures.rows(found)))
-    print(forwards_line(found))
-    print(f"written to {path}")
+    print(report.table(found["starts"] if chosen.starts else figures.rows(found)))
+    print(f"written to {report.write(chosen.name, found, 'litserve', 'bentoml', 'ray')}")
+    if not chosen.starts:
+        print(forwards_line(found))
+        print(f"drawn in {chart.draw(chosen.name, found['contenders'])}")
 
 
 def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
@@ -69,7 +70,10 @@ def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
     forwards = Forwards(directory, reference, bodies[0])
     with Stack(workers=0, model=directory, log_level="WARNING") as stack:
         rounds = Rounds(
-            [contender(name, stack, directory, chosen.batch) for name in chosen.only],
+            [
+                contender(name, stack, directory, chosen.batch, database)
+                for database, name in enumerate(chosen.only, start=1)
+            ],
             forwards,
             stack.s3.client(),
             bodies=bodies,
@@ -77,25 +81,30 @@ def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
             images=chosen.images,
             together=chosen.megapixels <= TOGETHER_MEGAPIXELS,
         )
-        for line in rounds.measure(chosen.rounds):
+        lines = rounds.starts(chosen.starts) if chosen.starts else rounds.measure(chosen.rounds)
+        for line in lines:
             print(line, flush=True)
-    return {
+    found = {
         "how": peers.__doc__,
         "options": {**vars(chosen), "model": Path(chosen.model).name},
         "torch_threads": torch.get_num_threads(),
         **eight,
-        **figures.summary(rounds.rates, rounds.equal, forwards.seconds),
     }
+    if chosen.starts:
+        return {**found, "starts": figures.start_rows(rounds.seen)}
+    return {**found, **figures.summary(rounds.seen, forwards.seconds)}
 
 
-def contender(name: str, stack: Stack, directory: str, batch: int) -> Contender:
-    """name: of KINDS, and after a colon the number of processes."""
+def contender(name: str, stack: Stack, directory: str, batch: int, database: int) -> Contender:
+    """name: of KINDS, and after a colon the number of processes; database: of Redis, its own."""
     kind, _, processes = name.partition(":")
     count = int(processes or 1)
     if kind not in KINDS:
         raise SystemExit(f"{name!r} is no contender; there are {', '.join(KINDS)}")
-    at_once = 1 if kind == "celery" else batch
-    return KINDS[kind](name, stack, model=directory, processes=count, batch=at_once)
+    at_once = batch if kind in BATCHING else 1
+    return KINDS[kind](
+        name, stack, model=directory, processes=count, batch=at_once, database=database
+    )
 
 
 def directory_of(model: str, folder: Path) -> Path:
@@ -117,11 +126,15 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--megapixels", type=float, default=0.3)
     options.add_argument("--images", type=int, help="of a load")
     options.add_argument("--rounds", type=int)
+    options.add_argument("--starts", type=int, default=0, help="of each contender, and no load")
     options.add_argument(
         "--batch", type=int, default=BATCH, help="of LitServe and BentoML, at most"
     )
     options.add_argument("--only", type=lambda names: names.split(","), help="contenders")
+    options.add_argument("--name", help="of the files written; default: peers-MODEL-SIZE")
     chosen = options.parse_args()
+    what = "starts" if chosen.starts else f"{chosen.megapixels:g}mp"
+    chosen.name = chosen.name or f"peers-{Path(chosen.model).name}-{what}"
     large = chosen.megapixels > TOGETHER_MEGAPIXELS
     slow = chosen.model not in ("demo", "smallest")
     chosen.images = chosen.images or (2 if large else 4 if slow else 32)

@@ -20,7 +20,11 @@ class Segmentation:
         die_with_parent(os.getppid())  # its workers lead sessions of their own
         self.run = Segment(SETUP)
 
-    @bentoml.api(batchable=True, max_batch_size=SETUP.batch, max_latency_ms=1000 * HOUR_S)
+    @bentoml.api(
+        batchable=SETUP.batch > 1,
+        max_batch_size=max(2, SETUP.batch),  # it refuses 1
+        max_latency_ms=1000 * HOUR_S,
+    )
     def segment(self, keys: list[str]) -> list[str]:
         # Its dispatcher trains on the first requests: empty ones, so that images need not wait for it.
         wanted = [key for key in keys if key]

@@ -1,9 +1,10 @@
-"""The naive Celery task, started and called."""
+"""The peers that take Celery tasks, started and called."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 
 from celery import Celery
 
@@ -11,6 +12,7 @@ from bench.peers.contender import WAIT_S, Peer
 
 
 class CeleryPeer(Peer):
+    queue = "celery"  # Celery's default
     app: Celery | None = None
 
     def command(self) -> Sequence[str]:
@@ -27,7 +29,7 @@ class CeleryPeer(Peer):
 
     def run(self, keys: Sequence[str]) -> list[str]:
         assert self.app is not None, "not started"
-        results = [self.app.send_task("segment", [key]) for key in keys]
+        results = [self.app.send_task("segment", [key], queue=self.queue) for key in keys]
         return [result.get(timeout=WAIT_S) for result in results]
 
     def stop(self) -> None:
@@ -36,3 +38,17 @@ class CeleryPeer(Peer):
         if self.app is not None:
             self.app.close()
             self.app = None
+
+
+class RayServe(CeleryPeer):
+    """Ray Serve's asynchronous inference, whose adapter sends tasks as this does."""
+
+    queue = "segment"
+    stays_up = False  # its services take a part of a core when they have nothing to do
+
+    def command(self) -> Sequence[str]:
+        return ["bench.peers.ray_server"]
+
+    def environment(self) -> Mapping[str, str]:
+        # Without a token of the run, Ray writes one to the user's home.
+        return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.peers.setup import Setup
+from bench.scenarios.processes import cpu_s, peak_rss_mib, with_children
 from maskq_standalone.children.child import Child, ChildError
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
@@ -23,14 +24,19 @@ REPOSITORY: Final = Path(__file__).parents[2]
 class Contender(ABC):
     """`name` is as given on the command line."""
 
-    def __init__(self, name: str, stack: Stack, *, model: str, processes: int, batch: int) -> None:
+    stays_up = True  # from the first round to the last; False: started for each turn
+
+    def __init__(
+        self, name: str, stack: Stack, *, model: str, processes: int, batch: int, database: int
+    ) -> None:
+        """database: Redis' number, its own, so that no other contender's worker takes its tasks."""
         cores = int(os.environ["OMP_NUM_THREADS"])
         self.name = name
         self.stack = stack
         self.setup = Setup(
             model=model,
             bucket=stack.s3.bucket,
-            redis_url=stack.redis.url.removesuffix("/0") + "/1",
+            redis_url=stack.redis.url.removesuffix("/0") + f"/{database}",
             port=free_port(),
             processes=processes,
             threads=max(1, cores // processes),
@@ -49,6 +55,19 @@ class Contender(ABC):
     def stop(self) -> None:
         """Idempotent."""
 
+    @property
+    @abstractmethod
+    def pids(self) -> list[int]:
+        """Of all its processes, while it is up."""
+
+    def cpu_s(self) -> float:
+        """Processor seconds of all its processes since each began."""
+        return sum(_of_a_living(cpu_s, pid) for pid in self.pids)
+
+    def peak_mib(self) -> float:
+        """The sum of each process's largest resident memory."""
+        return sum(_of_a_living(lambda one: peak_rss_mib([one]), pid) for pid in self.pids)
+
     def prepare(self) -> None:  # noqa: B027 -- most need nothing
         """What it needs before its first image."""
 
@@ -57,6 +76,14 @@ class Contender(ABC):
 
     def go_on(self) -> None:  # noqa: B027 -- as above
         """After a pause."""
+
+
+def _of_a_living(figure: Callable[[int], float], pid: int) -> float:
+    """0 for a process that has ended since it was listed."""
+    try:
+        return figure(pid)
+    except (OSError, IndexError):
+        return 0.0
 
 
 class Peer(Contender):
@@ -69,6 +96,10 @@ class Peer(Contender):
 
     @abstractmethod
     def ready(self) -> bool: ...
+
+    @property
+    def pids(self) -> list[int]:
+        return with_children(self.child.pid) if self.child else []
 
     def environment(self) -> Mapping[str, str]:
         """Beside what every peer has."""

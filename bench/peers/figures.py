@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -10,28 +11,38 @@ OURS = "maskq"
 TIE = 0.02  # a smaller difference of medians says nothing on a shared machine
 
 
-def summary(
-    rates: Mapping[str, Sequence[float]],
-    equal: Mapping[str, float],
-    forwards_s: Mapping[str, Sequence[float]],
-) -> dict[str, Any]:
-    """rates: images per second, by contender and round; equal: share of pixels, the worst round's.
+@dataclass
+class Seen:
+    """Of one contender, a figure a round."""
 
-    Ratios are of the same round. efficiency: end to end rate over the rate of the bare forward of
-    the network that the contender uses.
+    rates: list[float] = field(default_factory=list)  # images a second
+    cpu_ms: list[float] = field(default_factory=list)  # an image, of all its processes
+    peak_mib: list[float] = field(default_factory=list)
+    starts_s: list[float] = field(default_factory=list)  # from each start to its first mask
+    equal: float = 1.0  # share of the pixels, of the worst round
+
+
+def summary(seen: Mapping[str, Seen], forwards_s: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """By contender. Ratios are of the same round.
+
+    efficiency: end to end rate over the rate of the bare forward of the network that it uses.
     """
     forward_s = {way: median(each) for way, each in forwards_s.items()}
+    rates = {name: one.rates for name, one in seen.items()}
     return {
         "forward_s": {way: rounded(each) for way, each in forwards_s.items()},
         "contenders": {
             name: {
-                "images_per_s": rounded(each),
-                "images_per_s_median": round(median(each), 4),
-                "efficiency": round(median(each) * forward_s[network_of(name)], 3),
-                "equal_pixels": equal[name],
+                "images_per_s": rounded(one.rates),
+                "images_per_s_median": round(median(one.rates), 4),
+                "efficiency": round(median(one.rates) * forward_s[network_of(name)], 3),
+                "equal_pixels": one.equal,
+                "cpu_ms_an_image": round(median(one.cpu_ms), 1),
+                "peak_mib": round(max(one.peak_mib)),
+                "starts_s": rounded(one.starts_s),
                 **against(rates, name),
             }
-            for name, each in rates.items()
+            for name, one in seen.items()
         },
     }
 
@@ -65,14 +76,32 @@ def rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "contender": name,
             "images/s": one["images_per_s_median"],
-            "s/image": 1 / one["images_per_s_median"],
-            "end to end / forward": one["efficiency"],
-            "equal pixels": f"{one['equal_pixels']:.6%}",
             "maskq is": one.get("maskq_is"),
             "times": one.get("maskq_over_it_median"),
             "by round": " ".join(f"{ratio:.2f}" for ratio in one.get("maskq_over_it", [])),
+            "of the forward": one["efficiency"],
+            "equal pixels": f"{one['equal_pixels']:.6%}",
+            "CPU-ms/image": one["cpu_ms_an_image"],
+            "peak MiB": one["peak_mib"],
+            "first mask s": one["starts_s"][0],
+            "again": one["starts_s"][1] if len(one["starts_s"]) > 1 else None,
         }
         for name, one in figures["contenders"].items()
+    ]
+
+
+def start_rows(seen: Mapping[str, Seen]) -> list[dict[str, Any]]:
+    """Seconds from each start to the first mask; times: this median over maskq's."""
+    medians = {name: median(one.starts_s) for name, one in seen.items()}
+    ours = medians.get(OURS)
+    return [
+        {
+            "contender": name,
+            "first start s": one.starts_s[0],
+            "later ones s": " ".join(f"{each:.1f}" for each in one.starts_s[1:]),
+            "median over maskq's": medians[name] / ours if ours else None,
+        }
+        for name, one in seen.items()
     ]
 
 

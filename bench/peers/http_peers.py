@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from bench.peers.contender import WAIT_S, Peer
+from maskq_standalone.children.child import ChildError
 
 AT_ONCE = 64  # requests under way
+POLL_S = 0.05  # between looks at a task
 _opener = build_opener(ProxyHandler({}))  # never through a proxy: it is on this machine
 
 
@@ -42,11 +45,14 @@ class HttpPeer(Peer):
         return f"http://127.0.0.1:{self.setup.port}"
 
     def post(self, path: str, body: Any) -> Any:
-        request = Request(  # noqa: S310 -- the address is our own
-            self.url + path,
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+        return self._answer(path, json.dumps(body).encode())
+
+    def get(self, path: str) -> Any:
+        return self._answer(path, None)
+
+    def _answer(self, path: str, body: bytes | None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        request = Request(self.url + path, body, headers)  # noqa: S310 -- the address is our own
         with _opener.open(request, timeout=WAIT_S) as answer:
             return json.load(answer)
 
@@ -78,11 +84,12 @@ class LitServe(HttpPeer):
 
 class BentoML(HttpPeer):
     health = "/readyz"
+    service = "bentoml_service"
     training = 16  # requests a process: its dispatcher trains on 11
 
     def command(self) -> Sequence[str]:
         where = ["--host", "127.0.0.1", "--port", str(self.setup.port)]
-        return ["bentoml", "serve", "bench.peers.bentoml_service:Segmentation", *where]
+        return ["bentoml", "serve", f"bench.peers.{self.service}:Segmentation", *where]
 
     def environment(self) -> Mapping[str, str]:
         return {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": self._home.name}
@@ -103,3 +110,23 @@ class BentoML(HttpPeer):
         super().stop()
         if hasattr(self, "_home"):
             self._home.cleanup()
+
+
+class BentoMLTasks(BentoML):
+    """Submits all images, then asks for each in order until it is done."""
+
+    service = "bentoml_tasks"
+    training = 0  # it gathers no batches
+
+    def run(self, keys: Sequence[str]) -> list[str]:
+        tasks = [str(self.post("/segment/submit", {"key": key})["task_id"]) for key in keys]
+        return [self._mask(task) for task in tasks]
+
+    def _mask(self, task: str) -> str:
+        give_up_at = time.monotonic() + WAIT_S
+        while (status := self.get(f"/segment/status?task_id={task}")["status"]) != "completed":
+            if status in ("failed", "canceled") or time.monotonic() > give_up_at:
+                raise ChildError(f"BentoML's task {task} is {status}")
+            time.sleep(POLL_S)
+        (mask,) = self.get(f"/segment/get?task_id={task}")
+        return str(mask)

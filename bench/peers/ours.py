@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from demo_scenes.scenes import draw
 
 from bench.peers.contender import WAIT_S, Contender
+from bench.scenarios.processes import with_children
 from maskq import Client
 from maskq.contract.locations import S3Uri
 from maskq_standalone.workers import Worker
@@ -42,6 +43,10 @@ class Maskq(Contender):
             worker.child.stop(worker.kill_after_s)
             self.stack.workers.remove(worker)
         self.workers = ()
+
+    @property
+    def pids(self) -> list[int]:
+        return [pid for worker in self.workers for pid in with_children(worker.pid)]
 
     def _settings(self) -> dict[str, str]:
         ours = ("redis_url", "s3_endpoint_url", "s3_bucket", "model")

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.peers import scenes
 from bench.peers.contender import Contender
+from bench.peers.figures import Seen
 from bench.peers.forwards import Forwards
 from bench.peers.plain import Mask
 
@@ -18,7 +19,7 @@ QUICK_S = 1.0
 
 
 class Rounds:
-    """rates: images per second by contender, a figure a round; equal: the worst share of pixels."""
+    """seen: what was measured, by contender."""
 
     def __init__(
         self,
@@ -42,8 +43,7 @@ class Rounds:
         self._images = images
         self._together = together
         self._loads = 0
-        self.rates: dict[str, list[float]] = {one.name: [] for one in contenders}
-        self.equal: dict[str, float] = {one.name: 1.0 for one in contenders}
+        self.seen = {one.name: Seen() for one in contenders}
 
     def measure(self, count: int) -> Iterator[str]:
         """Yields a line of text for each turn."""
@@ -56,20 +56,35 @@ class Rounds:
                 for contender in [*self._contenders[first:], *self._contenders[:first]]:
                     with self._turn(contender):
                         rate = self._timed(contender)
-                    yield f"round {number + 1}: {contender.name:<12} {rate:.4g} images/s"
+                    yield f"round {number + 1}: {contender.name:<14} {rate:.4g} images/s"
         finally:
             for contender in self._contenders:
                 contender.stop()
 
+    def starts(self, count: int) -> Iterator[str]:
+        """Starts each contender `count` times, by turns, and no load. Yields a line for each."""
+        for number in range(count):
+            for contender in self._contenders:
+                try:
+                    self._start(contender)
+                finally:
+                    contender.stop()
+                seconds = self.seen[contender.name].starts_s[-1]
+                yield f"start {number + 1}: {contender.name:<14} {seconds:.1f} s to the first mask"
+
     def _start_all(self) -> Iterator[str]:
+        """Twice each, to see what the second start takes."""
         for contender in self._contenders:
-            self._start(contender)
-            contender.pause()
-            yield f"{contender.name} is up and warm"
+            if self._stays_up(contender):
+                self._start(contender)
+                contender.stop()
+                self._start(contender)
+                contender.pause()
+                yield f"{contender.name} is up and warm"
 
     @contextmanager
     def _turn(self, contender: Contender) -> Iterator[None]:
-        if self._together:
+        if self._stays_up(contender):
             contender.go_on()
             yield
             contender.pause()
@@ -78,22 +93,33 @@ class Rounds:
             yield
             contender.stop()
 
+    def _stays_up(self, contender: Contender) -> bool:
+        return self._together and contender.stays_up
+
     def _start(self, contender: Contender) -> None:
-        """Ready and warm."""
+        """Ready and warm. The time until the first mask is noted."""
+        keys = self._upload(contender, [self._small], 1)
+        began = time.perf_counter()
         contender.start()
+        contender.run(keys)
+        self.seen[contender.name].starts_s.append(time.perf_counter() - began)
         contender.prepare()
-        self._warm(contender, contender.setup.processes)
+        if contender.setup.processes > 1:
+            self._warm(contender, contender.setup.processes)
         if self._forwards.slowest_s() < QUICK_S:
             self._warm(contender, WARM_UP)
 
     def _timed(self, contender: Contender) -> float:
         keys = self._upload(contender, self._bodies, self._images)
-        began = time.perf_counter()
+        began, cpu_before_s = time.perf_counter(), contender.cpu_s()
         masks = contender.run(keys)
         rate = len(keys) / (time.perf_counter() - began)
+        seen = self.seen[contender.name]
+        seen.rates.append(rate)
+        seen.cpu_ms.append(1e3 * (contender.cpu_s() - cpu_before_s) / len(keys))
+        seen.peak_mib.append(contender.peak_mib())
         share = scenes.equal_share(self._s3, contender.setup.bucket, masks, self._masks)
-        self.rates[contender.name].append(rate)
-        self.equal[contender.name] = min(share, self.equal[contender.name])
+        seen.equal = min(share, seen.equal)
         return rate
 
     def _warm(self, contender: Contender, count: int) -> None:
