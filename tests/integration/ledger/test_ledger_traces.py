@@ -46,7 +46,10 @@ def test_a_later_attempt_and_an_end_without_a_worker_keep_it(harness: LedgerHarn
     harness.release(job_id, token)
     harness.cancel(job_id)
     assert {one[1:] for one in attributes(harness)} == {(OTHER.traceparent, None)}
-    assert [one[0] for one in attributes(harness)][-2:] == ["maskq.job.queued", "maskq.job.canceled"]
+    assert [one[0] for one in attributes(harness)][-2:] == [
+        "maskq.job.queued",
+        "maskq.job.canceled",
+    ]
 
 
 def test_without_a_context_there_is_none(harness: LedgerHarness) -> None:

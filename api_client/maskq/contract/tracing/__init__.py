@@ -71,9 +71,9 @@ def _tracestate(value: object) -> str:
     return value.strip() if _TRACESTATE.fullmatch(value) else ""
 
 
-# --- ids that follow from a job ------------------------------------------------------------------------
-# A worker that was killed has told nobody the id of its span. The next attempt links to it all the same,
-# because both derive it from the job.
+# --- ids that follow from a job ----------------------------------------------------------------------
+# A worker that was killed has told nobody the id of its span. The next attempt links to it all the
+# same, because both derive it from the job.
 
 
 def trace_id_of_job(subject: str) -> str:
