@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,12 @@ def trace_id(span: trace.Span) -> str:
     return f"{span.get_span_context().trace_id:032x}"
 
 
+def ids(traceparent: str | None) -> tuple[str, str]:
+    found = TraceContext.parse(traceparent)
+    assert found is not None
+    return found.trace_id, found.span_id
+
+
 def check_stages(spans: Spans, attempt: Collected) -> None:
     """The stages follow one another within the attempt, and the forward within the model's."""
     stages = spans.below(attempt)
@@ -155,8 +163,9 @@ def test_one_job_is_one_trace(
     assert (delivery.parent_id, delivery.service) == (submit.span_id, "maskq-webhooks")
     assert (delivery.kind, delivery.attributes["http.response.status_code"]) == (CLIENT, 200)
     ((headers, body),) = receiver.received
-    assert headers["traceparent"] == delivery.traceparent
-    assert json.loads(body)["traceparent"] == record.traceparent == submit.traceparent
+    assert ids(headers["traceparent"]) == delivery.ids
+    assert json.loads(body)["traceparent"] == record.traceparent
+    assert ids(record.traceparent) == submit.ids
 
 
 def test_the_images_of_a_batch_share_its_trace(
@@ -196,10 +205,10 @@ def test_a_retry_links_to_the_job_that_it_retries(
         retried = client.retry(job.id)
         with pytest.raises(JobFailed):
             retried.wait(timeout=60)
-    first = TraceContext.parse(job.refresh().traceparent)
-    assert first is not None
+    first = ids(job.refresh().traceparent)
+    assert first[0] == trace_id(order)
     attempt = collector.wait_for(trace_id(again), ["maskq process"]).one("maskq process")
-    assert attempt.links == ((trace_id(order), first.span_id, {"maskq.job.retry_of": job.id}),)
+    assert attempt.links == ((*first, {"maskq.job.retry_of": job.id}),)
 
 
 def test_what_is_not_sampled_is_not_recorded(
@@ -283,6 +292,19 @@ def test_the_log_names_the_trace(direct: Client, traced_stack: Stack) -> None:
         return next((one for one in lines if one.get("job") == job.id), {})
 
     assert until(line)["trace"] == trace_id_of_job(job.id)
+
+
+def test_the_command_line_exports_its_submission(
+    direct: Client, collector: Collector, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(png())
+    maskq = str(Path(sys.executable).with_name("maskq"))
+    command = [maskq, "submit", str(tmp_path / "photo.png"), "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    job = direct.get(json.loads(said.stdout)["jobs"][0]["id"])
+    own, _ = ids(job.refresh().traceparent)
+    spans = collector.wait_for(own, ["maskq submit", "maskq process"])
+    assert spans.one("maskq submit").service == "maskq"
 
 
 # --- across a killed worker ---------------------------------------------------------------------------

@@ -27,11 +27,10 @@ class Collected:
     attributes: dict[str, Any] = field(hash=False)
     links: tuple[tuple[str, str, dict[str, Any]], ...] = field(hash=False)
     error: str | None
-    flags: int
 
     @property
-    def traceparent(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+    def ids(self) -> tuple[str, str]:
+        return self.trace_id, self.span_id
 
 
 class Spans(list[Collected]):
@@ -131,7 +130,6 @@ def _collected(service: str, span: Any) -> Collected:
         attributes=_values(span.attributes),
         links=tuple(links),
         error=span.status.message if span.status.code == 2 else None,
-        flags=span.flags & 0xFF,
     )
 
 
