@@ -11,42 +11,20 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from support import traced_program
 from support.otlp import Collector
+from support.traced_program import Program
 
 from maskq import InvalidRequest, QueueFull
 from maskq.contract.tracing import TraceContext
 from maskq.telemetry import trace_export, tracing
 from maskq.testing import FakeClient
 
+program = traced_program.program
+
 IMAGE = "s3://photos/a.png"
 GIVEN = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01", "rojo=1")
-
-
-class Program:
-    """A program that traces."""
-
-    def __init__(self) -> None:
-        self._kept = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._kept))
-        self.tracer = provider.get_tracer("shop")
-
-    def spans(self, name: str = "maskq submit") -> list[ReadableSpan]:
-        return [one for one in self._kept.get_finished_spans() if one.name == name]
-
-    def span(self) -> ReadableSpan:
-        (found,) = self.spans()
-        return found
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Program:
-    made = Program()
-    monkeypatch.setattr("opentelemetry.trace.get_tracer", lambda *_, **__: made.tracer)
-    return made
 
 
 @pytest.fixture
