@@ -14,6 +14,10 @@ from typing import Final
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+TRACE_CONTEXT: Final = (
+    TRACEPARENT,
+    TRACESTATE,
+)  # headers, fields of a record, attributes of an event
 MAX_TRACESTATE: Final = 512  # characters; W3C asks for no more to be passed on
 
 _TRACEPARENT: Final = re.compile(
