@@ -17,8 +17,9 @@ class Program:
         provider.add_span_processor(SimpleSpanProcessor(self._kept))
         self.tracer = provider.get_tracer("shop")
 
-    def spans(self, name: str = "maskq submit") -> list[ReadableSpan]:
-        return [one for one in self._kept.get_finished_spans() if one.name == name]
+    def spans(self, name: str | None = "maskq submit") -> list[ReadableSpan]:
+        """Those with this name, in the order of their ends; None: all."""
+        return [one for one in self._kept.get_finished_spans() if name in (None, one.name)]
 
     def span(self, name: str = "maskq submit") -> ReadableSpan:
         (found,) = self.spans(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from support.traced_program import Program
 from maskq import InvalidRequest, QueueFull
 from maskq.contract.tracing import TraceContext
 from maskq.telemetry import trace_export, tracing
-from maskq.testing import FakeClient
+from maskq.testing import FakeAsyncClient, FakeClient
 
 program = traced_program.program
 
@@ -54,6 +55,20 @@ def test_a_submission_is_a_span_below_the_caller_s(program: Program, client: Fak
     assert job.refresh().traceparent == context(span).traceparent
     events = list(client.events(since="0", idle=0.1))
     assert {one.traceparent for one in events} == {context(span).traceparent}
+
+
+def test_an_asynchronous_submission_is_a_span_below_the_caller_s(program: Program) -> None:
+    async def order() -> tuple[int, str | None]:
+        async with FakeAsyncClient() as client:
+            with program.tracer.start_as_current_span("order") as span:
+                job = await client.submit(IMAGE)
+                await client.submit_many([IMAGE, IMAGE])
+            return span.get_span_context().span_id, (await job.refresh()).traceparent
+
+    order_id, traceparent = asyncio.run(order())
+    one, many = program.spans()
+    assert [span.parent and span.parent.span_id for span in (one, many)] == [order_id] * 2
+    assert traceparent == context(one).traceparent
 
 
 def test_a_submission_without_a_caller_s_span_begins_a_trace(
@@ -121,7 +136,7 @@ def test_without_a_provider_the_context_is_passed_on() -> None:
 PROGRAM = """
 import sys
 {block}
-from maskq.testing import FakeClient
+from maskq.testing import FakeAsyncClient, FakeClient
 import maskq.telemetry.trace_export, maskq.client.direct.submissions, maskq.client.http.submissions
 with FakeClient() as client:
     job = client.submit("s3://photos/a.png")
