@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,12 @@ def _event(due: DueDelivery) -> dict[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def _host(url: str) -> str:
+    with suppress(ValueError):  # the delivery itself says so
+        return urlsplit(url).hostname or ""
+    return ""
 
 
 class DeliveryTrace:
@@ -49,11 +56,10 @@ class DeliveryTrace:
         using = tracing.tracer()
         if using is None:
             return None
-        url = urlsplit(due.url)
         about: dict[str, tracing.Value] = {
             "http.request.method": "POST",
             "http.request.resend_count": due.attempts,
-            "server.address": url.hostname or "",
+            "server.address": _host(due.url),
             "messaging.message.id": due.id,
             "maskq.subject": subject,
         }
