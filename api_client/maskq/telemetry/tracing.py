@@ -6,6 +6,7 @@ long as nothing has, this module does not either, and there are no spans.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from maskq.inert import without_secrets
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext, Tracer
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
 Value = str | int | float | bool
@@ -94,10 +97,25 @@ def submission(parent: TraceContext | None = None, *, jobs: int = 1) -> Iterator
     The block may be part of a generator: the span is not made the current one.
     """
     parent = parent or current()
-    using = tracer()
-    if using is None:
+    span = _started_submission(parent, jobs)
+    if span is None:
         yield Submission(parent, None)
         return
+    try:
+        yield Submission(context_of(span) or parent, span)
+    except Exception as error:
+        with errors_logged():
+            set_error(span, _code_of(error), str(error))
+        raise
+    finally:
+        with errors_logged():
+            span.end()
+
+
+def _started_submission(parent: TraceContext | None, jobs: int) -> Span | None:
+    using = tracer()
+    if using is None:
+        return None
     attributes: dict[str, Value] = {
         "messaging.system": NAME,
         "messaging.operation.name": "submit",
@@ -105,15 +123,13 @@ def submission(parent: TraceContext | None = None, *, jobs: int = 1) -> Iterator
     }
     if jobs != 1:
         attributes["messaging.batch.message_count"] = jobs
-    span = start(using, "maskq submit", "PRODUCER", parent=parent, attributes=attributes)
-    try:
-        yield Submission(context_of(span) or parent, span)
-    except Exception as error:
-        code = error.code.value if isinstance(error, MaskqError) else type(error).__name__
-        set_error(span, code, str(error))
-        raise
-    finally:
-        span.end()
+    with errors_logged():
+        return start(using, "maskq submit", "PRODUCER", parent=parent, attributes=attributes)
+    return None
+
+
+def _code_of(error: Exception) -> str:
+    return error.code.value if isinstance(error, MaskqError) else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +176,15 @@ def start(
         )
     finally:
         wanted_ids.reset(token)
+
+
+@contextmanager
+def errors_logged() -> Iterator[None]:
+    """Log what is raised in the block, such as by a sampler that somebody installed."""
+    try:
+        yield
+    except Exception:
+        logger.exception("a span is missing; the work goes on")
 
 
 def set_error(span: Span, code: str, text: str) -> None:

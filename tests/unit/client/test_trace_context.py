@@ -61,6 +61,13 @@ def test_an_invalid_header_is_ignored(header: object) -> None:
         ("a=" + "b" * 511, ""),
         ("a=b\r\nx: y", ""),
         ("a=é", ""),
+        (" a=1 ,, b@c=2\t", "a=1,b@c=2"),
+        ("a=1,a=2", ""),
+        ("a=1,b", ""),
+        ("A=1", ""),
+        ("a=1=2", ""),
+        ("a=", ""),
+        (",".join(f"k{number}=1" for number in range(33)), ""),
     ],
 )
 def test_an_invalid_state_is_dropped(state: object, taken: str) -> None:

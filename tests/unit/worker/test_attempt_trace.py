@@ -122,6 +122,38 @@ def test_an_unsampled_trace_costs_no_spans(program: Program) -> None:
     assert attempt_trace(record(traceparent=unsampled.traceparent)) is UNTRACED
 
 
+class Broken:
+    """A tracer whose spans cannot be started after the first ones."""
+
+    def __init__(self, program: Program, works: int) -> None:
+        self._tracer, self._left = program.tracer, works
+
+    def start_span(self, *arguments: Any, **named: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError("the sampler's service is away")
+        return self._tracer.start_span(*arguments, **named)
+
+
+@pytest.mark.parametrize("works", [0, 1, 3])
+def test_a_tracer_that_raises_breaks_no_job(
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    works: int,
+) -> None:
+    monkeypatch.setattr(tracing, "tracer", lambda: Broken(program, works))
+    trace = attempt_trace(record())
+    times = Stopwatch(trace)
+    with times:
+        for stage in ("fetch", "decode", "model"):
+            times.begin(stage)
+            trace.forward_started(1, 1)
+    trace.ended()
+    assert times.milliseconds.keys() == {"fetch", "decode", "model"}
+    assert "the sampler's service is away" in caplog.text
+
+
 def test_without_a_tracer_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "tracer", lambda: None)
     assert attempt_trace(record()) is UNTRACED

@@ -37,18 +37,25 @@ UNTRACED: Final = AttemptTrace()
 
 
 def attempt_trace(record: JobRecord, retried: TraceContext | None = None) -> AttemptTrace:
-    """The trace of the attempt that begins now.
+    """The trace of the attempt that begins now. Raises nothing: no job fails for its trace.
 
     retried: the context of the job that this one retries, if that was traced.
     """
     using = tracing.tracer()
-    if using is None:
-        return UNTRACED
+    if using is not None:
+        with tracing.errors_logged():
+            span = _started(using, record, retried)
+            if span.is_recording():
+                return _Recorded(using, span, record)
+    return UNTRACED
+
+
+def _started(using: Tracer, record: JobRecord, retried: TraceContext | None) -> Span:
     parent = TraceContext.parse(record.traceparent, record.tracestate)
     # The trace of a job that was submitted without one follows from its id, as in the next attempt.
     trace_id = parent.trace_id if parent else trace_id_of_job(record.id)
     ids = tracing.Ids(int(trace_id, 16), int(span_id_of_attempt(record.id, record.attempt), 16))
-    span = tracing.start(
+    return tracing.start(
         using,
         "maskq process",
         "CONSUMER",
@@ -57,9 +64,6 @@ def attempt_trace(record: JobRecord, retried: TraceContext | None = None) -> Att
         attributes=_attributes(record),
         ids=ids,
     )
-    if not span.is_recording():
-        return UNTRACED
-    return _Recorded(using, span, record)
 
 
 def trace_id_of(record: JobRecord) -> str | None:
@@ -133,17 +137,22 @@ class _Recorded(AttemptTrace):
     def stage_ended(
         self, stage: str, began_ns: int, ended_ns: int, error: BaseException | None
     ) -> None:
-        stage_span = self._child(stage, self._inside, began_ns, ended_ns, error=error)
-        if stage == MODEL_STAGE and (forward := self._forward):
-            parent = tracing.inside(stage_span)
-            self._child("wait for batch", parent, began_ns, forward.began_ns)
-            about: dict[str, tracing.Value] = {
-                "maskq.forward.id": f"{self._worker}/{forward.batch}",
-                "maskq.forward.images": forward.images,
-            }
-            self._span.set_attributes(about)
-            ended_ns = forward.ended_ns or ended_ns
-            self._child("forward", parent, forward.began_ns, ended_ns, about, error)
+        with tracing.errors_logged():
+            stage_span = self._child(stage, self._inside, began_ns, ended_ns, error=error)
+            if stage == MODEL_STAGE and self._forward:
+                self._forward.ended_ns = self._forward.ended_ns or ended_ns
+                self._parts_of_model(tracing.inside(stage_span), began_ns, self._forward, error)
+
+    def _parts_of_model(
+        self, parent: Context, began_ns: int, forward: _Forward, error: BaseException | None
+    ) -> None:
+        about: dict[str, tracing.Value] = {
+            "maskq.forward.id": f"{self._worker}/{forward.batch}",
+            "maskq.forward.images": forward.images,
+        }
+        self._span.set_attributes(about)
+        self._child("wait for batch", parent, began_ns, forward.began_ns)
+        self._child("forward", parent, forward.began_ns, forward.ended_ns, about, error)
 
     def _child(
         self,
@@ -168,14 +177,16 @@ class _Recorded(AttemptTrace):
         return span
 
     def ended(self, error: JobError | None = None) -> None:
-        if error:
-            tracing.set_error(self._span, error.code.value, error.message)
-        self._span.end()
+        with tracing.errors_logged():
+            if error:
+                tracing.set_error(self._span, error.code.value, error.message)
+            self._span.end()
 
     def lost(self) -> None:
-        text = "the job was canceled, timed out, or went to another worker"
-        tracing.set_error(self._span, LEASE_LOST, text)
-        self._span.end()
+        with tracing.errors_logged():
+            text = "the job was canceled, timed out, or went to another worker"
+            tracing.set_error(self._span, LEASE_LOST, text)
+            self._span.end()
 
 
 def _code_of(error: BaseException) -> str:

@@ -35,7 +35,9 @@ class DeliveryTrace:
     def __init__(self, due: DueDelivery) -> None:
         event = _event(due)
         self._parent = TraceContext.parse(event.get(TRACEPARENT), event.get(TRACESTATE, ""))
-        self._span = self._started(due, str(event.get("subject", "")))
+        self._span: Span | None = None
+        with tracing.errors_logged():
+            self._span = self._started(due, str(event.get("subject", "")))
 
     def headers(self) -> dict[str, str]:
         """What the receiver gets: `traceparent` and `tracestate`; empty without a trace."""
@@ -46,11 +48,12 @@ class DeliveryTrace:
         """The attempt ended. status: of HTTP, if there was an answer; error: None: it is delivered."""
         if self._span is None:
             return
-        if status is not None:
-            self._span.set_attribute("http.response.status_code", status)
-        if error is not None:
-            tracing.set_error(self._span, str(status or "unreachable"), error)
-        self._span.end()
+        with tracing.errors_logged():
+            if status is not None:
+                self._span.set_attribute("http.response.status_code", status)
+            if error is not None:
+                tracing.set_error(self._span, str(status or "unreachable"), error)
+            self._span.end()
 
     def _started(self, due: DueDelivery, subject: str) -> Span | None:
         using = tracing.tracer()

@@ -26,7 +26,13 @@ _TRACEPARENT: Final = re.compile(
     re.ASCII,
 )
 _LONGEST_TRACEPARENT: Final = 256  # of a later version of the standard, which may append fields
-_TRACESTATE: Final = re.compile(r"[\x20-\x7e\t]*")
+# A member of a tracestate. For any other OpenTelemetry would log a warning, with the caller's text.
+_MEMBER: Final = re.compile(
+    r"(?P<key>[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]",
+    re.ASCII,
+)
+_MOST_MEMBERS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,10 @@ class TraceContext:
 def _tracestate(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_TRACESTATE:
         return ""
-    return value.strip() if _TRACESTATE.fullmatch(value) else ""
+    members = [stripped for member in value.split(",") if (stripped := member.strip(" \t"))]
+    found = [_MEMBER.fullmatch(member) for member in members]
+    keys = {one["key"] for one in found if one}
+    return ",".join(members) if len(keys) == len(members) <= _MOST_MEMBERS else ""
 
 
 # --- ids that follow from a job ----------------------------------------------------------------------
