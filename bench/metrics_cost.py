@@ -24,8 +24,8 @@ from maskq.ledger.prelude import prelude
 from maskq.ledger.scripts import shared_text
 from maskq.testing import make_record
 from maskq_standalone.servers.redis import RedisServer, find
-from maskq_worker.jobs.runner import job_fields
 from maskq_worker.telemetry.counters import ProcessCounters
+from maskq_worker.telemetry.log_fields import job_fields
 
 TURNS, CALLS, PASSES = 15, 2000, 20_000
 STAGES = ("fetch", "decode", "prepare", "model", "encode", "store", "commit", "copy")

@@ -125,10 +125,10 @@ def _uses(item: pytest.Item, fixture: str) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside(pytestconfig: pytest.Config) -> Iterator[None]:
-    """A developer's own MASKQ_ and AWS_ variables must not decide a test."""
+    """A developer's own variables must not decide a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("MASKQ_", "AWS_")):
+            if name.startswith(("MASKQ_", "AWS_", "OTEL_")):
                 patch.delenv(name)
         if is_over_http(pytestconfig):
             patch.setenv("MASKQ_TRANSPORT", "http")

@@ -39,8 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         installed = Path(folder) / "installed.txt"
         installed.write_text("" if given.upgrade else _installed())
-        worker = _resolved(installed, ("worker", "gateway"), BUILD, folder)
-        gateway = _resolved(installed, ("gateway",), BUILD, folder)
+        worker = _resolved(installed, ("worker", "gateway", "traces"), BUILD, folder)
+        gateway = _resolved(installed, ("gateway", "traces"), BUILD, folder)
         dev = _resolved(installed, ("dev",), BUILD + EDITABLE, folder)
         _write("worker.txt", (pin for pin in worker if not _of_cuda(pin) and pin.name != "triton"))
         _write("torch-cuda.txt", (pin for pin in worker if _of_cuda(pin) or pin.name == "triton"))

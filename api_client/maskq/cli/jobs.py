@@ -18,6 +18,7 @@ from maskq.client.job import DEFAULT_WAIT_S
 from maskq.contract import FailureCode, JobStatus
 from maskq.errors import InvalidRequest, JobNotFound, MaskqError, StoreUnavailable
 from maskq.inert import print_error, print_json, print_lines, printable
+from maskq.telemetry.trace_export import exporting
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait")]
@@ -68,7 +69,7 @@ def retry(
     """
     if bool(job_ids) + bool(code) + every != 1:
         raise InvalidRequest("give job ids, --code or --all, and only one of them")
-    with Client.from_env() as client:
+    with exporting("maskq"), Client.from_env() as client:
         chosen = job_ids or [
             record.id for record in client.list_all(status=JobStatus.FAILED, code=code)
         ]

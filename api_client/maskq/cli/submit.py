@@ -18,6 +18,7 @@ from maskq.client.job import DEFAULT_WAIT_S, Job
 from maskq.client.results.names import stem_of_image, told_apart
 from maskq.errors import InvalidRequest
 from maskq.inert import print_error
+from maskq.telemetry.trace_export import exporting
 
 STDIN = "-"
 
@@ -122,7 +123,7 @@ def submit(
             timeout=timeout,
             as_json=as_json,
         )
-        with Client.from_env() as client:
+        with exporting("maskq"), Client.from_env() as client:
             bulk.submit_recursive(client, images, options, run_flags)
         return
     if manifest or retry_failed:
@@ -131,7 +132,7 @@ def submit(
     if out:
         check_folder(out)
     sources = _opened(images)
-    with Client.from_env() as client:
+    with exporting("maskq"), Client.from_env() as client:
         if len(sources) == 1:
             job = client.submit(
                 sources[0],

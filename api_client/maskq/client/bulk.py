@@ -18,8 +18,10 @@ from maskq.client.image_source import (
 )
 from maskq.client.operations.flow import Flow, Sleep
 from maskq.client.sending import OUTAGE_S, OutageTolerance, QueueFullBackoff
+from maskq.contract.tracing import TraceContext
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, UnknownModel
 from maskq.ledger.calls import BatchMembership
+from maskq.telemetry import tracing
 
 JobT = TypeVar("JobT")
 
@@ -102,9 +104,10 @@ class Bulk(ABC, Generic[JobT]):
             yield self._step()
 
     @abstractmethod
-    def submit_taken(self) -> Flow[None]:
+    def submit_taken(self, trace: TraceContext | None) -> Flow[None]:
         """Submit taken images and add their outcomes; what the full queue refuses stays.
 
+        trace: of the jobs.
         Raises UnknownModel, and StoreUnavailable during an outage.
         """
 
@@ -160,12 +163,19 @@ class Bulk(ABC, Generic[JobT]):
             and sum(not is_reference(one.image) for one in self.taken) >= _UPLOADS_A_STEP
         )
 
+    def _submit_taken(self) -> Flow[None]:
+        if not self.taken:  # what is ready has the context of the step that took it
+            yield from self.submit_taken(None)
+            return
+        with tracing.submission(jobs=len(self.taken)) as submitting:
+            yield from self.submit_taken(submitting.context)
+
     def _step(self) -> Flow[Outcomes[JobT]]:
         if self._fatal:
             raise self._fatal
         self.held_up = ""
         try:
-            yield from self.submit_taken()
+            yield from self._submit_taken()
             self._outage_tolerance.answered()
         except UnknownModel as error:
             self._fatal = error

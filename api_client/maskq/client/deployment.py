@@ -19,6 +19,7 @@ from maskq.contract.deployment.overview import Overview
 from maskq.contract.deployment.workers import Workers
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
+from maskq.contract.tracing import TraceContext
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.ledger.calls import BatchProgress, Filter, Page
 from maskq.ledger.calls.models import Known
@@ -52,8 +53,12 @@ class Deployment(ABC):
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
-        """Submit one image; returns the job's id. Raises what `Client.submit` raises."""
+        """Submit one image; returns the job's id. Raises what `Client.submit` raises.
+
+        trace: of the job.
+        """
 
     @abstractmethod
     def bulk(
@@ -62,8 +67,11 @@ class Deployment(ABC):
         """Submits any number of images. `job`: makes the handle on a job from its id."""
 
     @abstractmethod
-    def retry(self, job_id: str) -> Flow[str]:
-        """Submit a job again; returns the new job's id. Raises what `Client.retry` raises."""
+    def retry(self, job_id: str, trace: TraceContext | None) -> Flow[str]:
+        """Submit a job again; returns the new job's id. Raises what `Client.retry` raises.
+
+        trace: of the new job.
+        """
 
     @abstractmethod
     def records(self, job_ids: Sequence[str]) -> Flow[Mapping[str, JobRecord | None]]:

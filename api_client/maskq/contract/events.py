@@ -120,6 +120,12 @@ class Event(BaseModel):
         default=None, description="The same as `time`, under its name in Standard Webhooks."
     )
     datacontenttype: str = Field(default="application/json", description="Of `data`.")
+    traceparent: str | None = Field(
+        default=None,
+        description="W3C Trace Context of the submission; absent if it was not traced. Of a batch: of "
+        "its first job.",
+    )
+    tracestate: str | None = Field(default=None, description="Goes with `traceparent`.")
     data: dict[str, Any] = Field(
         default_factory=dict, description="What happened; its fields depend on `type`."
     )

@@ -228,6 +228,9 @@ class JobRecord(BaseModel):
     batch_id: str | None = None
     tenant: str | None = None
     retry_of: str | None = None  # the job that this one retries
+    # W3C Trace Context of the submission; None: it was not traced.
+    traceparent: str | None = None
+    tracestate: str | None = None
     alias: str | None = None  # a second id: that of Celery's task, if it is not a UUID
     result: JobResult | None = None  # only when succeeded
     error: JobFailure | None = None  # why it failed, or why the last attempt was released

@@ -36,7 +36,10 @@ from maskq_gateway.api.uploads import Uploads
 from maskq_gateway.api.views import routes as views
 from maskq_gateway.settings import GatewaySettings
 
-_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"]
+_REQUEST_HEADERS = [
+    "Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "traceparent",
+    "tracestate",
+]  # fmt: skip
 _ANSWER_HEADERS = [
     "Location", "Retry-After", "ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from maskq.contract.storage_layout import JobStorage
 from maskq.errors import IdempotencyConflict, InvalidRequest
 from maskq.ledger import calls
 from maskq.ledger.calls import BatchMembership
+from maskq.telemetry import tracing
 from maskq.validation import sentence
 from maskq_gateway.api.auth import Authorizer, Caller, of_tenant
 from maskq_gateway.api.bodies import json_of
@@ -137,17 +138,20 @@ class Uploads:
             )
         # The URL may still be used to replace the object, so the job is bound to this one.
         pinned = request.model_copy(update={"image_etag": request.image_etag or etag})
-        call = calls.submit(
-            upload_id,
-            pinned,
-            session.limits,
-            idempotency=idempotency,
-            batch=batch,
-            retry_of=retry_of,
-            source=file_name(upload.filename),
-        )
-        (answer,) = await session.drive(sent([call], durable))
-        refuse(answer, request, idempotency_key)
+        with tracing.submission() as submitting:
+            call = calls.submit(
+                upload_id,
+                pinned,
+                session.limits,
+                idempotency=idempotency,
+                batch=batch,
+                retry_of=retry_of,
+                source=file_name(upload.filename),
+                trace=submitting.context,
+            )
+            (answer,) = await session.drive(sent([call], durable))
+            refuse(answer, request, idempotency_key)
+            submitting.accepted(answer.job_id)
         if answer.outcome is calls.SubmitOutcome.EXISTS and answer.job_id == upload_id:
             return await self.submit(upload, options, caller, None)
         if answer.job_id == upload_id:

@@ -13,6 +13,7 @@ from maskq.contract import Event, JobResult, Output
 from maskq.contract.asyncapi import document
 from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA
 from maskq.contract.jobs import ClassStats
+from maskq.contract.tracing import TRACE_CONTEXT, TraceContext
 from maskq.ledger.calls import BatchMembership
 
 harness = ledger_harness.harness
@@ -31,11 +32,13 @@ FULL = JobResult(
     notes=["rotated upright"],
     timings_ms={"model": 1.25},
 )
+TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01", "rojo=1")
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "metadata": {"metadata": METADATA},
     "batch": {"batch": BatchMembership(batch_id="b-1", total=1)},
     "both": {"metadata": METADATA, "batch": BatchMembership(batch_id="b-1", total=1)},
+    "traced": {"trace": TRACE, "batch": BatchMembership(batch_id="b-1", total=1)},
 }
 
 
@@ -46,7 +49,7 @@ def checked(body: dict[str, Any]) -> Event:
     they ignored, or took for another type, is not there when they give back what was set.
     """
     event = Event.model_validate(body)
-    assert set(body) == set(Event.model_fields) - {"cursor"}
+    assert set(body) - {*TRACE_CONTEXT} == set(Event.model_fields) - {"cursor", *TRACE_CONTEXT}
     data = event.batch() if event.type == BATCH_COMPLETED else event.job()
     assert type(data) is EVENT_DATA[event.type]
     assert data.model_dump(mode="json", exclude_unset=True) == body["data"]
@@ -139,6 +142,8 @@ def test_every_body_on_the_stream_is_of_its_type(
 ) -> None:
     job_id = way(harness, **options)
     events = [checked(body) for body in harness.events()]
+    traced = TRACE.traceparent if "trace" in options else None
+    assert {event.traceparent for event in events} == {traced}
     # And its end says all there is to say
     (end,) = [event.job() for event in events if event.type == f"maskq.job.{WAYS[way]}"]
     record = harness.record(job_id)
@@ -170,7 +175,7 @@ def test_a_field_that_the_contract_lacks_does_not_pass(harness: LedgerHarness) -
     fail(harness)
     queued, _, failed = harness.events()
     failed["data"]["error"]["hint"] = "new"
-    for body in (queued | {"traceparent": "00-1"}, failed):
+    for body in (queued | {"tracedepth": "1"}, failed):
         with pytest.raises(AssertionError):
             checked(body)
 

@@ -52,13 +52,13 @@ def test_a_request_of_a_newer_client_is_shown_and_left_to_a_newer_worker(
 def test_fields_of_a_newer_record_are_ignored(harness: LedgerHarness) -> None:
     job_id, token = harness.claimed_job()
     name = keys.record(job_id).within(harness.prefix)
-    harness.redis.hset(name, mapping={"traceparent": "00-1-2-01", "shadow_of": "another"})
+    harness.redis.hset(name, mapping={"tracedepth": "3", "shadow_of": "another"})
     assert harness.succeed(job_id, token)
     rewritten(harness, job_id, "result", confidence_mean=0.5)
     record = harness.record(job_id)
     assert record.result is not None
     assert Output.MASK in record.result.outputs
-    assert harness.redis.hget(name, "traceparent") == "00-1-2-01"
+    assert harness.redis.hget(name, "tracedepth") == "3"
 
 
 def test_an_error_code_of_a_newer_worker_is_named(harness: LedgerHarness) -> None:
@@ -100,7 +100,7 @@ def test_workers_of_a_newer_version_are_listed(harness: LedgerHarness) -> None:
 
 def test_events_of_a_newer_version_are_read(harness: LedgerHarness) -> None:
     job_id = harness.submit()
-    event = harness.events(job_id)[0] | {"traceparent": "00-1-2-01", "type": "maskq.job.paused"}
+    event = harness.events(job_id)[0] | {"tracedepth": "3", "type": "maskq.job.paused"}
     harness.redis.xadd(harness.key("events"), {"event": json.dumps(event), "more": "1"})
     events = harness.ledger.run(calls.read_events("0", block_ms=1))
     assert [one.type for one in events] == ["maskq.job.queued", "maskq.job.paused"]

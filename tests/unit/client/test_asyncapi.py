@@ -17,6 +17,7 @@ from maskq.contract import Event, JobFailure, JobStatus, SegmentRequest, asyncap
 from maskq.contract.asyncapi import SegmentAnswer, document
 from maskq.contract.events import BATCH_COMPLETED, EVENT_DATA, BatchEventData, JobEventData
 from maskq.contract.ids import is_own_id
+from maskq.contract.tracing import TRACE_CONTEXT
 from maskq.contract.webhooks import WebhookEvent
 from maskq.ledger import keys
 from maskq_worker.broker import envelope
@@ -124,7 +125,7 @@ def test_an_example_of_an_event_is_one(kind: str) -> None:
     for example in examples(kind):
         event = Event.model_validate(example["payload"])
         assert event.type == kind
-        assert set(example["payload"]) == set(Event.model_fields) - {"cursor"}
+        assert set(example["payload"]) == set(Event.model_fields) - {"cursor", *TRACE_CONTEXT}
         data = event.batch() if kind == BATCH_COMPLETED else event.job()
         assert data.model_dump(mode="json", exclude_unset=True) == event.data
         if isinstance(data, JobEventData):
@@ -164,9 +165,8 @@ def test_every_field_of_the_data_is_described(model: type[BaseModel]) -> None:
 
 def test_the_envelope_is_required_whole_and_described() -> None:
     schema = document()["components"]["schemas"]["Event"]
-    assert (
-        set(schema["required"]) == set(schema["properties"]) == set(Event.model_fields) - {"cursor"}
-    )
+    assert set(schema["properties"]) == set(Event.model_fields) - {"cursor"}
+    assert set(schema["required"]) == set(schema["properties"]) - {*TRACE_CONTEXT}
     assert all(field["description"] for field in schema["properties"].values())
 
 

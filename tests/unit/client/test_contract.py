@@ -292,11 +292,11 @@ def test_a_result_with_every_field_survives_the_wire() -> None:
 def test_an_event_keeps_what_it_does_not_know_and_hides_its_cursor() -> None:
     event = Event.model_validate_json(
         '{"specversion":"1.0","id":"1:queued:0","source":"maskq/maskq","type":"maskq.job.queued",'
-        '"subject":"1","time":"2026-01-02T03:04:05.678Z","traceparent":"00-1","data":{"a":1}}'
+        '"subject":"1","time":"2026-01-02T03:04:05.678Z","tracedepth":"3","data":{"a":1}}'
     ).model_copy(update={"cursor": "5-0"})
     assert event.time.microsecond == 678_000
     shown = event.model_dump(mode="json")
-    assert shown["traceparent"] == "00-1"
+    assert shown["tracedepth"] == "3"
     assert "cursor" not in shown
 
 

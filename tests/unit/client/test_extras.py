@@ -13,7 +13,11 @@ from maskq.extras import MODULES, NotInstalled, missing, require
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 # Those of another name than their module.
-DISTRIBUTIONS = {"skimage": "scikit-image", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {
+    "skimage": "scikit-image",
+    "prometheus_client": "prometheus-client",
+    "opentelemetry": "opentelemetry-sdk",
+}
 
 
 @pytest.mark.parametrize("extra", MODULES)

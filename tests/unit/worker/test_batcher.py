@@ -454,6 +454,29 @@ def test_on_batch_hears_every_batch_and_cannot_break_it() -> None:
     batcher.close()
 
 
+def test_an_item_hears_of_each_start_of_its_batch_and_cannot_break_it(
+    model: Model, batcher: MicroBatcher[int, int]
+) -> None:
+    started: dict[int, list[tuple[int, int]]] = {1: [], 13: []}
+
+    def on_start(batch: int, items: int) -> None:
+        started[1].append((batch, items))
+        raise KeyError("a span is missing")
+
+    model.hold()
+    first = batcher.submit(0)
+    model.wait_entered()
+    one = batcher.submit(1, on_start)
+    poison = batcher.submit(13, lambda *told: started[13].append(told))
+    model.go_on.set()
+    assert (first.result(WAIT_S), one.result(WAIT_S)) == (0, 2)
+    with pytest.raises(ValueError, match="13 is poison"):
+        poison.result(WAIT_S)
+    # The pair runs again in halves. An error of one item's report keeps the other's of that batch.
+    assert started[1] == [(2, 2), (3, 1)]
+    assert started[13][-1] == (4, 1)
+
+
 def test_many_threads_each_get_their_own_answer(batcher: MicroBatcher[int, int]) -> None:
     numbers = [n for n in range(400) if n not in (7, 13)]
     with ThreadPoolExecutor(16) as pool:

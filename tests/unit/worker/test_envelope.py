@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
+from maskq.contract.tracing import TRACE_CONTEXT
 from maskq.ledger.message import celery_head
 from maskq_worker.broker.app import make_app
 from maskq_worker.broker.envelope import (
@@ -71,7 +72,8 @@ def test_what_a_producer_wrote_is_taken_and_what_follows_it_is_kept(
     for name in ("correlation_id", "reply_to"):
         assert ours["properties"][name] == theirs["properties"][name]
     times = {"not_before_ms": theirs["headers"]["eta"], "expires_ms": theirs["headers"]["expires"]}
-    assert ours["headers"][MASKQ] == {
+    traced = {name: theirs["headers"][name] for name in TRACE_CONTEXT if name in theirs["headers"]}
+    assert ours["headers"][MASKQ] == traced | {
         name: milliseconds(time) for name, time in times.items() if time
     }
     assert "eta" not in ours["headers"]

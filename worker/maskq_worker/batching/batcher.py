@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from maskq_worker.batching.batch_slots import BatchSlots
 from maskq_worker.batching.errors import BatcherClosed
 from maskq_worker.batching.interface import BatchModel
-from maskq_worker.batching.running_batch import Batch, Entry, StartedBatch
+from maskq_worker.batching.running_batch import Batch, Entry, OnStart, StartedBatch
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class MicroBatcher(Generic[In, Out]):
         self._changed = threading.Condition()
         self._closed = False
         self._died = False
+        self._started = 0  # batches
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._slots = BatchSlots(max_running_batches, self._changed, name=f"{name}-ends")
@@ -81,9 +82,12 @@ class MicroBatcher(Generic[In, Out]):
         self._thread.start()
         self._ready.result()
 
-    def submit(self, item: In) -> Future[Out]:
-        """Queue an item. Its future can be cancelled until its batch is taken."""
-        entry: Entry[In, Out] = Entry(item, Future())
+    def submit(self, item: In, on_start: OnStart | None = None) -> Future[Out]:
+        """Queue an item. Its future can be cancelled until its batch is taken.
+
+        on_start: called in the model's thread before the item's batch starts.
+        """
+        entry: Entry[In, Out] = Entry(item, Future(), on_start)
         with self._changed:
             if self._closed or not self._thread.is_alive():
                 raise BatcherClosed(f"{self._thread.name} is not running")
@@ -198,7 +202,7 @@ class MicroBatcher(Generic[In, Out]):
         return full and self._slots.has_free_slot
 
     def _start(self, batch: Batch[In, Out]) -> None:
-        self._report(len(batch))
+        self._report(batch)
         try:
             with self._slots.taken():
                 pending = self._model.submit_batch(batch.items, self)
@@ -219,13 +223,14 @@ class MicroBatcher(Generic[In, Out]):
         for half in batch.halves():
             self._start(half)
 
-    def _report(self, size: int) -> None:
-        if self._on_batch is None:
-            return
+    def _report(self, batch: Batch[In, Out]) -> None:
+        self._started += 1
         try:
-            self._on_batch(size)
+            batch.started(self._started)
+            if self._on_batch:
+                self._on_batch(len(batch))
         except Exception:
-            logger.exception("on_batch failed; the batch runs all the same")
+            logger.exception("the report of a batch failed; it runs all the same")
 
     def _fail_waiting(self) -> None:
         with self._changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,12 +14,17 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+OnStart = Callable[[int, int], None]
+"""Told the number of the batch that an item starts in, and how many items it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[In, Out]):
     """An item, and the future of its result."""
 
     item: In
     future: Future[Out]
+    on_start: OnStart | None = None
 
 
 class Batch(Generic[In, Out]):
@@ -35,6 +40,12 @@ class Batch(Generic[In, Out]):
     def items(self) -> list[In]:
         """The items, in order."""
         return [entry.item for entry in self._entries]
+
+    def started(self, number: int) -> None:
+        """Tell each item that its batch starts. It may start again, with fewer items."""
+        for entry in self._entries:
+            if entry.on_start:
+                entry.on_start(number, len(self._entries))
 
     def halves(self) -> tuple[Batch[In, Out], Batch[In, Out]]:
         """Two batches with the same items, in the same order."""

@@ -22,6 +22,7 @@ from maskq.ledger.connections.requirements import Role, await_met, refuse_unfit
 from maskq.process import EX_CONFIG
 from maskq.process.health import HealthFile
 from maskq.safe_http.deadline import shut_down_all
+from maskq.telemetry import trace_export
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.broker.consumer_watch import ConsumerWatch
 from maskq_worker.broker.process_metrics import ProcessMetrics
@@ -179,6 +180,7 @@ class ModelStep(bootsteps.StartStopStep):
             breaker=store.breaker,
         )
         self._metrics.start()
+        self._traces = trace_export.start("maskq-worker")
 
     def _watch_consumer(self, worker: Any) -> None:
         self._consumer_watch = ConsumerWatch(
@@ -271,6 +273,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._leases.stop()
         self._sweeper.stop()
         self._metrics.stop()
+        self._traces.stop()
         self._segmenter.close()
         self._heartbeats.stop()
         _ignoring_outages(self._presence.leave)

@@ -21,11 +21,13 @@ from pydantic import ValidationError
 
 from maskq.contract import FailureCode, JobRecord, JobStatus, SegmentRequest
 from maskq.contract.ids import is_own_id, new_id
+from maskq.contract.tracing import TraceContext
 from maskq.errors import SegmentRefused
 from maskq.ledger import calls
-from maskq.ledger.calls import Call, SubmitOutcome, T, models
+from maskq.ledger.calls import Call, SubmitOutcome, Submitted, T, models
 from maskq.ledger.message import ORIGIN, celery_head
 from maskq.settings import Settings
+from maskq.telemetry import tracing
 from maskq.validation import sentence
 from maskq_worker.broker.envelope import MASKQ
 
@@ -95,21 +97,34 @@ def _accept(
     # A task id may be any text, but a job id becomes part of paths and keys.
     task_id = caller["id"]
     names = {"job_id": task_id} if is_own_id(task_id) else {"job_id": new_id(), "alias": task_id}
-    submitted = persist(
-        calls.submit(request=request, limits=limits, celery_head=head, **names, **times)
-    )
+    with tracing.submission(TraceContext.of_headers(caller.get(MASKQ) or {})) as submitting:
+        submitted = persist(
+            calls.submit(
+                request=request,
+                limits=limits,
+                celery_head=head,
+                trace=submitting.context,
+                **names,
+                **times,
+            )
+        )
+        _refuse_unaccepted(caller["id"], submitted, request)
+        submitting.accepted(submitted.job_id)
+
+
+def _refuse_unaccepted(task_id: str, submitted: Submitted, request: SegmentRequest) -> None:
     match submitted.outcome:
         case SubmitOutcome.FULL | SubmitOutcome.TENANT_FULL:
             text = "too many jobs wait already; send the task again later"
-            _refuse(caller["id"], FailureCode.QUEUE_FULL, text)
+            _refuse(task_id, FailureCode.QUEUE_FULL, text)
         case SubmitOutcome.RATE_EXCEEDED:
             text = (
                 f"tenant {request.tenant!r} may submit {submitted.submit_rate} jobs a minute; send "
                 f"the task again in {submitted.retry_after_s:.1f} s"
             )
-            _refuse(caller["id"], FailureCode.SUBMIT_RATE_EXCEEDED, text)
+            _refuse(task_id, FailureCode.SUBMIT_RATE_EXCEEDED, text)
         case SubmitOutcome.UNKNOWN_MODEL:
-            _refuse(caller["id"], FailureCode.UNKNOWN_MODEL, models.unknown_model(submitted))
+            _refuse(task_id, FailureCode.UNKNOWN_MODEL, models.unknown_model(submitted))
 
 
 def _outcome(record: JobRecord) -> dict[str, Any]:

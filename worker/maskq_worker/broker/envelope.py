@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from maskq.contract.tracing import TRACEPARENT, TRACESTATE, TraceContext
 from maskq.ledger import keys
 from maskq.ledger.message import ORIGIN
 from maskq.validation import without_tracebacks
@@ -129,6 +130,9 @@ class _Headers(_Strict):
     stamped_headers: list[Text] | None = None
     stamps: dict[str, Any] | None = None
     origin: Text | None = None
+    # A message with an invalid context is accepted: its job then begins a trace.
+    traceparent: Any = None
+    tracestate: Any = None
     eta: Text | None = None
     expires: Text | None = None
     # Checked but not used: the request and the ledger define time limits and retries.
@@ -217,13 +221,16 @@ def segment_message(raw: bytes) -> Message:
         raise Refused(reason, _refusal(raw, reason)) from None
     headers, properties = envelope.headers, envelope.properties
     given = headers.model_dump(
-        exclude={"eta", "expires", "retries", "timelimit", "compression"}, exclude_none=True
+        exclude={"eta", "expires", "retries", "timelimit", "compression", TRACEPARENT, TRACESTATE},
+        exclude_none=True,
     )
     given[MASKQ] = {
         name: milliseconds(time)
         for name, time in (("not_before_ms", headers.eta), ("expires_ms", headers.expires))
         if time
     }
+    if trace := TraceContext.parse(headers.traceparent, headers.tracestate):
+        given[MASKQ] |= trace.headers()
     follows = embed.model_dump() if embed else {}
     return _message(
         given,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic
 
 from maskq.backoff import JOB_RETRY, LATER_JITTER
@@ -29,7 +27,10 @@ from maskq_worker.jobs.retrying_ledger import RetryingLedger
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.process.throughput import Throughput
 from maskq_worker.storage.object_store import ObjectStore
+from maskq_worker.telemetry.attempt_trace import attempt_trace
 from maskq_worker.telemetry.counters import ProcessCounters
+from maskq_worker.telemetry.log_fields import job_fields
+from maskq_worker.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 _KEEP_ON_S = 1.0  # a thread runs further jobs for so long before it returns to Celery
 _NEWER_S = 5.0  # before a job that this version does not understand is offered again
-NO_TIMINGS: Final[Mapping[str, float]] = MappingProxyType({})
 _NOTHING: Final = calls.Claimed(ClaimOutcome.NONE)
 _NO_FURTHER_JOBS: Final = float("-inf")  # as the time until which a thread claims further jobs
 
@@ -140,7 +140,9 @@ class JobRunner:
             return self._report(self._leave_to_newer(claimed), model, until)
         record = claimed.record
         with self._leases.hold(record.id, claimed.token) as held:
-            outcome = self._outcome(record, claimed.urls, held)
+            trace = attempt_trace(record, claimed.retried)
+            outcome = self._outcome(record, claimed.urls, held, Stopwatch(trace))
+            trace.ended(outcome.reason) if outcome else trace.lost()
             if outcome is not None and outcome.ends_job:
                 self._throughput.count()
             return self._report(outcome, model, until)
@@ -188,10 +190,12 @@ class JobRunner:
         call = calls.release(job_id, claimed.token, failure, charged=False, delay_s=_NEWER_S)
         return LeftToNewerWorker(call, job_id, newer)
 
-    def _outcome(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> Outcome[Any] | None:
+    def _outcome(
+        self, record: JobRecord, urls: PrivateUrls, held: HeldJob, times: Stopwatch
+    ) -> Outcome[Any] | None:
         """Run the stages. Returns how the job ends or is retried; None if it is no longer ours."""
         try:
-            return self._succeeded(record, held, self._stages.run(record, urls, held))
+            return self._succeeded(record, held, self._stages.run(record, urls, held, times))
         except LeaseLost:
             self._cleanup.discard(record, held)
             return None
@@ -244,6 +248,11 @@ class Outcome(ABC, Generic[T]):
     ends_job: ClassVar[bool] = False
     call: Call[T]  # tells the ledger
 
+    @property
+    def reason(self) -> JobError | None:
+        """Why the attempt has no result; None if it has one."""
+        return None
+
     @abstractmethod
     def follow_up(self, answer: T) -> None:
         """Do what follows the ledger's answer."""
@@ -281,6 +290,10 @@ class Failed(Outcome[bool]):
     error: JobError
     error_files: ErrorFiles
 
+    @property
+    def reason(self) -> JobError:
+        return self.error
+
     def follow_up(self, answer: bool) -> None:
         """answer: whether the job was still this worker's."""
         error = self.error
@@ -297,6 +310,10 @@ class Released(Outcome[ReleaseOutcome]):
     record: JobRecord
     error: JobError
 
+    @property
+    def reason(self) -> JobError:
+        return self.error
+
     def follow_up(self, answer: ReleaseOutcome) -> None:
         logger.warning(
             "job %s: %s; %s", self.record.id, self.error.message, answer.value,
@@ -311,24 +328,6 @@ class LeftToNewerWorker(Outcome[ReleaseOutcome]):
 
     def follow_up(self, answer: ReleaseOutcome) -> None:
         logger.warning("job %s needs %s: left to a newer worker", self.job_id, self.newer)
-
-
-def job_fields(
-    record: JobRecord,
-    status: JobStatus | ReleaseOutcome,
-    code: FailureCode | None = None,
-    timings_ms: Mapping[str, float] = NO_TIMINGS,
-) -> dict[str, object]:
-    """What a JSON line of the log says about the end of an attempt."""
-    return {
-        "job": record.id,
-        "attempt": record.attempt,
-        "tenant": record.tenant,
-        "model": record.model,
-        "status": status.value,
-        "code": code,
-        "stage_seconds": {name: round(ms / 1000, 5) for name, ms in timings_ms.items()} or None,
-    }
 
 
 def _stopping() -> TransientError:

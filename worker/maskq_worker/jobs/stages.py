@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from maskq_worker.jobs.memory_budget import MemoryBudget, Reservation
 from maskq_worker.outputs import Artifact
 from maskq_worker.storage.object_store import ObjectStore, StoredObject
 from maskq_worker.storage.presigned import Presigned
+from maskq_worker.telemetry.stopwatch import StageListener, Stopwatch
 
 if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
@@ -56,26 +56,28 @@ class Stages:
         self._copies = NamedCopies(store)
         self._memory_budget = MemoryBudget(settings.max_decoded_bytes)
 
-    def run(self, record: JobRecord, urls: PrivateUrls, held: HeldJob) -> JobResult:
+    def run(
+        self, record: JobRecord, urls: PrivateUrls, held: HeldJob, times: Stopwatch
+    ) -> JobResult:
         """Run all stages. Returns the job's result, which may be that of an earlier attempt.
 
-        Raises JobError, LeaseLost, and what the batcher raises.
+        times: measures them. Raises JobError, LeaseLost, and what the batcher raises.
         """
         attempt = _Attempt(self._layout.of(record), record, urls, held)
         job = attempt.job
         # First, so that nothing is computed that cannot be stored.
         self._store.check_writable(job)
         self._store.check_open(job.outputs.bucket)
-        times = Stopwatch()
-        with self._memory_budget.reservation() as memory:
+        with times, self._memory_budget.reservation() as memory:
+            times.begin("fetch")
             if record.attempt > 1 and (earlier := self._manifests.find(job, record)):
                 return self._copies.publish(job, record, earlier, memory.take)
             self._copies.check(job, record)
             classes = outputs.chosen(record.request.classes, self._segmenter.info.labels)
             result, is_own = self._segment(attempt, classes, memory, times)
             if result.copies:  # the image and its outputs are freed by now
+                times.begin("copy")
                 self._copies.publish(job, record, result, memory.take)
-                times.lap("copy")
         if not is_own:
             return result
         # Only the record has all timings: the manifest cannot contain how long its own writing took.
@@ -93,23 +95,23 @@ class Stages:
         memory: what the image takes, reserved until it is freed.
         """
         stored = self._fetch(attempt)
-        times.lap("fetch")
+        times.begin("decode")
         decoded = self._decode(stored, memory)
-        times.lap("decode")
+        times.begin("prepare")
         prepared = self._prepare(attempt, decoded)
-        times.lap("prepare")
+        times.begin("model")
         attempt.held.check()
-        output, sha256 = self._compute(prepared, stored)
-        times.lap("model")
+        output, sha256 = self._compute(prepared, stored, times.listener)
+        times.begin("encode")
         attempt.held.check()
         encoded = self._encode(attempt, stored, decoded, output, classes)
-        times.lap("encode")
+        times.begin("store")
         places = self._write(attempt, stored, encoded)
-        times.lap("store")
+        times.begin("commit")
         attempt.held.check()
         notes = [*decoded.notes, *prepared.notes]
         result = self._result(attempt, stored, sha256, decoded, encoded, places, times, notes)
-        return self._commit(attempt, stored, prepared, encoded, result, times)
+        return self._commit(attempt, stored, prepared, encoded, result)
 
     def _fetch(self, attempt: _Attempt) -> StoredObject:
         request, max_bytes = attempt.record.request, self._settings.max_image_bytes
@@ -136,11 +138,15 @@ class Stages:
             decoded.image, outputs=outputs.model_outputs(request.outputs), mode=request.mode
         )
 
-    def _compute(self, prepared: ModelInput, stored: StoredObject) -> tuple[ModelOutput, str]:
+    def _compute(
+        self, prepared: ModelInput, stored: StoredObject, listener: StageListener
+    ) -> tuple[ModelOutput, str]:
         """Wait for the batch. Returns its output, and the image's SHA-256, computed meanwhile."""
-        pending = self._batcher.submit(prepared)
+        pending = self._batcher.submit(prepared, listener.forward_started)
         sha256 = hashlib.sha256(stored.body).hexdigest()
-        return pending.result().wait(), sha256
+        output = pending.result()
+        listener.forward_ended()
+        return output.wait(), sha256
 
     def _encode(
         self,
@@ -188,7 +194,6 @@ class Stages:
         prepared: ModelInput,
         encoded: Encoded,
         result: JobResult,
-        times: Stopwatch,
     ) -> tuple[JobResult, bool]:
         """Create the manifest. Returns the first attempt's result, and whether that is this one."""
         job, record = attempt.job, attempt.record
@@ -203,7 +208,6 @@ class Stages:
             artifacts=encoded.artifacts,
         )
         committed = self._manifests.commit(job, record, result, manifest, attempt.held)
-        times.lap("commit")
         return committed, committed is result
 
     def _result(
@@ -302,17 +306,3 @@ def encode(
         source=source,
     )
     return Encoded(artifacts, classes, outputs.sha256_of(request.outputs, artifacts))
-
-
-class Stopwatch:
-    """Measures the stages of a job; together they are the whole job."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Record the end of a stage and the begin of the next one."""
-        now = time.perf_counter()
-        self.milliseconds[stage] = round((now - self._began) * 1000, 2)
-        self._began = now

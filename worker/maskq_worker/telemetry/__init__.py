@@ -1,4 +1,4 @@
-"""The metrics of one worker process.
+"""The metrics and spans of one worker process.
 
 counters  what the process counts while it works
 series    its series for Prometheus

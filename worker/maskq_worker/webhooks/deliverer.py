@@ -20,6 +20,7 @@ from maskq.ledger.calls import Call, DueDelivery
 from maskq.process.stop_times import WEBHOOKS_DRAIN_S
 from maskq.safe_http import Refused, Unreachable
 from maskq_worker.bulkhead import BoundCall, Bulkhead, Busy, Share, Standing, host_of
+from maskq_worker.telemetry.delivery_trace import DeliveryTrace
 from maskq_worker.webhooks.settings import WebhookSettings
 
 logger = logging.getLogger(__name__)
@@ -122,9 +123,9 @@ class Deliverer:
 
     def _try(self, due: DueDelivery, call: BoundCall) -> None:
         """Raises Busy: the receiver was not called."""
-        began = time.monotonic()
+        began, trace = time.monotonic(), DeliveryTrace(due)
         try:
-            outcome = self._post(due, call)
+            outcome = self._post(due, call, trace.headers())
         except Busy:
             raise
         except Exception as fault:
@@ -133,6 +134,8 @@ class Deliverer:
             outcome = self._later_or_failed(
                 due, None, f"a fault of the sender: {type(fault).__name__}"
             )
+        is_delivered = outcome.state is DeliveryState.DELIVERED
+        trace.ended(outcome.status, None if is_delivered else str(outcome.explanation))
         self._record(due, outcome, took_s=time.monotonic() - began)
 
     def _record(self, due: DueDelivery, outcome: _Outcome, *, took_s: float) -> None:
@@ -157,8 +160,8 @@ class Deliverer:
             due.id, due.attempts + 1, outcome.state, outcome.explanation,
         )  # fmt: skip
 
-    def _post(self, due: DueDelivery, call: BoundCall) -> _Outcome:
-        """One attempt. Raises Busy: the receiver was not called."""
+    def _post(self, due: DueDelivery, call: BoundCall, traced: Mapping[str, str]) -> _Outcome:
+        """One attempt. traced: headers. Raises Busy: the receiver was not called."""
         try:
             target = safe_http.check(
                 due.url,
@@ -168,7 +171,7 @@ class Deliverer:
             answer = safe_http.post(
                 replace(target, addresses=call.resolved(target.addresses)),
                 due.body.encode(),
-                self._headers(due),
+                {**self._headers(due), **traced},
                 on_connect=call.connected,
             )
         except Refused as refused:

@@ -14,6 +14,7 @@ from maskq.process import EX_CONFIG
 from maskq.process.health import HealthFile
 from maskq.process.stop_signal import StopSignal
 from maskq.process.stop_times import WEBHOOKS_DRAIN_S
+from maskq.telemetry.trace_export import exporting
 from maskq_worker.jobs.leases import Sweeper
 from maskq_worker.webhooks.deliverer import Deliverer
 from maskq_worker.webhooks.settings import WebhookSettings
@@ -36,7 +37,8 @@ def main() -> int:
         except MaskqError as error:
             print_error(f"maskq worker: {error}")
             return EX_CONFIG
-        run(deliverer, ledger, settings, stop)
+        with exporting("maskq-webhooks"):
+            run(deliverer, ledger, settings, stop)
     return 0
 
 

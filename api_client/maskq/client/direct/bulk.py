@@ -19,6 +19,7 @@ from maskq.contract import FailureCode, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
+from maskq.contract.tracing import TraceContext
 from maskq.errors import (
     IdempotencyConflict,
     MaskqError,
@@ -69,21 +70,21 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
     def unconfirmed_job_ids(self) -> list[str]:
         return [one.job_id for one in self._ready]
 
-    def submit_taken(self) -> Flow[None]:
-        yield from self._prepare()
+    def submit_taken(self, trace: TraceContext | None) -> Flow[None]:
+        yield from self._prepare(trace)
         yield from self._send()
 
     # --- upload -------------------------------------------------------------------------------------
 
-    def _prepare(self) -> Flow[None]:
+    def _prepare(self, trace: TraceContext | None) -> Flow[None]:
         """Upload taken images, which are then ready. During an outage they stay taken."""
         yield from self._refuse_plain_http()
         uploads = [one for one in self.taken if not is_reference(one.image)]
         if uploads:
             known = yield from self._known(uploads)
-            results = yield RunBlocking(lambda: self._prepared_in_threads(known))
+            results = yield RunBlocking(lambda: self._prepared_in_threads(known, trace))
         else:
-            results = [self._attempt(one, None) for one in self.taken]
+            results = [self._attempt(one, None, trace) for one in self.taken]
         outage: StoreUnavailable | None = None
         left = []
         for one, result in zip(self.taken, results, strict=True):
@@ -117,18 +118,26 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
         return {key: jobs[key] for key, record in zip(jobs, records, strict=True) if record}
 
     def _prepared_in_threads(
-        self, known: dict[str, tuple[str, str]]
+        self, known: dict[str, tuple[str, str]], trace: TraceContext | None
     ) -> list[_Ready | str | MaskqError]:
         with ThreadPoolExecutor(UPLOADS) as pool:
-            return [*pool.map(lambda one: self._attempt(one, known.get(one.key or "")), self.taken)]
+            return [
+                *pool.map(
+                    lambda one: self._attempt(one, known.get(one.key or ""), trace), self.taken
+                )
+            ]
 
-    def _attempt(self, one: TakenImage, known: tuple[str, str] | None) -> _Ready | str | MaskqError:
+    def _attempt(
+        self, one: TakenImage, known: tuple[str, str] | None, trace: TraceContext | None
+    ) -> _Ready | str | MaskqError:
         try:
-            return self._prepared(one, known)
+            return self._prepared(one, known, trace)
         except MaskqError as error:
             return error
 
-    def _prepared(self, one: TakenImage, known: tuple[str, str] | None) -> _Ready | str:
+    def _prepared(
+        self, one: TakenImage, known: tuple[str, str] | None, trace: TraceContext | None
+    ) -> _Ready | str:
         """Upload the image unless it is in S3. Returns the id of its job if it has one already."""
         job_id, upload = new_id(), None
         if is_reference(one.image):
@@ -154,6 +163,7 @@ class DirectBulk(Bulk[JobT], Generic[JobT]):
             batch=self.options.batch,
             retry_of=one.retry_of,
             source=given_name(one.image),
+            trace=trace,
         )
         return _Ready(one, job_id, request, bool(upload), call)
 

@@ -24,6 +24,7 @@ from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.storage_layout import class_file
+from maskq.contract.tracing import TraceContext
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound
 from maskq.ledger import calls, keys
@@ -53,6 +54,7 @@ class DirectDeployment(Deployment):
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
         return self._submissions.submit(
             image,
@@ -60,6 +62,7 @@ class DirectDeployment(Deployment):
             idempotency_key=idempotency_key,
             durable=durable,
             queue_full_timeout=queue_full_timeout,
+            trace=trace,
         )
 
     def bulk(
@@ -67,8 +70,8 @@ class DirectDeployment(Deployment):
     ) -> DirectBulk[Any]:
         return DirectBulk(self._access, job, submit_options, options)
 
-    def retry(self, job_id: str) -> Flow[str]:
-        return self._submissions.retry(job_id)
+    def retry(self, job_id: str, trace: TraceContext | None) -> Flow[str]:
+        return self._submissions.retry(job_id, trace)
 
     def records(self, job_ids: Sequence[str]) -> Flow[Mapping[str, JobRecord | None]]:
         records = yield Pipeline([calls.get(job_id) for job_id in job_ids])

@@ -16,6 +16,7 @@ from maskq.contract import JobRecord, SegmentRequest
 from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
+from maskq.contract.tracing import TraceContext
 from maskq.errors import JobNotFound, QueueFull, StoreUnavailable
 from maskq.ledger import calls
 from maskq.ledger.calls import Call, Submitted
@@ -35,6 +36,7 @@ class Submissions:
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
         """Returns the id of the new job, or of the one under the same idempotency key."""
         job_id = new_id()
@@ -61,6 +63,7 @@ class Submissions:
             self._access.limits,
             idempotency=idempotency,
             source=given_name(image),
+            trace=trace,
         )
         sending = self._accepted(call, durable=durable, queue_full_timeout=queue_full_timeout)
         if upload:
@@ -69,7 +72,7 @@ class Submissions:
         refuse(answer, request, idempotency_key)
         return answer.job_id
 
-    def retry(self, job_id: str) -> Flow[str]:
+    def retry(self, job_id: str, trace: TraceContext | None) -> Flow[str]:
         """Returns the id of the job that retries this one."""
         record: JobRecord | None = yield calls.get(job_id)
         if record is None:
@@ -97,6 +100,7 @@ class Submissions:
             idempotency=calls.Idempotency(key=key, fingerprint=record.id),
             retry_of=record.id,
             source=record.source or "",
+            trace=trace,
         )
         sending = self._accepted(call, durable=False, queue_full_timeout=0.0)
         if uploaded:

@@ -22,6 +22,7 @@ from maskq.contract.deployment.overview import Overview
 from maskq.contract.deployment.workers import Workers
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
+from maskq.contract.tracing import TraceContext
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import JobNotFound, StoreUnavailable
 from maskq.http.problems import NoSuchSubject
@@ -50,6 +51,7 @@ class HttpDeployment(Deployment):
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
         return self._submissions.submit(
             image,
@@ -57,6 +59,7 @@ class HttpDeployment(Deployment):
             idempotency_key=idempotency_key,
             durable=durable,
             queue_full_timeout=queue_full_timeout,
+            trace=trace,
         )
 
     def bulk(
@@ -64,8 +67,9 @@ class HttpDeployment(Deployment):
     ) -> HttpBulk[Any]:
         return HttpBulk(self._gateway, self._uploads, job, submit_options, options)
 
-    def retry(self, job_id: str) -> Flow[str]:
-        request = Request(method="POST", path=f"{_job(job_id)}/retry")
+    def retry(self, job_id: str, trace: TraceContext | None) -> Flow[str]:
+        headers = trace.headers() if trace else {}
+        request = Request(method="POST", path=f"{_job(job_id)}/retry", headers=headers)
         answer = yield from self._gateway.ask_about("job", job_id, request)
         return self._gateway.parsed(answer, lambda document: str(document["id"]))
 

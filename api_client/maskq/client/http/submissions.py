@@ -18,6 +18,7 @@ from maskq.client.sending import QueueFullBackoff
 from maskq.contract import FailureCode
 from maskq.contract.ids import new_id
 from maskq.contract.options import Options
+from maskq.contract.tracing import TraceContext
 from maskq.errors import InvalidRequest, MaskqError, QueueFull, StoreUnavailable, UnknownModel
 from maskq.http.request import Form, Request
 
@@ -44,6 +45,7 @@ class Submissions:
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
         """Returns the job's id."""
         if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
@@ -52,7 +54,7 @@ class Submissions:
                 f"visible ASCII characters"
             )
         # Without a key of the caller's one of our own: the request may be sent twice.
-        headers = {"Idempotency-Key": idempotency_key or f"once:{new_id()}"}
+        headers = {"Idempotency-Key": idempotency_key or f"once:{new_id()}", **_headers(trace)}
         request = self._request(image, options, headers, durable)
         if request.form and (yield from self._uploads.needs_one(request.form)):
             upload_id = yield from self._uploads.begin(request.form)
@@ -96,6 +98,10 @@ def form(image: ImageSource, asked: dict[str, Any], **more: str) -> Form:
     return Form(body, content_type, fields | more, given_name(image))
 
 
+def _headers(trace: TraceContext | None) -> dict[str, str]:
+    return trace.headers() if trace else {}
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -120,10 +126,10 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
         if "/" in submit_options.batch.batch_id:
             raise InvalidRequest("a run_id cannot hold '/' over HTTP; choose another name")
 
-    def submit_taken(self) -> Flow[None]:
+    def submit_taken(self, trace: TraceContext | None) -> Flow[None]:
         uploads = [[one] for one in self.taken if not is_reference(one.image)]
         groups = [*uploads, *_groups([one for one in self.taken if is_reference(one.image)])]
-        answers = yield Together([self._submitted(group) for group in groups])
+        answers = yield Together([self._submitted(group, trace) for group in groups])
         kept: list[TakenImage] = []
         raised: MaskqError | None = None
         accepted = 0
@@ -149,7 +155,9 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
             self.held_up = "the queue is full"
             yield self.backoff.wait()
 
-    def _submitted(self, group: Sequence[TakenImage]) -> Flow[Sequence[str | MaskqError]]:
+    def _submitted(
+        self, group: Sequence[TakenImage], trace: TraceContext | None
+    ) -> Flow[Sequence[str | MaskqError]]:
         """The outcome of each image: all are sent in one request."""
         joins = {
             "batch_id": self.options.batch.batch_id,
@@ -164,7 +172,7 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
             uris = [documents.checked_uri(str(one.image)) for one in group]
             refused = {n: uri for n, uri in enumerate(uris) if isinstance(uri, InvalidRequest)}
             if refused:
-                return (yield from self._without(group, refused))
+                return (yield from self._without(group, refused, trace))
             request = Request(
                 method="POST",
                 path="/v1/batches",
@@ -179,15 +187,15 @@ class HttpBulk(Bulk[JobT], Generic[JobT]):
                 named = {"upload_ids": [upload_id], "filenames": [made.file_name]}
                 document = joins | named | {"options": self._asked}
                 request = replace(request, form=None, document=document)
-        answer = yield from self._gateway.ask(request)
+        answer = yield from self._gateway.ask(replace(request, headers=_headers(trace)))
         return self._gateway.parsed(answer, lambda document: _outcomes(document, len(group)))
 
     def _without(
-        self, group: Sequence[TakenImage], refused: dict[int, Any]
+        self, group: Sequence[TakenImage], refused: dict[int, Any], trace: TraceContext | None
     ) -> Flow[Sequence[str | MaskqError]]:
         """The outcomes of a group of which some images are not valid references."""
         rest = [one for number, one in enumerate(group) if number not in refused]
-        outcomes = iter((yield from self._submitted(rest)) if rest else ())
+        outcomes = iter((yield from self._submitted(rest, trace)) if rest else ())
         return [refused[n] if n in refused else next(outcomes) for n in range(len(group))]
 
     def _key(self, one: TakenImage) -> str:

@@ -16,6 +16,7 @@ from maskq.contract.ids import new_id
 from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, StoreUnavailable
 from maskq.ledger.calls import BatchMembership
+from maskq.telemetry import tracing
 
 if TYPE_CHECKING:
     from maskq.client.session import Session
@@ -52,13 +53,16 @@ class SubmitOperations(Generic[JobT, BatchT]):
 
         Raises InvalidRequest, UnknownModel, QueueFull, IdempotencyConflict, StoreUnavailable.
         """
-        job_id = yield from self.session.deployment.submit(
-            image,
-            options,
-            idempotency_key=idempotency_key,
-            durable=durable,
-            queue_full_timeout=queue_full_timeout,
-        )
+        with tracing.submission() as submitting:
+            job_id = yield from self.session.deployment.submit(
+                image,
+                options,
+                idempotency_key=idempotency_key,
+                durable=durable,
+                queue_full_timeout=queue_full_timeout,
+                trace=submitting.context,
+            )
+            submitting.accepted(job_id)
         return self._job(job_id, source_given(image, options.get("image_version_id")))
 
     @operation
@@ -143,7 +147,10 @@ class SubmitOperations(Generic[JobT, BatchT]):
         Calling it again returns the same new job. Raises InvalidRequest for a job that has not ended
         or has succeeded, JobNotFound, and what `submit` raises.
         """
-        return self._job((yield from self.session.deployment.retry(job_id)))
+        with tracing.submission() as submitting:
+            retrying = self.session.deployment.retry(job_id, submitting.context)
+            submitting.accepted(new := (yield from retrying))
+        return self._job(new)
 
     def _named(self, submission: Submission[JobT]) -> Submission[JobT]:
         """The same, whose job names its source."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from maskq.contract.asyncapi.refs import Json
 from maskq.contract.jobs import JobResult
+from maskq.contract.tracing import TRACE_CONTEXT
 
 TASK: Final = "maskq.segment"
 MAX_TASK_ID: Final = 255  # characters
@@ -29,6 +30,10 @@ HEADERS: Final[Json] = {
             "minLength": 1,
             "maxLength": MAX_TASK_ID,
             "description": "Becomes the job's id if it is a UUID in lower case, else its alias.",
+        },
+        **{
+            name: {"type": "string", "description": "W3C Trace Context of the caller."}
+            for name in TRACE_CONTEXT
         },
     },
     "required": ["task", "id"],

@@ -10,6 +10,7 @@ from maskq.contract.asyncapi.celery_callers import HEADERS, SegmentAnswer
 from maskq.contract.asyncapi.refs import Json
 from maskq.contract.events import BatchEventData, Event, JobEventData
 from maskq.contract.jobs import SegmentRequest
+from maskq.contract.tracing import TRACE_CONTEXT
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP
 
 
@@ -46,7 +47,11 @@ def _envelope() -> Json:
         fields[name]["const"] = fields[name].pop("default")
     timestamp = Event.model_fields["timestamp"].description
     fields["timestamp"] = {**fields["time"], "title": "Timestamp", "description": timestamp}
-    return {**schema, "required": list(fields)}
+    fields |= {
+        name: {"type": "string", "description": Event.model_fields[name].description}
+        for name in TRACE_CONTEXT
+    }
+    return {**schema, "required": [name for name in fields if name not in TRACE_CONTEXT]}
 
 
 def _webhook_headers() -> Json:
@@ -63,5 +68,8 @@ def _webhook_headers() -> Json:
             "pattern": f"^{signature}( {signature})*$",
         },
     }
-    properties = {name: {"type": "string", **rest} for name, rest in headers.items()}
+    traced = {
+        name: {"description": "W3C Trace Context, if the job is traced."} for name in TRACE_CONTEXT
+    }
+    properties = {name: {"type": "string", **rest} for name, rest in (headers | traced).items()}
     return {"type": "object", "properties": properties, "required": list(headers)}

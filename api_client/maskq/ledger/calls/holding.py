@@ -9,6 +9,7 @@ from enum import StrEnum
 from maskq.contract import JobFailure, JobRecord, JobResult, JobStatus
 from maskq.contract.locations import PrivateUrls
 from maskq.contract.statuses import RETRYABLE
+from maskq.contract.tracing import TraceContext
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted, to_ms
 from maskq.ledger.calls.submission import NO_URLS
@@ -28,6 +29,7 @@ class Claimed:
     urls: PrivateUrls = NO_URLS  # of its request, not redacted
     job_id: str = ""  # only when alone or claimed
     token: str = ""  # only when claimed
+    retried: TraceContext | None = None  # of the job that it retries, if that was traced
     newer: str = (
         ""  # options that only a newer version knows: the job is claimed, and must be released
     )
@@ -62,7 +64,8 @@ def claim(
                 record = parse_record(fields, to_run=True)
             except NewerRequest as error:
                 return Claimed(outcome, job_id=job_id, token=token, newer=str(error))
-            return Claimed(outcome, record, urls, job_id, token)
+            retried = TraceContext.parse(fields.get("retried_traceparent"))
+            return Claimed(outcome, record, urls, job_id, token, retried)
         return Claimed(outcome, job_id=answer[1] if outcome is ClaimOutcome.ALONE else "")
 
     return scripted(

@@ -13,6 +13,7 @@ from maskq.contract.events import BATCH_COMPLETED, EVENT_NAMESPACE
 from maskq.contract.locations import PrivateUrls
 from maskq.contract.locations.source import source_of
 from maskq.contract.models import ModelChoice
+from maskq.contract.tracing import TraceContext
 from maskq.ledger import keys
 from maskq.ledger.calls.base import Call, scripted, to_ms
 
@@ -107,12 +108,14 @@ def submit(
     alias: str = "",
     retry_of: str = "",
     source: str = "",
+    trace: TraceContext | None = None,
     not_before_ms: int = 0,
     expires_ms: int = 0,
 ) -> Call[Submitted]:
     """Submit a job: record, place in the queue, message and event in one transaction.
 
     source: the file name that the caller gave with an upload; default: the image's place.
+    trace: of the submission; the spans of its attempts follow it.
     alias: what else its caller calls it; while a job has it, the same alias is the same job.
     not_before_ms: since the epoch, when it may run at the earliest; its queue_ttl counts from then.
     expires_ms: since the epoch, when it expires unless its queue_ttl is over before that; 0: never.
@@ -161,6 +164,8 @@ def submit(
         expires_ms=expires_ms,
         alias=alias,
         source=source or source_of(request.image_uri, request.image_version_id),
+        traceparent=trace.traceparent if trace else "",
+        tracestate=trace.tracestate if trace else "",
     )
 
 

@@ -27,7 +27,7 @@ end
 -- Returns nil if the job cannot run now. `turn`: its tenant's, or nil if it is claimed by name.
 local function try_claim(id, at, turn, is_capped)
   local known = redis.call('HMGET', keys.record(id), 'status', 'queue_deadline_ms', 'alone',
-    'not_before_ms', 'run_timeout_ms', 'webhook', 'source')
+    'not_before_ms', 'run_timeout_ms', 'webhook', 'source', 'traceparent', 'tracestate')
   if known[1] ~= QUEUED then return nil end
   if now >= tonumber(known[2]) then
     expire_queued(id)
@@ -43,7 +43,7 @@ local function try_claim(id, at, turn, is_capped)
   end
   start_job(id, at, {token = token, owner = owner, exclusive = exclusive, lease_ms = lease_ms}, turn,
     {not_before_ms = known[4], run_timeout_ms = known[5], webhook = known[6],
-      source = known[7], is_capped = is_capped})
+      source = known[7], traceparent = known[8], tracestate = known[9], is_capped = is_capped})
   remember_answer(id)
   return claimed(id)
 end

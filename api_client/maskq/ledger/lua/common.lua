@@ -71,14 +71,15 @@ local function add_delivery(target, event_type, subject, id, body)
 end
 
 -- Add one CloudEvent to the stream. `data` is JSON text, so that the worker's JSON is not re-encoded.
--- `timestamp` makes the event a payload of Standard Webhooks as well. `target`: of its webhook, or nil.
-local function emit(event_type, subject, id, data, target)
+-- `timestamp` makes the event a payload of Standard Webhooks as well. `target`: of its webhook, or nil. `trace`:
+-- text of trace_attributes.
+local function emit(event_type, subject, id, data, target, trace)
   local body = '{"specversion":"1.0","id":' .. cjson.encode(id)
     .. ',"source":' .. cjson.encode('maskq/' .. prefix)
     .. ',"type":' .. cjson.encode(event_type)
     .. ',"subject":' .. cjson.encode(subject)
     .. ',"time":"' .. iso_time(now) .. '","timestamp":"' .. iso_time(now)
-    .. '","datacontenttype":"application/json","data":' .. data .. '}'
+    .. '","datacontenttype":"application/json"' .. trace .. ',"data":' .. data .. '}'
   redis.call('XADD', keys.events(), 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', body)
   if target then add_delivery(target, event_type, subject, id, body) end
 end
@@ -86,6 +87,13 @@ end
 -- The tenant in an event's data; empty without a tenant.
 local function tenant_field(tenant)
   return tenant and ',"tenant":' .. cjson.encode(tenant) or ''
+end
+
+-- The attributes of an event that CloudEvents' extension for distributed tracing defines; '' without a trace.
+local function trace_attributes(traceparent, tracestate)
+  if not traceparent then return '' end
+  local state = tracestate and ',"tracestate":' .. cjson.encode(tracestate) or ''
+  return ',"traceparent":' .. cjson.encode(traceparent) .. state
 end
 
 -- Not ended: the job may still run, or runs.
@@ -99,13 +107,16 @@ local function event_id(id, state, attempt)
   return id .. ':' .. state
 end
 
--- `known`: the record's {webhook or false, tenant or false, source or false}, if the caller has read it.
+-- `known`: the record's {webhook, tenant, source, traceparent, tracestate}, each false if there is none, if the
+-- caller has read it.
 local function emit_job(id, state, attempt, extra, known)
-  known = known or redis.call('HMGET', keys.record(id), 'webhook', 'tenant', 'source')
+  known = known or redis.call('HMGET', keys.record(id), 'webhook', 'tenant', 'source', 'traceparent',
+    'tracestate')
   local source = known[3] and ',"source":' .. cjson.encode(known[3]) or ''
   local data = '{"job_id":' .. cjson.encode(id) .. ',"status":"' .. state
     .. '","attempt":' .. attempt .. tenant_field(known[2]) .. source .. (extra or '') .. '}'
-  emit(JOB_EVENTS[state], id, event_id(id, state, attempt), data, known[1])
+  emit(JOB_EVENTS[state], id, event_id(id, state, attempt), data, known[1],
+    trace_attributes(known[4], known[5]))
 end
 
 -- Send a ticket: the message 'run the next job of this model' in the layout of kombu's Redis transport

@@ -26,10 +26,10 @@ local function count_in_batch(id, batch, state)
   for _, name in ipairs(TERMINAL) do
     data[#data + 1] = '"' .. name .. '":' .. (redis.call('HGET', batch_key, name) or '0')
   end
-  local known = redis.call('HMGET', batch_key, 'webhook', 'tenant')
+  local known = redis.call('HMGET', batch_key, 'webhook', 'tenant', 'traceparent', 'tracestate')
   emit(BATCH_COMPLETED, batch, batch .. ':completed',
     '{"batch_id":' .. cjson.encode(batch) .. ',"total":' .. total .. ','
-    .. table.concat(data, ',') .. tenant_field(known[2]) .. '}', known[1])
+    .. table.concat(data, ',') .. tenant_field(known[2]) .. '}', known[1], trace_attributes(known[3], known[4]))
 end
 
 -- Names a job's objects in the store after its record is gone: 'id[ tenant][ output_prefix]'.

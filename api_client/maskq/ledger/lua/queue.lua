@@ -158,7 +158,7 @@ local function start_job(id, at, holder, turn, known)
   redis.call('ZADD', keys.leases(), now + holder.lease_ms, id)
   redis.call('ZADD', keys.deadlines(), now + known.run_timeout_ms, id)
   emit_job(id, RUNNING, attempt, nil,
-    {known.webhook, at.tenant ~= '' and at.tenant, known.source})
+    {known.webhook, at.tenant ~= '' and at.tenant, known.source, known.traceparent, known.tracestate})
 end
 
 -- Take a job out of RUNNING. Its holder's token stays, so that the holder may send its call twice.

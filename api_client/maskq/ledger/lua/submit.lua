@@ -1,14 +1,15 @@
 -- Submit a job: record, place in the queue, message and event, or the reason why not.
 --   '' stands for none in text arguments; choosers: JSON, see default_model; output_retention_ms: 0 keeps
 --   outputs; webhook, batch_webhook: JSON {url, events}; urls: JSON, the presigned URLs that the request
---   does not show; not_before_ms (0: now), expires_ms (0: never): since the epoch
+--   does not show; not_before_ms (0: now), expires_ms (0: never): since the epoch; traceparent, tracestate:
+--   W3C Trace Context
 -- → {'accepted' | 'exists', id} | {'conflict', id} | {'full', count} | {'tenant_full', count}
 --   | {'rate_exceeded', milliseconds until the tenant may submit again, jobs a minute}
 --   | {'unknown_model', who chose it, which or '', known names…}
 local id, request, model, priority, choosers, max_queued, max_attempts, queue_ttl_ms,
   run_timeout_ms, retention_ms, idempotency_key, fingerprint, batch, batch_total, celery_head,
   tenant, max_of_tenant, retry_of, output_retention_ms, webhook, batch_webhook, urls,
-  not_before_ms, expires_ms, alias, source
+  not_before_ms, expires_ms, alias, source, traceparent, tracestate
   = unpack(ARGV, 2)
 
 -- Sent twice, because an answer was lost: the same answer.
@@ -73,12 +74,26 @@ if tenant ~= '' then redis.call('HSET', keys.record(id), 'tenant', tenant) end
 if output_retention_ms ~= '0' then redis.call('HSET', keys.record(id), 'output_retention_ms', output_retention_ms) end
 if webhook ~= '' then redis.call('HSET', keys.record(id), 'webhook', webhook) end
 if urls ~= '' then redis.call('HSET', keys.record(id), 'urls', urls) end
-if retry_of ~= '' then redis.call('HSET', keys.record(id), 'retry_of', retry_of) end
+if traceparent ~= '' then redis.call('HSET', keys.record(id), 'traceparent', traceparent) end
+if tracestate ~= '' then redis.call('HSET', keys.record(id), 'tracestate', tracestate) end
+if retry_of ~= '' then
+  redis.call('HSET', keys.record(id), 'retry_of', retry_of)
+  -- For a link between the traces. A caller may name any job here, so the other one's tenant must be the same.
+  local retried = redis.call('HMGET', keys.record(retry_of), 'traceparent', 'tenant')
+  if retried[1] and (retried[2] or '') == tenant then
+    redis.call('HSET', keys.record(id), 'retried_traceparent', retried[1])
+  end
+end
 if batch ~= '' then
   redis.call('HSET', keys.record(id), 'batch_id', batch)
   redis.call('HSETNX', keys.batch(batch), 'total', batch_total)
   if tenant ~= '' then redis.call('HSETNX', keys.batch(batch), 'tenant', tenant) end
   if batch_webhook ~= '' then redis.call('HSET', keys.batch(batch), 'webhook', batch_webhook) end
+  -- The batch's event belongs to the trace of its first job.
+  if traceparent ~= '' and redis.call('HSETNX', keys.batch(batch), 'traceparent', traceparent) == 1
+      and tracestate ~= '' then
+    redis.call('HSET', keys.batch(batch), 'tracestate', tracestate)
+  end
   for _, name in ipairs({keys.batch(batch), keys.batch_ended(batch)}) do
     redis.call('PEXPIRE', name, integer(queue_ttl_ms + run_timeout_ms + retention_ms))
   end
@@ -97,5 +112,6 @@ redis.call('ZADD', keys.created(), now, id)
 local at = {model = model, level = priority, tenant = tenant, created_ms = integer(now)}
 if delay_ms == 0 then count_arrival(model) end
 enqueue(id, at, 0, delay_ms, deadline, settings,
-  {webhook ~= '' and webhook, tenant ~= '' and tenant, source ~= '' and source})
+  {webhook ~= '' and webhook, tenant ~= '' and tenant, source ~= '' and source,
+    traceparent ~= '' and traceparent, tracestate ~= '' and tracestate})
 return {'accepted', id}

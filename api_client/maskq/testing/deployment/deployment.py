@@ -20,6 +20,7 @@ from maskq.contract.models import DefaultModel, ModelChoice, ServedModel
 from maskq.contract.options import Options
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.storage_layout import class_file
+from maskq.contract.tracing import TraceContext
 from maskq.contract.webhooks import Delivery, DeliveryState
 from maskq.errors import InvalidRequest, JobNotFound, StoreRefused, StoreUnavailable
 from maskq.ledger.calls import BatchProgress, Filter, Page
@@ -50,9 +51,10 @@ class FakeDeployment(Deployment):
         idempotency_key: str | None,
         durable: bool,
         queue_full_timeout: float | None,
+        trace: TraceContext | None,
     ) -> Flow[str]:
         return submitted_when_accepted(
-            self._service, image, options, idempotency_key, queue_full_timeout
+            self._service, image, options, idempotency_key, queue_full_timeout, trace
         )
 
     def bulk(
@@ -60,10 +62,10 @@ class FakeDeployment(Deployment):
     ) -> FakeBulk[Any]:
         return FakeBulk(self._service, job, submit_options, options)
 
-    def retry(self, job_id: str) -> Flow[str]:
+    def retry(self, job_id: str, trace: TraceContext | None) -> Flow[str]:
         yield from ()
         ledger = self._service.ledger()
-        return ledger.submit(ledger.retry_of(job_id, new_id()), self._service.plans)
+        return ledger.submit(ledger.retry_of(job_id, new_id(), trace), self._service.plans)
 
     def records(self, job_ids: Sequence[str]) -> Flow[Mapping[str, JobRecord | None]]:
         yield from ()

@@ -17,6 +17,7 @@ from maskq.contract.locations.output_places import STORED
 from maskq.contract.locations.source import source_of
 from maskq.contract.queueing.waiting import Waiting
 from maskq.contract.statuses import event_name
+from maskq.contract.tracing import TraceContext
 from maskq.contract.webhooks import WebhookEvent
 from maskq.errors import JobNotFound
 from maskq.ledger.calls import (
@@ -72,6 +73,7 @@ class NewJob:
     batch: BatchMembership | None = None
     retry_of: str = ""
     source: str = ""
+    trace: TraceContext | None = None
 
 
 class FakeLedger:
@@ -229,6 +231,8 @@ class FakeLedger:
             tenant=request.tenant,
             retry_of=new.retry_of or None,
             source=new.source or source_of(request.image_uri, request.image_version_id),
+            traceparent=new.trace.traceparent if new.trace else None,
+            tracestate=(new.trace.tracestate or None) if new.trace else None,
         )
         expires_s = now + (request.queue_ttl_s or _QUEUE_TTL_S)
         job = _Job(self._numbered, record, request, new.body, plan, now, expires_s)
@@ -242,7 +246,7 @@ class FakeLedger:
         self._schedule(job, expires_s if self._is_paused else now)
         return Submitted(SubmitOutcome.ACCEPTED, new.job_id)
 
-    def retry_of(self, job_id: str, new_id: str) -> NewJob:
+    def retry_of(self, job_id: str, new_id: str, trace: TraceContext | None) -> NewJob:
         """The submission that retries a job. Raises JobNotFound, InvalidRequest."""
         job = self._job(job_id)
         check_retry(job.record)
@@ -252,7 +256,9 @@ class FakeLedger:
             request = request.model_copy(update={"image_uri": str(copy)})
         idempotency = Idempotency(key=f"retry:{job_id}", fingerprint=job_id)
         source = job.record.source or ""
-        return NewJob(new_id, request, job.body, idempotency, retry_of=job_id, source=source)
+        return NewJob(
+            new_id, request, job.body, idempotency, retry_of=job_id, source=source, trace=trace
+        )
 
     # --- jobs ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from maskq.contract import Event, JobRecord
 from maskq.contract.events import BATCH_COMPLETED
 from maskq.contract.events import job_event as job_event_type
 from maskq.contract.statuses import ENDED
+from maskq.contract.tracing import TRACEPARENT, TRACESTATE, TraceContext
 from maskq.contract.webhooks import Delivery, DeliveryAttempt, DeliveryState
 from maskq.contract.webhooks.signing import ID, SIGNATURE, TIMESTAMP, sign
 from maskq.errors import EventsLost, InvalidRequest
@@ -189,7 +190,8 @@ def job_event(record: JobRecord, at_ms: int) -> Event:
             data["result"] = record.result.model_dump(mode="json", exclude_defaults=True)
         if record.error:
             data["error"] = record.error.model_dump(mode="json")
-    return _event(job_event_type(record.status), record.id, event_id, at_ms, data)
+    trace = TraceContext.parse(record.traceparent, record.tracestate)
+    return _event(job_event_type(record.status), record.id, event_id, at_ms, data, trace)
 
 
 def batch_event(progress: BatchProgress, batch_id: str, at_ms: int) -> Event:
@@ -200,10 +202,25 @@ def batch_event(progress: BatchProgress, batch_id: str, at_ms: int) -> Event:
     return _event(BATCH_COMPLETED, batch_id, f"{batch_id}:completed", at_ms, data)
 
 
-def _event(kind: str, subject: str, event_id: str, at_ms: int, data: dict[str, Any]) -> Event:
+def _event(
+    kind: str,
+    subject: str,
+    event_id: str,
+    at_ms: int,
+    data: dict[str, Any],
+    trace: TraceContext | None = None,
+) -> Event:
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     return Event(
-        id=event_id, source=SOURCE, type=kind, subject=subject, time=at, timestamp=at, data=data
+        id=event_id,
+        source=SOURCE,
+        type=kind,
+        subject=subject,
+        time=at,
+        timestamp=at,
+        traceparent=trace.traceparent if trace else None,
+        tracestate=(trace.tracestate or None) if trace else None,
+        data=data,
     )
 
 
@@ -212,12 +229,16 @@ def signed(event: Event, url: str = "", *, secret: str | None = None) -> Webhook
 
     `secret`: default: `maskq.testing.WEBHOOK_SECRET`.
     """
-    body = event.model_dump_json().encode()
+    trace = TraceContext.parse(event.traceparent, event.tracestate)
+    passed = trace.headers() if trace else {}
+    absent = {TRACEPARENT, TRACESTATE} - passed.keys()
+    body = event.model_dump_json(exclude=absent).encode()
     at = int(time.time())
     headers = {
         "content-type": "application/json",
         ID: event.id,
         TIMESTAMP: str(at),
         SIGNATURE: sign(keys_of(secret or SECRET), event.id, at, body),
+        **passed,
     }
     return Webhook(event.id, url, headers, body)

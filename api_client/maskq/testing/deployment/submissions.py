@@ -13,6 +13,7 @@ from maskq.client.requests import build, fingerprint
 from maskq.client.sending import QueueFullBackoff
 from maskq.contract.ids import new_id
 from maskq.contract.options import Options
+from maskq.contract.tracing import TraceContext
 from maskq.errors import IdempotencyConflict, InvalidRequest, MaskqError, QueueFull
 from maskq.ledger.calls import BatchMembership, Idempotency
 from maskq.testing.deployment.ledger import NewJob
@@ -30,6 +31,7 @@ def submitted(
     key: str | None = None,
     batch: BatchMembership | None = None,
     retry_of: str = "",
+    trace: TraceContext | None = None,
 ) -> Flow[str]:
     """The job's id. Raises what `Client.submit` raises; QueueFull at once."""
     job_id, upload = new_id(), None
@@ -45,7 +47,8 @@ def submitted(
         idempotency = Idempotency(key=key, fingerprint=fingerprint(request, upload))
     ledger = service.ledger()
     with ledger.lock:
-        new = NewJob(job_id, request, body, idempotency, batch, retry_of, given_name(image))
+        source = given_name(image)
+        new = NewJob(job_id, request, body, idempotency, batch, retry_of, source, trace)
         return ledger.submit(new, service.plans)
 
 
@@ -55,12 +58,13 @@ def submitted_when_accepted(
     options: Options,
     key: str | None,
     timeout: float | None,
+    trace: TraceContext | None,
 ) -> Flow[str]:
     """As `submitted`; while the queue is full it tries again for `timeout` seconds (None: no limit)."""
     backoff = QueueFullBackoff(timeout)
     while True:
         try:
-            return (yield from submitted(service, image, options, key=key))
+            return (yield from submitted(service, image, options, key=key, trace=trace))
         except QueueFull:
             if backoff.time_is_up:
                 raise
@@ -83,12 +87,12 @@ class FakeBulk(Bulk[JobT], Generic[JobT]):
         self._service = service
         self._options = options
 
-    def submit_taken(self) -> Flow[None]:
+    def submit_taken(self, trace: TraceContext | None) -> Flow[None]:
         accepted, full = 0, []
         try:
             while self.taken:
                 one = self.taken[0]  # stays taken if this raises StoreUnavailable or UnknownModel
-                outcome = yield from self._outcome(one)
+                outcome = yield from self._outcome(one, trace)
                 self.taken.pop(0)
                 if isinstance(outcome, QueueFull) and not self.backoff.time_is_up:
                     full.append(one)
@@ -103,7 +107,7 @@ class FakeBulk(Bulk[JobT], Generic[JobT]):
             self.held_up = "the queue is full"
             yield self.backoff.wait()
 
-    def _outcome(self, one: TakenImage) -> Flow[str | MaskqError]:
+    def _outcome(self, one: TakenImage, trace: TraceContext | None) -> Flow[str | MaskqError]:
         """The id of the image's job, or the error that concerns this image alone."""
         try:
             return (
@@ -114,6 +118,7 @@ class FakeBulk(Bulk[JobT], Generic[JobT]):
                     key=one.key,
                     batch=self.options.batch,
                     retry_of=one.retry_of,
+                    trace=trace,
                 )
             )
         except (InvalidRequest, IdempotencyConflict, QueueFull) as error:
