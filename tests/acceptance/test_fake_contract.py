@@ -183,7 +183,7 @@ def test_a_job_that_waits_can_be_waited_for_and_canceled(world: World, client: C
         assert job.status is JobStatus.CANCELED
         assert job.cancel() is True
         with pytest.raises(JobFailed, match="canceled"):
-            job.wait(5)
+            job.wait(60)
 
 
 def test_a_job_says_what_it_waits_for(world: World, client: Client) -> None:

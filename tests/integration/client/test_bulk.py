@@ -196,10 +196,10 @@ def test_a_run_is_waited_for_by_its_name(service: Service) -> None:
     batch = service.client.batch("r", [*ids, ids[0]])
     assert len(batch) == 30
     service.work(10, fail="00003")
-    first = list(islice(batch.as_completed(timeout=5), 10))
+    first = list(islice(batch.as_completed(timeout=60), 10))
     assert {job.status for job in first} == {JobStatus.SUCCEEDED, JobStatus.FAILED}
     service.work()
-    assert {job.id for job in batch.as_completed(timeout=5)} == set(ids)
+    assert {job.id for job in batch.as_completed(timeout=60)} == set(ids)
     listed = service.client.list(batch_id="r", limit=100)
     assert {record.id for record in listed.records} == set(ids)
 
@@ -214,7 +214,7 @@ def test_the_async_client_submits_the_same(service: Service, tmp_path: Path) -> 
             came = [(image, job and job.id) async for image, job, _ in each]
             service.work()
             batch = client.batch("r", [job_id for _, job_id in came if job_id])
-            ended = [job.id async for job in batch.as_completed(timeout=5)]
+            ended = [job.id async for job in batch.as_completed(timeout=60)]
             assert len(ended) == 21
             return came
 
