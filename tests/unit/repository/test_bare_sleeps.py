@@ -32,8 +32,8 @@ ALLOWED = {
     "integration/client/fork_scenarios.py::event_loops.ended": IT_BEGINS,
     "integration/client/test_bulk.py::test_a_full_queue_is_waited_for_or_told": TAKES_TURNS,
     "integration/client/test_bulk.py::test_a_redis_that_is_restarted_is_waited_for": OUTAGE,
-    "integration/client/test_bulk.py::beside_a_worker": TAKES_TURNS,
-    "integration/client/test_bulk.py::test_masks_of_a_folder": TAKES_TURNS,
+    "integration/client/test_bulk_command.py::beside_a_worker": TAKES_TURNS,
+    "integration/client/test_bulk_command.py::test_masks_of_a_folder": TAKES_TURNS,
     "integration/client/test_cli_edges.py::test_a_signal_ends_it_with_the_shell_s_own_code": IT_BEGINS,
     "integration/client/test_client_cancellation.py::cancel_often": RANDOM,
     "integration/client/test_client_cancellation.py::"
