@@ -1,6 +1,6 @@
 """maskq.testing: what the fake does on demand, and what it makes. No servers.
 
-tests/acceptance/test_fake_contract.py holds the fake against the real client.
+tests/acceptance/fake holds the fake against the real client.
 """
 
 from __future__ import annotations
