@@ -46,8 +46,6 @@ ALLOWED = {
     "integration/client/test_client_loops.py::test_a_loop_that_ends_ends_its_waits.leave": IT_BEGINS,
     "integration/client/test_client_waits.py::"
     "test_a_wait_that_begins_while_another_one_subscribes_is_subscribed_too.slowly": A_PEER_IS_SLOW,
-    "integration/client/test_client_waits.py::"
-    "test_readers_of_events_keep_no_call_waiting": TIME_PASSES,
     "integration/client/test_failover.py::"
     "test_leases_that_ran_out_meanwhile_are_not_reaped": TIME_PASSES,
     "integration/client/test_inert_output.py::World._deliver": TAKES_TURNS,
