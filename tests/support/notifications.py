@@ -23,7 +23,7 @@ from maskq_gateway.rules.rule import Rules
 from maskq_gateway.server import config_of
 from maskq_gateway.settings import GatewaySettings
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TOKENS = ("the-first-token-of-all", "das-zweite-tökn-ist-lang")
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:uploads"
 CERTIFICATE_URL = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-01d088a6.pem"
