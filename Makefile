@@ -38,8 +38,11 @@ TORCH_BUILD ?= cuda
 export PYTHONDONTWRITEBYTECODE =
 # pydantic has no plugins here. Without this each process reads the metadata of all packages for them.
 export PYDANTIC_DISABLE_PLUGINS = __all__
-# In the order of the folders: acceptance tests wait most and begin, so that no long file is left at the end.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# One process more than a machine of two cores has: a third of a run's time tests wait, above all acceptance
+# tests. Those begin, in the order of the folders, so that no long file is left at the end.
+PROCESSES ?= 3
+DISTRIBUTED := --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(PROCESSES) $(DISTRIBUTED)
 FUZZ_EXAMPLES ?= 100000
 
 .PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers loadgen compose-test helm-test images train clean
@@ -51,7 +54,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not real_weights and not other_tools' tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(DISTRIBUTED) -m 'not slow and not real_weights and not other_tools' tests/unit $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Servers for every test that wants a real one: one Redis and one S3 for each pytest process.
 
 Tests share them, so each keeps to a key prefix of its own (`key_prefix`), in Redis and in the bucket.
-`make test` runs two pytest processes. All tests of a file run in the same one, so that a fixture of
+`make test` runs three pytest processes. All tests of a file run in the same one, so that a fixture of
 a module starts once.
 """
 
@@ -68,10 +68,13 @@ SHARED_STACKS = {
     "webhook_stack": frozenset({"guides", "webhooks"}),
 }  # fmt: skip
 """By fixture of tests/acceptance/conftest.py: the files `test_….py` there that use it."""
+STACK_OF_A_FOLDER = "tests/acceptance/fake/"  # started by its conftest.py
 
 
 def _shared_stack_of(nodeid: str) -> str | None:
     file = nodeid.partition("::")[0]
+    if file.startswith(STACK_OF_A_FOLDER):
+        return STACK_OF_A_FOLDER
     for fixture, names in SHARED_STACKS.items():
         if file in {f"tests/acceptance/test_{name}.py" for name in names}:
             return fixture

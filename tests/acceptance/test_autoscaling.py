@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
+from support.stack_jobs import jpeg
 from support.waiting import until
 
 from maskq import Client, JobStatus

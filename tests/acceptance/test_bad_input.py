@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from acceptance.test_nominal import png
 from demo_scenes.scenes import draw
 from PIL import Image
 from support.damaged import damaged
+from support.stack_jobs import jpeg
 
 from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel
 from maskq_standalone.ports import free_port
@@ -20,12 +20,6 @@ from maskq_standalone.stack import Stack
 @pytest.fixture(scope="module")
 def scene() -> Image.Image:
     return draw(77, size=(320, 240)).image
-
-
-def jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def header_of_a_huge_png() -> bytes:
@@ -146,40 +140,3 @@ def _secret(url: str) -> object:
     from pydantic import SecretStr
 
     return SecretStr(url)
-
-
-def test_a_bucket_that_is_not_allowed_is_refused(
-    fresh_stack: Stack, fresh_client: Client, scene: Image.Image
-) -> None:
-    # Given a worker that may use one bucket, and an image in another
-    fresh_stack.start_worker(env={"MASKQ_ALLOWED_BUCKETS": "maskq"})
-    store = fresh_stack.s3.client()
-    store.create_bucket(Bucket="private")
-    store.put_object(Bucket="private", Key="x.png", Body=png(scene))
-
-    # Then neither its images nor a place in it can be had
-    with pytest.raises(JobFailed) as read:
-        fresh_client.submit("s3://private/x.png").wait(timeout=60)
-    with pytest.raises(JobFailed) as written:
-        fresh_client.submit(scene, output_prefix="s3://private/out").wait(timeout=60)
-    assert read.value.code == written.value.code == FailureCode.BUCKET_NOT_ALLOWED
-    assert fresh_client.segment(scene, timeout=60).size == scene.size
-
-
-def test_a_location_is_a_tenant_s_and_uploads_need_none(
-    fresh_stack: Stack, fresh_client: Client, scene: Image.Image
-) -> None:
-    # Given a worker whose tenants have a folder each, and an image of one of them
-    fresh_stack.start_worker(env={"MASKQ_ALLOWED_LOCATIONS": "s3://maskq/of/{tenant}"})
-    store = fresh_stack.s3.client()
-    store.put_object(Bucket="maskq", Key="of/acme/x.png", Body=png(scene))
-
-    # Then it is that tenant's alone, as is what becomes of it
-    acme = fresh_client.submit("s3://maskq/of/acme/x.png", tenant="acme").wait(timeout=60)
-    uploaded = fresh_client.segment(scene, tenant="acme", timeout=60)
-    for uri in ("s3://maskq/of/acme/x.png", acme.uri("mask"), uploaded.uri("mask")):
-        for tenant in ("other", None):
-            with pytest.raises(JobFailed) as refused:
-                fresh_client.submit(uri, tenant=tenant).wait(timeout=60)
-            assert refused.value.code == FailureCode.BUCKET_NOT_ALLOWED
-    assert fresh_client.segment(uploaded.uri("mask"), tenant="acme", timeout=60).size == scene.size

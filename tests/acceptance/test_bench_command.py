@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from acceptance.test_bad_input import jpeg
 from acceptance.test_cli import maskq
 from demo_scenes.scenes import draw
 from support.damaged import damaged
+from support.stack_jobs import jpeg
 
 from maskq import Client
 from maskq.cli.bench import percentile

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
+from support.stack_jobs import jpeg
 from support.waiting import until
 
 from maskq import Client, JobStatus

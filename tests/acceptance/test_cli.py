@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
 from PIL import Image
 from support.acl_stack import variables_of
 from support.damaged import damaged
+from support.stack_jobs import jpeg
 from support.waiting import until
 
 from maskq import Client, JobFailed, webhooks

@@ -55,7 +55,7 @@ def test_dripping_image_urls_leave_the_other_jobs_their_threads(
         # Then they are done meanwhile
         for job in good:
             job.wait(timeout=40)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30  # those of the receivers are given up after sixty
         assert bodies.most_at_once + headers.most_at_once <= 3
         # And a worker that is told to end does so within its drain, and gives its jobs back
         child = fresh_stack.workers.pop().child

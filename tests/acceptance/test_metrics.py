@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import urllib3
-from acceptance.test_bad_input import jpeg
-from acceptance.test_recovery import wait_until_running
 from demo_scenes.scenes import draw
 from integration.gateway.test_gateway_metrics import Values, value, values
-from integration.gateway.test_http_api import png
+from support.http_api import png
+from support.stack_jobs import jpeg, wait_until_running
 
 from maskq import Client, JobFailed
 from maskq.ledger.calls.metrics import DeploymentMetrics, Ended, deployment_metrics

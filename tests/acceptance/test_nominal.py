@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from demo_scenes.scenes import draw
 from PIL import Image
+from support.stack_jobs import jpeg, names_of, wait_until_running
+from support.waiting import until
 
 from maskq import AsyncClient, Client, IdempotencyConflict, JobNotFound, JobStatus, WaitTimeout
 from maskq_standalone.stack import Stack
@@ -176,3 +178,26 @@ def test_a_worker_on_a_cpu_lets_others_go_first(
     policies = [os.sched_getscheduler(int(thread.name)) for thread in threads]
     assert policies.count(os.SCHED_BATCH) == len(policies) - 1
     assert len(policies) > 5
+
+
+def test_a_canceled_job_leaves_nothing_behind(
+    client: Client, stack: Stack, scene: Image.Image
+) -> None:
+    # Given a running job
+    job = client.submit(jpeg(scene.resize((4800, 3600))))
+    wait_until_running(job)
+
+    # When it is canceled
+    assert job.cancel() is True
+
+    # Then its record says so for good, the worker goes on, and no result is in the store
+    after = client.submit(scene)
+    after.wait(timeout=60)
+    assert job.refresh().status is JobStatus.CANCELED
+
+    store = stack.s3.client()
+    until(
+        lambda: names_of(store, job) == ["input"],
+        within_s=15,
+        otherwise=lambda: names_of(store, job),
+    )

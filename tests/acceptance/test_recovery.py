@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any
 
 import pytest
 from acceptance.conftest import LEASE_S
-from acceptance.test_bad_input import jpeg
 from demo_scenes.scenes import draw
+from support.stack_jobs import jpeg, names_of, pid_of, wait_until_running
 from support.waiting import stays, until
 
-from maskq import Client, Job, JobRecord, JobStatus
+from maskq import Client, JobStatus
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import Worker
 
@@ -24,26 +23,8 @@ def large() -> bytes:
     return jpeg(draw(11, size=(640, 480)).image.resize((4800, 3600)))
 
 
-def wait_until_running(job: Job, *, within_s: float = 30.0) -> int:
-    """The process id of the worker that has it."""
-    until(lambda: job.refresh().status is JobStatus.RUNNING, within_s=within_s, every_s=0.01)
-    assert job.record
-    return pid_of(job.record)
-
-
 def log_of(worker: Worker) -> str:
     return worker.child.log.read_text()
-
-
-def names_of(store: Any, job: Job) -> list[str]:
-    """Of the objects in the job's folder."""
-    listed = store.list_objects_v2(Bucket="maskq", Prefix=f"maskq/{job.id}/").get("Contents", [])
-    return sorted(entry["Key"].rpartition("/")[2] for entry in listed)
-
-
-def pid_of(record: JobRecord) -> int:
-    assert record.owner
-    return int(record.owner.rpartition(":")[2])
 
 
 def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
@@ -144,27 +125,3 @@ def test_jobs_wait_out_an_outage_of_s3_and_a_waiting_worker_can_be_stopped(
     for job in jobs:
         job.wait(timeout=60)
         assert job.refresh().charges == 0
-
-
-def test_a_canceled_job_leaves_nothing_behind(
-    fresh_stack: Stack, fresh_client: Client, large: bytes
-) -> None:
-    # Given a running job
-    fresh_stack.start_worker()
-    job = fresh_client.submit(large)
-    wait_until_running(job)
-
-    # When it is canceled
-    assert job.cancel() is True
-
-    # Then its record says so for good, the worker goes on, and no result is in the store
-    after = fresh_client.submit(draw(3, size=(320, 240)).image)
-    after.wait(timeout=60)
-    assert job.refresh().status is JobStatus.CANCELED
-
-    store = fresh_stack.s3.client()
-    until(
-        lambda: names_of(store, job) == ["input"],
-        within_s=15,
-        otherwise=lambda: names_of(store, job),
-    )

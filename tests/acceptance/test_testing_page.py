@@ -1,6 +1,6 @@
 """The code of docs/testing.md, as a program and its tests in a folder of their own.
 
-test_fake_contract.py runs the block for a real stack.
+fake/test_fake_surface.py runs the block for a real stack.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_a_finished_job_reaches_its_receiver(webhook_stack: Stack, client: Clien
 
 def _delivered(stack: Stack, job_id: str) -> dict[str, Any]:
     """As the command line shows it; it is noted a moment after the receiver answered."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while True:
         listed = subprocess.run(
             [str(MASKQ), "webhooks", "list", job_id, "--json"],

@@ -37,6 +37,12 @@ def environment(
     return variables
 
 
+@pytest.fixture
+def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No periodic check of this process finds a job's end: a wait that nobody wakes times out."""
+    monkeypatch.setattr("maskq.client.waiting.waits.RECHECK_S", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def segmenter(smallest_model: Path) -> Segmenter:
     """A model of milliseconds with random weights, on the CPU. No test changes it."""

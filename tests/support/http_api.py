@@ -1,7 +1,8 @@
-"""The gateway on a free port, and a caller of it with an API key."""
+"""The gateway on a free port, a caller of it with an API key, and what the caller sends and reads."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import urllib3
 import uvicorn
+from PIL import Image
 from support.uvicorn_thread import running
 from support.waiting import until
 
@@ -61,3 +63,52 @@ def serving(app: Any) -> Iterator[Api]:
             assert thread.is_alive()
             with urllib3.PoolManager(retries=False, timeout=20, maxsize=8) as pool:
                 yield Api(f"http://127.0.0.1:{bound.getsockname()[1]}", pool)
+
+
+UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"
+
+
+def png(colour: str = "teal", size: tuple[int, int] = (60, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def uploaded(api: Api, fields: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """A job whose image came with the request."""
+    form = {"image": ("photo.png", png(), "image/png"), **(fields or {})}
+    answer = api.ask("POST", "/v1/jobs", fields=form, **options)
+    assert answer.status == 202, answer.data
+    record: dict[str, Any] = answer.json()
+    assert answer.headers["Location"] == f"/v1/jobs/{record['id']}"
+    return record
+
+
+# --- events -------------------------------------------------------------------------------------------
+
+
+class Events:
+    """What an EventSource sees."""
+
+    def __init__(self, api: Api, path: str, last: str = "") -> None:
+        headers = {"Last-Event-ID": last} if last else {}
+        self._answer = api.get(path, headers=headers, preload_content=False)
+        assert self._answer.status == 200, self._answer.read()
+        self._lines = (line for part in self._answer.stream(1) for line in part.decode())
+        self.begin = self.next_block()  # of no event
+
+    def next_block(self) -> str:
+        text = ""
+        while not text.endswith("\n\n"):
+            text += next(self._lines)
+        return text.strip()
+
+    def next(self) -> tuple[str, dict[str, Any]]:
+        """Cursor and event."""
+        fields = dict(line.split(": ", 1) for line in self.next_block().splitlines())
+        document = json.loads(fields["data"])
+        assert fields["event"] == document["type"]
+        return fields["id"], document
+
+    def close(self) -> None:
+        self._answer.close()

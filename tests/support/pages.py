@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.process_tree import of_session
 
 ROOT = Path(__file__).parents[2]
 SHOWN = "shown"
@@ -50,13 +53,21 @@ def run(page: str, names: Mapping[str, Any], **replaced: str) -> dict[str, Any]:
     return kept
 
 
-def shell(text: str, **variables: str) -> str:
-    """What a piece of shell prints, `maskq` and `python` being ours. Fails if any command does."""
+def shell(text: str, *, within_s: float = 120.0, **variables: str) -> str:
+    """What a piece of shell prints, `maskq` and `python` being ours. Fails if any command does.
+
+    Ends what it leaves in the background.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ran = subprocess.run(
+    with subprocess.Popen(
         ["bash", "-meuo", "pipefail", "-c", text],
         env=os.environ | {"PATH": path} | variables,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, (text, ran.stdout, ran.stderr)
-    return ran.stdout
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as ran:  # fmt: skip
+        try:
+            out, error = ran.communicate(timeout=within_s)
+        finally:
+            for pid in of_session(ran.pid):
+                os.kill(pid, signal.SIGKILL)
+    assert ran.returncode == 0, (text, out, error)
+    return out

@@ -22,6 +22,17 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def of_session(leader: int) -> set[int]:
+    """The processes of a session, in whichever process group, that have not ended."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(*_GONE):
+            state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(session) == leader and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
 def alive(pids: Iterable[int]) -> set[int]:
     """Those that run; a zombie only waits for its parent."""
     return {pid for pid in pids if _state_of(pid) not in ("", "Z")}

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 import boto3
 
 from maskq import AsyncClient, Client, Event, Job, webhooks
+from maskq.contract.ids import new_id
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 from maskq.testing import FakeAsyncClient, FakeClient, image_bytes
 
 SIZE = (60, 40)  # px, of the image that `World.submit` submits
+UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"  # the id of no job
 IDLE = "idle"  # a model of the real deployment that no worker serves
 
 
@@ -114,3 +116,17 @@ class RealWorld(World):
         return {
             str(at): s3.get_object(Bucket=at.bucket, Key=at.key)["Body"].read() for at in places
         }
+
+
+def new_prefix(world: World) -> str:
+    """An output_prefix that no other job has, in the bucket of the deployment."""
+    mask = world.submit().wait(60).uri("mask")
+    return f"s3://{S3Uri.parse(mask).bucket}/masks/{new_id()}"
+
+
+def end_of_events(client: Client) -> str:
+    """The cursor of the newest event."""
+    last = "0"
+    for event in client.events("0", idle=0.1):
+        last = event.cursor
+    return last

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from maskq import AsyncClient, Client, JobFailed, MaskqError
+from maskq.client.waiting import waits
 from maskq.contract.locations import S3Uri
 from maskq.ledger import calls
 
@@ -32,6 +33,9 @@ OBJECTS = 25
 MODEL = "demo"
 IMAGE = "s3://photos/a.png"
 LIMIT_S = 40  # of a child: one that hangs is ended by its alarm
+
+# Only a wake-up ends a wait: without one, no periodic check finds the change, and the wait times out.
+waits.RECHECK_S = 3600.0
 
 # As in a program that makes its client at import.
 client = Client.from_env()
@@ -75,11 +79,8 @@ def wait_for(job: Any) -> None:
     """Until it has ended, which happens while it waits."""
     ending = threading.Timer(0.05, job.cancel)
     ending.start()
-    began = time.monotonic()
-    try:
+    with pytest.raises(JobFailed):
         job.wait(timeout=20)
-    except JobFailed:
-        assert time.monotonic() - began < 2, "nobody woke it"
     ending.join()
 
 
@@ -120,12 +121,9 @@ def waiting_thread() -> Iterator[None]:
         time.sleep(0.2)
         yield
         assert not waiting.done()
-        began = time.monotonic()
         job.cancel()
-        try:
-            waiting.result(10)
-        except JobFailed:
-            assert time.monotonic() - began < 2, "the parent's thread was not woken"
+        with pytest.raises(JobFailed):
+            waiting.result(20)
 
 
 # --- scenarios ----------------------------------------------------------------------------------------
@@ -221,12 +219,9 @@ def event_loops() -> None:
     async def submit_and_wait() -> None:
         job = await awaited.submit(IMAGE)
         ending = asyncio.create_task(ended(job))
-        try:
+        with pytest.raises(JobFailed):
             await job.wait(timeout=20)
-        except JobFailed:
-            await ending
-            return
-        raise AssertionError("canceled, and yet a result")
+        await ending
 
     async def ended(job: Any) -> None:
         await asyncio.sleep(0.05)

@@ -66,7 +66,7 @@ def test_wait_tells_its_progress_and_a_failed_job_stops_nothing(
     assert [one.finished for one in told] == sorted(one.finished for one in told)
     assert sorted(progress.ended) == sorted(job.id for job in batch)
     with pytest.raises(JobFailed) as raised:
-        batch.results(timeout=5)
+        batch.results(timeout=60)
     assert raised.value.record.id == batch.jobs[1].id
     assert [job.result().size for job in batch if job.record and job.record.result] == SIZES[:2]
 
@@ -84,7 +84,7 @@ def test_a_deleted_job_has_no_result(client: Client, bench: Bench) -> None:
         batch.wait(timeout=60)
     client.delete(batch.jobs[1].id)
     with pytest.raises(JobNotFound):
-        batch.results(timeout=5)
+        batch.results(timeout=60)
 
 
 def test_awaited_it_does_the_same(client: Client, bench: Bench) -> None:
@@ -163,7 +163,7 @@ def test_a_notebook_shows_a_batch_s_progress_while_it_waits(
     assert "3 of 3 ended (3 succeeded)" in notebook[-1]
     assert '<progress max="3" value="3"' in notebook[-1]
     count = len(notebook)
-    batch.wait(timeout=5, on_progress=lambda progress: None)
+    batch.wait(timeout=60, on_progress=lambda progress: None)
     assert len(notebook) == count
 
 

@@ -37,7 +37,7 @@ def ran(bench: Bench, client: Client, image: Any, **options: Any) -> Job:
 
 def refused(bench: Bench, client: Client, image: Any, **options: Any) -> None:
     with pytest.raises(JobFailed) as failed:
-        ran(bench, client, image, **options).wait(timeout=5)
+        ran(bench, client, image, **options).wait(timeout=60)
     assert failed.value.code is FailureCode.BUCKET_NOT_ALLOWED
     assert "another tenant" in failed.value.message
 
@@ -50,7 +50,7 @@ def request_of(job: Job) -> Any:
 
 def test_a_tenant_s_uploads_and_outputs_are_its_own(bench: Bench, client: Client) -> None:
     acme = ran(bench, client, PHOTO, tenant="acme")
-    mask = acme.wait(timeout=5).uri("mask")
+    mask = acme.wait(timeout=60).uri("mask")
     upload = request_of(acme).image_uri
     folder = str(client.session.layout.tenant("acme"))
     assert mask.startswith(f"{folder}/{acme.id}/")
@@ -59,7 +59,7 @@ def test_a_tenant_s_uploads_and_outputs_are_its_own(bench: Bench, client: Client
         for other in ({"tenant": "other"}, {"tenant": "acm"}, {}):
             refused(bench, client, uri, **other)
         # Its own jobs go on from it
-        assert ran(bench, client, uri, tenant="acme").wait(timeout=5).mask().size == (60, 40)
+        assert ran(bench, client, uri, tenant="acme").wait(timeout=60).mask().size == (60, 40)
     # And nobody else's outputs go there
     refused(bench, client, mask, tenant="other", output_prefix=folder)
     refused(bench, client, PHOTO, tenant="other", output_prefix=folder)
@@ -68,8 +68,8 @@ def test_a_tenant_s_uploads_and_outputs_are_its_own(bench: Bench, client: Client
 
 def test_without_tenants_jobs_go_on_from_each_other(bench: Bench, client: Client) -> None:
     first = ran(bench, client, PHOTO)
-    for uri in (first.wait(timeout=5).uri("mask"), request_of(first).image_uri):
-        assert ran(bench, client, uri).wait(timeout=5).mask().size == (60, 40)
+    for uri in (first.wait(timeout=60).uri("mask"), request_of(first).image_uri):
+        assert ran(bench, client, uri).wait(timeout=60).mask().size == (60, 40)
     # Not those of a tenant, which are other people's
     refused(bench, client, request_of(first).image_uri, tenant="acme")
 
@@ -83,10 +83,10 @@ def test_a_tenant_s_uploaded_image_is_retried_and_deleted(
     client.delete(job.id)
     bench.pipeline.run("smallest")
     bench.pipeline.run("smallest")  # the first ticket's job is gone
-    assert again.wait(timeout=5).mask().size == (60, 40)
+    assert again.wait(timeout=60).mask().size == (60, 40)
     batch = client.submit_many([PHOTO], tenant="acme")
     bench.pipeline.run("smallest")
-    (one,) = batch.as_completed(timeout=5)
+    (one,) = batch.as_completed(timeout=60)
     assert request_of(one).image_uri == str(client.session.layout.job(one.id, tenant="acme").upload)
     client.delete(again.id)
     client.delete(one.id)
@@ -103,7 +103,7 @@ def test_an_upload_of_a_client_from_before_tenants_had_folders_is_read(
     asked = json.loads(bench.ledger.redis.hget(name, "request") or "")
     bench.ledger.redis.hset(name, "request", json.dumps({**asked, "image_uri": str(before)}))
     bench.pipeline.run("smallest")
-    assert job.wait(timeout=5).mask().size == (60, 40)
+    assert job.wait(timeout=60).mask().size == (60, 40)
     client.delete(job.id)
     assert client.objects.list_under(client.session.layout.home / job.id) == []
 
@@ -146,7 +146,7 @@ def test_what_is_old_of_a_tenant_is_erased_and_the_rest_is_counted(
             job.refresh()
     assert client.objects.list_under(S3Uri.parse(elsewhere)) == []
     for job in (new, others):
-        assert job.wait(timeout=5).mask().size == (60, 40)
+        assert job.wait(timeout=60).mask().size == (60, 40)
     assert client.delete_tenant("acme", older_than=0).jobs == 1
     assert [one.place for one in client.objects.list_under(folder)] == [theirs]
     assert client.delete_tenant("nobody", older_than=0).jobs_left == 0

@@ -6,8 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from integration.gateway.test_http_api import Events, uploaded
-from support.http_api import Api
+from support.http_api import Api, Events, uploaded
 
 from maskq import Client
 

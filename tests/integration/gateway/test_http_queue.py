@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from integration.gateway.test_http_api import uploaded
 from integration.worker.test_pipeline import Bench
-from support.http_api import Api
+from support.http_api import Api, uploaded
 
 from maskq import Client
 from maskq.contract.models import ServingWorker

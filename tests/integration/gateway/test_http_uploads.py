@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import urllib3
-from integration.gateway.test_http_api import UNKNOWN, png
 from integration.worker.test_pipeline import Bench
 from PIL import Image
-from support.http_api import Api, serving
+from support.http_api import UNKNOWN, Api, png, serving
 
 from maskq import Client
 from maskq.contract.storage_layout import StorageLayout

@@ -55,9 +55,9 @@ def test_who_waits_for_the_job_or_its_batch_is_woken_by_the_transaction(
             keys.wake(job_id).within(harness.prefix), keys.wake("b").within(harness.prefix)
         )
         for _ in range(2):
-            pubsub.get_message(timeout=1)
+            pubsub.get_message(timeout=30)
         harness.succeed(job_id, harness.claim(job_id))
-        heard = [pubsub.get_message(timeout=1) for _ in range(2)]
+        heard = [pubsub.get_message(timeout=30) for _ in range(2)]
     other.close()
     said = {message["channel"]: message["data"] for message in heard if message}
     assert said == {

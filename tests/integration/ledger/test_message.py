@@ -63,7 +63,7 @@ def without(mapping: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 def receive(app: Celery, queue: str) -> Message:
     with app.connection_for_read() as connection, SimpleQueue(connection, queue) as simple:
-        message = simple.get(timeout=2)
+        message = simple.get(timeout=30)
         message.ack()
         return message
 
@@ -185,7 +185,7 @@ def test_a_rejected_ticket_comes_back_and_gets_a_job(
     # Given
     jobs = harness.submit_many(2)
     behind = tag_of(harness.redis.lindex(harness.queue, 0))
-    message = simple.get(timeout=2)
+    message = simple.get(timeout=30)
     assert harness.tickets() == 1
     assert harness.redis.hlen(harness.key("unacked")) == 1
     # When
@@ -194,7 +194,7 @@ def test_a_rejected_ticket_comes_back_and_gets_a_job(
     tags = [one["properties"]["delivery_tag"] for one in harness.messages()]
     assert tags == [behind, message.delivery_tag]
     assert harness.take() == jobs[0]
-    again = simple.get(timeout=2)
+    again = simple.get(timeout=30)
     assert again.decode() == message.decode()
     assert again.delivery_info["redelivered"] is True
     assert harness.take_many(1) == [jobs[1]]

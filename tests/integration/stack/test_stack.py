@@ -321,6 +321,6 @@ class TestUp:
                 time.sleep(0.7)
                 assert process.poll() is None  # it drains
                 process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=5) == 0
+                assert process.wait(timeout=30) == 0
             finally:
                 process.kill()  # else a failure would wait for it, and leave it behind

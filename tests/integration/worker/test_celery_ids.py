@@ -77,7 +77,7 @@ def test_an_odd_task_id_is_an_alias_of_a_job_with_an_id_of_our_own(
 
     bench.pipeline.run("smallest")
     assert send(bench, task_id, image)["job_id"] == job.id
-    assert job.wait(timeout=5).details.outputs["mask"].startswith(f"{bench.place(job.id)}/")
+    assert job.wait(timeout=60).details.outputs["mask"].startswith(f"{bench.place(job.id)}/")
     assert job.result().mask().size == (60, 40)
     (event,) = client.events(since="0", types=["job.succeeded"], job_ids=[task_id], idle=0.5)
     assert event.subject == job.id

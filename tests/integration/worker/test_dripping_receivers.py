@@ -24,7 +24,8 @@ from maskq_worker.webhooks import Deliverer, WebhookSettings
 
 IMAGE = "s3://photos/a.png"
 DRIP = b"HTTP/1.1 200 OK\r\nX-Slow: "
-WAIT_S = 20.0
+WAIT_S = 60.0
+SOON_S = 10.0  # a call of a receiver that drips is given up after twenty
 
 
 class Good:
@@ -115,14 +116,14 @@ def test_fifty_dripping_receivers_hold_up_neither_a_good_one_nor_the_end(
         for nth in (1, 2, 3):
             due = tell(client, good.url)
             until(lambda: len(good.heard) == nth)  # noqa: B023
-            assert good.heard[-1] - due < 2.0
+            assert good.heard[-1] - due < SOON_S
 
         # And the process is told to end
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         _, said = process.communicate(timeout=WAIT_S)
         assert process.returncode == 0, said
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < SOON_S
         assert "webhooks are left unfinished; they are posted again" in said
 
 
@@ -152,7 +153,7 @@ def test_thousands_of_names_of_one_receiver_are_four_calls_at_a_time(
             assert time.monotonic() < due + WAIT_S
             if not deliverer.deliver_due():
                 time.sleep(0.01)
-        assert good.heard[0] - due < 2.0
+        assert good.heard[0] - due < SOON_S
         assert dripping.most_at_once <= 4
     deliverer.close()
     ledger.close()

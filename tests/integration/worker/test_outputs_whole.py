@@ -54,7 +54,7 @@ def photo() -> Image.Image:
 def segment(bench: Bench, client: Client, photo: Image.Image, **options: Any) -> Result:
     job = client.submit(photo, **options)
     bench.pipeline.run("smallest")
-    return job.wait(timeout=5)
+    return job.wait(timeout=60)
 
 
 def test_every_output_of_one_job_agrees_with_its_mask(
@@ -179,7 +179,7 @@ def test_a_later_attempt_adopts_a_manifest_and_the_record_stays_small(
     bench.pipeline.run("smallest")
 
     # Then that result is the job's, without what only the manifest holds
-    assert job.wait(timeout=5).details == JobResult.model_validate_json(body)
+    assert job.wait(timeout=60).details == JobResult.model_validate_json(body)
     record = json.loads(bench.ledger.redis.hget(f"{bench.prefix}:job:{job.id}", "result") or "")
     assert set(record) == {"width", "height", "model", "outputs"}
 

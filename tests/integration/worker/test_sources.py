@@ -82,7 +82,7 @@ def test_a_file_is_the_source_under_the_name_given(
     job = client.submit(photo)
     assert job.source == str(photo)
     bench.pipeline.run("smallest")
-    result = job.wait(timeout=5)
+    result = job.wait(timeout=60)
     assert (job.source, result.source) == (str(photo), str(photo))
     record = client.get(job.id).refresh()
     assert record.source == str(photo)
@@ -96,7 +96,7 @@ def test_an_object_is_the_source_by_its_place(
 ) -> None:
     job = client.submit(str(stored))
     bench.pipeline.run("smallest")
-    record = job.wait(timeout=5) and client.get(job.id).refresh()
+    record = job.wait(timeout=60) and client.get(job.id).refresh()
     assert job.source == record.source == str(stored)
     assert manifest_of(direct, record).source == str(stored)
     assert set(sources_in_events(client, job.id)) == {str(stored)}
@@ -117,7 +117,7 @@ def test_every_handle_of_many_images_has_its_source(
     assert [job.source for job in batch.jobs] == [str(photo), str(stored), None]
     for _ in images:
         bench.pipeline.run("smallest")
-    found = {job.source for job in batch.as_completed(timeout=5)}
+    found = {job.source for job in batch.as_completed(timeout=60)}
     assert found >= {str(photo), str(stored)}
     each = {one.job.source for one in client.submit_each(images, run_id="r") if one.job}
     assert each == {str(photo), str(stored), None}
@@ -197,7 +197,7 @@ def test_objects_name_their_job_and_source(
 ) -> None:
     job = client.submit(str(stored), outputs=EVERY)
     bench.pipeline.run("smallest")
-    job.wait(timeout=5)
+    job.wait(timeout=60)
     place = bench.place(job.id)
     s3 = s3_server.client()
     listed = s3.list_objects_v2(Bucket=place.bucket, Prefix=f"{place.key}/")["Contents"]
@@ -230,7 +230,7 @@ def test_results_hold_the_digests_of_source_and_outputs(
 ) -> None:
     job = client.submit(str(stored), outputs=EVERY)
     bench.pipeline.run("smallest")
-    result = job.wait(timeout=5)
+    result = job.wait(timeout=60)
     details, record = result.details, client.get(job.id).refresh()
     assert details.source_sha256 == hashlib.sha256(png()).hexdigest()
     assert set(details.output_sha256) == EVERY
@@ -258,7 +258,7 @@ def test_uploaded_files_have_their_name_in_rle_json(
 ) -> None:
     job = client.submit(photo, outputs={"rle"})
     bench.pipeline.run("smallest")
-    (image,) = job.wait(timeout=5).rle()["images"]
+    (image,) = job.wait(timeout=60).rle()["images"]
     assert image["file_name"] == photo.name
 
 

@@ -68,7 +68,7 @@ class Made:
 def segmented(bench: Bench, server: S3Server, client: Client, image: Any, **options: Any) -> Made:
     job = client.submit(image, **options)
     bench.pipeline.run("smallest")
-    return Made(bench, server, job.wait(timeout=5))
+    return Made(bench, server, job.wait(timeout=60))
 
 
 @pytest.fixture

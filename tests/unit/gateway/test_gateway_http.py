@@ -182,6 +182,9 @@ def test_a_trailer_is_no_header(server: Server) -> None:
     ]
 
 
+UNHURRIED_S = http_limits.HEAD_S - 1  # all limits of the real settings are longer
+
+
 @pytest.fixture
 def hurried(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     for name in ("HEAD_S", "BODY_S", "WRITE_S"):
@@ -221,7 +224,7 @@ def test_a_peer_that_drips_is_cut_off(hurried: Server, drip: str) -> None:
         near.settimeout(0.1)
         near.sendall(first)
         began, received = time.monotonic(), b""
-        while time.monotonic() - began < 10:
+        while time.monotonic() - began < 20:
             try:
                 if again:
                     near.sendall(again)
@@ -233,7 +236,7 @@ def test_a_peer_that_drips_is_cut_off(hurried: Server, drip: str) -> None:
             if not part:
                 break
             received += part
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < UNHURRIED_S
     assert received.startswith(b"HTTP/1.1 " + status if status else b"")
 
 
@@ -244,7 +247,7 @@ def test_a_request_that_was_answered_before_its_body_came_leaves_no_connection(
         near.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
         assert answer(near)
         near.sendall(b"abc")
-        assert closed_after(near) < 5
+        assert closed_after(near) < UNHURRIED_S
 
 
 def test_an_answer_that_nobody_reads_is_given_up(hurried: Server) -> None:
@@ -299,7 +302,7 @@ def test_past_the_cap_the_connection_that_waits_longest_makes_room(
             near.sendall(b"GET /")
             idle.append(near)
         assert server.ask(GOOD["length"][0]).startswith(b"HTTP/1.1 200")
-        assert closed_after(idle[0]) < 5
+        assert closed_after(idle[0]) < UNHURRIED_S
         idle[-1].sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer(idle[-1]).startswith(b"HTTP/1.1 200")
 

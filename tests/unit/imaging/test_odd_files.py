@@ -27,20 +27,20 @@ from maskq_worker.errors import JobError
 
 LIMIT = 1_000_000  # px
 DECODER = ThreadDecoder(DecodeLimits(LIMIT, max_bytes=2**26, max_scans=100, cpu_s=20))
-PATIENCE = 5.0  # s for a single file
+PATIENCE = 5.0  # CPU seconds for a single file
 KINDS = sorted({name.split()[0] for name in ALL})
 
 
 def outcome(data: bytes) -> str:
     """`decoded` or the failure's code; whatever else is raised goes through."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         image = DECODER.decode(data, lambda _: None).image
     except JobError as error:
         failure = error
     else:
         failure = None
-    assert time.perf_counter() - start < PATIENCE
+    assert time.process_time() - start < PATIENCE
     if failure is None:
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= LIMIT

@@ -1,9 +1,8 @@
-"""The CUDA backend as far as a CPU goes: its choices, its masks, its fallbacks."""
+"""The CUDA backend as far as a CPU goes: the network around the graphs, and its fallbacks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from cards import capture, seconds
 from numpy.typing import NDArray
 from PIL import Image
+from support import cuda_on_cpu
+from support.cuda_on_cpu import BF16, CPU, FP16, FP32, H200, SIDE, T4
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from maskq.contract import Output
@@ -22,16 +23,14 @@ from maskq_worker.model import ModelError, Segmenter, run_self_test, warm_up
 from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.cuda import backend as backend_module
 from maskq_worker.model.cuda import coarse as coarse_module
-from maskq_worker.model.cuda import load, masks, precision
+from maskq_worker.model.cuda import load
 from maskq_worker.model.cuda.backend import CudaBackend, PendingDeviceMask
 from maskq_worker.model.cuda.coarse import coarse
-from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
 from maskq_worker.model.cuda.load import load_cuda
-from maskq_worker.model.cuda.masks import DeviceMask, Masks
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.loader import describe
-from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_confidence
 from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
@@ -41,90 +40,8 @@ from maskq_worker.model.segmenter import NoContext
 
 pytestmark = pytest.mark.slow
 
-CPU = torch.device("cpu")
-FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
-T4, L4, H200, P100 = (7, 5), (8, 9), (9, 0), (6, 0)
-SIDE = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would only wait for one another on networks as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def _flags() -> Iterator[None]:
-    """What `load_cuda` sets is the process's."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-# Precision.
-
-
-@pytest.mark.parametrize(
-    ("capability", "requested", "expected"),
-    [
-        (T4, "auto", (FP16,)),
-        (L4, "auto", (FP16, BF16)),
-        (H200, "auto", (FP16, BF16)),
-        ((12, 0), "auto", (FP16, BF16)),
-        (P100, "auto", (FP32,)),
-        (T4, "float32", (FP32,)),
-        (H200, "float32", (FP32,)),
-        (T4, "float16", (FP16,)),
-        (P100, "float16", (FP16,)),  # asked for, and there, if slow
-        (H200, "bfloat16", (BF16,)),
-        ((8, 0), "bfloat16", (BF16,)),
-    ],
-)
-def test_what_a_card_computes_in(
-    capability: tuple[int, int], requested: str, expected: tuple[torch.dtype, ...]
-) -> None:
-    assert precision.choose(capability, requested) == precision.Choice(expected)
-
-
-@pytest.mark.parametrize(("capability", "instead"), [(T4, FP16), (P100, FP32)])
-def test_bfloat16_that_a_card_lacks_is_replaced_and_that_is_said(
-    capability: tuple[int, int], instead: torch.dtype
-) -> None:
-    choice = precision.choose(capability, "bfloat16")
-    assert choice.dtypes == (instead,)
-    assert f"{capability[0]}.{capability[1]} has no bfloat16" in choice.missing
-    assert precision.name(instead) in choice.missing
-
-
-@pytest.mark.parametrize(
-    ("measured", "expected"),
-    [
-        ({FP16: 0.999, BF16: 0.99}, FP16),
-        ({FP16: 0.99, BF16: 0.999}, BF16),
-        ({FP16: 0.99, BF16: 0.99}, FP16),  # of equals the first
-        ({FP16: None, BF16: 0.9}, BF16),  # it overflows
-        ({FP16: 0.1, BF16: None}, FP16),
-        ({FP16: None, BF16: None}, FP32),
-    ],
-)
-def test_measured_agreement_decides(
-    measured: dict[torch.dtype, float | None], expected: torch.dtype
-) -> None:
-    assert precision.best(measured) == expected
-
-
-def test_agreement_is_the_share_of_places_with_the_same_class() -> None:
-    exact = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]).view(1, 2, 2, 2)
-    scores = exact.clone()
-    assert precision.agreement(scores, exact) == 1.0
-    scores[0, :, 0, 0] = torch.tensor([2.0, 3.0])
-    assert precision.agreement(scores, exact) == 0.75
-    scores[0, 0, 1, 1] = torch.nan
-    assert precision.agreement(scores, exact) is None
-
+flags = cuda_on_cpu.flags
+one_thread = cuda_on_cpu.one_thread
 
 # The network around the graphs.
 
@@ -185,7 +102,7 @@ def test_a_batch_too_large_for_one_call_is_upsampled_in_parts(
     assert torch.equal(coarse_module.upsampled(values), upsample(values))
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("captured", [False, True], ids=["eager", "graphs"])
 @pytest.mark.parametrize("count", [1, 3, 4])
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (SIDE, 2 * SIDE)])
@@ -205,7 +122,7 @@ def test_its_answers_are_the_rewritten_network_s(
         assert np.array_equal(ours.mask(one, (50, 70)), plain.mask(one, (50, 70)))
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_scores_outlive_the_next_forward(preprocessor: Preprocessor) -> None:
     """A graph writes where it wrote before; what was given away may not change with it."""
     ours = cuda(preprocessor)
@@ -216,7 +133,7 @@ def test_scores_outlive_the_next_forward(preprocessor: Preprocessor) -> None:
     assert torch.equal(scores, before)
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_graphs_are_for_squares_only(preprocessor: Preprocessor) -> None:
     ours = cuda(preprocessor)
     ours.capture(4, capture, seconds)
@@ -236,7 +153,7 @@ def test_graphs_are_for_squares_only(preprocessor: Preprocessor) -> None:
         assert taken == [2]
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_where_nothing_can_be_captured_forwards_stay_eager(
     preprocessor: Preprocessor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,7 +172,7 @@ def test_where_nothing_can_be_captured_forwards_stay_eager(
     assert torch.equal(ours.forward(photos(2)), expected)
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("confidence", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
 def test_an_answer_has_what_was_asked_for(
@@ -276,7 +193,7 @@ def test_an_answer_has_what_was_asked_for(
         assert np.array_equal(answer.logits, scores.numpy())
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_scores_that_are_no_numbers_are_told(preprocessor: Preprocessor) -> None:
     ours = cuda(preprocessor)
     for value in (np.nan, np.inf):
@@ -290,7 +207,7 @@ def picture(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("captured", [False, True], ids=["eager", "graphs"])
 def test_a_segmenter_gives_every_image_of_a_batch_its_own(
     preprocessor: Preprocessor, captured: bool, tmp_path: Path
@@ -333,7 +250,7 @@ def segmenter_of(
     )
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_submit_batch_does_not_wait_for_the_masks(
     preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +272,7 @@ def test_submit_batch_does_not_wait_for_the_masks(
     assert waited == [1, 1]
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize(
     ("said", "raised"),
     [
@@ -383,7 +300,7 @@ def test_a_warm_up_that_fails_says_of_what(
         assert "in batches of 2" in str(caught.value)
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("place", ["forward", "start_mask", "wait"])
 def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
     preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -405,7 +322,7 @@ def test_a_lost_card_is_told_and_the_batch_is_not_run_again_in_parts(
 # Loading.
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize(("dtype", "expected"), [("float16", FP16), ("bfloat16", FP16)])
 def test_what_a_card_lacks_falls_back_and_the_log_says_so(
     preprocessor: Preprocessor,
@@ -428,7 +345,7 @@ def test_what_a_card_lacks_falls_back_and_the_log_says_so(
     )
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize(
     ("card", "scale", "expected"),
     [(H200, 1.0, FP16), (H200, 1e5, BF16), (T4, 1.0, FP16), (T4, 1e5, torch.float32)],
@@ -455,7 +372,7 @@ def test_auto_takes_the_half_precision_whose_masks_agree_most(
     assert ours.forward(photos(1)).isfinite().all()
 
 
-@pytest.mark.usefixtures("_flags")
+@pytest.mark.usefixtures("flags")
 def test_the_classifier_stays_in_float32_and_float32_is_no_tf32(
     preprocessor: Preprocessor,
 ) -> None:
@@ -466,103 +383,3 @@ def test_the_classifier_stays_in_float32_and_float32_is_no_tf32(
     assert set(types.values()) == {FP16}
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
-
-
-# Masks without the kernel.
-
-
-def noise() -> torch.Tensor:
-    return torch.randn(9, 12, 12, generator=torch.Generator().manual_seed(2))
-
-
-class Failing:
-    """A kernel that cannot run here."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error, self.asked = error, 0
-
-    def __call__(self, *_: Any, **__: Any) -> DeviceMask:
-        self.asked += 1
-        raise self.error
-
-
-@pytest.mark.parametrize("confidence", [False, True])
-def test_a_kernel_that_fails_is_replaced_for_good_and_that_is_said_once(
-    caplog: pytest.LogCaptureFixture, confidence: bool
-) -> None:
-    failing: Any = Failing(RuntimeError("Failed to find C compiler. Please specify\nvia CC"))
-    draw = Masks(failing)
-    assert draw.uses_kernel
-    with caplog.at_level(logging.WARNING, logger=masks.__name__):
-        for _ in range(3):
-            drawn = draw(noise(), (50, 41), confidence=confidence)
-            assert np.array_equal(drawn.mask.numpy(), upsampled_argmax(noise(), (50, 41)))
-            assert (drawn.confidence is not None) == confidence
-    assert failing.asked == 1
-    assert not draw.uses_kernel
-    [record] = caplog.records
-    assert "RuntimeError: Failed to find C compiler. Please specify)" in record.getMessage()
-
-
-def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:
-    failing: Any = Failing(torch.OutOfMemoryError("CUDA out of memory"))
-    draw = Masks(failing)
-    with pytest.raises(torch.OutOfMemoryError):
-        draw(noise(), (50, 41))
-    assert draw.uses_kernel
-
-
-def test_a_kernel_that_found_no_room_is_tried_again() -> None:
-    failing: Any = Failing(RuntimeError("Triton Error [CUDA]: out of memory"))
-    draw = Masks(failing)
-    for _ in range(2):
-        drawn = draw(noise(), (50, 41))
-        assert np.array_equal(drawn.mask.numpy(), upsampled_argmax(noise(), (50, 41)))
-    assert failing.asked == 2
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublas…"), True),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
-        (RuntimeError("CUDA error: out of memory"), False),  # beside torch's own allocator
-        (RuntimeError("CUDA error: invalid configuration argument"), False),  # a launch refused
-        (RuntimeError("shapes cannot be multiplied"), False),
-        (ValueError("CUDA error"), False),
-    ],
-)
-def test_what_ends_a_card(error: Exception, expected: bool) -> None:
-    assert is_fault(error) == expected
-
-
-def test_a_lost_card_is_no_fault_of_the_kernel_s() -> None:
-    failing: Any = Failing(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    draw = Masks(failing)
-    with pytest.raises(RuntimeError, match="illegal"):
-        draw(noise(), (50, 41))
-    assert draw.uses_kernel
-
-
-def test_more_than_32_bits_can_count_are_drawn_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing: Any = Failing(RuntimeError("not to be asked"))
-    monkeypatch.setattr(masks, "_INDEXED", 50 * 41)
-    drawn = Masks(failing)(noise()[:, :2, :2], (50, 41))
-    assert drawn.mask.shape == (50, 41)
-    assert failing.asked == 0
-
-
-def test_without_triton_masks_are_drawn_in_bands(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def missing(tile: object = None) -> None:
-        raise ModuleNotFoundError("No module named 'triton'")
-
-    monkeypatch.setattr(masks, "TritonMaskKernel", missing)
-    with caplog.at_level(logging.WARNING, logger=masks.__name__):
-        draw = masks.load_masks(torch.device("cuda", 0))
-    assert not draw.uses_kernel
-    assert "No module named 'triton'" in caplog.text
-    assert draw(noise(), (5, 4)).mask.shape == (5, 4)

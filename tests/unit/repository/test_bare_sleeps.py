@@ -32,8 +32,8 @@ ALLOWED = {
     "integration/client/fork_scenarios.py::event_loops.ended": IT_BEGINS,
     "integration/client/test_bulk.py::test_a_full_queue_is_waited_for_or_told": TAKES_TURNS,
     "integration/client/test_bulk.py::test_a_redis_that_is_restarted_is_waited_for": OUTAGE,
-    "integration/client/test_bulk.py::beside_a_worker": TAKES_TURNS,
-    "integration/client/test_bulk.py::test_masks_of_a_folder": TAKES_TURNS,
+    "integration/client/test_bulk_command.py::beside_a_worker": TAKES_TURNS,
+    "integration/client/test_bulk_command.py::test_masks_of_a_folder": TAKES_TURNS,
     "integration/client/test_cli_edges.py::test_a_signal_ends_it_with_the_shell_s_own_code": IT_BEGINS,
     "integration/client/test_client_cancellation.py::cancel_often": RANDOM,
     "integration/client/test_client_cancellation.py::"
@@ -43,16 +43,9 @@ ALLOWED = {
     "integration/client/test_client_cancellation.py::"
     "test_a_cancelled_submission_is_whole_or_not_there.main": NOTHING_HAPPENS,
     "integration/client/test_client_loops.py::canceled_soon": IT_BEGINS,
-    "integration/client/test_client_loops.py::"
-    "test_a_close_ends_the_waits_that_are_in_progress.main": IT_BEGINS,
-    "integration/client/test_client_loops.py::"
-    "test_a_close_ends_the_waits_that_are_in_progress": IT_BEGINS,
     "integration/client/test_client_loops.py::test_a_loop_that_ends_ends_its_waits.leave": IT_BEGINS,
-    "integration/client/test_client_loops.py::test_no_thread_of_a_client_stays_for_long": IT_BEGINS,
     "integration/client/test_client_waits.py::"
-    "test_readers_of_events_keep_no_call_waiting": TIME_PASSES,
-    "integration/client/test_client_waits.py::"
-    "test_a_wait_that_begins_while_another_one_subscribes_is_subscribed_too.slowly": IT_BEGINS,
+    "test_a_wait_that_begins_while_another_one_subscribes_is_subscribed_too.slowly": A_PEER_IS_SLOW,
     "integration/client/test_failover.py::"
     "test_leases_that_ran_out_meanwhile_are_not_reaped": TIME_PASSES,
     "integration/client/test_inert_output.py::World._deliver": TAKES_TURNS,

@@ -249,7 +249,7 @@ def test_a_call_waits_for_young_calls_and_not_for_old_ones() -> None:
     began = time.monotonic()
     with pytest.raises(Busy):
         rooms.enter("c.example", 443)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # a call that waits does so for twenty
 
 
 def test_no_more_than_ten_thousand_hosts_are_remembered(

@@ -47,7 +47,7 @@ def test_the_loop_is_woken_when_a_task_is_over_and_not_before(loop: Loop) -> Non
     gate.set()
 
     # Then the loop hears of it, after Celery has taken note of the end
-    assert loop.woken.wait(5)
+    assert loop.woken.wait(30)
     assert reported == [True]
     pool.on_stop()
 
@@ -75,7 +75,7 @@ def test_a_slot_is_free_again_however_a_task_ends(
 
     # When an error leaves Celery's hands, so that Celery never counts it as ready
     pool.on_apply(target, (), {}, callback=request.on_success)
-    assert loop.woken.wait(5)
+    assert loop.woken.wait(30)
 
     # Then the thread is free, nothing is kept, and the log has the error
     assert pool.slots.free == 1
@@ -90,7 +90,7 @@ def test_a_slot_is_taken_while_a_task_runs_and_free_where_none_could_be_started(
     pool.on_apply(gate.wait, (5,), {}, callback=print)
     assert pool.slots.free == 1
     gate.set()
-    assert loop.woken.wait(5)
+    assert loop.woken.wait(30)
     assert pool.slots.free == 2
     pool.on_stop()
     with pytest.raises(RuntimeError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from support.waiting import until
+
 from maskq_worker.jobs.read_write_lock import ReadWriteLock
 
 
@@ -15,8 +17,8 @@ def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:
 
     def job(name: str) -> None:
         with gate.shared():
-            inside.wait(5)
-            release.wait(5)
+            inside.wait(30)
+            release.wait(60)
             order.append(name)
 
     def suspect() -> None:
@@ -32,12 +34,12 @@ def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:
     jobs = [threading.Thread(target=job, args=(name,)) for name in ("a", "b")]
     for thread in jobs:
         thread.start()
-    inside.wait(5)
+    inside.wait(30)
 
     # When a suspect comes, and another job after it
     alone = threading.Thread(target=suspect)
     alone.start()
-    time.sleep(0.05)
+    until(lambda: gate.is_wanted_alone)
     late = threading.Thread(target=latecomer)
     late.start()
     time.sleep(0.05)
@@ -46,6 +48,6 @@ def test_a_suspect_waits_for_the_others_and_keeps_new_ones_out() -> None:
     # Then the suspect runs when both are out, and the latecomer after it
     release.set()
     for thread in (*jobs, alone, late):
-        thread.join(5)
+        thread.join(60)
     assert sorted(order[:2]) == ["a", "b"]
     assert order[2:] == ["suspect in", "suspect out", "latecomer"]

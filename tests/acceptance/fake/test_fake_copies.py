@@ -5,25 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from acceptance.test_fake_contract import (
-    client,
-    maskq_fake,
-    maskq_session_stack,
-    maskq_stack,
-    maskq_stack_options,
-    new_prefix,
-    world,
-)
 from support.waiting import until
-from support.worlds import SIZE, World
+from support.worlds import SIZE, World, new_prefix
 
 from maskq import Client, FailureCode
 from maskq.contract.jobs import ErrorFile
 from maskq.testing import damaged_image_bytes, image_bytes
-
-__all__ = [
-    "client", "maskq_fake", "maskq_session_stack", "maskq_stack", "maskq_stack_options", "world",
-]  # fmt: skip
 
 
 def named(world: World, prefix: str) -> dict[str, bytes]:
