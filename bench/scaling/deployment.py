@@ -88,7 +88,7 @@ def filled(size: Size) -> Iterator[Ledger]:
 
 
 def fill(ledger: Ledger, size: Size) -> None:
-    register(ledger, size)
+    register_workers(ledger, size)
     for number in range(size.tenants):
         ledger.run(tenants.change(f"tenant-{number:04d}", {"weight": 1 + number % 4}))
     in_chunks(ledger, [submission_of(size, number) for number in range(size.running)])
@@ -97,7 +97,7 @@ def fill(ledger: Ledger, size: Size) -> None:
     in_chunks(ledger, [submission_of(size, number) for number in range(size.queued)])
 
 
-def register(ledger: Ledger, size: Size) -> None:
+def register_workers(ledger: Ledger, size: Size) -> None:
     """Every worker of the first model, and one of each other model."""
     in_chunks(ledger, [models.register(worker(size, number)) for number in range(size.workers)])
     in_chunks(ledger, [models.register(other(name)) for name in size.names[1:]])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench import report
-from bench.scaling.deployment import Size, claim, filled, other, result, submit, worker
+from bench.scaling.deployment import Size, claim, filled, other, register_workers, result, submit, worker
 from bench.scaling.processor import us_each
 from maskq.contract import JobStatus
 from maskq.contract.ids import new_id
@@ -117,11 +117,12 @@ class Subject:
     def _upkeep(self) -> Iterator[Cost]:
         model = self._size.names[-1]
         register = models.register(worker(self._size, 0))
+        register_workers(self._ledger, self._size)  # those of the filling may count as gone by now
         yield self._repeated("register a worker", register, 50)
         yield self._repeated("register a worker of another model", models.register(other(model)), 50)
         sweep = calls.sweep(lease_s=3600.0)
         self._ledger.run(sweep)
-        yield self._repeated("sweep, done by another already", sweep, 200)
+        yield self._repeated("sweep, done by another already", calls.sweep_turn(), 200)
         yield self._spaced("sweep", sweep, 5)
         yield self._spaced("sweep that counts tickets", sweep, 3, self._forget_tickets)
         yield self._repeated("metrics", metrics.deployment_metrics(), 10)

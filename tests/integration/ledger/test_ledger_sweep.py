@@ -7,7 +7,7 @@ from support import ledger_harness
 from support.ledger_harness import LEASE_S, NOTHING_SWEPT, LedgerHarness
 
 from maskq.contract import FailureCode, JobStatus
-from maskq.ledger import calls
+from maskq.ledger import calls, keys
 from maskq.ledger.calls import ClaimOutcome, Swept
 
 harness = ledger_harness.harness
@@ -25,6 +25,12 @@ def test_one_sweep_in_400_ms_does_the_work(harness: LedgerHarness) -> None:
     assert harness.sweep(after_ms=400) == NOTHING_SWEPT
     assert harness.sweep(after_ms=None) == swept(swept=0)
     assert harness.sweep(after_ms=200) == swept(swept=0)
+
+
+def test_one_sweeper_in_400_ms_gets_the_turn(harness: LedgerHarness) -> None:
+    turns = harness.ledger.run_many([calls.sweep_turn()] * 3)
+    assert turns == [True, False, False]
+    assert 0 < harness.redis.pttl(keys.sweep_turn().within(harness.prefix)) <= 400
 
 
 def test_the_first_sweep_of_a_new_server_is_never_too_early(harness: LedgerHarness) -> None:

@@ -38,6 +38,6 @@ local function queue_place(id, at)
   local weight = share_settings(at.tenant).weight
   local start = redis.call('ZSCORE', keys.shares(at.model, weight), at.tenant)
   if not start then return {} end
-  return {at.level, rank, #live_workers(at.model), levels_of(at.model, at.tenant),
+  return {at.level, rank, live_count(at.model), levels_of(at.model, at.tenant),
     {at.tenant, stride(weight), start}, other_tenants(at.model, at.tenant), recent_pace(at.model)}
 end

@@ -59,4 +59,4 @@ if redis.call('EXISTS', name) == 1 then
 else
   redis.call('SREM', keys.tenants(), tenant)
 end
-return tenant_state(tenant, running_of_tenants())
+return tenant_state(tenant, running_by('tenant'))

@@ -7,6 +7,6 @@ if wanted == '' then
   names = redis.call('SMEMBERS', keys.tenants())
   table.sort(names)
 end
-local running, rows = running_of_tenants(), {}
+local running, rows = running_by('tenant'), {}
 for i, name in ipairs(names) do rows[i] = tenant_state(name, running) end
 return rows
