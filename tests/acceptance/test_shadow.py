@@ -17,7 +17,7 @@ from support.acl_stack import operator_variables
 from support.redis_servers import admin
 
 from maskq import Client, JobStatus
-from maskq.cli.shadow.comparison import Differences, NotComparable, check_labels, confusion
+from maskq.cli.comparison.masks import Differences, NotComparable, check_labels, confusion
 from maskq.cli.shadow.target import ShadowTarget
 from maskq.errors import InvalidRequest
 from maskq.settings import Settings
