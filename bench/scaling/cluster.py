@@ -1,8 +1,8 @@
 """The ledger in a Redis Cluster of three nodes: `python -m bench.scaling.cluster`.
 
-Three trials. All keys of a deployment in one slot (`{maskq}` as the prefix); a slot for each model (`maskq:{model}` in
-place of the prefix, with the keys of the whole deployment in a slot of their own); and what kombu, pub/sub and
-redis-py's cluster client do. Prints what worked, what failed with which error, and what a job costs.
+Three trials. All keys of a deployment in one slot (`{maskq}` as the prefix); a slot for each model, with
+the keys of the whole deployment in a slot of their own; and what kombu, pub/sub and redis-py's cluster
+client do. Prints what worked, what failed with which error, and what a job costs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +22,11 @@ import kombu
 from redis import Redis, RedisCluster
 from redis.crc import key_slot
 
-from bench.scaling.deployment import Size, claim, register_workers, submit, worker
+from bench.scaling.deployment import Size, register_workers
 from bench.scaling.processor import us_each
 from bench.scaling.turns import do_jobs
 from maskq.ledger import Ledger, calls, keys
-from maskq.ledger.calls import metrics, models
+from maskq.ledger.calls import metrics
 from maskq.ledger.scripts import script
 from maskq_standalone.ports import LOOPBACK, free_port
 from maskq_standalone.servers.redis import RedisServer, find
@@ -73,7 +74,9 @@ def cluster() -> Iterator[list[Node]]:
             met = (LOOPBACK, nodes[number].port, nodes[number].bus_port)
             clients[0].execute_command("CLUSTER", "MEET", *met)
         deadline = time.monotonic() + 60
-        while any(b"cluster_state:ok" not in one.execute_command("CLUSTER", "INFO") for one in clients):
+        while any(
+            b"cluster_state:ok" not in one.execute_command("CLUSTER", "INFO") for one in clients
+        ):
             if time.monotonic() > deadline:
                 raise RuntimeError("the nodes did not form a cluster within a minute")
             time.sleep(0.1)
@@ -128,9 +131,10 @@ def slot_of_a_model(nodes: list[Node]) -> None:
         if any(OF_A_MODEL.search(patterns[one].text) for one in used)
     }
     hot = ("submit", "claim", "finish", "renew", "release", "cancel")
-    both = [name for name in hot if crossing.get(name)]
-    print(f"a slot for each model: {len([1 for one in crossing.values() if one])} of {len(needs)} scripts "
-          f"use keys of a model and of the deployment; of the hot path {', '.join(both)}")  # fmt: skip
+    mixed = [name for name, used in crossing.items() if used]
+    print("a slot for each model:")
+    print(f"  {len(mixed)} of {len(needs)} scripts use keys of a model and of the deployment")
+    print(f"  of the hot path: {', '.join(name for name in hot if name in mixed)}")
     print(f"  submit also uses: {', '.join(crossing['submit'])}")
 
 
@@ -138,20 +142,25 @@ def others(nodes: list[Node]) -> None:
     """What is not a script of ours."""
     print("kombu, pub/sub and redis-py's cluster client:")
     home = owner(nodes, TAGGED)
-    tried("kombu, connected to the owner of the slot, tagged queue", lambda: through_kombu(home, f"{TAGGED}.demo"))
-    for node in nodes:
-        tried(f"kombu, connected to node {nodes.index(node)}, queue maskq.demo", lambda node=node: through_kombu(node, "maskq.demo"))
+    tagged = {"global_keyprefix": f"{TAGGED}:"}
+    tried("kombu at the node of a tagged queue", lambda: through_kombu(home, f"{TAGGED}.demo", {}))
+    tried(f"the same with {tagged}", lambda: through_kombu(home, "demo", tagged))
+    for number, node in enumerate(nodes):
+        work = partial(through_kombu, node, "maskq.demo", {})
+        tried(f"kombu at node {number}, queue maskq.demo", work)
     client = RedisCluster.from_url(home.url)
     text = script("get").text
-    tried("redis-py's cluster client, EVAL without keys, 30 times", lambda: [client.eval(text, 0, TAGGED, "x") for _ in range(30)])
-    tried("redis-py's cluster client, EVAL with the prefix as its key", lambda: [client.eval(text, 1, TAGGED, TAGGED, "x") for _ in range(30)])
+    for keys_of_it in ((), (TAGGED,)):
+        call = partial(client.eval, text, len(keys_of_it), *keys_of_it, TAGGED, "x")
+        what = f"redis-py's cluster client, 30 scripts with {len(keys_of_it)} keys"
+        tried(what, lambda call=call: [call() for _ in range(30)])  # type: ignore[misc]
     client.close()
     tried("PUBLISH reaches a subscriber at another node", lambda: published(nodes))
 
 
-def through_kombu(node: Node, queue: str) -> None:
+def through_kombu(node: Node, queue: str, options: dict[str, str]) -> None:
     """One message there and back."""
-    with kombu.Connection(node.url) as connection:
+    with kombu.Connection(node.url, transport_options=options) as connection:
         simple = connection.SimpleQueue(queue)
         simple.put({"n": 1})
         simple.get(timeout=2).ack()
@@ -159,13 +168,16 @@ def through_kombu(node: Node, queue: str) -> None:
 
 
 def published(nodes: list[Node]) -> None:
-    with Redis.from_url(nodes[0].url) as sender, Redis.from_url(nodes[1].url) as receiver:
-        with receiver.pubsub(ignore_subscribe_messages=True) as channel:
-            channel.subscribe("maskq:wake:1")
-            channel.get_message(timeout=1)
-            sender.publish("maskq:wake:1", "x")
-            if channel.get_message(timeout=2) is None:
-                raise RuntimeError("no message")
+    with (
+        Redis.from_url(nodes[0].url) as sender,
+        Redis.from_url(nodes[1].url) as receiver,
+        receiver.pubsub() as channel,
+    ):
+        channel.subscribe("maskq:wake:1")
+        channel.get_message(timeout=5)
+        sender.publish("maskq:wake:1", "x")
+        if channel.get_message(timeout=5) is None:
+            raise RuntimeError("no message")
 
 
 def tried(what: str, work: Callable[[], object]) -> None:

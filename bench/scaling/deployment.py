@@ -65,9 +65,7 @@ class Size:
 def server() -> Iterator[RedisServer]:
     """A Redis whose data are in memory and in an append-only file, as in production."""
     with tempfile.TemporaryDirectory() as folder:
-        one = RedisServer(
-            Path(folder), password=secrets.token_urlsafe(), binary=find(pinned=True)
-        )
+        one = RedisServer(Path(folder), password=secrets.token_urlsafe(), binary=find(pinned=True))
         one.start()
         try:
             yield one

@@ -1,9 +1,10 @@
 """What the ledger's calls cost Redis, in an empty and in a large deployment.
 
-`python -m bench.scaling.ledger_rate` starts a Redis for each size, fills it through the ledger's own calls, and
-prints microseconds of processor time of Redis' main thread for each call: reading the command, the script,
-the append-only file and the answer. A million divided by that is the rate of one Redis core.
-`--queued`, `--running`, `--workers`, `--tenants` and `--models` set the large deployment.
+`python -m bench.scaling.ledger_rate` starts two Redis servers, fills them through the ledger's own
+calls, and prints microseconds of processor time of Redis' main thread for each call: reading the
+command, the script, the append-only file and the answer. A million divided by that is the rate of one
+Redis core. Each call is measured in both deployments one right after the other. `--queued`,
+`--running`, `--workers`, `--tenants` and `--models` set the large one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench import report
-from bench.scaling.deployment import Size, claim, filled, other, register_workers, result, submit, worker
+from bench.scaling.deployment import (
+    Size,
+    claim,
+    filled,
+    other,
+    register_workers,
+    result,
+    submit,
+    worker,
+)
 from bench.scaling.processor import us_each
 from maskq.contract import JobStatus
 from maskq.contract.ids import new_id
@@ -119,7 +130,9 @@ class Subject:
         register = models.register(worker(self._size, 0))
         register_workers(self._ledger, self._size)  # those of the filling may count as gone by now
         yield self._repeated("register a worker", register, 50)
-        yield self._repeated("register a worker of another model", models.register(other(model)), 50)
+        yield self._repeated(
+            "register a worker of another model", models.register(other(model)), 50
+        )
         sweep = calls.sweep(lease_s=3600.0)
         self._ledger.run(sweep)
         yield self._repeated("sweep, done by another already", calls.sweep_turn(), 200)
@@ -201,9 +214,13 @@ def _delivered(due: webhooks.DueDelivery) -> calls.Call[str]:
     return webhooks.delivery_tried(due, DeliveryState.DELIVERED, attempt, keep_s=60.0)
 
 
-def measured(size: Size, jobs: int) -> dict[str, float]:
-    with filled(size) as ledger:
-        return {cost.name: cost.us for cost in Subject(ledger, size, jobs).costs()}
+def by_turns(sizes: Sequence[Size], jobs: int) -> list[tuple[Cost, ...]]:
+    """Each call's cost in each deployment, one right after the other: other work slows both alike."""
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(filled(size)) for size in sizes]
+        pairs = zip(ledgers, sizes, strict=True)
+        each = [Subject(ledger, size, jobs).costs() for ledger, size in pairs]
+        return [*zip(*each, strict=True)]
 
 
 def main() -> None:
@@ -216,16 +233,15 @@ def main() -> None:
     options.add_argument("--json", action="store_true", help="write bench/results/ledger-rate.json")
     chosen = options.parse_args()
     large = Size(chosen.queued, chosen.running, chosen.workers, chosen.tenants, chosen.models)
-    small, grown = measured(Size(), chosen.jobs), measured(large, chosen.jobs)
     rows = [
         {
-            "call": name,
-            "µs, small": round(small[name], 1),
-            "µs, large": round(grown[name], 1),
-            "large ÷ small": round(grown[name] / max(small[name], 0.1), 2),
-            "a second, large": round(1e6 / max(grown[name], 0.1)),
+            "call": small.name,
+            "µs, small": round(small.us, 1),
+            "µs, large": round(grown.us, 1),
+            "large ÷ small": round(grown.us / max(small.us, 0.1), 2),
+            "a second, large": round(1e6 / max(grown.us, 0.1)),
         }
-        for name in small
+        for small, grown in by_turns((Size(), large), chosen.jobs)
     ]
     print(f"large: {large}")
     print(report.table(rows))

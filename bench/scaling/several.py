@@ -1,8 +1,9 @@
 """Several ledgers, chosen by a hash of the tenant: `python -m bench.scaling.several`.
 
-Each of `--servers` Redis servers holds a deployment of its own. A job goes to the one that the hash of its tenant (or,
-with `--by model`, of its model) names. The load of tenants and models follows Zipf's law: number n has 1/n of the first's
-jobs. Prints the jobs of each server, what a job costs its main thread, and how uneven the servers are loaded.
+Each of `--servers` Redis servers holds a deployment of its own. A job goes to the one that the hash of
+its tenant (or, with `--by model`, of its model) names. The load follows Zipf's law: tenant number n has
+1/n of the first's jobs. Prints the jobs of each server, what a job costs, and how unevenly the servers
+are loaded.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def main() -> None:
     jobs = drawn(names, chosen.jobs)
     with ExitStack() as stack:
         ledgers = [Ledger(stack.enter_context(server()).url, PREFIX) for _ in range(chosen.servers)]
-        rows = [
-            row(number, ledger, [name for name in jobs if chosen_server(name, chosen.servers) == number])
-            for number, ledger in enumerate(ledgers)
-        ]  # fmt: skip
+        shares: list[list[str]] = [[] for _ in ledgers]
+        for name in jobs:
+            shares[chosen_server(name, chosen.servers)].append(name)
+        rows = [row(number, ledger, shares[number]) for number, ledger in enumerate(ledgers)]
         for ledger in ledgers:
             ledger.close()
     print(report.table(rows))
@@ -52,8 +53,20 @@ def main() -> None:
 def row(number: int, ledger: Ledger, names: list[str]) -> dict[str, object]:
     register_workers(ledger, Size())
     do_jobs(ledger, MODEL, names[:100])  # the server knows the scripts from then on
+    before = written(ledger)
     us = us_each(ledger.redis, lambda: do_jobs(ledger, MODEL, names), len(names))
-    return {"server": number, "jobs": len(names), "µs a job": round(us, 1), "jobs a second": round(1e6 / us)}  # fmt: skip
+    return {
+        "server": number,
+        "jobs": len(names),
+        "µs a job": round(us, 1),
+        "jobs a second": round(1e6 / us),
+        "bytes a job in the append-only file": round((written(ledger) - before) / len(names)),
+    }
+
+
+def written(ledger: Ledger) -> int:
+    """Bytes in the append-only file."""
+    return int(ledger.redis.info("persistence")["aof_current_size"])
 
 
 def names_of(kind: str, count: int) -> list[str]:
@@ -73,7 +86,7 @@ def chosen_server(name: str, servers: int) -> int:
 def spread(names: list[str], servers: int) -> float:
     """The load of the busiest server divided by the mean."""
     where = {name: chosen_server(name, servers) for name in names}
-    loads = Counter({one: 0 for one in range(servers)})
+    loads = Counter(dict.fromkeys(range(servers), 0))
     for name, jobs in Counter(drawn(names, DRAWN)).items():
         loads[where[name]] += jobs
     return max(loads.values()) / statistics.fmean(loads.values())

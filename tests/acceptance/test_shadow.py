@@ -125,5 +125,6 @@ def _noise(number: int) -> Image.Image:
 
 def _of_callers(redis: Any) -> dict[str, Any]:
     """Names of all keys of the callers' deployment, and the ends of its events."""
-    names = {one for one in redis.scan_iter("maskq:*") if ":claim:" not in one}
+    expiring = (":claim:", ":sweep-turn")
+    names = {one for one in redis.scan_iter("maskq:*") if not any(part in one for part in expiring)}
     return {"keys": names, "events": redis.xlen("maskq:events")}

@@ -1,4 +1,4 @@
-"""maskq compare: failures are counted and do not stop it; what it gives up is canceled. Both transports."""
+"""maskq compare, on both transports: failures are counted; a run that ends early cancels its jobs."""
 
 from __future__ import annotations
 

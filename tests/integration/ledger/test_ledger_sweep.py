@@ -328,7 +328,9 @@ def test_of_many_tenants_the_models_checked_longest_ago_come_first(harness: Ledg
     checked = [f"queue:{model}" for model in names]
     for wanted in (2, 3):
         harness.sweep(cap=5)
-        assert sum(harness.redis.hexists(harness.key(one), "marked_ms") for one in checked) == wanted
+        assert (
+            sum(harness.redis.hexists(harness.key(one), "marked_ms") for one in checked) == wanted
+        )
     for _ in range(2):
         for one in checked:
             marked = int(harness.redis.hget(harness.key(one), "marked_ms"))

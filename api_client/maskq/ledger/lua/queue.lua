@@ -186,11 +186,28 @@ local function running_by(field, most)
   return running
 end
 
--- {tenant, its queued jobs, its running jobs, setting, value, …}. `running`: see running_by.
-local function tenant_state(tenant, running)
-  local queued = 0
+-- How many jobs of each of these tenants are queued: {tenant → count}.
+local function queued_of_tenants(tenants)
+  local fields, queued, AT_ONCE = {}, {}, 1000
+  for i, tenant in ipairs(tenants) do fields[i], queued[tenant] = 'queued:' .. tenant, 0 end
   for _, model in ipairs(known_models()) do
-    queued = queued + tonumber(redis.call('HGET', keys.queue_state(model), 'queued:' .. tenant) or 0)
+    for first = 1, #fields, AT_ONCE do
+      local last = math.min(first + AT_ONCE - 1, #fields)
+      local counts = redis.call('HMGET', keys.queue_state(model), unpack(fields, first, last))
+      for i, count in ipairs(counts) do
+        local tenant = tenants[first + i - 1]
+        queued[tenant] = queued[tenant] + tonumber(count or 0)
+      end
+    end
   end
-  return {tenant, queued, running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
+  return queued
+end
+
+-- {{tenant, its queued jobs, its running jobs, setting, value, …}, …}
+local function tenant_states(tenants)
+  local queued, running, rows = queued_of_tenants(tenants), running_by('tenant'), {}
+  for i, tenant in ipairs(tenants) do
+    rows[i] = {tenant, queued[tenant], running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
+  end
+  return rows
 end

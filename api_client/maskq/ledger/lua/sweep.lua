@@ -68,20 +68,17 @@ for _, id in ipairs(ready) do
   end
 end
 
--- Tickets that are missing at most: in O(1), and 0 for nearly every model. A ready job is a queued one.
-local function missing_at_most(model)
-  local queued = queued_count(model)
-  return math.max(queued - redis.call('LLEN', keys.queue(model)), 0)
+-- Whether tickets of a model may be missing: in O(1), and false for nearly every model. A ready job is a queued one.
+-- Now and then, about once a minute, the jobs are counted anyway: no mistake in the count of queued jobs may leave
+-- a job without a ticket. `i`: so that this comes to the models one after the other.
+local function may_lack_tickets(model, i)
+  return queued_count(model) > redis.call('LLEN', keys.queue(model)) or (now + i) % 12 == 0
 end
 
 -- A ticket is lost if a job lacks one now and lacked it GRACE_MS ago: the worker that takes a ticket claims
 -- much sooner. The list never has more tickets than jobs, so a backlog does not grow by this.
-local function send_lost_tickets(model, known)
-  local missing = missing_at_most(model)
-  -- About once a minute the jobs are counted anyway: no mistake in `queued` may leave one without a ticket.
-  if missing > 0 or now % 12 == 0 then
-    missing = math.max(ready_count(model) - redis.call('LLEN', keys.queue(model)), 0)
-  end
+local function send_lost_tickets(model, ready, known)
+  local missing = math.max(ready - redis.call('LLEN', keys.queue(model)), 0)
   local lost = math.min(missing, tonumber(known or 0), cap)
   for _ = 1, lost do send_ticket(model) end
   redis.call('HSET', keys.queue_state(model), 'missing', missing - lost, 'marked_ms', integer(now))
@@ -113,12 +110,14 @@ end
 for _, tenant in ipairs(redis.call('SRANDMEMBER', keys.tenants(), CHECKED)) do count_running(tenant) end
 
 local again, tenants_left = 0, MOST_COUNTED
-for _, row in ipairs(unchecked_models()) do
+for i, row in ipairs(unchecked_models()) do
   if tenants_left <= 0 then break end  -- the next sweeps check the others
-  local model = row[1]
+  local model, ready = row[1], 0
   adopt_former_turns(model)
-  if missing_at_most(model) > 0 then tenants_left = tenants_left - waiting_total(model) end
-  again = again + send_lost_tickets(model, row[3])
+  if may_lack_tickets(model, i) then
+    ready, tenants_left = ready_count(model), tenants_left - waiting_total(model)
+  end
+  again = again + send_lost_tickets(model, ready, row[3])
 end
 if again > 0 then raise_counter('tickets_resent', again) end
 

@@ -1,7 +1,7 @@
 -- Shared by every script: how many jobs of a model may run now. Tenants and models multiply, so a call looks at
 -- MOST_TENANTS tenants of all models together, and estimates the rest.
 
-local MOST_TENANTS = 4000
+local MOST_TENANTS = 1000
 
 -- How many tenants of a model wait for a turn, or are held.
 local function waiting_total(model)
