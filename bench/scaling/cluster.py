@@ -1,6 +1,6 @@
 """The ledger in a Redis Cluster of three nodes: `python -m bench.scaling.cluster`.
 
-Three trials. All keys of a deployment in one slot (`{maskq}` as the prefix); a slot for each model, with
+Three trials. All keys of a deployment in one slot (the prefix `{maskq}`); a slot for each model, with
 the keys of the whole deployment in a slot of their own; and what kombu, pub/sub and redis-py's cluster
 client do. Prints what worked, what failed with which error, and what a job costs.
 """
