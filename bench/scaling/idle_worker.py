@@ -11,8 +11,9 @@ import time
 from typing import Any
 
 from bench import report
-from bench.scaling.processor import main_thread_us
+from bench.scaling.processor import main_thread_us, us_each
 from bench.scenarios.service import running
+from maskq.ledger import Ledger, calls
 
 OWN = ("info", "config|get")  # what the measurement itself asks
 OWN_CLIENTS = 1
@@ -34,14 +35,22 @@ def main() -> None:
             for name, count in sent(redis).items()
             if count > counts.get(name, 0) and name not in OWN
         ]
-        asked = {
-            name: count / chosen.seconds for name, count in (service.requests() - requests).items()
-        }
+        asked = dict(service.requests() - requests)
+        clients = redis.info("clients")["connected_clients"]
+        sweep_us = us_each(redis, lambda: spaced_sweeps(service.ledger), SWEEPS)
     print(report.table(rows))
     print(
-        f"Redis' main thread: {used / chosen.seconds:.0f} µs a second, of it some 150 of an idle server"
+        f"Redis' main thread: {used / chosen.seconds:.0f} µs a second; a sweep: {sweep_us:.0f} µs"
     )
-    print(f"requests to the store, a second: {asked or 'none'}")
+    print(f"connections, with the {OWN_CLIENTS} of this measurement: {clients}")
+    print(f"requests to the store in {chosen.seconds:.0f} s: {asked or 'none'}")
+
+
+def spaced_sweeps(ledger: Ledger) -> None:
+    """Sweeps with the pause that lets each of them do its work."""
+    for _ in range(SWEEPS):
+        time.sleep(0.45)
+        ledger.run(calls.sweep(lease_s=15.0))
 
 
 def sent(redis: Any) -> dict[str, int]:

@@ -13,7 +13,7 @@ from maskq.cli.jobs import Json
 from maskq.cli.reporting.progress import Progress
 from maskq.cli.reporting.tables import aligned
 from maskq.client.client import Client
-from maskq.contract.options import Mode, Priority
+from maskq.contract.options import Mode, Options, Priority
 from maskq.errors import InvalidRequest
 from maskq.inert import print_error, print_json, print_lines
 from maskq.settings import Settings
@@ -59,7 +59,7 @@ def compare(
         )
     found = images_of(images, Settings.load())
     with Client.from_env() as client, Progress(quiet=as_json) as progress:
-        options = {"mode": mode, "priority": priority}
+        options: Options = {"mode": mode, "priority": priority}
         comparison = Comparison(client, (first, second), options, timeout)
         comparison.run(found, progress.show)
     document = comparison.document()
