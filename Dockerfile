@@ -14,6 +14,14 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=python:3.11-slim-bookworm
 ARG TORCH_BUILD=cuda
 
+# What the wheel is built from; a stage of its own, so that each image installs its dependencies before.
+FROM scratch AS sources
+COPY pyproject.toml README.md LICENSE NOTICE /
+COPY api_client /api_client
+COPY worker /worker
+COPY gateway /gateway
+COPY standalone /standalone
+
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv /opt/maskq
@@ -38,11 +46,7 @@ STOPSIGNAL SIGTERM
 
 FROM build AS build-gateway
 RUN /opt/maskq/bin/pip install --require-hashes --no-deps -r lock/gateway.txt
-COPY pyproject.toml README.md LICENSE NOTICE ./
-COPY api_client api_client
-COPY worker worker
-COPY gateway gateway
-COPY standalone standalone
+COPY --from=sources / .
 RUN /opt/maskq/bin/pip install --no-deps --no-build-isolation . && /opt/maskq/bin/pip check
 
 FROM runtime AS gateway
@@ -55,11 +59,7 @@ ARG TORCH_INDEX=
 RUN /opt/maskq/bin/pip install --require-hashes --no-deps -r lock/torch-${TORCH_BUILD}.txt \
       ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 RUN /opt/maskq/bin/pip install --require-hashes --no-deps -r lock/worker.txt
-COPY pyproject.toml README.md LICENSE NOTICE ./
-COPY api_client api_client
-COPY worker worker
-COPY gateway gateway
-COPY standalone standalone
+COPY --from=sources / .
 RUN /opt/maskq/bin/pip install --no-deps --no-build-isolation . && /opt/maskq/bin/pip check
 
 FROM runtime AS runtime-cpu

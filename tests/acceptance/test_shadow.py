@@ -17,7 +17,7 @@ from support.acl_stack import operator_variables
 from support.redis_servers import admin
 
 from maskq import Client, JobStatus
-from maskq.cli.shadow.comparison import Differences, NotComparable, check_labels, confusion
+from maskq.cli.comparison.masks import Differences, NotComparable, check_labels, confusion
 from maskq.cli.shadow.target import ShadowTarget
 from maskq.errors import InvalidRequest
 from maskq.settings import Settings
@@ -125,5 +125,6 @@ def _noise(number: int) -> Image.Image:
 
 def _of_callers(redis: Any) -> dict[str, Any]:
     """Names of all keys of the callers' deployment, and the ends of its events."""
-    names = {one for one in redis.scan_iter("maskq:*") if ":claim:" not in one}
+    expiring = (":claim:", ":sweep-turn")
+    names = {one for one in redis.scan_iter("maskq:*") if not any(part in one for part in expiring)}
     return {"keys": names, "events": redis.xlen("maskq:events")}

@@ -15,7 +15,7 @@ import redis
 from bench.checkpoints import write_smallest
 from chaos.conftest import LEASE_S, Fleet
 from chaos.half_open import Proxy
-from chaos.test_redis_moves import Submitter, all_ended_well
+from chaos.load import Submitter, all_ended_well, speak_to
 from support.net_hosts import NetHost, NoNamespaces, net_host
 from support.redis_servers import Sentinel, TunedRedis, admin, follow
 from support.waiting import until
@@ -59,8 +59,7 @@ def test_a_host_is_cut_off_and_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
         except NoNamespaces as error:
             pytest.skip(str(error))
         stack = opened.enter_context(Stack(workers=0, pinned=True, model=str(model), env=env))
-        for name, value in stack.environment.items():
-            monkeypatch.setenv(name, value)
+        speak_to(monkeypatch, stack)
         workers = [opened.enter_context(worker_on(host, stack)) for host in (first, second)]
         pids = [worker.pid for worker in workers]
         fleet = Fleet(stack, opened.enter_context(Client.from_env()))
@@ -136,8 +135,7 @@ def test_a_sentinel_fails_over_under_load(tmp_path: Path, monkeypatch: pytest.Mo
             until(lambda: len(asked.sentinel_slaves("maskq-test")) == 1, within_s=30)
         url = f"sentinel://:{password}@127.0.0.1:{sentinel.port}/0?master_name=maskq-test"
         there = {"MASKQ_REDIS_URL": url}
-        for name, value in (stack.environment | there).items():
-            monkeypatch.setenv(name, value)
+        speak_to(monkeypatch, stack, there)
         workers = stack.start_workers(2, there)
         pids = [worker.pid for worker in workers]
         fleet = Fleet(stack, opened.enter_context(Client.from_env()))

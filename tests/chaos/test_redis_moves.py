@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,53 +15,20 @@ import pytest
 import urllib3
 from bench.checkpoints import write_smallest
 from chaos.conftest import IMAGE, LEASE_S, Fleet
+from chaos.load import Submitter, all_ended_well, speak_to
 from support.acl_stack import AclStack
 from support.redis_servers import TunedRedis, follow, swap
 from support.switch import Switch
 from support.tls import Authority, TlsProxy
 from urllib3.exceptions import HTTPError
 
-from maskq import Client, JobStatus, MaskqError
+from maskq import Client
 from maskq_standalone.children.child import Child
 from maskq_standalone.ports import free_port
 from maskq_standalone.stack import Stack
 from maskq_standalone.workers import WEBHOOKS_COMMAND, Worker
 
 SECRET = "whsec_bWFza3EgdGVzdHMgc2lnbiB3aXRoIHRoaXMga2V5Lg=="
-
-
-class Submitter:
-    """Submits until told to stop, as callers do: what was refused is sent again under its key."""
-
-    def __init__(self, client: Client, place: str, webhook: str | None = None) -> None:
-        self.ids: list[str] = []
-        self.refused = 0
-        self._client, self._place, self._webhook = client, place, webhook
-        self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Submitter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        number = 0
-        while not self._enough.is_set():
-            try:
-                job = self._client.submit(
-                    self._place, idempotency_key=str(number), webhook=self._webhook
-                )
-            except MaskqError:
-                self.refused += 1
-                time.sleep(0.2)
-            else:
-                self.ids.append(job.id)
-                number += 1
-                time.sleep(0.02)
 
 
 @contextmanager
@@ -97,14 +63,6 @@ def receiver() -> Iterator[str]:
         process.communicate()
 
 
-def all_ended_well(fleet: Fleet, ids: list[str]) -> None:
-    fleet.wait_until(lambda: all(one.ended for one in fleet.records()), 90)
-    records = {one.id: one for one in fleet.records()}
-    assert set(ids) <= set(records)
-    assert Counter(one.status for one in records.values()) == {JobStatus.SUCCEEDED: len(records)}
-    fleet.one_terminal_event_each(list(records))
-
-
 def test_a_failover_and_back_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By REPLICAOF, with every connection left open."""
     model = write_smallest(tmp_path / "smallest")
@@ -121,8 +79,7 @@ def test_a_failover_and_back_under_load(tmp_path: Path, monkeypatch: pytest.Monk
             with Switch(("127.0.0.1", stack.redis.port)) as switch:
                 url = f"redis://:{stack.redis.password}@127.0.0.1:{switch.port}/0"
                 there = {"MASKQ_REDIS_URL": url}
-                for name, value in (stack.environment | there).items():
-                    monkeypatch.setenv(name, value)
+                speak_to(monkeypatch, stack, there)
                 workers = stack.start_workers(2, there)
                 pids = [worker.pid for worker in workers]
                 with (
@@ -162,8 +119,7 @@ def test_workers_are_killed_while_each_process_is_the_user_of_its_role(
     model = write_smallest(tmp_path / "smallest")
     env = {"MASKQ_LEASE_S": str(LEASE_S)}
     with AclStack(workers=2, pinned=True, webhooks=True, model=str(model), env=env) as stack:
-        for name, value in stack.environment.items():
-            monkeypatch.setenv(name, value)
+        speak_to(monkeypatch, stack)
         with Client.from_env() as client:
             fleet = Fleet(stack, client)
             place = client.submit(IMAGE).refresh().request.image_uri
@@ -190,8 +146,7 @@ def test_tls_everywhere_over_restarts_of_redis(
             "MASKQ_REDIS_URL": f"rediss://:{stack.redis.password}@localhost:{proxy.port}/0",
             "MASKQ_REDIS_CA_FILE": str(authority.file),
         }
-        for name, value in (stack.environment | there).items():
-            monkeypatch.setenv(name, value)
+        speak_to(monkeypatch, stack, there)
         workers = stack.start_workers(2, there)
         with (
             Client.from_env() as client,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from maskq.cli import bench, download, jobs, keys, models, submit, verify, view, views, webhooks
+from maskq.cli.comparison import command as comparison
 from maskq.cli.doctor import command as doctor
 from maskq.cli.monitoring import metrics
 from maskq.cli.queueing import tenants, why
@@ -61,6 +62,7 @@ def build() -> typer.Typer:
     views.register(app)
     doctor.register(app)
     shadow.register(app)
+    comparison.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
     return app

@@ -59,23 +59,24 @@ class Share:
     stride: int  # of virtual time that a claim takes: the smaller, the larger its weight
     start: int  # of its next claim, in the model's virtual time
     jobs: int = 0  # that may run now
+    stands_for: float = 1.0  # tenants: of very many, some stand for the others
 
 
 def others_before(own: Share, ahead: int, others: Sequence[Share]) -> int:
     """Claims of other tenants before a job's.
 
     Exact for tenants of equal weights; else one more or less a tenant, since who is ahead of its share
-    has to wait although its deadline is earlier.
+    has to wait although its deadline is earlier. An estimate if some tenants stand for others.
 
     ahead: claims of the job's own tenant before it.
     """
     deadline = own.start + (ahead + 1) * own.stride
-    count = 0
+    count = 0.0
     for one in others:
         # Its claims have the deadlines one.start + stride, one.start + 2 strides, …
         room = deadline - one.start + (1 if one.tenant < own.tenant else 0)
-        count += min(one.jobs, max(0, ceil(room / one.stride) - 1))
-    return count
+        count += one.stands_for * min(one.jobs, max(0, ceil(room / one.stride) - 1))
+    return round(count)
 
 
 @dataclass(frozen=True, slots=True)

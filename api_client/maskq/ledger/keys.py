@@ -121,6 +121,8 @@ workers: Final = Pattern(":workers:{model}")  # zset: its workers (JSON), by whe
 heartbeats: Final = Pattern(
     ":heartbeats:{model}"
 )  # hash: worker → when it last registered, and what it then said of itself (JSON)
+# zset: revisions that its workers serve, as in their JSON, by when the last of them counts as gone
+revisions: Final = Pattern(":revisions:{model}")
 store_away: Final = Pattern(
     ":store-away:{model}"
 )  # zset: its workers that claim nothing because their store is away, by until when that is known
@@ -140,6 +142,7 @@ api_key_minute: Final = Pattern(":api-key:{id}:{minute}")  # requests with it in
 trigger: Final = Pattern(":trigger:{subject}")  # highest sequencer of an object, by the gateway
 durable: Final = Pattern(":durable")  # written by submissions that wait for the disk
 sweeper: Final = Pattern(":sweeper")  # hash: when the last sweep was
+sweep_turn: Final = Pattern(":sweep-turn")  # expires when the next sweep may begin
 counters: Final = Pattern(":counters")  # hash: what has happened how often, for metrics
 
 

@@ -16,7 +16,9 @@ A = TypeVar("A")
 
 _SCRIPTS: Final = Path(__file__).parent / "lua"
 # What scripts share, in this order: a later one uses the earlier ones.
-SHARED: Final = ("common", "shares", "queue", "pace", "queue_place", "counters", "ending")
+SHARED: Final = (
+    "common", "shares", "queue", "waiting_counts", "pace", "queue_place", "counters", "ending",
+)  # fmt: skip
 # At its memory limit Redis refuses scripts without this flag. Only new jobs may be refused: running
 # jobs must be able to end.
 _ALLOWED_WHEN_FULL: Final = "#!lua flags=allow-oom\n"

@@ -217,6 +217,7 @@ ARGUMENTS: dict[tuple[str, ...], list[list[str]]] = {
     ("metrics",): [["--once"], ["--host", "{t}", "--once"]],
     ("shadow", "mirror"): [["--since", "{t}", "--idle", "0.05"]],
     ("shadow", "report"): [["{t}"], []],
+    ("compare",): [["{t}", "{m}", "{folder}"], ["{m}", "{m}", "{t}"], ["{t}", "{m}", "{list}"]],
     ("verify",): [["{t}"], ["{succeeded}"]],
     ("tenants", "list"): [[]],
     ("tenants", "show"): [["{t}"]],

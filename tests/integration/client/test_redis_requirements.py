@@ -56,6 +56,24 @@ def test_the_documented_users_may_do_what_their_role_needs(
         check(acl.url_of(role.value, redis_url), role, prefix="other")
 
 
+@pytest.mark.parametrize("role", [Role.WORKER, Role.PUBLISHER, Role.READER])
+def test_the_rights_for_a_shadow_deployment_are_those_that_docs_shadow_md_names(
+    admin: redis.Redis, redis_url: str, role: Role
+) -> None:
+    text = (acl.FILE.parents[2] / "docs" / "shadow.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"`(~maskq-shadow:\* [^`]+)`", text)
+    admin.acl_deluser("shadow")
+    rules = acl.users()[role.value]
+    admin.execute_command("ACL", "SETUSER", "shadow", "reset", *rules, ">shadow", *rights.split())
+    try:
+        for prefix in (PREFIX, "maskq-shadow"):  # beside their own
+            check(acl.url_of("shadow", redis_url), role, prefix)
+        with pytest.raises(InvalidRequest, match="~maskq-shadow"):
+            check(acl.url_of(role.value, redis_url), role, "maskq-shadow")
+    finally:
+        admin.acl_deluser("shadow")
+
+
 @pytest.mark.parametrize("role", Role)
 def test_the_documented_users_may_do_no_more(role: Role) -> None:
     granted = {rule[1:] for rule in acl.users()[role.value] if rule.startswith("+")}

@@ -18,6 +18,7 @@ from maskq.ledger.calls.metrics import (
     ModelLoad,
     deployment_metrics,
 )
+from maskq.ledger.calls.queueing import tenants
 from maskq.ledger.scripts import shared_text
 
 harness = ledger_harness.harness
@@ -227,11 +228,39 @@ def test_of_more_running_jobs_than_are_looked_at_the_models_are_estimated(
     for model, count in ((MODEL, 6), ("other-model", 6)):
         for name in harness.submit_many(count, model=model):
             calls_token(harness, name, model)
-    code = "return {running_of_models(4)[ARGV[2]] or 0, running_of_models(12)[ARGV[2]]}"
+    code = "return {running_by('model', 4)[ARGV[2]] or 0, running_by('model', 12)[ARGV[2]]}"
     code = shared_text() + "\n" + code
     few, all_of_them = harness.redis.eval(prelude.prelude(code) + code, 0, harness.prefix, MODEL)
     assert all_of_them == 6
     assert few == 12  # the four whose leases end first are of the first model
+
+
+def test_of_more_waiting_tenants_than_are_looked_at_the_depths_are_estimated(
+    harness: LedgerHarness,
+) -> None:
+    # Given a tenant with many jobs, tenants with few, one of them at its cap, and jobs of nobody
+    for number in range(12):
+        for _ in range(40 if number == 3 else 2):
+            harness.submit(tenant=f"t{number}", priority="high")
+    harness.ledger.run(tenants.change("t5", {"max_running": 1}))
+    harness.submit_many(4)
+    # When a call looks at all of the 13 tenants, and at four
+    every, few = (counts_of_waiting(harness, most) for most in (13, 4))
+    # Then it counts or estimates; estimates add up to the queued jobs
+    assert every == [62, 4, 65]  # high, normal, startable
+    assert sum(few[:2]) == 66
+    assert few[1] > 0
+
+
+def counts_of_waiting(harness: LedgerHarness, most: int) -> list[int]:
+    code = (
+        "local look = looks_of_models(tonumber(ARGV[3]))[ARGV[2]]"
+        " local found = waiting_counts(ARGV[2], look)"
+        " return {found.ready[1], found.ready[2], found.startable}"
+    )
+    code = shared_text() + "\n" + code
+    answer = harness.redis.eval(prelude.prelude(code) + code, 0, harness.prefix, MODEL, most)
+    return [int(one) for one in answer]
 
 
 def test_running_jobs_of_a_retired_model_are_in_the_total(harness: LedgerHarness) -> None:

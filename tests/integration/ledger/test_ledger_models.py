@@ -162,6 +162,20 @@ def test_a_worker_that_leaves_is_gone_at_once(harness: LedgerHarness) -> None:
     assert MODEL in listed(harness)  # the model stays known: scaled to zero, its jobs wait
 
 
+def test_workers_of_one_revision_do_not_read_each_other(harness: LedgerHarness) -> None:
+    workers = [present(f"host:{number}") for number in range(3)]
+    come(harness, *workers)
+    # An entry without the revision would be named if it were read.
+    harness.redis.zadd(harness.key(f"workers:{MODEL}"), {"{}": 2**52})
+    register = models.register(workers[0])
+    assert register.script is not None
+    found = harness.redis.evalsha(register.script.sha, 0, harness.prefix, *register.args)
+    assert found == []
+    # One that starts reads all.
+    newcomer = models.register(present("host:9"))
+    assert harness.redis.evalsha(register.script.sha, 0, harness.prefix, *newcomer.args) == ["{}"]
+
+
 def test_a_worker_is_told_of_others_that_serve_another_revision(harness: LedgerHarness) -> None:
     old, new = present("host:1", revision="1"), present("host:2", revision="2")
     assert come(harness, old, present("host:3", revision="1")) == []

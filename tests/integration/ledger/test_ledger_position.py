@@ -84,6 +84,16 @@ def complete(harness: LedgerHarness, count: int, pause_ms: int) -> None:
         harness.succeed(job_id, token)
 
 
+def test_among_very_many_tenants_some_stand_for_the_others(harness: LedgerHarness) -> None:
+    for number in range(500):
+        harness.submit(tenant=f"tenant-{number:03d}")
+        harness.submit(tenant=f"tenant-{number:03d}")
+    own = harness.submit(tenant="zoe")
+    found = place(harness, own)
+    assert 490 <= found.position <= 510  # each of the others has a job before it
+    assert found.of_tenant == 0
+
+
 def test_the_start_is_estimated_from_completions(harness: LedgerHarness) -> None:
     worker_lives(harness)
     ids = harness.submit_many(200)

@@ -27,8 +27,7 @@ TEXTS = {
 NAMES = sorted(TEXTS.keys() - {*SHARED})
 # Fields of a hash, and an answer about an API key, that are called as a state is.
 OTHER_MEANING = {
-    ("queue", "queued"), ("models", "queued"), ("model_retire", "queued"), ("submit", "queued"),
-    ("pace", "queued"),
+    ("queue", "queued"), ("submit", "queued"),
     ("api_key_admit", "expired"),
 }  # fmt: skip
 LUA_ITSELF = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from support import ledger_harness
-from support.ledger_harness import LEASE_S, NOTHING_SWEPT, LedgerHarness
+from support.ledger_harness import LEASE_S, MODEL, NOTHING_SWEPT, LedgerHarness
 
 from maskq.contract import FailureCode, JobStatus
-from maskq.ledger import calls
+from maskq.ledger import calls, keys
 from maskq.ledger.calls import ClaimOutcome, Swept
 
 harness = ledger_harness.harness
@@ -25,6 +25,12 @@ def test_one_sweep_in_400_ms_does_the_work(harness: LedgerHarness) -> None:
     assert harness.sweep(after_ms=400) == NOTHING_SWEPT
     assert harness.sweep(after_ms=None) == swept(swept=0)
     assert harness.sweep(after_ms=200) == swept(swept=0)
+
+
+def test_one_sweeper_in_400_ms_gets_the_turn(harness: LedgerHarness) -> None:
+    turns = harness.ledger.run_many([calls.sweep_turn()] * 3)
+    assert turns == [True, False, False]
+    assert 0 < harness.redis.pttl(keys.sweep_turn().within(harness.prefix)) <= 400
 
 
 def test_the_first_sweep_of_a_new_server_is_never_too_early(harness: LedgerHarness) -> None:
@@ -295,6 +301,43 @@ def test_a_ticket_lost_from_an_empty_list_is_sent_again_after_the_grace_time(
     assert harness.sweep() == swept(sent_again=1)
     assert harness.indexes(job_id) == {"ready", "deadlines"}
     assert (harness.tickets(), harness.take()) == (1, job_id)
+
+
+def test_a_lost_ticket_is_found_although_the_count_of_queued_jobs_is_wrong(
+    harness: LedgerHarness,
+) -> None:
+    harness.submit()
+    lose(harness)
+    harness.redis.hset(harness.key(f"queue:{MODEL}"), "queued", 0)  # it should never be
+    for _ in range(500):  # every twelfth look, about once a minute, counts the jobs themselves
+        harness.marks_age()
+        if harness.sweep().sent_again:
+            return
+    pytest.fail("the ticket was not sent again")
+
+
+def test_of_many_tenants_the_models_checked_longest_ago_come_first(harness: LedgerHarness) -> None:
+    # Given three models with lost tickets of more tenants each than half a sweep counts
+    names = ("a", "b", "c")
+    for model in names:
+        harness.serve(model)
+        for number in range(600):
+            harness.submit(model=model, tenant=f"t{number}")
+        harness.redis.delete(f"{harness.prefix}.{model}")
+    # When sweeps run, then two models are checked at a time, and no model is left out
+    checked = [f"queue:{model}" for model in names]
+    for wanted in (2, 3):
+        harness.sweep(cap=5)
+        assert (
+            sum(harness.redis.hexists(harness.key(one), "marked_ms") for one in checked) == wanted
+        )
+    for _ in range(2):
+        for one in checked:
+            marked = int(harness.redis.hget(harness.key(one), "marked_ms"))
+            harness.redis.hset(harness.key(one), "marked_ms", marked - 6000)
+        harness.sweep(cap=5)
+        harness.sweep(cap=5)
+    assert {harness.redis.llen(f"{harness.prefix}.{model}") for model in names} == {10}
 
 
 def test_a_ticket_lost_out_of_a_backlog_is_sent_again_once(harness: LedgerHarness) -> None:

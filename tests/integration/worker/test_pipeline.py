@@ -25,7 +25,6 @@ from maskq_worker.jobs.leases import Leases
 from maskq_worker.jobs.manifest import manifest_of
 from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter
-from maskq_worker.process.throughput import Throughput
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
 
@@ -60,7 +59,6 @@ class Bench:
             segmenter=segmenter,
             batcher=self.batcher,
             leases=Leases(self.ledger, self.settings.lease_s),
-            throughput=Throughput(),
             owner="here:1",
         )
         self.ledger.run(calls.register_model("smallest", {}))

@@ -30,6 +30,7 @@ def test_no_count_of_several_threads_is_lost() -> None:
         for _ in range(2000):
             counters.job_succeeded({"decode": 1.0, "model": 2.0})
             counters.batch_started(2)
+            counters.job_ended()
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -41,6 +42,7 @@ def test_no_count_of_several_threads_is_lost() -> None:
     assert found.stages["model"].total == pytest.approx(32.0)
     assert found.batches.buckets[-1] == ("+Inf", 16_000)
     assert found.efficiency == 0.5
+    assert 0 < counters.jobs_per_s <= 16_000
 
 
 def state(counters: ProcessCounters) -> ProcessState:

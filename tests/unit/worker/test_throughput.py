@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maskq_worker.process.throughput import WINDOW_S, Throughput
+from maskq_worker.telemetry.throughput import WINDOW_S, Throughput
 
 
 class Clock:

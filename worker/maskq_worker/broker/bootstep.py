@@ -43,7 +43,6 @@ from maskq_worker.model import (
 )
 from maskq_worker.model.checkpoint.folder import served_name
 from maskq_worker.process.malloc import trim_malloc
-from maskq_worker.process.throughput import Throughput
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
 from maskq_worker.telemetry.counters import ProcessCounters
@@ -145,7 +144,6 @@ class ModelStep(bootsteps.StartStopStep):
     def _make_runner(self, worker: Any, store: ObjectStore) -> None:
         settings = self._settings
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        throughput = Throughput()
         self._presence = Presence(
             self._ledger,
             self._segmenter.info,
@@ -153,7 +151,7 @@ class ModelStep(bootsteps.StartStopStep):
             plain_http=bool(settings.presigned_allowed_hosts),
             capacity=worker.app.capacity,
             in_hand=lambda: len(self._leases.holding()),
-            throughput=throughput,
+            jobs_per_s=lambda: self._counters.jobs_per_s,
         )
         self._heartbeats = Repeating("maskq-heartbeats", REGISTER_EVERY_S, self._register)
         self._store_watch = Repeating(
@@ -170,7 +168,6 @@ class ModelStep(bootsteps.StartStopStep):
             leases=self._leases,
             owner=owner,
             counters=self._counters,
-            throughput=throughput,
         )
         self._metrics = ProcessMetrics(
             settings,

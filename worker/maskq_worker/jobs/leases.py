@@ -152,6 +152,8 @@ class Sweeper:
         self._thread.stop()
 
     def _sweep(self) -> None:
+        if not self._ledger.run(calls.sweep_turn()):
+            return
         call = calls.sweep(
             lease_s=self._lease_s,
             event_retention_s=self._event_retention_s,

@@ -17,7 +17,6 @@ from maskq.ledger.calls.queueing import waiting
 from maskq_worker.model import ModelInfo
 from maskq_worker.outputs.classes import palette_of
 from maskq_worker.process.capacity import Capacity
-from maskq_worker.process.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +33,14 @@ class Presence:
         plain_http: bool = False,
         capacity: Capacity | None = None,
         in_hand: Callable[[], int] = lambda: 0,
-        throughput: Throughput | None = None,
+        jobs_per_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """plain_http: whether MASKQ_PRESIGNED_ALLOWED_HOSTS allows any http URL. in_hand: how many
-        jobs the process holds now. throughput: which counts the jobs that it ends.
+        jobs the process holds now. jobs_per_s: how many it ends a second.
         """
         self._ledger = ledger
         self._in_hand = in_hand
-        self._throughput = throughput or Throughput()
+        self._jobs_per_s = jobs_per_s
         self._labels = info.labels
         self._palette = palette_of(len(info.labels))
         self._worker = ServingWorker(
@@ -71,7 +70,7 @@ class Presence:
                 return
             heartbeat = Heartbeat(
                 in_hand=self._in_hand(),
-                jobs_per_s=round(self._throughput.per_s, 3),
+                jobs_per_s=round(self._jobs_per_s(), 3),
                 draining=self._draining,
             )
             call = models.register(self._worker, self._labels, self._palette, heartbeat)

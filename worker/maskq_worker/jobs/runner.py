@@ -25,7 +25,6 @@ from maskq_worker.jobs.leases import HeldJob, LeaseLost, Leases
 from maskq_worker.jobs.read_write_lock import ReadWriteLock
 from maskq_worker.jobs.retrying_ledger import RetryingLedger
 from maskq_worker.jobs.stages import Stages
-from maskq_worker.process.throughput import Throughput
 from maskq_worker.storage.object_store import ObjectStore
 from maskq_worker.telemetry.attempt_trace import attempt_trace
 from maskq_worker.telemetry.counters import ProcessCounters
@@ -60,7 +59,6 @@ class JobRunner:
         batcher: MicroBatcher[ModelInput, PendingOutput],
         leases: Leases,
         owner: str,
-        throughput: Throughput,
         counters: ProcessCounters | None = None,
     ) -> None:
         """counters: of the process; default: its own, which nobody reads."""
@@ -74,7 +72,6 @@ class JobRunner:
         self._error_files = ErrorFiles(self._ledger, store, settings.layout)
         self._leases = leases
         self._owner = owner
-        self._throughput = throughput
         self._process_lock = ReadWriteLock()
         self._breaker = store.breaker
 
@@ -144,7 +141,7 @@ class JobRunner:
             outcome = self._outcome(record, claimed.urls, held, Stopwatch(trace))
             trace.ended(outcome.reason) if outcome else trace.lost()
             if outcome is not None and outcome.ends_job:
-                self._throughput.count()
+                self._counters.job_ended()
             return self._report(outcome, model, until)
 
     def _report(self, outcome: Outcome[T] | None, model: str, until: float) -> calls.Claimed:

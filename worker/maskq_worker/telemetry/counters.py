@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from maskq_worker.telemetry.throughput import Throughput
+
 STAGE_BOUNDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
@@ -71,9 +73,19 @@ class ProcessCounters:
         self._lock = threading.Lock()
         self._stages: dict[str, Histogram] = {}
         self._batches = Histogram(BATCH_BOUNDS)
+        self._throughput = Throughput()
+
+    def job_ended(self) -> None:
+        """Count a job that ended, successfully or not."""
+        self._throughput.count()
+
+    @property
+    def jobs_per_s(self) -> float:
+        """Jobs that ended a second in the last minute, or since the start if that is less."""
+        return self._throughput.per_s
 
     def job_succeeded(self, timings_ms: Mapping[str, float]) -> None:
-        """Count a job. timings_ms: of its stages."""
+        """Count the stages of a job. timings_ms: what each took."""
         with self._lock:
             for stage, ms in timings_ms.items():
                 histogram = self._stages.get(stage)

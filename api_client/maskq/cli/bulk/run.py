@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from maskq import s3
 from maskq.cli.bulk.manifest import Manifest, default_path
-from maskq.cli.bulk.sources import Found, InvalidEntry, images_in
+from maskq.cli.bulk.sources import Found, InvalidEntry, images_of
 from maskq.cli.reporting.progress import Progress
 from maskq.client.bulk import CHUNK, SubmitOptions
 from maskq.client.client import Client
@@ -25,7 +24,6 @@ from maskq.client.requests import Requests
 from maskq.client.sending import OutageTolerance
 from maskq.client.waiting.completion_cursor import CompletionCursor
 from maskq.contract.image_formats import IMAGE_SUFFIXES
-from maskq.contract.locations import S3Uri
 from maskq.contract.options import Options
 from maskq.errors import InvalidRequest, MaskqError, StoreUnavailable, WaitTimeout
 from maskq.inert import print_json, print_lines
@@ -61,7 +59,7 @@ def submit_recursive(
     """Submit every image of the sources. Raises typer.Exit(1) if any failed."""
     requests = Requests(options)
     settings = Settings.load()  # for S3, which a client over HTTP does not reach itself
-    found = images_in(sources, _connector(settings), _outputs(settings, options))
+    found = images_of(sources, settings, options.get("output_prefix"))
     path, named = flags.manifest or default_path(sources), flags.manifest is not None
     progress = Progress(quiet=flags.as_json)
     with Manifest(path, [*map(_shown, sources)], requests.options(), named=named) as manifest:
@@ -90,15 +88,6 @@ def submit_recursive(
 
 def _shown(source: str) -> str:
     return name_of(source) if "://" in source else str(Path(source))
-
-
-def _outputs(settings: Settings, options: Mapping[str, Any]) -> list[S3Uri]:
-    """Where outputs are written, so that no image is read there."""
-    places = [S3Uri(settings.s3_bucket, settings.output_prefix)]
-    if chosen := options.get("output_prefix"):
-        place = S3Uri.parse(chosen, key_required=False)
-        places.append(S3Uri(place.bucket, place.key.rstrip("/")))
-    return places
 
 
 class _Run:
@@ -244,10 +233,6 @@ class _Run:
     def _show_submitted(self, held_up: str = "") -> None:
         failed = len(self._manifest.failures)
         self._progress.show(self._submitted, "submitted", failed=failed, note=held_up)
-
-
-def _connector(settings: Settings) -> Callable[[], Any]:
-    return partial(s3.connect, settings.s3_endpoint_url, addressing=settings.s3_addressing)
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:

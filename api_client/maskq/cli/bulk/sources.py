@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from maskq import s3
 from maskq.contract.image_formats import IMAGE_SUFFIXES
 from maskq.contract.locations import S3Uri, is_url
 from maskq.errors import InvalidRequest
+from maskq.settings import Settings
 
 STDIN = "-"
 
@@ -29,6 +31,17 @@ class InvalidEntry:
 
 Found = str | InvalidEntry
 Connect = Callable[[], Any]  # makes a client of the object store
+
+
+def images_of(
+    sources: Sequence[str], settings: Settings, output_prefix: str | None = None
+) -> Iterator[Found]:
+    """As `images_in`, with the settings' object store. output_prefix: where else outputs go."""
+    outputs = [S3Uri(settings.s3_bucket, settings.output_prefix)]
+    if output_prefix:
+        outputs.append(_folder_in_s3(output_prefix))
+    connect = partial(s3.connect, settings.s3_endpoint_url, addressing=settings.s3_addressing)
+    return images_in(sources, connect, outputs)
 
 
 def images_in(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from maskq.cli.comparison.findings import lines_of
 from maskq.cli.jobs import Json
 from maskq.cli.reporting.tables import aligned
 from maskq.cli.shadow.mirror import Mirror
-from maskq.cli.shadow.report import Report
+from maskq.cli.shadow.report import compared, document_of
 from maskq.cli.shadow.target import ShadowTarget, shadow_settings
 from maskq.client.client import Client
 from maskq.inert import log_to_stderr, print_json, print_lines
@@ -54,25 +55,10 @@ def report(
     """Compare the masks of the second runs with those of the jobs."""
     settings = Settings.load()
     with Client(settings) as source, Client(shadow_settings(settings)) as shadow:
-        document = Report.of(source, shadow, limit).document(worst)
+        document = document_of(compared(source, shadow, limit), worst)
     if as_json:
         print_json(document)
         return
-    print_lines(*_lines(document))
-
-
-def _lines(document: dict[str, Any]) -> list[str]:
-    share = document["differing_share"]
-    models = (f"  {name}: {count} results" for name, count in document["models"].items())
-    classes = [(str(one["id"]), one["label"], f"{one['iou']:.4f}") for one in document["classes"]]
     jobs = [(one["job_id"], f"{one['differing_share']:.4%}") for one in document["worst_jobs"]]
-    skipped = (f"  {count} jobs: {reason}" for reason, count in document["skipped"].items())
-    return [
-        f"{document['jobs']} jobs compared; {share:.4%} of the pixels differ",
-        *models,
-        "intersection over union, by class:",
-        *(f"  {line}" for line in aligned(("ID", "CLASS", "IOU"), classes)),
-        "jobs that differ most:",
-        *(f"  {line}" for line in aligned(("JOB", "PIXELS"), jobs)),
-        *(["not compared:", *skipped] if document["skipped"] else []),
-    ]
+    lines = [f"  {line}" for line in aligned(("JOB", "PIXELS"), jobs)]
+    print_lines(*lines_of(document, what="jobs", count=document["jobs"], worst=lines))

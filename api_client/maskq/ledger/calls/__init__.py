@@ -61,6 +61,7 @@ from maskq.ledger.calls.upkeep import (
     orphans_removed,
     outputs_removed,
     sweep,
+    sweep_turn,
     upload_removed,
     upload_submitted,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "submit",
     "succeed",
     "sweep",
+    "sweep_turn",
     "touch",
     "unread",
     "upload_removed",

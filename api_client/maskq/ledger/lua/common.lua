@@ -137,6 +137,10 @@ local function live_workers(model)
   return redis.call('ZRANGEBYSCORE', keys.workers(model), '(' .. integer(now), '+inf')
 end
 
+local function live_count(model)
+  return redis.call('ZCOUNT', keys.workers(model), '(' .. integer(now), '+inf')
+end
+
 local function known_models()
   local known = redis.call('HKEYS', keys.models())
   table.sort(known)
@@ -149,7 +153,7 @@ local function only_model()
   if #known <= 1 then return known[1] end
   local only = nil
   for _, model in ipairs(known) do
-    if redis.call('ZCOUNT', keys.workers(model), '(' .. integer(now), '+inf') > 0 then
+    if live_count(model) > 0 then
       if only then return nil end
       only = model
     end

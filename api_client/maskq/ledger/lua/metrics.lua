@@ -1,9 +1,9 @@
--- Read what the metrics of the deployment need. It looks at MOST running jobs, MOST tenants that wait for a
--- turn and MOST_GROUPS groups of event readers at most, however many there are.
+-- Read what the metrics of the deployment need. It looks at MOST_RUNNING running jobs, MOST_TENANTS tenants that
+-- wait for a turn and MOST_GROUPS groups of event readers at most, however many there are.
 -- → {milliseconds since the last sweep or '', running jobs, {counter, count, …}, {kind, entries, …},
 --   webhooks due, {group, unread or '', unconfirmed, …},
 --   {row of demand_of_models, {level, jobs, age of the oldest in ms, …}} of each model}
-local MOST, MOST_GROUPS = 4000, 100
+local MOST_GROUPS = 100
 
 local function sweeper_age()
   local swept = redis.call('HGET', keys.sweeper(), 'swept_ms')
@@ -40,33 +40,18 @@ local function groups()
   return found
 end
 
-local tenants_left = MOST
-
 -- The jobs of each level that may run now: {level, jobs, age of the oldest in milliseconds, …}.
-local function depths(model)
-  local jobs, oldest, rows = {}, {}, {}
-  local tenants, held = waiting_tenants(model)
-  for _, tenant in ipairs(held) do tenants[#tenants + 1] = tenant end
-  for _, tenant in ipairs(tenants) do
-    if tenants_left <= 0 then break end
-    tenants_left = tenants_left - 1
-    for i, list in ipairs(ready_lists(model, tenant)) do
-      local first = redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')
-      if first[1] then
-        jobs[i] = (jobs[i] or 0) + redis.call('ZCARD', list)
-        oldest[i] = math.min(oldest[i] or now, tonumber(first[2]))
-      end
-    end
-  end
+local function depths(counts)
+  local rows = {}
   for i, level in ipairs(LEVELS) do
     rows[#rows + 1] = level
-    rows[#rows + 1] = jobs[i] or 0
-    rows[#rows + 1] = integer(now - (oldest[i] or now))
+    rows[#rows + 1] = counts.ready[i]
+    rows[#rows + 1] = integer(now - (counts.oldest[i] or now))
   end
   return rows
 end
 
-local models = demand_of_models()
-for i, row in ipairs(models) do models[i] = {row, depths(row[1])} end
+local models, counts = demand_of_models()
+for i, row in ipairs(models) do models[i] = {row, depths(counts[i])} end
 return {sweeper_age(), redis.call('ZCARD', keys.leases()), redis.call('HGETALL', keys.counters()), entries(),
   redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), groups(), unpack(models)}

@@ -3,8 +3,8 @@
 -- → {'unknown', names…} | {'retired' | 'in_use', live workers, queued, running, default ('1' | '0')}
 local model, force = unpack(ARGV, 2)
 if redis.call('HEXISTS', keys.models(), model) == 0 then return {'unknown', unpack(known_models())} end
-local workers = #live_workers(model)
-local queued = tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0)
+local workers = live_count(model)
+local queued = queued_count(model)
 local running = 0
 for _, id in ipairs(redis.call('ZRANGE', keys.leases(), 0, -1)) do
   if redis.call('HGET', keys.record(id), 'model') == model then running = running + 1 end
@@ -15,7 +15,7 @@ if force ~= '1' and (workers > 0 or queued > 0 or running > 0 or is_default) the
   return {'in_use', unpack(seen)}
 end
 redis.call('HDEL', keys.models(), model)
-redis.call('DEL', keys.workers(model), keys.heartbeats(model))
+redis.call('DEL', keys.workers(model), keys.heartbeats(model), keys.revisions(model))
 forget_counters(model)
 if is_default then redis.call('DEL', keys.default_model()) end
 if workers == 0 and queued == 0 and running == 0 then

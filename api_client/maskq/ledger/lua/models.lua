@@ -6,7 +6,7 @@ local default, choice = default_model(choosers)
 local answer = {default or '', choice}
 for _, model in ipairs(known_models()) do
   local one = {model, redis.call('HGET', keys.models(), model),
-    redis.call('HGET', keys.queue_state(model), 'queued') or '0'}
+    queued_count(model)}
   for _, worker in ipairs(live_workers(model)) do one[#one + 1] = worker end
   answer[#answer + 1] = one
 end

@@ -61,7 +61,7 @@ local function count_completion(model)
     if is_backlog then redis.call('HSET', pace, 'since_ms', integer(now)) end
     return
   end
-  local workers = math.max(1, redis.call('ZCOUNT', keys.workers(model), '(' .. integer(now), '+inf'))
+  local workers = math.max(1, live_count(model))
   local counted, jobs, ms = string.match(seen[2] or '', '^(%d+) (%d+) (%d+)$')
   if tonumber(counted) ~= minute then jobs, ms = 0, 0 end
   redis.call('HSET', pace, 'since_ms', is_backlog and integer(now) or '',
@@ -83,12 +83,16 @@ end
 -- What each model has to do, and how fast one of its workers is: {name, queued, those of them that would start
 -- if there were workers enough, running, live workers, {jobs that arrived, in milliseconds},
 -- {completions, milliseconds of workers, …} of the last minutes, the same of the last minutes with work}.
+-- Returns also the waiting_counts of each.
 local function demand_of_models()
-  local running, due, rows = running_of_models(4000), due_of_models(1000), {}
+  local running, due, looks = running_by('model'), due_of_models(1000), looks_of_models()
+  local rows, counts = {}, {}
   for _, model in ipairs(known_models()) do
-    rows[#rows + 1] = {model, tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0),
-      startable_count(model) + (due[model] or 0), running[model] or 0, #live_workers(model),
+    local waiting = waiting_counts(model, looks[model])
+    counts[#counts + 1] = waiting
+    rows[#rows + 1] = {model, queued_count(model),
+      waiting.startable + (due[model] or 0), running[model] or 0, live_count(model),
       recent_arrivals(model), recent_pace(model), last_pace(model)}
   end
-  return rows
+  return rows, counts
 end

@@ -51,6 +51,10 @@ local function count_queued(at, by)
   if redis.call('HINCRBY', queue, field, by) <= 0 then redis.call('HDEL', queue, field) end
 end
 
+local function queued_count(model)
+  return tonumber(redis.call('HGET', keys.queue_state(model), 'queued') or 0)
+end
+
 -- Put a job into QUEUED, for the first time or again. With a delay it waits without a ticket for the sweeper.
 -- `settings`: its tenant's, and `known`: see emit_job; both if the caller has them.
 local function enqueue(id, at, attempt, delay_ms, deadline_ms, settings, known)
@@ -132,16 +136,6 @@ local function ready_count(model)
   return count
 end
 
--- Count the jobs that would start if there were workers enough: not those above their tenant's cap.
-local function startable_count(model)
-  local count = 0
-  for _, tenant in ipairs((waiting_tenants(model))) do
-    local jobs, _, free = ready_of_tenant(model, tenant), running_cap(tenant)
-    count = count + (free and math.max(0, math.min(jobs, free)) or jobs)
-  end
-  return count
-end
-
 -- Put a job into RUNNING, out of QUEUED. `holder`: {token, owner, exclusive, lease_ms}; `turn`: its tenant's,
 -- or nil if it was claimed by name; `known`: fields of the record.
 local function start_job(id, at, holder, turn, known)
@@ -176,36 +170,44 @@ local function revoke(id)
   redis.call('HSET', keys.record(id), 'token', '')
 end
 
--- How many jobs of each tenant run: {tenant → count}.
-local function running_of_tenants()
-  local running = {}
-  for _, id in ipairs(redis.call('ZRANGE', keys.leases(), 0, -1)) do
-    local tenant = redis.call('HGET', keys.record(id), 'tenant')
-    if tenant then running[tenant] = (running[tenant] or 0) + 1 end
-  end
-  return running
-end
-
--- How many jobs of each model run: {model → count}. It looks at `most` jobs; of more, the counts are estimates
--- from those whose leases end first.
-local function running_of_models(most)
+-- How many jobs run, by a field of their records: {value → count}. It looks at `most` jobs; of more, the counts are
+-- estimates from those whose leases end first.
+local MOST_RUNNING = 4000
+local function running_by(field, most)
   local running, total = {}, redis.call('ZCARD', keys.leases())
-  local seen = redis.call('ZRANGE', keys.leases(), 0, most - 1)
+  local seen = redis.call('ZRANGE', keys.leases(), 0, (most or MOST_RUNNING) - 1)
   for _, id in ipairs(seen) do
-    local model = redis.call('HGET', keys.record(id), 'model')
-    if model then running[model] = (running[model] or 0) + 1 end
+    local value = redis.call('HGET', keys.record(id), field)
+    if value then running[value] = (running[value] or 0) + 1 end
   end
   if total > #seen then
-    for model, count in pairs(running) do running[model] = math.floor(count * total / #seen + 0.5) end
+    for value, count in pairs(running) do running[value] = math.floor(count * total / #seen + 0.5) end
   end
   return running
 end
 
--- {tenant, its queued jobs, its running jobs, setting, value, …}. `running`: see running_of_tenants.
-local function tenant_state(tenant, running)
-  local queued = 0
+-- How many jobs of each of these tenants are queued: {tenant → count}.
+local function queued_of_tenants(tenants)
+  local fields, queued, AT_ONCE = {}, {}, 1000
+  for i, tenant in ipairs(tenants) do fields[i], queued[tenant] = 'queued:' .. tenant, 0 end
   for _, model in ipairs(known_models()) do
-    queued = queued + tonumber(redis.call('HGET', keys.queue_state(model), 'queued:' .. tenant) or 0)
+    for first = 1, #fields, AT_ONCE do
+      local last = math.min(first + AT_ONCE - 1, #fields)
+      local counts = redis.call('HMGET', keys.queue_state(model), unpack(fields, first, last))
+      for i, count in ipairs(counts) do
+        local tenant = tenants[first + i - 1]
+        queued[tenant] = queued[tenant] + tonumber(count or 0)
+      end
+    end
   end
-  return {tenant, queued, running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
+  return queued
+end
+
+-- {{tenant, its queued jobs, its running jobs, setting, value, …}, …}
+local function tenant_states(tenants)
+  local queued, running, rows = queued_of_tenants(tenants), running_by('tenant'), {}
+  for i, tenant in ipairs(tenants) do
+    rows[i] = {tenant, queued[tenant], running[tenant] or 0, unpack(redis.call('HGETALL', keys.tenant(tenant)))}
+  end
+  return rows
 end

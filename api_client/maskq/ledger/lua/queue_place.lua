@@ -13,14 +13,23 @@ local function levels_of(model, tenant)
   return levels
 end
 
--- The tenants that wait for their turns, without `own`: {name, stride, jobs, start, …}.
-local function other_tenants(model, own)
-  local others = {}
-  for _, weight in ipairs(redis.call('ZRANGE', keys.share_weights(model), 0, -1)) do
-    local known = redis.call('ZRANGE', keys.shares(model, weight), 0, -1, 'WITHSCORES')
-    for i = 1, #known, 2 do
-      if known[i] ~= own then
-        for _, value in ipairs({known[i], stride(weight), ready_of_tenant(model, known[i]), known[i + 1]}) do
+-- The tenants that wait for their turns, without `own`: {name, stride, jobs, start, how many tenants it stands for, …}.
+-- Of more than MOST_OTHERS it looks at the next ones of each weight, which stand for the others.
+local MOST_OTHERS = 200
+local function other_tenants(model, own, most)
+  local others, weights, sizes, total = {}, redis.call('ZRANGE', keys.share_weights(model), 0, -1), {}, 0
+  for i, weight in ipairs(weights) do
+    sizes[i] = redis.call('ZCARD', keys.shares(model, weight))
+    total = total + sizes[i]
+  end
+  local share = math.min((most or MOST_OTHERS) / math.max(total, 1), 1)
+  for i, weight in ipairs(weights) do
+    local looked_at = math.ceil(sizes[i] * share)
+    local known = redis.call('ZRANGE', keys.shares(model, weight), 0, looked_at - 1, 'WITHSCORES')
+    for j = 1, #known, 2 do
+      if known[j] ~= own then
+        for _, value in ipairs({known[j], stride(weight), ready_of_tenant(model, known[j]), known[j + 1],
+            string.format('%.6f', sizes[i] / looked_at)}) do
           others[#others + 1] = value
         end
       end
@@ -38,6 +47,6 @@ local function queue_place(id, at)
   local weight = share_settings(at.tenant).weight
   local start = redis.call('ZSCORE', keys.shares(at.model, weight), at.tenant)
   if not start then return {} end
-  return {at.level, rank, #live_workers(at.model), levels_of(at.model, at.tenant),
+  return {at.level, rank, live_count(at.model), levels_of(at.model, at.tenant),
     {at.tenant, stride(weight), start}, other_tenants(at.model, at.tenant), recent_pace(at.model)}
 end

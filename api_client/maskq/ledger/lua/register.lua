@@ -10,12 +10,17 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', integer(now))
   redis.call('HDEL', heartbeats, cjson.decode(gone).owner)
 end
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', integer(now))
-redis.call('ZADD', workers, integer(now + live_ms), worker)
-redis.call('PEXPIRE', workers, live_ms)
+local is_new = redis.call('ZADD', workers, integer(now + live_ms), worker) == 1
 redis.call('HSET', heartbeats, owner, integer(now) .. ' ' .. heartbeat)
-redis.call('PEXPIRE', heartbeats, live_ms)
+local revisions = keys.revisions(model)
+redis.call('ZREMRANGEBYSCORE', revisions, '-inf', integer(now))
+redis.call('ZADD', revisions, integer(now + live_ms), same)
+for _, name in ipairs({workers, heartbeats, revisions}) do redis.call('PEXPIRE', name, live_ms) end
 local others = {}
+-- Usually all serve one revision: then only a worker that starts looks at the others, of which there may be thousands.
+if not is_new and redis.call('ZCARD', revisions) == 1 then return others end
 for _, other in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-  if #others < 20 and not string.find(other, same, 1, true) then others[#others + 1] = other end
+  if not string.find(other, same, 1, true) then others[#others + 1] = other end
+  if #others == 20 then break end
 end
 return others

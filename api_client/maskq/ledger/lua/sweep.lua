@@ -1,11 +1,12 @@
 -- Do what no worker does: leases, deadlines and back-offs that passed, and lost tickets.
--- Any number of sweepers may call it at any rate; one call in MIN_GAP_MS does the work.
+-- Any number of sweepers may call it at any rate; one call in min_gap_ms does the work.
 --   cap: jobs of each kind; is_new: '1' if this server did not know the script (it has just started, or
 --   became the primary)
 -- → {swept (0 | 1), reaped, timed out or expired, ready after back-off, tickets sent again, answers sent again}
-local lease_ms, cap, is_new, event_retention_ms = unpack(ARGV, 2)
-local MIN_GAP_MS, GRACE_MS, ANSWER_MS = 400, 5000, 15000
+local lease_ms, cap, is_new, event_retention_ms, min_gap_ms = unpack(ARGV, 2)
+local GRACE_MS, ANSWER_MS = 5000, 15000
 local MAX_ANSWERS = 20  -- per job: five minutes of attempts
+local MOST_COUNTED = 1000  -- tenants whose ready jobs one call counts
 local CHECKED = 20  -- tenants, and running jobs of each, that one call looks at
 -- Sweeps come every second. A shorter gap is not an outage, even if half a lease is shorter: otherwise
 -- every sweep would extend all leases, and none would ever run out.
@@ -14,7 +15,7 @@ lease_ms, cap, is_new = tonumber(lease_ms), tonumber(cap), is_new == '1'
 local state = keys.sweeper()
 local gap = now - tonumber(redis.call('HGET', state, 'swept_ms') or 0)
 if gap < 0 then gap = now end  -- Redis' clock was set back: treat it as a long gap, or sweeps would stop
-if gap < MIN_GAP_MS and not is_new then return {0, 0, 0, 0, 0, 0} end
+if gap < tonumber(min_gap_ms) and not is_new then return {0, 0, 0, 0, 0, 0} end
 redis.call('HSET', state, 'swept_ms', integer(now))
 
 -- Redis or every sweeper was down, so holders could not renew either. Grant one lease of grace, once.
@@ -67,18 +68,33 @@ for _, id in ipairs(ready) do
   end
 end
 
+-- Whether tickets of a model may be missing: in O(1), and false for nearly every model. A ready job is a queued one.
+-- Now and then, about once a minute, the jobs are counted anyway: no mistake in the count of queued jobs may leave
+-- a job without a ticket. `i`: so that this comes to the models one after the other.
+local function may_lack_tickets(model, i)
+  return queued_count(model) > redis.call('LLEN', keys.queue(model)) or (now + i) % 12 == 0
+end
+
 -- A ticket is lost if a job lacks one now and lacked it GRACE_MS ago: the worker that takes a ticket claims
 -- much sooner. The list never has more tickets than jobs, so a backlog does not grow by this.
-local function send_lost_tickets(model)
-  local queue = keys.queue_state(model)
-  local known = redis.call('HMGET', queue, 'missing', 'marked_ms')
-  local age = now - tonumber(known[2] or 0)
-  if age >= 0 and age < GRACE_MS then return 0 end
-  local missing = math.max(ready_count(model) - redis.call('LLEN', keys.queue(model)), 0)
-  local lost = math.min(missing, tonumber(known[1] or 0), cap)
+local function send_lost_tickets(model, ready, known)
+  local missing = math.max(ready - redis.call('LLEN', keys.queue(model)), 0)
+  local lost = math.min(missing, tonumber(known or 0), cap)
   for _ = 1, lost do send_ticket(model) end
-  redis.call('HSET', queue, 'missing', missing - lost, 'marked_ms', integer(now))
+  redis.call('HSET', keys.queue_state(model), 'missing', missing - lost, 'marked_ms', integer(now))
   return lost
+end
+
+-- The models whose tickets were not checked for GRACE_MS: {model, when, tickets missing then}, the longest ago first.
+local function unchecked_models()
+  local found = {}
+  for _, model in ipairs(redis.call('HKEYS', keys.models())) do
+    local known = redis.call('HMGET', keys.queue_state(model), 'marked_ms', 'missing')
+    local at = tonumber(known[1] or 0)
+    if now - at < 0 or now - at >= GRACE_MS then found[#found + 1] = {model, at, known[2]} end
+  end
+  table.sort(found, function(one, other) return one[2] < other[2] end)
+  return found
 end
 
 -- A worker of version 0.1 that ends a job of a capped tenant does not count that.
@@ -93,10 +109,15 @@ end
 
 for _, tenant in ipairs(redis.call('SRANDMEMBER', keys.tenants(), CHECKED)) do count_running(tenant) end
 
-local again = 0
-for _, model in ipairs(redis.call('HKEYS', keys.models())) do
+local again, tenants_left = 0, MOST_COUNTED
+for i, row in ipairs(unchecked_models()) do
+  if tenants_left <= 0 then break end  -- the next sweeps check the others
+  local model, ready = row[1], 0
   adopt_former_turns(model)
-  again = again + send_lost_tickets(model)
+  if may_lack_tickets(model, i) then
+    ready, tenants_left = ready_count(model), tenants_left - waiting_total(model)
+  end
+  again = again + send_lost_tickets(model, ready, row[3])
 end
 if again > 0 then raise_counter('tickets_resent', again) end
 

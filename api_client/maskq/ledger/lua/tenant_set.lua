@@ -1,5 +1,5 @@
 -- Store settings of a tenant. Each: '' keeps it, '-' removes it, else its new value.
--- → see tenant_state
+-- → see tenant_states, of this one
 local tenant, weight, max_running, submit_rate, max_queued = unpack(ARGV, 2)
 local name = keys.tenant(tenant)
 local former = share_settings(tenant)
@@ -59,4 +59,4 @@ if redis.call('EXISTS', name) == 1 then
 else
   redis.call('SREM', keys.tenants(), tenant)
 end
-return tenant_state(tenant, running_of_tenants())
+return tenant_states({tenant})[1]

@@ -18,7 +18,7 @@ add('error', known.error)
 if known.status ~= QUEUED then return {facts, {}} end
 add('alone', known.alone)
 add('delay_ms', known.not_before_ms and integer(known.not_before_ms - now))
-add('workers', #live_workers(model))
+add('workers', live_count(model))
 add('away', redis.call('ZCOUNT', keys.store_away(model), '(' .. integer(now), '+inf'))
 add('is_waiting', redis.call('ZSCORE', keys.waiting(), id) and 1)
 local most, free = running_cap(tenant)

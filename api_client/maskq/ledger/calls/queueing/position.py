@@ -36,8 +36,8 @@ def parse_place(answer: Sequence[Any]) -> QueuePlace | None:
     ]
     ahead = claims_before(Priority(priority), int(rank), of_tenant)
     shares = [
-        Share(name, int(stride), int(start), int(jobs))
-        for name, stride, jobs, start in _rows(others, 4)
+        Share(name, int(stride), int(start), int(jobs), float(stands_for))
+        for name, stride, jobs, start, stands_for in _rows(others, 5)
     ]
     before_it = others_before(Share(tenant, int(stride), int(start)), ahead, shares)
     rate = rate_of(pace, int(workers))

@@ -46,12 +46,12 @@ class Differences:
 
     pixels: Counter[tuple[int, int]] = field(default_factory=Counter)
     labels: dict[int, str] = field(default_factory=dict)
-    jobs: dict[str, float] = field(default_factory=dict)  # id → share of its pixels that differ
+    pairs: dict[str, float] = field(default_factory=dict)  # name → share of its pixels that differ
 
-    def add(self, job_id: str, found: Counter[tuple[int, int]], labels: Mapping[int, str]) -> None:
+    def add(self, name: str, found: Counter[tuple[int, int]], labels: Mapping[int, str]) -> None:
         self.pixels += found
         self.labels |= labels
-        self.jobs[job_id] = differing(found)
+        self.pairs[name] = differing(found)
 
     @property
     def share(self) -> float:
@@ -67,8 +67,15 @@ class Differences:
         }
 
     def worst(self, count: int) -> list[tuple[str, float]]:
-        """The jobs with the largest shares of differing pixels."""
-        return sorted(self.jobs.items(), key=lambda one: (-one[1], one[0]))[:count]
+        """The pairs with the largest shares of differing pixels."""
+        return sorted(self.pairs.items(), key=lambda one: (-one[1], one[0]))[:count]
+
+    def confusions(self, count: int) -> list[tuple[tuple[int, int], float]]:
+        """Pairs of class ids that differ at most pixels, with their shares of all pixels."""
+        total = sum(self.pixels.values())
+        unequal = [(pair, pixels) for pair, pixels in self.pixels.items() if pair[0] != pair[1]]
+        unequal.sort(key=lambda one: (-one[1], one[0]))
+        return [(pair, pixels / total) for pair, pixels in unequal[:count]]
 
     def _totals(self, side: int) -> Counter[int]:
         totals: Counter[int] = Counter()
