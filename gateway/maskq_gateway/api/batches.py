@@ -68,7 +68,7 @@ def router(
                 image, fields = await image_of(form), options_of(form)
             part = _validated(BatchPart, _part_of(fields))
             return await _join(part, [image], options(of_tenant(fields, caller)), caller)
-        document = await json_of(request)
+        document = await json_of(request, or_form=True)
         if "upload_ids" in document:
             return await _join_uploads(_validated(NewBatchOfUploads, document), caller)
         wanted = _validated(NewBatch, document)

@@ -237,7 +237,7 @@ class Jobs:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
                 return await image_of(form), options_of(form)
-        document = await json_of(request)
+        document = await json_of(request, or_form=True)
         uri, upload_id = document.pop("image_uri", None), document.pop("upload_id", None)
         if isinstance(upload_id, str) and uri is None:
             filename = checked_filename(document.pop("filename", ""))
