@@ -451,6 +451,24 @@ def test_options_of_a_newer_gateway_are_left_out() -> None:
         assert client.get(UNKNOWN).id == UNKNOWN
 
 
+def test_a_result_with_an_output_of_a_newer_worker_is_listed_and_its_read_says_what_to_do() -> None:
+    made = {"mask": "s3://out/1/mask.png", "depth": "s3://out/1/depth.png"}
+    newer = {
+        **RECORD,
+        "status": "succeeded",
+        "result": {"width": 1, "height": 1, "model": "demo", "outputs": made},
+    }
+    page = {"jobs": [newer], "cursor": ""}
+    with answering((200, {}, page), (200, {}, newer)) as (client, _):
+        (listed,) = client.list().records
+        assert listed.result is not None
+        assert listed.result.outputs == made
+        result = client.get(UNKNOWN).result()
+        assert result.uri("depth") == made["depth"]  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="newer version of maskq; upgrade this client"):
+            result.read("depth")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("code", ["store_unavailable", "rate_limited"])
 def test_retry_after_is_waited_for(code: str) -> None:
     status = 429 if code == "rate_limited" else 503

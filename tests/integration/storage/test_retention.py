@@ -10,7 +10,7 @@ import pytest
 from support.damaged import damaged
 
 from maskq import Client
-from maskq.contract import JobResult, Output
+from maskq.contract import JobResult
 from maskq.contract.locations import S3Uri
 from maskq.ledger import Ledger, calls
 from maskq.ledger.scripts import script
