@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -33,20 +31,6 @@ _LATER: Final = {
     StoreUnavailable: "the ledger or the object store is unavailable; send the request again later",
 }
 _RETRY_AFTER_S: Final = {QueueFull: 30, StoreUnavailable: 5}
-
-
-@contextmanager
-def outage_tolerated(*, waits: bool) -> Iterator[None]:
-    """For a request that waits: what was read before an outage is its answer.
-
-    The caller asks again, as it does if the job has not ended. A client with access to Redis tolerates
-    an outage while it waits, too.
-    """
-    try:
-        yield
-    except StoreUnavailable as error:
-        if not waits or error.code is not FailureCode.STORE_UNAVAILABLE:
-            raise
 
 
 class Problem(Exception):
