@@ -282,9 +282,9 @@ def test_the_list_is_filtered_and_searched(
     visitor: Visitor, client: Client, scenes: list[bytes]
 ) -> None:
     tab = visitor.enter()
-    drop(tab, [file("found.jpg", scenes[0]), file("other.txt", b"text", "text/plain")])
+    drop(tab, [file("found.jpg", scenes[0]), file("other.png", damaged("no image"), "image/png")])
     succeeded(tab, "found.jpg")
-    tab.locator("#jobs .row[data-status=failed]", has_text="other.txt").wait_for(timeout=SLOW_MS)
+    tab.locator("#jobs .row[data-status=failed]", has_text="other.png").wait_for(timeout=SLOW_MS)
     tab.get_by_label("Status").select_option("failed")
     rows = tab.locator("#jobs .row")
     expect(rows.and_(tab.locator("[data-status=succeeded]"))).to_have_count(0)
@@ -425,7 +425,7 @@ def test_a_key_that_may_only_read_is_told_so_when_it_submits(
     tab.set_input_files("#files", [file("mine.jpg", scenes[0])])
     unsent = tab.locator("#jobs .row[data-status=unsent]", has_text="mine.jpg")
     unsent.wait_for()
-    assert "has not the scope 'submit'" in unsent.inner_text()
+    assert "does not have the scope 'submit'" in unsent.inner_text()
     context.close()
 
 
