@@ -9,7 +9,7 @@ from maskq.client.async_client import AsyncClient
 from maskq.client.batch import AsyncBatch, Batch
 from maskq.client.bulk import Submission
 from maskq.client.client import Client
-from maskq.client.image_source import ImageSource
+from maskq.client.image_source import ImageSource, NamedImage
 from maskq.client.job import AsyncJob, Job
 from maskq.client.operations.page import Page
 from maskq.client.results.result import AsyncResult, Result
@@ -59,6 +59,7 @@ __all__ = [
     "JobStatus",
     "MaskqError",
     "Mode",
+    "NamedImage",
     "Options",
     "Output",
     "Page",

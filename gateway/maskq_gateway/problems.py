@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -33,20 +31,6 @@ _LATER: Final = {
     StoreUnavailable: "the ledger or the object store is unavailable; send the request again later",
 }
 _RETRY_AFTER_S: Final = {QueueFull: 30, StoreUnavailable: 5}
-
-
-@contextmanager
-def outage_tolerated(*, waits: bool) -> Iterator[None]:
-    """For a request that waits: what was read before an outage is its answer.
-
-    The caller asks again, as it does if the job has not ended. A client with access to Redis tolerates
-    an outage while it waits, too.
-    """
-    try:
-        yield
-    except StoreUnavailable as error:
-        if not waits or error.code is not FailureCode.STORE_UNAVAILABLE:
-            raise
 
 
 class Problem(Exception):
@@ -108,22 +92,41 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _fault)
 
 
-def _problem(_: Request, error: Any) -> JSONResponse:
-    answer: JSONResponse = error.answer()
-    return answer
+def _refused(request: Request, problem: Problem, reason: object = None) -> JSONResponse:
+    """The answer to a refused call, which becomes a line in the log.
+
+    reason: for the log, where it says more than the answer.
+    """
+    host = request.client.host if request.client else "unknown address"
+    key = getattr(request.state, "api_key_id", None)
+    logger.warning(
+        "refused %s %s from %s%s with %d: %s",
+        request.method,
+        request.url.path,
+        host,
+        f" by API key {key}" if key else "",
+        problem.status,
+        reason or getattr(request.state, "reason_for_log", problem),
+    )
+    return problem.answer()
 
 
-def _maskq_error(_: Request, error: Any) -> JSONResponse:
-    logger.warning("%s", error)
-    return of(error).answer()
+def _problem(request: Request, error: Any) -> JSONResponse:
+    return _refused(request, error)
 
 
-def _invalid(_: Request, error: Any) -> JSONResponse:
+def _maskq_error(request: Request, error: Any) -> JSONResponse:
+    hides_addresses = isinstance(error, tuple(_LATER))
+    return _refused(request, of(error), error if hides_addresses else None)
+
+
+def _invalid(request: Request, error: Any) -> JSONResponse:
     """A parameter of the path, query or headers is not valid."""
     said = "; ".join(
         f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()
     )
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, FailureCode.INVALID_REQUEST, said).answer()
+    problem = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, FailureCode.INVALID_REQUEST, said)
+    return _refused(request, problem)
 
 
 def _http_error(request: Request, error: Any) -> JSONResponse:
@@ -134,7 +137,7 @@ def _http_error(request: Request, error: Any) -> JSONResponse:
     problem.headers.update(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of(request)):
         problem.headers["Allow"] = ", ".join(sorted(methods))
-    return problem.answer()
+    return _refused(request, problem)
 
 
 def _methods_of(request: Request) -> set[str]:

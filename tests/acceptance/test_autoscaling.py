@@ -28,19 +28,19 @@ def demand(client: Client) -> Demand:
 
 
 def test_scaled_from_zero_and_back_no_job_is_lost_or_charged(
-    fresh_stack: Stack, fresh_client: Client
+    fresh_stack: Stack, fresh_client: Client, direct: Client
 ) -> None:
     photo = jpeg(draw(3, size=(320, 240)).image)
     # Given a model whose last worker went
     (first,) = fresh_stack.start_workers(1)
     fresh_client.submit(photo).wait(timeout=60)
     stop(first)
-    until(lambda: demand(fresh_client).workers == 0, within_s=10)
+    until(lambda: demand(direct).workers == 0, within_s=10)
 
     # When jobs come, then one worker is desired at least, whether or not its speed is known
     jobs = fresh_client.submit_many([photo] * JOBS).jobs
-    assert demand(fresh_client).startable == JOBS
-    assert demand(fresh_client).workers_for(60) >= 1
+    assert demand(direct).startable == JOBS
+    assert demand(direct).workers_for(60) >= 1
     one, two = fresh_stack.start_workers(2)
 
     # When one of the two goes in the middle of the work
@@ -53,15 +53,15 @@ def test_scaled_from_zero_and_back_no_job_is_lost_or_charged(
     records = [job.refresh() for job in jobs]
     assert {record.status for record in records} == {JobStatus.SUCCEEDED}
     assert {record.charges for record in records} == {0}
-    found = demand(fresh_client)
+    found = demand(direct)
     assert (found.startable, found.running) == (0, 0)
     assert found.seconds == 0.0
     assert found.rate_of_one
 
     # When the last one goes, then the next job is demand again, at the speed that was measured
     stop(two)
-    until(lambda: demand(fresh_client).workers == 0, within_s=10)
+    until(lambda: demand(direct).workers == 0, within_s=10)
     fresh_client.submit(photo)
-    later = demand(fresh_client)
+    later = demand(direct)
     assert later.seconds
     assert later.workers_for(60) >= 1

@@ -62,6 +62,7 @@ def is_ready(pool: urllib3.PoolManager, url: str) -> bool:
 def environment_of(client: Client) -> dict[str, str]:
     settings = client.settings
     return os.environ | {
+        "MASKQ_TRANSPORT": "direct",  # `maskq keys create` needs Redis
         "MASKQ_REDIS_URL": settings.redis_url.get_secret_value(),
         "MASKQ_S3_ENDPOINT_URL": settings.s3_endpoint_url or "",
         "MASKQ_S3_BUCKET": settings.s3_bucket,

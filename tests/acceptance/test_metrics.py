@@ -38,7 +38,7 @@ def ended(client: Client) -> DeploymentMetrics:
 
 
 def test_the_numbers_are_those_of_a_run_with_a_killed_worker(
-    fresh_stack: Stack, fresh_client: Client
+    fresh_stack: Stack, fresh_client: Client, direct: Client
 ) -> None:
     # Given two workers that end six jobs, of which two fail
     first, second = fresh_stack.start_workers(2)
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_a_run_with_a_killed_worker(
     job.wait(timeout=60)
 
     # Then the job counts once, its series are gone, and the other worker has the rest
-    found = ended(fresh_client)
+    found = ended(direct)
     model = job.refresh().model
     assert found.ended == {
         Ended(model, "succeeded", ""): 5,

@@ -30,7 +30,8 @@ def revision(record: JobRecord) -> str | None:
 
 
 def default(name: str) -> None:
-    command = [str(Path(sys.executable).with_name("maskq")), "models", "default", name]
+    maskq = str(Path(sys.executable).with_name("maskq"))
+    command = [maskq, "--transport", "direct", "models", "default", name]
     subprocess.run(command, check=True, capture_output=True)
 
 

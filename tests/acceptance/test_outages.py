@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import redis
 from PIL import Image
-from support.http_stack import is_over_http
 from support.waiting import until
 
 from maskq import AsyncClient, Client, JobStatus
@@ -25,19 +23,18 @@ async def width_of(job_id: str) -> int:
 
 
 def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
-    fresh_stack: Stack, fresh_client: Client, direct: Client, pytestconfig: pytest.Config
+    fresh_stack: Stack, fresh_client: Client, direct: Client
 ) -> None:
-    # Given a job that is on disk, and two callers that wait for it
+    # Given two jobs that are on disk, and a caller of each that waits for it
     ledger = direct.session.ledger
     ledger.run(calls.register_model(MODEL, {}))
-    job = fresh_client.submit(IMAGE, durable=True)
-    channel = keys.wake(job.id).within(ledger.prefix)
+    jobs = [fresh_client.submit(IMAGE, durable=True) for _ in range(2)]
+    channels = [keys.wake(job.id).within(ledger.prefix) for job in jobs]
     with ThreadPoolExecutor(3) as pool:
-        blocking = pool.submit(job.wait, timeout=90)
-        awaiting = pool.submit(asyncio.run, width_of(job.id))
+        blocking = pool.submit(jobs[0].wait, timeout=90)
+        awaiting = pool.submit(asyncio.run, width_of(jobs[1].id))
         with redis.Redis.from_url(fresh_stack.redis.url) as admin:
-            waiting = 1 if is_over_http(pytestconfig) else 2  # the gateway waits once for both
-            until(lambda: admin.execute_command("PUBSUB", "NUMSUB", channel)[1] == waiting)
+            until(lambda: admin.execute_command("PUBSUB", "NUMSUB", *channels)[1::2] == [1, 1])
 
         # When Redis dies, and a worker starts before it is back
         fresh_stack.kill_redis()
@@ -47,7 +44,7 @@ def test_who_waits_and_who_starts_put_up_with_a_redis_that_is_away(
         assert not awaiting.done()
         fresh_stack.restart_redis()
 
-        # Then the worker is the same one, does the job, and both hear of it
+        # Then the worker is the same one, does the jobs, and both hear of it
         worker = starting.result(60)
         assert worker.child.alive
         assert blocking.result(60).details.width == awaiting.result(60) == IMAGE.width

@@ -28,7 +28,7 @@ def test_a_job_runs_over_tls_and_a_bundle_that_is_missing_ends_the_start_with_78
         for name, value in (stack.environment | trusted).items():
             monkeypatch.setenv(name, value)
         worker = stack.start_worker(trusted)
-        with Client.from_env() as client:
+        with Client.from_env(transport="direct") as client:
             job = client.submit(Image.new("RGB", (64, 48), "teal"))
             assert job.wait(timeout=60).mask().size == (64, 48)
         assert front.seen.connections >= 2

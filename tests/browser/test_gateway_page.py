@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect
 from support.damaged import damaged
 
-from maskq import Client, Output
+from maskq import Client, NamedImage, Output
 from maskq.contract.image_formats import MEDIA_TYPES
 from maskq.contract.outputs import FILES
 from maskq_standalone.stack import Stack
@@ -241,10 +241,12 @@ def test_jobs_of_others_arrive_by_themselves_and_batches_show_their_progress(
 ) -> None:
     tab = visitor.enter()
     tab.wait_for_selector("#connection", state="hidden")
-    batch = client.submit_many(scenes, tenant=tenant)
+    named = [NamedImage(f"holiday/{n}.jpg", scene) for n, scene in enumerate(scenes)]
+    batch = client.submit_many(named, tenant=tenant)
     tab.locator(".batch", has_text="2 of 2 ended").wait_for(timeout=SLOW_MS)
     tab.locator(".batch", has_text=batch.id[-8:]).click()
     expect(tab.locator("#jobs .row")).to_have_count(2)
+    assert {row(tab, f"{n}.jpg").locator("a.open").is_visible() for n in range(2)} == {True}
     # Without an overlay the mask stands alone.
     tab.locator("#jobs a.open").first.click()
     tab.wait_for_selector(".stage.bare[data-ready]", timeout=SLOW_MS)
@@ -282,9 +284,9 @@ def test_the_list_is_filtered_and_searched(
     visitor: Visitor, client: Client, scenes: list[bytes]
 ) -> None:
     tab = visitor.enter()
-    drop(tab, [file("found.jpg", scenes[0]), file("other.txt", b"text", "text/plain")])
+    drop(tab, [file("found.jpg", scenes[0]), file("other.png", damaged("no image"), "image/png")])
     succeeded(tab, "found.jpg")
-    tab.locator("#jobs .row[data-status=failed]", has_text="other.txt").wait_for(timeout=SLOW_MS)
+    tab.locator("#jobs .row[data-status=failed]", has_text="other.png").wait_for(timeout=SLOW_MS)
     tab.get_by_label("Status").select_option("failed")
     rows = tab.locator("#jobs .row")
     expect(rows.and_(tab.locator("[data-status=succeeded]"))).to_have_count(0)
@@ -425,7 +427,7 @@ def test_a_key_that_may_only_read_is_told_so_when_it_submits(
     tab.set_input_files("#files", [file("mine.jpg", scenes[0])])
     unsent = tab.locator("#jobs .row[data-status=unsent]", has_text="mine.jpg")
     unsent.wait_for()
-    assert "has not the scope 'submit'" in unsent.inner_text()
+    assert "does not have the scope 'submit'" in unsent.inner_text()
     context.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -107,10 +108,8 @@ class RealWorld(World):
         pass
 
     def objects(self, prefix: str) -> dict[str, bytes]:
-        s3, below = (
-            boto3.client("s3", endpoint_url=self.client.settings.s3_endpoint_url),
-            S3Uri.parse(prefix),
-        )
+        s3 = boto3.client("s3", endpoint_url=os.environ["MASKQ_S3_ENDPOINT_URL"])
+        below = S3Uri.parse(prefix)
         listed = s3.list_objects_v2(Bucket=below.bucket, Prefix=f"{below.key}/")
         places = [S3Uri(below.bucket, entry["Key"]) for entry in listed.get("Contents", [])]
         return {

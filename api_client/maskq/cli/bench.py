@@ -78,7 +78,7 @@ def _source(first: Job, timeout: float) -> str:
 def _alone(
     client: Client, source: str, number: int, model: str | None, timeout: float, done: list[Job]
 ) -> dict[str, Any]:
-    seconds = []
+    seconds, before = [], len(done)
     with Progress(bar_only=True) as progress:
         for ended in range(number):
             progress.show(ended, "ended", of=number)
@@ -86,7 +86,7 @@ def _alone(
             done.append(client.submit(source, model=model))
             done[-1].wait(timeout=timeout)
             seconds.append(time.perf_counter() - began)
-    return {"jobs": number, **_figures(seconds, [job.refresh() for job in done])}
+    return {"jobs": number, **_figures(seconds, [job.refresh() for job in done[before:]])}
 
 
 def _together(

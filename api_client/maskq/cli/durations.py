@@ -1,8 +1,10 @@
-"""Durations: 90s, 15m, 12h, 30d."""
+"""Durations (90s, 15m, 12h, 30d) and times as they are typed."""
 
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
 from typing import Final
 
 from maskq.errors import InvalidRequest
@@ -17,3 +19,19 @@ def seconds(text: str) -> float:
     if not found:
         raise InvalidRequest(f"{text!r} is not a valid duration; write 90s, 15m, 12h, 30d or 2w")
     return float(found[1]) * _UNITS_S[found[2]]
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of '2h' (two hours ago) or of an ISO 8601 time. Raises InvalidRequest.
+
+    A time without an offset is in the local time zone.
+    """
+    if _SPAN.fullmatch(text):
+        return time.time() - seconds(text)
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f"{text!r} is not a valid time; write 90s, 15m, 12h or 30d for so long ago, or "
+            f"2026-01-31T12:00:00Z"
+        ) from None

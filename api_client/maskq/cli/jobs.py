@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from maskq.cli.durations import seconds
+from maskq.cli.durations import moment, seconds
 from maskq.cli.reporting.outcomes import show, wait_for
 from maskq.cli.reporting.progress import Progress
 from maskq.client.client import Client
@@ -153,11 +153,18 @@ def list_jobs(
         str | None,
         typer.Option(help="of this image: s3://bucket/key, URL, or file name as it was given"),
     ] = None,
+    ended_since: Annotated[
+        str | None,
+        typer.Option(
+            help="ended since then, in the order of ending: 2h (ago), or an ISO 8601 time"
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="at most so many")] = 20,
     cursor: Annotated[str, typer.Option(help="printed by the previous page")] = "",
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
+    ended_since_s = None if ended_since is None else moment(ended_since)
     with Client.from_env() as client:
         page = client.list(
             status=status,
@@ -166,6 +173,7 @@ def list_jobs(
             tenant=tenant,
             batch_id=batch,
             source=source,
+            ended_since=ended_since_s,
             limit=limit,
             cursor=cursor,
         )

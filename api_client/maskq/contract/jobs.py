@@ -18,7 +18,7 @@ from maskq.contract.locations import HIDDEN, PrivateUrls, S3Uri, http_url, is_ur
 from maskq.contract.locations.output_names import ImageName, NamedFiles, NameTemplate
 from maskq.contract.locations.output_places import STORED
 from maskq.contract.options import DECIDE_OUTPUTS, JobOptions, Priority
-from maskq.contract.outputs import Output
+from maskq.contract.outputs import StoredOutput
 from maskq.contract.statuses import TERMINAL, JobStatus
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -137,9 +137,9 @@ class JobResult(BaseModel):
     """What computed the scores, as in MASKQ_BACKEND."""
     dtype: str | None = None
     """Precision that the model computed in: float32, float16, bfloat16 or int8."""
-    outputs: dict[Output, str] = Field(default_factory=dict)
+    outputs: dict[StoredOutput, str] = Field(default_factory=dict)
     """Output → `s3://` URI, or a URL without its secrets. The URI of `binary` is a folder and ends in
-    '/'.
+    '/'. An output of a newer version has its name as text.
     """
     labels: dict[int, str] = Field(default_factory=dict)
     """Class id → label, of the classes present."""
@@ -151,7 +151,7 @@ class JobResult(BaseModel):
     """Version of the object that was read, in a bucket with versions."""
     source_sha256: Sha256 | None = None
     """SHA-256 of the bytes that were read, in hex. None: an older result."""
-    output_sha256: dict[Output, Sha256] = Field(default_factory=dict)
+    output_sha256: dict[StoredOutput, Sha256] = Field(default_factory=dict)
     """Output → SHA-256 of its file, in hex; of `binary` that of what `sha256sum *.png` prints in its
     folder. Empty: an older result.
     """
@@ -181,7 +181,7 @@ class Manifest(JobResult):
     """Class id → `#rrggbb`, of the classes present."""
     preprocessing: dict[str, Any] = Field(default_factory=dict)
     """How the image was prepared for the network."""
-    output_bytes: dict[Output, int] = Field(default_factory=dict)
+    output_bytes: dict[StoredOutput, int] = Field(default_factory=dict)
     """Output → bytes; of `binary` all files together."""
     submitted_ms: int | None = None
     """The job's `created_ms`, which tells it from an earlier job of the same id. None: an older

@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field
 
 MOST_CLASSES: Final = 65_536  # of a 16-bit mask
 _CLASS: Final = "{class_id}"  # in names of files: the class id, with at least three digits
@@ -32,6 +34,9 @@ class Output(StrEnum):
 
 # `Output` for static type checkers.
 OutputName: TypeAlias = Literal["mask", "overlay", "stats", "logits", "confidence", "rle", "binary"]
+
+# In a result: text, if a newer version made an output that this one does not know.
+StoredOutput: TypeAlias = Annotated[Output | str, Field(union_mode="left_to_right")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

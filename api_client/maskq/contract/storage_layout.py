@@ -28,7 +28,7 @@ from maskq.contract.ids import OWN_ID, TOKEN, is_own_id
 from maskq.contract.jobs import JobRecord, JobResult, SegmentRequest
 from maskq.contract.locations import S3Uri, redact
 from maskq.contract.locations.output_names import ImageName, NamedFiles
-from maskq.contract.outputs import FILES, Output
+from maskq.contract.outputs import FILES, Output, StoredOutput
 
 INPUT: Final = "input"
 MANIFEST: Final = "result.json"
@@ -178,7 +178,7 @@ class JobStorage:
         """Whether the job's image is one that a client uploaded for it, to be deleted with it."""
         return any(image_uri == str(folder / INPUT) for folder in self._upload_folders)
 
-    def is_output(self, output: Output, uri: str) -> bool:
+    def is_output(self, output: StoredOutput, uri: str) -> bool:
         """Whether an attempt of this job can have written this output there."""
         return self._token_of(output, uri) is not None
 
@@ -197,13 +197,13 @@ class JobStorage:
             return "it does not name the outputs that the job asks for"
         tokens = set()
         for output, uri in result.outputs.items():
-            if url := request.output_urls.get(output):
+            if isinstance(output, Output) and (url := request.output_urls.get(output)):
                 if uri != redact(url):
-                    return f"its {output.value} is not at the URL that the job's caller gave"
+                    return f"its {output} is not at the URL that the job's caller gave"
                 continue
             token = self._token_of(output, uri)
             if token is None:
-                return f"its {output.value} is outside the job's own folder {self.outputs}/"
+                return f"its {output} is outside the job's own folder {self.outputs}/"
             tokens.add(token)
         if len(tokens) > 1:
             return "its outputs come from several attempts"
@@ -213,14 +213,17 @@ class JobStorage:
             return "it names other copies than the job's output_name"
         return ""
 
-    def _token_of(self, output: Output, uri: str) -> str | None:
-        """The token of the attempt that writes this output there; None if none does."""
+    def _token_of(self, output: StoredOutput, uri: str) -> str | None:
+        """The token of the attempt that writes this output there; None if none does.
+
+        Of an output that only a newer version knows, any name in the attempt's folder is its place.
+        """
         folders = {self.outputs} if self.output_prefix else self._upload_folders
-        name = FILES[output].place
         for folder in folders:
             start = f"{folder}/"
-            token = uri.removeprefix(start).removesuffix(f"/{name}")
-            if uri == f"{start}{token}/{name}" and _TOKEN.fullmatch(token):
+            token, _, name = uri.removeprefix(start).partition("/")
+            place = FILES[output].place if isinstance(output, Output) else name or None
+            if uri == f"{start}{token}/{place}" and _TOKEN.fullmatch(token):
                 return token
         return None
 

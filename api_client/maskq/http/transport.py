@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -219,7 +220,9 @@ def _answer(response: httpx2.Response, body: bytes) -> Answer:
     return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
 
 
+@cache
 def _user_agent() -> str:
+    # Once a process: reading the metadata takes longer than a request.
     with suppress(PackageNotFoundError):
         return f"maskq/{version('maskq')}"
     return "maskq"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,8 +19,6 @@ from maskq.errors import JobNotFound
 from maskq.ledger import calls
 from maskq.ledger.calls import api_keys
 from maskq_gateway.problems import Problem
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,10 @@ class Authorizer:
             answer, record = await self._client.session.ledger.run_both(
                 api_keys.admit(credentials), calls.get(job_id)
             )
-            return AskedJob(Caller(_admitted(request, scope, credentials, answer)), job_id, record)
+            caller = Caller(_admitted(request, scope, credentials, answer))
+            if record and not caller.sees(record.tenant):
+                request.state.reason_for_log = f"job {record.id} is of tenant {record.tenant!r}"
+            return AskedJob(caller, job_id, record)
 
         return asked
 
@@ -101,7 +101,6 @@ def _shown(request: Request, shown: HTTPAuthorizationCredentials | None) -> Cred
     credentials = Credentials.parse(shown.credentials) if shown else None
     if credentials is None:
         raise _refused(
-            request,
             HTTPStatus.UNAUTHORIZED,
             "no API key: send `Authorization: Bearer KEY` with a key of `maskq keys create`",
         )
@@ -112,19 +111,18 @@ def _admitted(
     request: Request, scope: Scope, credentials: Credentials, answer: api_keys.Admission
 ) -> ApiKey:
     """The key, if it may be used for this. Raises Problem 401, 403 or 429."""
+    request.state.api_key_id = credentials.id
     if answer.key is None:
         raise _refused(
-            request,
             HTTPStatus.UNAUTHORIZED,
             f"API key {credentials.id} is unknown, revoked, or not written in full",
         )
     if answer.is_expired:
-        raise _refused(request, HTTPStatus.UNAUTHORIZED, f"API key {credentials.id} has expired")
+        raise _refused(HTTPStatus.UNAUTHORIZED, f"API key {credentials.id} has expired")
     headers = _rate_headers(answer)
     request.state.headers = headers
     if answer.is_over_rate:
         problem = _refused(
-            request,
             HTTPStatus.TOO_MANY_REQUESTS,
             f"API key {credentials.id} may make {answer.key.requests_per_minute} requests a "
             f"minute; send this one again in {headers['RateLimit-Reset']} s",
@@ -133,9 +131,8 @@ def _admitted(
         raise problem
     if not answer.key.allows(scope):
         raise _refused(
-            request,
             HTTPStatus.FORBIDDEN,
-            f"API key {answer.key.id} has not the scope {scope.value!r} that this needs",
+            f"API key {answer.key.id} does not have the scope {scope.value!r}, which this needs",
         )
     return answer.key
 
@@ -176,9 +173,7 @@ def _rate_headers(answer: api_keys.Admission) -> dict[str, str]:
     }
 
 
-def _refused(request: Request, status: HTTPStatus, detail: str) -> Problem:
-    host = request.client.host if request.client else "unknown address"
-    logger.warning("refused %s %s from %s: %s", request.method, request.url.path, host, detail)
+def _refused(status: HTTPStatus, detail: str) -> Problem:
     code = FailureCode.ACCESS_DENIED
     if status is HTTPStatus.TOO_MANY_REQUESTS:
         code = FailureCode.RATE_LIMITED

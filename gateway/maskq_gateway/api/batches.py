@@ -35,7 +35,8 @@ from maskq_gateway.api.schemas import (
     Wait,
 )
 from maskq_gateway.api.uploads import UploadId, Uploads
-from maskq_gateway.problems import Problem, outage_tolerated
+from maskq_gateway.problems import Problem
+from maskq_gateway.waiting import outage_tolerated, while_connected
 
 _PAGE = 1000
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -68,7 +69,7 @@ def router(
                 image, fields = await image_of(form), options_of(form)
             part = _validated(BatchPart, _part_of(fields))
             return await _join(part, [image], options(of_tenant(fields, caller)), caller)
-        document = await json_of(request)
+        document = await json_of(request, or_form=True)
         if "upload_ids" in document:
             return await _join_uploads(_validated(NewBatchOfUploads, document), caller)
         wanted = _validated(NewBatch, document)
@@ -89,6 +90,7 @@ def router(
         "/{batch_id}", response_model=BatchState, responses=answers(404), summary="Look at a batch"
     )
     async def look_at_batch(
+        request: Request,
         batch_id: str,
         caller: Caller = reads,
         wait: Annotated[Wait, Query()] = 0.0,
@@ -105,16 +107,15 @@ def router(
         if seen is not None:
             records = None
             with outage_tolerated(waits=bool(wait)):
-                records = await client.session.drive(
-                    client.session.deployment.ended_in_batch(batch_id, seen, wait)
-                )
+                ended_jobs = client.session.deployment.ended_in_batch(batch_id, seen, wait)
+                records = await while_connected(request, client.session.drive(ended_jobs))
             ended = {i: record and record.public() for i, record in (records or {}).items()}
             return JSONResponse(_state(given, progress) | {"ended_jobs": ended})
         if wait and not _is_over(progress):
             with outage_tolerated(waits=True):
-                progress = await client.session.drive(
-                    batch_when_ended(client.session, batch_id, min(wait, LONGEST_WAIT_S))
-                )
+                whole = batch_when_ended(client.session, batch_id, min(wait, LONGEST_WAIT_S))
+                found = await while_connected(request, client.session.drive(whole))
+                progress = found or progress
         return JSONResponse(_state(given, progress))
 
     @router.post(

@@ -27,14 +27,18 @@ _MOST_FIELDS = 64
 _KINDS = {option.name: option.kind for option in OPTIONS}
 
 
-async def json_of(request: Request) -> dict[str, Any]:
-    """The JSON object in the body. Raises Problem 400, 413 or 415."""
+async def json_of(request: Request, *, or_form: bool = False) -> dict[str, Any]:
+    """The JSON object in the body. Raises Problem 400, 413 or 415.
+
+    or_form: whether the route also takes multipart/form-data.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             FailureCode.INVALID_REQUEST,
-            f"the body is {kind or 'of no type'!r}; send application/json",
+            f"the request {f'has Content-Type {kind!r:.100}' if kind else 'has no Content-Type'}; send "
+            f"application/json{', or multipart/form-data with the image' if or_form else ''}",
         )
     body = b"".join([part async for part in _limited(request, LARGEST_JSON)])
     try:

@@ -10,15 +10,23 @@ from pydantic import BaseModel
 from maskq.contract.locations.source import MAX_FILE_NAME
 from maskq.contract.options import JobOptions
 from maskq_gateway.api.schemas import ProblemDocument
+from maskq_gateway.http_limits import HEAD_BYTES
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _EVERY: Final = (401, 403, 422, 429, 500, 503)  # any route with a key may answer so
+_OF_SERVER: Final[dict[int | str, dict[str, Any]]] = {  # they have no body (http_limits.py)
+    408: {"description": "The request arrived too slowly."},
+    431: {"description": f"URL and headers together have more than {HEAD_BYTES} bytes."},
+}
 OF_BODIES: Final = (400, 413, 415)  # any route that reads a body
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route with a key: those of every route, and `statuses`."""
-    return {status: problem(status) for status in sorted({*_EVERY, *statuses})}
+    documented: dict[int | str, dict[str, Any]] = {
+        status: problem(status) for status in {*_EVERY, *statuses}
+    }
+    return dict(sorted((documented | _OF_SERVER).items()))
 
 
 def problem(status: int) -> dict[str, Any]:

@@ -41,7 +41,8 @@ from maskq_gateway.api.schemas import (
     Wait,
 )
 from maskq_gateway.api.uploads import UploadId, Uploads
-from maskq_gateway.problems import Problem, outage_tolerated
+from maskq_gateway.problems import Problem
+from maskq_gateway.waiting import outage_tolerated, while_connected
 
 _RETRY_AFTER_S = 1
 
@@ -104,7 +105,7 @@ class Jobs:
                 ).id
             found = await self._client.session.run(calls.get(job_id))
             record = AskedJob(caller, job_id, found).record
-            record = await self._ended(record, wait or preferred_wait_s(prefer))
+            record = await self._ended(request, record, wait or preferred_wait_s(prefer))
             status = HTTPStatus.OK if record.ended else HTTPStatus.ACCEPTED
             return self._answer(request, record, status)
 
@@ -164,7 +165,7 @@ class Jobs:
             record, wait_s = asked.record, wait or preferred_wait_s(prefer)
             place: dict[str, Any] = {}
             with outage_tolerated(waits=bool(wait_s)):
-                record = await self._ended(record, wait_s)
+                record = await self._ended(request, record, wait_s)
                 place = await self._place(record)
             return self._answer(request, record, HTTPStatus.OK, place)
 
@@ -223,12 +224,13 @@ class Jobs:
 
         return router
 
-    async def _ended(self, record: JobRecord, wait_s: float) -> JobRecord:
-        """The record once the job has ended, or after `wait_s`."""
+    async def _ended(self, request: Request, record: JobRecord, wait_s: float) -> JobRecord:
+        """The record once the job has ended, or after `wait_s`, or once the caller has gone."""
         if not wait_s or record.ended:
             return record
         session = self._client.session
-        return await session.drive(record_when_ended(session, record.id, wait_s))
+        waiting = session.drive(record_when_ended(session, record.id, wait_s))
+        return await while_connected(request, waiting) or record
 
     async def _submission(
         self, request: Request
@@ -237,7 +239,7 @@ class Jobs:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with form_of(request, self._max_upload_bytes) as form:
                 return await image_of(form), options_of(form)
-        document = await json_of(request)
+        document = await json_of(request, or_form=True)
         uri, upload_id = document.pop("image_uri", None), document.pop("upload_id", None)
         if isinstance(upload_id, str) and uri is None:
             filename = checked_filename(document.pop("filename", ""))

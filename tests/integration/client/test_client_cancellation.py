@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from support.damaged import damaged
+from support.waiting import until_async
 
 from maskq import AsyncClient, JobStatus
-from maskq.ledger import Ledger, calls
+from maskq.ledger import Ledger, calls, keys
 
 IMAGE = "s3://photos/a.png"
 CANCELS = 400
@@ -59,6 +60,37 @@ def test_no_cancellation_of_a_wait_is_lost(ledger: Ledger) -> None:
             job = await client.submit(IMAGE)
             ended = await cancel_often(lambda: job.wait(timeout=30))
             assert ended == {"cancelled": CANCELS}
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_is_cancelled_while_its_record_is_read_leaves_no_subscription(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with AsyncClient.from_env() as client:
+            job = await client.submit(damaged("image"))
+            channel = keys.wake(job.id).within(ledger.prefix)
+
+            def subscribed() -> int:
+                return int(ledger.redis.execute_command("PUBSUB", "NUMSUB", channel)[1])
+
+            reading, go_on = asyncio.Event(), asyncio.Event()
+            run_each = client.session.ledger.run_each
+
+            async def slowly(asked: Any) -> Any:
+                reading.set()
+                await go_on.wait()
+                return await run_each(asked)
+
+            monkeypatch.setattr(client.session.ledger, "run_each", slowly)
+            waiting = asyncio.create_task(job.wait(timeout=60))
+            await reading.wait()
+            assert subscribed() == 1
+            waiting.cancel()
+            await asyncio.wait((waiting,))
+            go_on.set()
+            await until_async(lambda: subscribed() == 0)
 
     asyncio.run(main())
 

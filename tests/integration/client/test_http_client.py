@@ -37,6 +37,7 @@ from maskq import (
     WaitTimeout,
 )
 from maskq.contract.locations import S3Uri
+from maskq.http import transport
 from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
 
@@ -449,6 +450,36 @@ def test_options_of_a_newer_gateway_are_left_out() -> None:
     newer = {**RECORD, "request": {**RECORD["request"], "later": 1}, "later": 2}  # type: ignore[dict-item]
     with answering((200, {}, newer)) as (client, _):
         assert client.get(UNKNOWN).id == UNKNOWN
+
+
+def test_a_result_with_an_output_of_a_newer_worker_is_listed_and_its_read_says_what_to_do() -> None:
+    made = {"mask": "s3://out/1/mask.png", "depth": "s3://out/1/depth.png"}
+    newer = {
+        **RECORD,
+        "status": "succeeded",
+        "result": {"width": 1, "height": 1, "model": "demo", "outputs": made},
+    }
+    page = {"jobs": [newer], "cursor": ""}
+    with answering((200, {}, page), (200, {}, newer)) as (client, _):
+        (listed,) = client.list().records
+        assert listed.result is not None
+        assert listed.result.outputs == made
+        result = client.get(UNKNOWN).result()
+        assert result.uri("depth") == made["depth"]  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="newer version of maskq; upgrade this client"):
+            result.read("depth")  # type: ignore[arg-type]
+
+
+def test_the_version_is_looked_up_once_and_not_with_each_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up = []
+    monkeypatch.setattr(transport, "version", lambda name: looked_up.append(name) or "1.2.3")
+    with answering((200, {}, RECORD)) as (client, asked):
+        for _ in range(3):
+            client.get(UNKNOWN)
+    assert asked[-1]["user-agent"].startswith("maskq/")
+    assert len(looked_up) <= 1  # none, if an earlier test sent a request
 
 
 @pytest.mark.parametrize("code", ["store_unavailable", "rate_limited"])

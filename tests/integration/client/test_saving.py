@@ -12,7 +12,7 @@ from integration.worker.test_pipeline import Bench
 from PIL import Image
 from support.transports import TRANSPORTS, connected
 
-from maskq import AsyncClient, Client, InvalidRequest, Job, Output, ResultDamaged
+from maskq import AsyncClient, Client, InvalidRequest, Job, NamedImage, Output, ResultDamaged
 from maskq.contract.locations import S3Uri
 
 ALL = {"mask", "overlay", "stats", "logits", "confidence", "rle", "binary"}
@@ -70,6 +70,17 @@ def test_an_uploaded_image_is_named_after_its_job_or_as_the_caller_says(
     for name in ("", "a/b", "a\\b", "n" * 200):
         with pytest.raises(InvalidRequest, match="not a valid name for files"):
             result.save(tmp_path, name=name)
+
+
+def test_bytes_have_the_name_that_the_caller_gives_them(
+    client: Client, bench: Bench, tmp_path: Path
+) -> None:
+    job = client.submit(NamedImage("holiday/a.jpg", png()))
+    bench.pipeline.run("smallest")
+    (of_batch,) = client.submit_many([NamedImage("b.jpg", png("red"))])
+    bench.pipeline.run("smallest")
+    assert [path.name for path in job.wait(timeout=20).save(tmp_path)] == ["a.mask.png"]
+    assert of_batch.wait(timeout=20).source == "b.jpg"
 
 
 def test_a_file_with_other_content_is_overwritten_only_on_request(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from integration.worker.test_pipeline import Bench
-from support.http_api import UNKNOWN, Api, uploaded
+from support.http_api import UNKNOWN, Api, png, uploaded
 
 from maskq import Client
 
@@ -60,6 +62,48 @@ def test_a_tenants_key_submits_for_its_tenant_only(acme: Api, bench: Bench) -> N
     acme.problem(answer, 403, "access_denied")
     answer = acme.post("/v1/batches", {"image_uris": ["s3://bucket/k"], "options": {"tenant": "x"}})
     acme.problem(answer, 403, "access_denied")
+
+
+REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "no such job": ("GET", f"/v1/jobs/{UNKNOWN}", {}, f"with 404: there is no job {UNKNOWN}"),
+    "no such route": ("GET", "/v1/nothing", {}, "with 404: GET /v1/nothing"),
+    "a wrong parameter": ("GET", "/v1/jobs?limit=0", {}, "with 422: limit: "),
+    "another type": ("POST", "/v1/jobs", {"body": b"x"}, "with 415: the request has no Content-Type"),
+    "a scope": ("GET", "/v1/workers", {}, "with 403: API key "),
+    "another tenant": (
+        "POST", "/v1/jobs", {"fields": {"image": ("a.png", png()), "tenant": "other"}},
+        "with 403: API key ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "options", "said"), REFUSED.values(), ids=REFUSED)
+def test_every_refused_call_is_one_line_in_the_log(
+    acme: Api,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    path: str,
+    options: dict[str, Any],
+    said: str,
+) -> None:
+    assert acme.ask(method, path, **options).status >= 400
+    (line,) = caplog.messages
+    asked = path.partition("?")[0]
+    key_id = acme.key.split("_")[1]
+    # What no route matches is answered before the key is looked at
+    key = f" by API key {key_id}" if path != "/v1/nothing" else ""
+    assert line.startswith(f"refused {method} {asked} from 127.0.0.1{key} {said}")
+    assert acme.key not in line
+
+
+def test_the_log_tells_of_another_tenants_job_what_the_answer_does_not(
+    acme: Api, other: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = other.post("/v1/jobs", fields={"image": ("a.png", png())}).json()["id"]
+    detail = acme.problem(acme.get(f"/v1/jobs/{job_id}"), 404, "not_found")
+    assert "other" not in detail
+    (line,) = caplog.messages
+    assert line.endswith(f"with 404: job {job_id} is of tenant 'other'")
 
 
 def test_tenants_choose_idempotency_keys_independently(acme: Api, other: Api) -> None:

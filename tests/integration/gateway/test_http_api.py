@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 from integration.worker.test_pipeline import Bench
 from PIL import Image
-from support.http_api import Api, png, serving, uploaded
+from support.http_api import UNKNOWN, Api, png, serving, uploaded
+from support.waiting import until
 
 from maskq import Client
+from maskq.ledger import keys
 from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
 
@@ -60,6 +64,56 @@ def test_wait_answers_when_the_job_ends_or_the_time_is_up(api: Api, bench: Bench
     bench.pipeline.run("smallest")
     answer = api.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=10"})
     assert answer.json()["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("kind", ["job", "batch", "ended jobs of a batch"])
+def test_a_caller_that_goes_away_is_not_waited_for(
+    api: Api, client: Client, bench: Bench, kind: str
+) -> None:
+    if kind == "job":
+        subject = api.post("/v1/jobs", {"image_uri": "s3://photos/a.jpg"}).json()["id"]
+        path = f"/v1/jobs/{subject}?wait=60"
+    else:
+        subject = api.post("/v1/batches", {"image_uris": ["s3://photos/a.jpg"]}).json()["id"]
+        path = f"/v1/batches/{subject}?wait=60" + ("" if kind == "batch" else "&seen=0")
+    channel = keys.wake(subject).within(client.key_prefix)
+
+    def waiters() -> int:
+        return int(client.session.ledger.redis.execute_command("PUBSUB", "NUMSUB", channel)[1])
+
+    place = urlsplit(api.url)
+    with socket.create_connection((place.hostname, place.port)) as caller:
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {api.key}\r\n\r\n"
+        caller.sendall(head.encode())
+        until(lambda: waiters() == 1)
+    until(lambda: waiters() == 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options"),
+    [
+        ("POST", "/v1/jobs", {"fields": {"image": ("a.png", png())}}),
+        ("POST", "/v1/batches", {"body": '{"image_uris": ["s3://photos/a.jpg"]}'}),
+        ("POST", "/v1/uploads", {"body": '{"bytes": 1}'}),
+        ("GET", "/v1/jobs?limit=1", {}),
+        ("GET", f"/v1/jobs/{UNKNOWN}?wait=1", {}),
+        ("GET", f"/v1/jobs/{UNKNOWN}/outputs/mask", {}),
+        ("GET", "/v1/events", {}),
+        ("GET", "/v1/models", {}),
+        ("GET", "/readyz", {}),
+    ],
+)
+def test_while_redis_is_away_every_route_says_when_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, method: str, path: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MASKQ_REDIS_URL", "redis://127.0.0.1:9")
+    key = "maskq_0123456789_" + "x" * 43
+    with Client.from_env() as away, serving(application(GatewaySettings.load(), away)) as served:
+        headers = {} if "fields" in options else {"Content-Type": "application/json"}
+        answer = served.with_key(key).ask(method, path, headers=headers, **options)
+        served.problem(answer, 503, "store_unavailable")
+        assert answer.headers["Retry-After"] == "5"
+        assert served.get("/healthz").status == 200
 
 
 def test_a_record_that_did_not_change_is_not_sent_again(api: Api) -> None:

@@ -89,9 +89,19 @@ def test_an_image_that_is_too_large_is_refused_before_it_is_read(
         caller.problem(answer, 413, "image_too_large")
 
 
-def test_another_type_of_body_is_refused(api: Api) -> None:
-    answer = api.ask("POST", "/v1/jobs", body=b"<a/>", headers={"Content-Type": "text/xml"})
-    api.problem(answer, 415, "invalid_request")
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (
+            {"Content-Type": "text/xml"},
+            "the request has Content-Type 'text/xml'; send application/json",
+        ),
+        ({}, "the request has no Content-Type; send application/json"),
+    ],
+)
+def test_another_type_of_body_is_refused(api: Api, headers: dict[str, str], said: str) -> None:
+    answer = api.ask("POST", "/v1/jobs", body=b"<a/>", headers=headers)
+    assert api.problem(answer, 415, "invalid_request").startswith(said)
 
 
 @pytest.mark.parametrize(

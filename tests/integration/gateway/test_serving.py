@@ -115,7 +115,7 @@ def test_callers_address_is_taken_from_trusted_proxies_only(
         url = url_of(child)
         headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
         assert pool.request("GET", f"{url}/v1/jobs", headers=headers).status == 401
-        assert f"from {logged}: no API key" in rest_of(child)
+        assert f"from {logged} with 401: no API key" in rest_of(child)
 
 
 def test_forwarded_headers_are_ignored_when_no_proxy_is_trusted(client: Client) -> None:

@@ -61,6 +61,26 @@ def test_fields_of_a_newer_record_are_ignored(harness: LedgerHarness) -> None:
     assert harness.redis.hget(name, "tracedepth") == "3"
 
 
+def test_an_output_of_a_newer_worker_is_named_and_its_job_is_listed(harness: LedgerHarness) -> None:
+    job_id, token = harness.claimed_job()
+    assert harness.succeed(job_id, token)
+    known = harness.record(job_id).result
+    assert known is not None
+    place = known.outputs[Output.MASK].replace("mask.png", "depth.png")
+    rewritten(
+        harness,
+        job_id,
+        "result",
+        outputs={**known.outputs, "depth": place},
+        output_sha256={"depth": "0" * 64},
+    )
+    (listed,) = harness.jobs().records
+    assert listed.result is not None
+    assert listed.result.outputs == {**known.outputs, "depth": place}
+    assert all(isinstance(one, Output) for one in known.outputs)
+    assert listed.public()["result"]["output_sha256"] == {"depth": "0" * 64}
+
+
 def test_an_error_code_of_a_newer_worker_is_named(harness: LedgerHarness) -> None:
     job_id, token = harness.claimed_job()
     harness.fail(job_id, token)

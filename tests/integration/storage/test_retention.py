@@ -10,7 +10,7 @@ import pytest
 from support.damaged import damaged
 
 from maskq import Client
-from maskq.contract import JobResult, Output
+from maskq.contract import JobResult
 from maskq.contract.locations import S3Uri
 from maskq.ledger import Ledger, calls
 from maskq.ledger.scripts import script
@@ -96,8 +96,13 @@ def test_an_outage_of_the_store_only_delays_it(
     assert client.session.ledger.redis.zcard(f"{client.key_prefix}:outputs") == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "left_by_first"),
+    [("mask", set()), ("depth", {"the-first-attemp/depth.png"})],
+    ids=["known", "of a newer worker, which deletes it"],
+)
 def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
-    client: Client, retention: Retention, s3_server: S3Server
+    client: Client, retention: Retention, s3_server: S3Server, output: str, left_by_first: set[str]
 ) -> None:
     # Given a job whose first attempt died after it had written a mask, and whose second succeeded
     ledger, prefix = retention._ledger, client.key_prefix
@@ -107,9 +112,9 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     def attempt(token: str) -> str:
         record = ledger.run(calls.claim("demo", token, owner="h:1", lease_s=60)).record
         assert record is not None
-        mask = home / token / "mask.png"
-        client.objects.put(mask, b"mask", "image/png")
-        return str(mask)
+        made = home / token / f"{output}.png"
+        client.objects.put(made, b"made", "image/png")
+        return str(made)
 
     attempt("the-first-attemp")
     ledger.redis.zadd(f"{prefix}:leases", {job.id: 1})
@@ -117,7 +122,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     ledger.redis.script_load(script("sweep").text)  # this server has swept before
     assert ledger.run(calls.sweep(lease_s=60)).reaped == 1
     ledger.redis.hdel(f"{prefix}:job:{job.id}", "alone")
-    result = JobResult(width=1, height=1, model="demo", outputs={Output.MASK: attempt(TOKEN)})
+    result = JobResult(width=1, height=1, model="demo", outputs={output: attempt(TOKEN)})
     body = result.model_dump_json().encode()
     client.objects.put(home / "result.json", body, "application/json")
 
@@ -132,7 +137,7 @@ def test_what_a_cut_off_attempt_left_goes_and_the_result_stays(
     ledger.redis.zadd(f"{prefix}:orphans", {job.id: 1})
     retention.remove_due()
     left = {key.removeprefix(f"{home.key}/") for key in keys_in(s3_server, home.key)}
-    assert left == {"input", "result.json", f"{TOKEN}/mask.png"}
+    assert left == {"input", "result.json", f"{TOKEN}/{output}.png"} | left_by_first
     assert ledger.redis.zcard(f"{prefix}:orphans") == 0
 
 

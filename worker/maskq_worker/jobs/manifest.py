@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from maskq.contract import FailureCode, JobRecord, JobResult, Output
+from maskq.contract import FailureCode, JobRecord, JobResult
 from maskq.contract.jobs import ClassStats, Manifest
 from maskq.contract.locations.source import object_metadata
+from maskq.contract.outputs import StoredOutput
 from maskq.contract.storage_layout import MANIFEST_TYPE, MAX_MANIFEST_BYTES, JobStorage
 from maskq_worker import outputs
 from maskq_worker.errors import JobError, PermanentError, TransientError
@@ -139,7 +140,7 @@ def manifest_of(
 
     source: what was segmented, with its version. views: what the network processed.
     """
-    sizes: Counter[Output] = Counter()
+    sizes: Counter[StoredOutput] = Counter()
     for artifact in artifacts:
         sizes[artifact.output] += len(artifact.body)
     return Manifest(
@@ -153,7 +154,7 @@ def manifest_of(
             "mode": record.request.mode,
             "views": Counter("{1}x{0}".format(*view.pixels.shape) for view in views.each),
         },
-        output_bytes=dict(sizes),
+        output_bytes=sizes,
         submitted_ms=record.created_ms,
     )
 

@@ -12,7 +12,7 @@ from maskq.contract import JobRecord, JobResult, Output, SegmentRequest
 from maskq.contract.jobs import ClassStats
 from maskq.contract.locations import PrivateUrls, S3Uri, is_url, redact
 from maskq.contract.locations.source import object_metadata, source_of, version_read
-from maskq.contract.outputs import per_class
+from maskq.contract.outputs import StoredOutput, per_class
 from maskq.contract.storage_layout import INPUT, JobStorage
 from maskq_worker import outputs
 from maskq_worker.copies.named_copies import NamedCopies
@@ -168,10 +168,10 @@ class Stages:
 
     def _write(
         self, attempt: _Attempt, stored: StoredObject, encoded: Encoded
-    ) -> dict[Output, str]:
+    ) -> dict[StoredOutput, str]:
         """Store the files. Returns where each output is, without the secrets of presigned URLs."""
         job, request, held = attempt.job, attempt.record.request, attempt.held
-        places = {}
+        places: dict[StoredOutput, str] = {}
         metadata = object_metadata(job.job_id, _source_read(attempt.record, stored))
         for artifact in encoded.artifacts:
             plain = request.output_urls.get(artifact.output, "")
@@ -217,7 +217,7 @@ class Stages:
         sha256: str,
         decoded: Decoded,
         encoded: Encoded,
-        places: dict[Output, str],
+        places: dict[StoredOutput, str],
         times: Stopwatch,
         notes: list[str],
     ) -> JobResult:
@@ -280,7 +280,7 @@ class Encoded:
 
     artifacts: list[Artifact]
     classes: list[ClassStats]  # with boxes and regions only if an output needs them
-    sha256: dict[Output, str]  # of each output, in hex
+    sha256: dict[StoredOutput, str]  # of each output, in hex
 
 
 def encode(

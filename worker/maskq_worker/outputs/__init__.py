@@ -102,7 +102,9 @@ def measured(
     return shares(mask, labels)
 
 
-def sha256_of(wanted: frozenset[Output], artifacts: Iterable[Artifact]) -> dict[Output, str]:
+def sha256_of(
+    wanted: frozenset[Output], artifacts: Iterable[Artifact]
+) -> dict[contract.StoredOutput, str]:
     """The SHA-256 of each output in hex, as maskq.contract.outputs defines it."""
     files: dict[Output, dict[str, str]] = {output: {} for output in sorted(wanted)}
     for artifact in artifacts:

@@ -251,7 +251,7 @@ def _end_of(record: JobRecord | None) -> dict[str, Any]:
         }
     end: dict[str, Any] = {"status": record.status.value}
     if result := record.result:
-        places = {output.value: place for output, place in result.outputs.items()}
+        places = {str(output): place for output, place in result.outputs.items()}
         return end | {"width": result.width, "height": result.height, "outputs": places}
     if record.error:
         return end | {"code": record.error.code.value, "message": record.error.message}

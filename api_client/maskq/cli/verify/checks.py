@@ -11,7 +11,7 @@ from maskq.cli.verify.files import NotReadable
 from maskq.cli.verify.results import StatedResult
 from maskq.contract import Output
 from maskq.contract.jobs import Manifest
-from maskq.contract.outputs import FILES, sha256_of
+from maskq.contract.outputs import FILES, StoredOutput, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def check_file(stated: StatedResult, place: str, digest: str) -> Check:
     """Find the output whose digest a file has."""
     for output, expected in stated.manifest.output_sha256.items():
         if digest == expected:
-            return Check(output.value, place, True, expected, digest)
+            return Check(str(output), place, True, expected, digest)
     problem = f"no output in {stated.name} has its SHA-256 {digest}"
     return Check(None, place, False, sha256=digest, problem=problem)
 
@@ -59,8 +59,12 @@ def compared(output: Output, place: str, expected: str, found: str, *, stated_by
     return Check(output.value, place, False, expected, found, problem)
 
 
-def _check(stated: StatedResult, output: Output) -> Check:
+def _check(stated: StatedResult, output: StoredOutput) -> Check:
     expected = stated.manifest.output_sha256[output]
+    if not isinstance(output, Output):
+        problem = "only a newer version of maskq knows this output"
+        place = stated.manifest.outputs.get(output, "")
+        return Check(output, place, None, expected, problem=problem)
     try:
         place = stated.files.place(output)
         digests = dict(_digests(stated, output))

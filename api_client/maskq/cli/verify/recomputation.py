@@ -56,7 +56,9 @@ def recomputed(stated: StatedResult, image: bytes, digest: str | None) -> Sequen
             f"{stated.name} states {manifest.source_sha256}; give the image with --image FILE"
         )
     expected = {
-        output: each for output, each in manifest.output_sha256.items() if digest in (None, each)
+        output: each
+        for output, each in manifest.output_sha256.items()
+        if digest in (None, each) and isinstance(output, Output)
     }
     if not expected:
         raise InvalidRequest(f"no output in {stated.name} has the SHA-256 {digest}")

@@ -83,8 +83,8 @@ class ResultCore:
     def uri(self, output: Output | OutputName) -> str:
         """An output's URI. Raises InvalidRequest if the job has no such output."""
         try:
-            return self.details.outputs[Output(output)]
-        except (KeyError, ValueError):
+            return self.details.outputs[output]
+        except KeyError:
             made = ", ".join(sorted(self.details.outputs)) or "none"
             raise InvalidRequest(
                 f"job {self.job_id} has no output {str(output)!r}, it made: {made}; "
@@ -148,7 +148,7 @@ class ResultCore:
         The files are `{name}.mask.png`, `{name}.overlay.jpg` and so on, and of one file per class
         `{name}.binary.012.png`. `name`: default: the image's own without its suffix, `photo` for
         `s3://bucket/photo.jpg`; the job's id if no name is known. Outputs that were written to
-        `output_urls` are left out.
+        `output_urls` are left out, and so are outputs that only a newer version of maskq knows.
 
         Raises InvalidRequest if a file exists with other content and `overwrite` is not set, if a file
         cannot be written, or if all outputs were written to `output_urls`. Raises ResultDamaged,
@@ -171,12 +171,12 @@ class ResultCore:
     def _stored_files(self) -> Iterator[tuple[Output, int | None]]:
         """Each file in the store: its output and, of one file per class, the class."""
         for output, uri in self.details.outputs.items():
-            if not is_url(uri):
+            if isinstance(output, Output) and not is_url(uri):
                 is_per_class = FILES[output].is_per_class
                 yield from ((output, one) for one in (self.labels if is_per_class else (None,)))
 
     def _fetch(self, output: Output | OutputName, label: str | int | None = None) -> Flow[bytes]:
-        uri, output = self.uri(output), Output(output)
+        uri, output = self.uri(output), self._known(output)
         is_per_class = FILES[output].is_per_class
         if is_per_class and label is None:
             raise InvalidRequest(
@@ -191,6 +191,16 @@ class ResultCore:
             )
         class_id = None if label is None else self._id_of(label)
         return (yield from self._session.deployment.output(self._record, output, uri, class_id))
+
+    def _known(self, output: str) -> Output:
+        """Raises InvalidRequest for an output that only a newer version knows."""
+        try:
+            return Output(output)
+        except ValueError:
+            raise InvalidRequest(
+                f"output {output!r} of job {self.job_id} is of a newer version of maskq; upgrade this "
+                f"client to read it"
+            ) from None
 
     def _image(self, output: Output) -> Flow[PIL.Image.Image]:
         body = yield from self._fetch(output)

@@ -95,6 +95,8 @@ class WakeTask:
                 if self._waits.is_lost:
                     raise ConnectionError("the subscribed connection is silent")
                 await self._look()
+            if self._waits.has_changes:  # the last wait ended during a look
+                await _send(connection, *self._waits.changes())
         except Exception:  # noqa: BLE001 - any error leads to a new connection
             await self._drop()
             await asyncio.sleep(RETRY_S)

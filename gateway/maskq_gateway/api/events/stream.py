@@ -81,7 +81,9 @@ def router(feed: EventFeed, readers: GroupReaders, authorizer: Authorizer) -> AP
         """
         cursor = since if group else last_event_id or since
         if cursor is not None and not _is_cursor(cursor):
-            raise InvalidRequest(f"{cursor!r:.100} is not a cursor; take an `id:` of this stream")
+            raise InvalidRequest(
+                f"{cursor!r:.100} is not a valid cursor; use an `id:` of this stream"
+            )
         if (group is None) != (consumer is None):
             raise InvalidRequest("group, consumer: a reader of a group needs both")
         types = _full_names(type)

@@ -78,7 +78,9 @@ export function nameOf(job) {
   if (job.file) return job.file;
   const given = job.request?.metadata?.filename;
   if (given) return given;
-  const last = (job.request?.image_uri ?? "").split("?")[0].replace(/\/+$/, "").split("/").pop();
+  const source = job.source ?? job.request?.image_uri ?? "";
+  if (source && !source.includes("://")) return source.split("/").pop(); // as the caller named it
+  const last = source.split("?")[0].replace(/\/+$/, "").split("/").pop();
   return !last || last === "input" ? `Uploaded image ${job.id.slice(-4)}` : decoded(last);
 }
 
