@@ -70,9 +70,9 @@ end
 
 -- Whether tickets of a model may be missing: in O(1), and false for nearly every model. A ready job is a queued one.
 -- Now and then, about once a minute, the jobs are counted anyway: no mistake in the count of queued jobs may leave
--- a job without a ticket. `i`: so that this comes to the models one after the other.
-local function may_lack_tickets(model, i)
-  return queued_count(model) > redis.call('LLEN', keys.queue(model)) or (now + i) % 12 == 0
+-- a job without a ticket. `i`: so that this comes to the models one after the other. `known`: missing at the last look.
+local function may_lack_tickets(model, i, known)
+  return tonumber(known or 0) > 0 or queued_count(model) > redis.call('LLEN', keys.queue(model)) or (now + i) % 12 == 0
 end
 
 -- A ticket is lost if a job lacks one now and lacked it GRACE_MS ago: the worker that takes a ticket claims
@@ -114,7 +114,7 @@ for i, row in ipairs(unchecked_models()) do
   if tenants_left <= 0 then break end  -- the next sweeps check the others
   local model, ready = row[1], 0
   adopt_former_turns(model)
-  if may_lack_tickets(model, i) then
+  if may_lack_tickets(model, i, row[3]) then
     ready, tenants_left = ready_count(model), tenants_left - waiting_total(model)
   end
   again = again + send_lost_tickets(model, ready, row[3])
