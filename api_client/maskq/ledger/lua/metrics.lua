@@ -1,7 +1,7 @@
 -- Read what the metrics of the deployment need. It looks at MOST running jobs, MOST tenants that wait for a
 -- turn and MOST_GROUPS groups of event readers at most, however many there are.
 -- → {milliseconds since the last sweep or '', running jobs, {counter, count, …}, {kind, entries, …},
---   webhooks due, {group, unread or '', unconfirmed, …},
+--   webhooks due, milliseconds since the first of them was due or '', {group, unread or '', unconfirmed, …},
 --   {row of demand_of_models, {level, jobs, age of the oldest in ms, …}} of each model}
 local MOST, MOST_GROUPS = 4000, 100
 
@@ -40,6 +40,13 @@ local function groups()
   return found
 end
 
+-- How long the webhook that is due and not taken waits for a process, in milliseconds; '': none is due.
+local function overdue()
+  local first = redis.call('ZRANGE', keys.deliveries_due(), 0, 0, 'WITHSCORES')
+  if not first[1] or tonumber(first[2]) > now then return '' end
+  return integer(now - tonumber(first[2]))
+end
+
 local tenants_left = MOST
 
 -- The jobs of each level that may run now: {level, jobs, age of the oldest in milliseconds, …}.
@@ -69,4 +76,4 @@ end
 local models = demand_of_models()
 for i, row in ipairs(models) do models[i] = {row, depths(row[1])} end
 return {sweeper_age(), redis.call('ZCARD', keys.leases()), redis.call('HGETALL', keys.counters()), entries(),
-  redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), groups(), unpack(models)}
+  redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), overdue(), groups(), unpack(models)}
