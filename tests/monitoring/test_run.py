@@ -1,7 +1,7 @@
 """Prometheus beside `maskq up`: its numbers are those of the run, and alerts fire and clear.
 
-`maskq up` runs two workers, which a test kills or stops like the servers beside them. All alerts have short
-times and thresholds.
+`maskq up` runs two workers, which a test kills or stops like the servers beside them. All alerts have
+short times and thresholds.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy" / "helm" / "maskq" / "rules"
 WRITTEN: Final = ROOT / "deploy" / "prometheus" / "rules" / "maskq.yml"
 HEAD: Final = """\
-# Written by `python -m tools.monitoring` from deploy/helm/maskq/rules. docs/monitoring.md says how to change
-# thresholds; docs/runbooks.md has what to do about each alert.
+# Written by `python -m tools.monitoring` from deploy/helm/maskq/rules. docs/monitoring.md says how to
+# change thresholds; docs/runbooks.md has what to do about each alert.
 """
 _NAME = re.compile(r"@(\w+)@")
 
