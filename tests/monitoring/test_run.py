@@ -6,6 +6,7 @@ short times and thresholds.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ from PIL import Image
 from support.process_tree import command_of, descendants
 from support.prometheus import Prometheus
 from support.waiting import until
+from tools.monitoring.dashboard import dashboard
+from tools.monitoring.drawing import draw
+from tools.monitoring.queries import Period, lines
 from tools.monitoring.rules import rules
 
 from maskq import Client, Job, JobFailed
@@ -33,11 +38,11 @@ WORKERS = 2
 SHORT = {
     "for_critical": "2s",
     "for_warning": "2s",
-    "window": "20s",
+    "window": "60s",
     "queue_oldest_s": "4",
     "bad_input_share": "0.01",
     "failed_share": "0.01",
-    "failed_jobs": "3",
+    "failed_jobs": "1",
     "webhooks_overdue_s": "3",
     "sweeper_age_s": "4",
     "event_lag": "20",
@@ -191,6 +196,22 @@ def test_the_numbers_are_those_of_the_run(running: Running) -> None:
     running.until_quiet()
 
 
+def test_every_query_of_the_dashboard_has_data(running: Running) -> None:
+    period = Period.last(600, rate_interval="10s")
+    panels = [one for one in json.loads(dashboard())["panels"] if "targets" in one]
+    without = [
+        f"{panel['title']}: {target['expr']}"
+        for panel in panels
+        for target in panel["targets"]
+        if not any(
+            line.points
+            for line in lines(panel | {"targets": [target]}, running.prometheus.url, period)
+        )
+    ]
+    assert len(panels) > 20
+    assert without == []
+
+
 def test_a_store_that_is_away_is_told_and_its_return_too(running: Running) -> None:
     running.until_quiet()
     since = time.monotonic()
@@ -233,3 +254,13 @@ def test_a_redis_that_is_away_is_told(running: Running) -> None:
     ):
         running.until_fired(since, "MaskqMetricsMissing")
     running.until_quiet()
+
+
+def test_the_page_draws_every_panel(running: Running) -> None:
+    """With PAGE=FILE it is kept, for a person to look at."""
+    page = draw(running.prometheus.url, seconds=300, rate_interval="10s")
+    titles = [panel["title"] for panel in json.loads(dashboard())["panels"]]
+    assert [title for title in titles if escape(title) not in page] == []
+    assert "no data" not in page
+    if kept := os.environ.get("PAGE"):
+        Path(kept).write_text(page, encoding="utf-8")

@@ -13,7 +13,7 @@ from tools.monitoring.rules import ROOT
 WRITTEN: Final = ROOT / "deploy" / "grafana" / "dashboards" / "maskq.json"
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH: Final = 24  # of Grafana's grid
-_STAT, _GRAPH = (4, 4), (8, 8)  # width and height
+_STAT, _GRAPH = 4, 8  # height
 
 Json = dict[str, Any]
 
@@ -71,7 +71,8 @@ def _panels() -> Iterator[Json]:
         row = {"id": next(ids), "type": "row", "title": title, "collapsed": False, "panels": []}
         yield row | {"gridPos": {"x": 0, "y": top, "w": _WIDTH, "h": 1}}
         top, left = top + 1, 0
-        width, height = _STAT if panels[0].is_stat else _GRAPH
+        width = _WIDTH // (len(panels) if panels[0].is_stat else _columns(len(panels)))
+        height = _STAT if panels[0].is_stat else _GRAPH
         for panel in panels:
             if left + width > _WIDTH:
                 top, left = top + height, 0
@@ -79,6 +80,11 @@ def _panels() -> Iterator[Json]:
             yield {"id": next(ids), "gridPos": place, **_panel(panel)}
             left += width
         top += height
+
+
+def _columns(panels: int) -> int:
+    """So many that no line of a row has a gap."""
+    return next(columns for columns in (3, 4, 2, 1) if panels % columns == 0)
 
 
 def _panel(panel: Panel) -> Json:

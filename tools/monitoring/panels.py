@@ -87,15 +87,14 @@ JOBS: Final = (
         "Failures by code",
         "ops",
         "sum by (code) (max by (model, code)"
-        ' (rate(maskq_jobs_total{model=~"$model", status="failed"}[$__rate_interval]))) > 0'
-        " or vector(0)",
+        ' (rate(maskq_jobs_total{model=~"$model", status="failed"}[$__rate_interval]))) > 0',
         "{{code}}",
         "docs/reference/errors.md says what each code means.",
     ),
     _graph(
         "Jobs that run again",
         "ops",
-        "max by (code) (rate(maskq_retries_total[$__rate_interval])) > 0 or vector(0)",
+        "max by (code) (rate(maskq_retries_total[$__rate_interval])) > 0",
         "{{code}}",
         "Of all models, by the reason.",
     ),
@@ -226,7 +225,7 @@ DELIVERY: Final = (
     _graph(
         "Events that wait for readers",
         "short",
-        "max by (group) (maskq_event_lag) or vector(0)",
+        "max by (group) (maskq_event_lag)",
         "{{group}}",
     ),
 )

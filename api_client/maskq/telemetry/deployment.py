@@ -84,7 +84,7 @@ WEBHOOKS_DUE: Final = Series(
 WEBHOOKS_OVERDUE: Final = Series(
     "maskq_webhooks_overdue_seconds",
     "gauge",
-    "Seconds for which the first of them has waited for a process; 0: none is due.",
+    "Seconds for which a webhook has been due and not been taken by a process; 0: none is due.",
 )
 WEBHOOKS_DEAD: Final = Series(
     "maskq_webhooks_dead", "gauge", "Webhooks that failed for good and are kept for a redelivery."

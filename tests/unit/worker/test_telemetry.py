@@ -9,6 +9,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from maskq.telemetry.settings import port_of
+from maskq_worker.broker.process_metrics import gpu_memory
 from maskq_worker.command import worker
 from maskq_worker.telemetry.counters import Histogram, ProcessCounters
 from maskq_worker.telemetry.series import SERIES, GpuMemory, ProcessState, process_text
@@ -77,6 +78,18 @@ def test_a_process_without_work_has_its_series_too() -> None:
     text = process_text(state(ProcessCounters())).decode()
     assert "maskq_forward_efficiency 0.0" in text
     assert "maskq_batch_size_count 0.0" in text
+
+
+def test_the_memory_of_the_gpu_is_what_torch_says_and_0_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert gpu_memory() == GpuMemory()
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20, 100))  # free, total
+    assert gpu_memory() == GpuMemory(reserved=5, free=20, total=100)
 
 
 @pytest.mark.parametrize(

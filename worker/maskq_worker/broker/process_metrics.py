@@ -56,7 +56,7 @@ class ProcessMetrics:
                 busy_s=self._batcher.busy_seconds,
                 held=len(self._leases.holding()),
                 leases_lost=self._leases.lost_count,
-                gpu_memory=_gpu_memory(),
+                gpu_memory=gpu_memory(),
                 store_errors=self._breaker.error_counts,
                 home_is_away=self._breaker.home_is_away,
                 open_stores=self._breaker.open_count,
@@ -64,7 +64,7 @@ class ProcessMetrics:
         )
 
 
-def _gpu_memory() -> GpuMemory:
+def gpu_memory() -> GpuMemory:
     """As torch says. Loads no torch, and no CUDA where none is used."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

@@ -141,8 +141,10 @@ class JobRunner:
         record = claimed.record
         with self._leases.hold(record.id, claimed.token) as held:
             outcome = self._outcome(record, claimed.urls, held)
-            if outcome is not None and outcome.ends_job:
-                self._throughput.count()
+            if outcome is not None:
+                held.begin_leaving()
+                if outcome.ends_job:
+                    self._throughput.count()
             return self._report(outcome, model, until)
 
     def _report(self, outcome: Outcome[T] | None, model: str, until: float) -> calls.Claimed:
