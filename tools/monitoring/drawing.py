@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ _COLOURS: Final = (
     "#2f6fbb", "#d9822b", "#3d9a50", "#b8455c", "#7a5cb5", "#8a6d3b", "#1f9e9e", "#c05fa8", "#6b7280",
 )  # fmt: skip
 _ROW_PX: Final = 30  # of Grafana's grid
-_W, _H, _LEFT = 400, 130, 46  # a graph, in units of its SVG; room for the numbers
+# In the units of an SVG: a column of the grid, the height of a graph, room for the numbers beside it.
+_COLUMN, _H, _LEFT = 50, 130, 46
 _MOST_NAMES: Final = 9
 _STYLE: Final = """
 body { margin: 12px; background: #f4f5f7; font: 12px/1.4 system-ui, sans-serif; color: #1f2430 }
@@ -43,63 +45,82 @@ def draw(prometheus: str, *, seconds: float, rate_interval: str = "1m") -> str:
 
 
 def _drawn(panel: dict[str, Any], prometheus: str, period: Period) -> str:
+    title = escape(panel["title"])
     if panel["type"] == "row":
-        return f"<h2>{escape(panel['title'])}</h2>"
+        return f"<h2>{title}</h2>"
     place = panel["gridPos"]
     style = f"grid-column: span {place['w']}; height: {place['h'] * _ROW_PX - 20}px"
     unit = panel["fieldConfig"]["defaults"]["unit"]
     found = [line for line in lines(panel, prometheus, period) if line.points]
-    show = _number if panel["type"] == "stat" else _graph
-    title = f"<h3>{escape(panel['title'])}</h3>"
-    return f'<section style="{style}">{title}{show(found, unit, period)}</section>'
-
-
-def _number(found: list[Line], unit: str, period: Period) -> str:
-    return f"<p>{text(found[0].points[-1][1], unit) if found else 'no data'}</p>"
-
-
-def _graph(found: list[Line], unit: str, period: Period) -> str:
     if not found:
-        return "<p>no data</p>"
-    top = max((value for line in found for _, value in line.points), default=0) or 1
-    paths = "".join(
-        f'<path d="{_path(line, top, period)}" fill="none" stroke="{_COLOURS[number % len(_COLOURS)]}"'
-        ' stroke-width="1.3" vector-effect="non-scaling-stroke"/>'
-        for number, line in enumerate(found)
-    )
-    names = "".join(
-        f'<li><b style="background: {_COLOURS[number % len(_COLOURS)]}"></b>{escape(line.name)}</li>'
+        shown = "<p>no data</p>"
+    elif panel["type"] == "stat":
+        shown = f"<p>{text(found[0].points[-1][1], unit)}</p>"
+    else:
+        top = max(value for line in found for _, value in line.points) or 1
+        shown = Chart(place["w"] * _COLUMN, top, unit, period).svg(found) + _names(found)
+    return f'<section style="{style}"><h3>{title}</h3>{shown}</section>'
+
+
+def _names(found: list[Line]) -> str:
+    entries = "".join(
+        f'<li><b style="background: {_colour(number)}"></b>{escape(line.name)}</li>'
         for number, line in enumerate(found[:_MOST_NAMES])
     )
-    return (
-        f'<svg viewBox="0 0 {_W} {_H + 14}">{_axes(top, unit, period)}{paths}</svg><ul>{names}</ul>'
-    )
+    return f"<ul>{entries}</ul>"
 
 
-def _axes(top: float, unit: str, period: Period) -> str:
-    drawn = []
-    for part in (0, 0.5, 1):
-        y = _H - part * (_H - 8)
-        drawn.append(f'<path d="M{_LEFT} {y:.1f}H{_W}" stroke="#e4e7ec"/>')
-        drawn.append(
-            f'<text x="{_LEFT - 4}" y="{y + 3:.1f}" text-anchor="end">{text(top * part, unit)}</text>'
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The axes of a graph, whose values begin at 0."""
+
+    width: float
+    top: float  # the largest value
+    unit: str
+    period: Period
+
+    def svg(self, found: list[Line]) -> str:
+        """The graph."""
+        paths = "".join(
+            f'<path d="{self._path(line)}" fill="none" stroke="{_colour(number)}" stroke-width="1.3"/>'
+            for number, line in enumerate(found)
         )
-        at = time.strftime("%H:%M", time.gmtime(period.start + part * period.seconds))
-        anchor = {0: "start", 0.5: "middle", 1: "end"}[part]
-        x = _LEFT + part * (_W - _LEFT)
-        drawn.append(f'<text x="{x}" y="{_H + 11}" text-anchor="{anchor}">{at}</text>')
-    return "".join(drawn)
+        return f'<svg viewBox="0 0 {self.width} {_H + 14}">{self._axes()}{paths}</svg>'
+
+    def _x(self, at: float) -> float:
+        return _LEFT + (at - self.period.start) / self.period.seconds * (self.width - _LEFT - 2)
+
+    def _y(self, value: float) -> float:
+        return _H - value / self.top * (_H - 8)
+
+    def _axes(self) -> str:
+        drawn = []
+        for part, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
+            y, value = self._y(self.top * part), text(self.top * part, self.unit)
+            at = self.period.start + part * self.period.seconds
+            drawn += [
+                f'<path d="M{_LEFT} {y:.1f}H{self.width}" stroke="#e4e7ec"/>',
+                f'<text x="{_LEFT - 4}" y="{y + 3:.1f}" text-anchor="end">{value}</text>',
+                f'<text x="{self._x(at):.0f}" y="{_H + 11}" text-anchor="{anchor}">{_clock(at)}</text>',
+            ]
+        return "".join(drawn)
+
+    def _path(self, line: Line) -> str:
+        """A line that breaks off where values are missing."""
+        drawn, before = [], float("-inf")
+        for at, value in line.points:
+            move = "L" if at - before < 1.5 * self.period.step else "M"
+            drawn.append(f"{move}{self._x(at):.1f} {self._y(value):.1f}")
+            before = at
+        return "".join(drawn)
 
 
-def _path(line: Line, top: float, period: Period) -> str:
-    """A line that breaks off where values are missing."""
-    drawn, before = [], float("-inf")
-    for at, value in line.points:
-        x = _LEFT + (at - period.start) / period.seconds * (_W - _LEFT)
-        y = _H - value / top * (_H - 8)
-        drawn.append(f"{'L' if at - before < 1.5 * period.step else 'M'}{x:.1f} {y:.1f}")
-        before = at
-    return "".join(drawn)
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M", time.gmtime(at))
 
 
 def text(value: float, unit: str) -> str:
