@@ -52,6 +52,19 @@ def test_a_file_is_what_its_source_says(path: Path, text: str) -> None:
     assert path.read_text(encoding="utf-8") == text, "run .venv/bin/python -m tools.monitoring"
 
 
+def test_docker_compose_shows_the_dashboard_with_its_own_prometheus() -> None:
+    folder = ROOT / "deploy" / "grafana"  # mounted at /etc/grafana/maskq
+    (provider,) = yaml.safe_load((folder / "provisioning/dashboards/maskq.yml").read_text())[
+        "providers"
+    ]
+    path = provider["options"]["path"].replace("/etc/grafana/maskq", str(folder))
+    assert Path(path) == dashboard.WRITTEN.parent
+    (source,) = yaml.safe_load((folder / "provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    assert (source["type"], source["isDefault"]) == ("prometheus", True)
+
+
 def test_every_parameter_is_used_and_has_a_default() -> None:
     used = set(re.findall(r"@(\w+)@", rules.template()))
     assert used == rules.parameters().keys()
