@@ -128,6 +128,13 @@ CASES = {
     "other store": Case(
         {f'maskq_store_breaker_open{{{AT}, store="other"}}': f"2{DAY}"}, {"MaskqOtherStoreAway"}
     ),
+    "other store, tried now and then": Case(
+        {f'maskq_store_breaker_open{{{AT}, store="other"}}': "1 0 0 1 0 " * 30},
+        {"MaskqOtherStoreAway"},
+    ),
+    "other store failed once": Case(
+        {f'maskq_store_breaker_open{{{AT}, store="other"}}': "0x5 1 0x999"}, set()
+    ),
     "store errors": Case(
         {f'maskq_store_errors_total{{{AT}, kind="outage"}}': f"0+60{DAY}"}, {"MaskqStoreErrors"}
     ),

@@ -40,6 +40,7 @@ SHORT = {
     "for_critical": "3s",
     "for_warning": "4s",
     "window": "60s",
+    "breaker_window": "10s",
     "queue_oldest_s": "4",
     "bad_input_share": "0.01",
     "failed_share": "0.001",
@@ -198,7 +199,7 @@ def test_the_numbers_are_those_of_the_run(running: Running, silent: str) -> None
     running.until_fired(
         since,
         "MaskqBadInput", "MaskqJobsFailing", "MaskqLeasesLost", "MaskqWorkerRestarting",
-        "MaskqWebhooksFailing", "MaskqEventLag",
+        "MaskqWebhooksFailing", "MaskqEventLag", "MaskqOtherStoreAway",
     )  # fmt: skip
     # And the alerts clear
     running.client.delete_event_group("nobody")

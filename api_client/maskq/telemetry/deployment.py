@@ -156,9 +156,9 @@ def _running_of_retired(running: int, models: tuple[ModelLoad, ...]) -> int:
 
 def _of_jobs(found: DeploymentMetrics) -> Iterator[Metric]:
     jobs, retries = JOBS.counter(), RETRIES.counter()
-    for labels, count in (_no_jobs(found.models) | found.ended).items():
+    for labels, count in {**_no_jobs(found.models), **found.ended}.items():
         jobs.add_metric(labels, count)
-    for code, count in (_NO_RETRIES | found.retries).items():
+    for code, count in {**_NO_RETRIES, **found.retries}.items():
         retries.add_metric([code], count)
     lost, resent = LEASES_LOST.counter(), TICKETS_RESENT.counter()
     lost.add_metric([], found.leases_lost)
