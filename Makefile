@@ -15,6 +15,7 @@
 #   make api-fuzz   schemathesis asks every route of the HTTP API: no 5xx, no undocumented answer
 #   make compose-test   docker-compose.yml brought up for real (needs a Docker engine)
 #   make helm-test   the chart of deploy/helm rendered by helm and checked against Kubernetes' and KEDA's schemas
+#   make monitoring-test   alerts and dashboard with Debian's Prometheus beside `maskq up` (PATH or apt-get download)
 #   make images  the images maskq and maskq-gateway (TORCH_BUILD=cpu: without CUDA), and their sizes
 PYTHON ?= python3
 VENV   := .venv
@@ -22,6 +23,8 @@ VENV   := .venv
 API_FUZZ := .venv-api-fuzz
 # The models of KEDA pull in what .venv does not need.
 HELM   := .venv-helm
+# Debian's package prometheus, unpacked without installing it.
+PROMETHEUS := .prometheus
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Where there is a GPU, pyproject.toml's torch is right. Where there is none, this release is installed
@@ -45,7 +48,7 @@ DISTRIBUTED := --dist loadfile --no-loadscope-reorder
 PARALLEL := -n $(PROCESSES) $(DISTRIBUTED)
 FUZZ_EXAMPLES ?= 100000
 
-.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers loadgen compose-test helm-test images train clean
+.PHONY: demo test test-fast check lock sbom acl-test http-test fuzz api-fuzz chaos upgrade-test browser bench scenarios peers loadgen compose-test helm-test monitoring-test images train clean
 
 demo: $(VENV)/.standalone
 	$(BIN)/maskq demo $(ARGS)
@@ -110,6 +113,9 @@ compose-test:
 helm-test: $(HELM)/.installed
 	$(HELM)/bin/python -m pytest -c deploy/helm/tests/pytest.ini deploy/helm/tests $(ARGS)
 
+monitoring-test: $(VENV)/.monitoring $(if $(shell command -v prometheus),,$(PROMETHEUS)/usr/bin/prometheus)
+	$(BIN)/python -m pytest -m monitoring -n 0 tests/monitoring $(ARGS)
+
 images:
 	docker build --target gateway --tag maskq-gateway .
 	docker build --build-arg TORCH_BUILD=$(TORCH_BUILD) --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag maskq .
@@ -148,9 +154,17 @@ $(HELM)/.installed: deploy/helm/tests/requirements.txt deploy/helm/tests/helm.tx
 	$(HELM)/bin/python tools/fetch_helm.py $(HELM)/bin/helm
 	@touch $@
 
+$(PROMETHEUS)/usr/bin/prometheus:
+	mkdir -p $(PROMETHEUS)
+	cd $(PROMETHEUS) && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
+$(VENV)/.monitoring: $(VENV)/.dev
+	$(PIP) --editable '.[dev,monitoring]'
+	@touch $@
+
 $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(API_FUZZ) $(HELM) demo-output
+	rm -rf $(VENV) $(API_FUZZ) $(HELM) $(PROMETHEUS) demo-output

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from maskq.ledger.calls.metrics import OTHER, OUTCOMES, DeploymentMetrics, GroupLag, ModelLoad
+from maskq.contract import FailureCode, JobStatus
+from maskq.ledger.calls.metrics import (
+    OTHER,
+    OUTCOMES,
+    DeploymentMetrics,
+    Ended,
+    GroupLag,
+    ModelLoad,
+)
 from maskq.telemetry.series import Series, exposition
 
 if TYPE_CHECKING:
@@ -73,6 +81,11 @@ WEBHOOKS: Final = Series(
 WEBHOOKS_DUE: Final = Series(
     "maskq_webhooks_due", "gauge", "Webhooks that are due and that no process delivers yet."
 )
+WEBHOOKS_OVERDUE: Final = Series(
+    "maskq_webhooks_overdue_seconds",
+    "gauge",
+    "Seconds for which a webhook has been due and not been taken by a process; 0: none is due.",
+)
 WEBHOOKS_DEAD: Final = Series(
     "maskq_webhooks_dead", "gauge", "Webhooks that failed for good and are kept for a redelivery."
 )
@@ -91,8 +104,19 @@ ENTRIES: Final = Series(
 
 SERIES: Final = (
     QUEUE_DEPTH, QUEUE_OLDEST, QUEUED, RUNNING, JOBS, RETRIES, WORKERS, DEMAND, OFFERED_LOAD,
-    LEASES_LOST, TICKETS_RESENT, WEBHOOKS, WEBHOOKS_DUE, WEBHOOKS_DEAD, SWEEPER_AGE, EVENT_LAG, ENTRIES,
+    LEASES_LOST, TICKETS_RESENT, WEBHOOKS, WEBHOOKS_DUE, WEBHOOKS_OVERDUE, WEBHOOKS_DEAD, SWEEPER_AGE,
+    EVENT_LAG, ENTRIES,
 )  # fmt: skip
+
+
+# Counters begin at 0, so that the first failure is an increase for Prometheus.
+_OUTCOMES_OF_JOBS: Final = (
+    (JobStatus.SUCCEEDED.value, ""),
+    (JobStatus.CANCELED.value, FailureCode.CANCELED.value),
+    (JobStatus.EXPIRED.value, FailureCode.EXPIRED.value),
+    *((JobStatus.FAILED.value, code.value) for code in FailureCode),
+)
+_NO_RETRIES: Final = {code.value: 0 for code in FailureCode}
 
 
 def deployment_text(found: DeploymentMetrics) -> bytes:
@@ -132,9 +156,9 @@ def _running_of_retired(running: int, models: tuple[ModelLoad, ...]) -> int:
 
 def _of_jobs(found: DeploymentMetrics) -> Iterator[Metric]:
     jobs, retries = JOBS.counter(), RETRIES.counter()
-    for labels, count in found.ended.items():
+    for labels, count in {**_no_jobs(found.models), **found.ended}.items():
         jobs.add_metric(labels, count)
-    for code, count in found.retries.items():
+    for code, count in {**_NO_RETRIES, **found.retries}.items():
         retries.add_metric([code], count)
     lost, resent = LEASES_LOST.counter(), TICKETS_RESENT.counter()
     lost.add_metric([], found.leases_lost)
@@ -142,13 +166,19 @@ def _of_jobs(found: DeploymentMetrics) -> Iterator[Metric]:
     yield from (jobs, retries, lost, resent)
 
 
+def _no_jobs(models: tuple[ModelLoad, ...]) -> dict[Ended, int]:
+    return {Ended(one.demand.model, *outcome): 0 for one in models for outcome in _OUTCOMES_OF_JOBS}
+
+
 def _of_webhooks(found: DeploymentMetrics) -> Iterator[Metric]:
-    attempts, due, dead = WEBHOOKS.counter(), WEBHOOKS_DUE.gauge(), WEBHOOKS_DEAD.gauge()
+    attempts, due = WEBHOOKS.counter(), WEBHOOKS_DUE.gauge()
+    overdue, dead = WEBHOOKS_OVERDUE.gauge(), WEBHOOKS_DEAD.gauge()
     for outcome in OUTCOMES.values():  # from 0 on, so that the first failure is an increase
         attempts.add_metric([outcome], found.webhooks.get(outcome, 0))
     due.add_metric([], found.webhooks_due)
+    overdue.add_metric([], found.webhooks_overdue_s)
     dead.add_metric([], found.entries["deliveries_dead"])
-    yield from (attempts, due, dead)
+    yield from (attempts, due, overdue, dead)
 
 
 def _of_ledger(found: DeploymentMetrics) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
-from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy" / "helm" / "maskq"
@@ -25,6 +25,7 @@ _OTHERS = {
     ("keda.sh/v1alpha1", "ScaledObject"): ScaledObject,
     ("keda.sh/v1alpha1", "TriggerAuthentication"): TriggerAuthentication,
     ("monitoring.coreos.com/v1", "ServiceMonitor"): ServiceMonitor,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): PrometheusRule,
 }
 
 Document = dict[str, Any]
@@ -83,7 +84,11 @@ CASES: dict[str, Document] = {
         },
         "sqs": {"enabled": True, "queueUrl": "https://sqs.eu-west-1.amazonaws.com/1/uploads"},
         "webhooks": {"allowedHosts": "hooks.internal:8443"},
-        "metrics": {"enabled": True, "serviceMonitor": {"enabled": True}},
+        "metrics": {
+            "enabled": True,
+            "serviceMonitor": {"enabled": True},
+            "prometheusRule": {"enabled": True, "parameters": {"queue_oldest_s": 60}},
+        },
         "networkPolicy": {"redisTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
     },
 }

@@ -70,6 +70,7 @@ def test_a_misspelled_field_would_be_seen() -> None:
         "NetworkPolicy": ("spec",),
         "ScaledObject": ("spec",),
         "ServiceMonitor": ("spec", "endpoints", 0),
+        "PrometheusRule": ("spec", "groups", 0, "rules", 0),
     }.items():
         document = json.loads(json.dumps(of_kind(documents, kind)[0]))
         part = document
@@ -314,6 +315,22 @@ def test_each_process_of_a_pod_has_a_metrics_port_that_is_scraped() -> None:
     names = [port["name"] for port in service["ports"]]
     assert names == [name for name, _ in opened["dpt"]]
     assert [one["port"] for one in monitor["spec"]["endpoints"]] == names
+
+
+def test_the_alerts_are_those_of_the_repository_with_the_parameters_of_the_values() -> None:
+    (rule,) = of_kind(rendered("everything"), "PrometheusRule")
+    written = (ROOT / "deploy" / "prometheus" / "rules" / "maskq.yml").read_text()
+    expected = yaml.safe_load(written.replace("> 900", "> 60"))
+    assert rule["spec"] == expected
+    assert "> 900" in written
+
+
+def test_a_parameter_that_the_alerts_do_not_have_is_refused() -> None:
+    alerts = {"enabled": True, "parameters": {"queue_oldest": 60}}
+    values = CASES["trial"] | {"metrics": {"enabled": True, "prometheusRule": alerts}}
+    said = helm("template", values)
+    assert said.returncode != 0
+    assert "parameters.queue_oldest: no such parameter" in said.stderr
 
 
 def test_a_pool_asks_for_the_resource_that_it_names() -> None:

@@ -68,13 +68,18 @@ def test_the_numbers_are_those_of_the_run(stranger: Api, client: Client, bench: 
     jobs = {
         dict(labels)["status"]: count
         for (name, labels), count in found.items()
-        if name == "maskq_jobs_total"
+        if name == "maskq_jobs_total" and count
     }
     assert jobs == {"succeeded": 2, "failed": 1, "canceled": 1}
     assert value(found, "maskq_queue_depth", model="smallest", priority="normal") == 2
     assert value(found, "maskq_queue_depth", model="smallest", priority="high") == 0
     assert value(found, "maskq_jobs_queued", model="smallest") == 2
     assert value(found, "maskq_webhooks_dead") == 0
+    assert value(found, "maskq_webhooks_overdue_seconds") == 0
+    # Counters begin at 0: Prometheus sees the first failure of a kind as an increase.
+    failed = {"model": "smallest", "status": "failed"}
+    assert value(found, "maskq_jobs_total", **failed, code="worker_lost") == 0
+    assert value(found, "maskq_retries_total", code="worker_lost") == 0
 
 
 def test_every_series_has_the_name_type_and_labels_of_the_table(

@@ -266,6 +266,22 @@ def held(
     return pool.submit(hold)
 
 
+def test_a_store_counts_as_open_until_a_job_may_try_it(
+    breaker: StoreCircuitBreaker, stores: Stores
+) -> None:
+    # A bucket until a probe finds that it answers
+    stores.down["bucket"] = outage("away")
+    fail(breaker, "bucket")
+    until(lambda: stores.probed.count("bucket") > 2)
+    assert breaker.open_count == 1
+    stores.down.clear()
+    until(lambda: breaker.open_count == 0)
+    # A host until its pause is over, also if no further job asks for it
+    fail(breaker, "host", probed=False)
+    until(lambda: breaker.open_count == 0)
+    assert works(breaker, "host", probed=False)
+
+
 @pytest.mark.parametrize(("known", "kept"), [(False, 2), (True, 6)])
 def test_a_store_that_hangs_keeps_some_of_eight_jobs_and_never_all(
     breaker: StoreCircuitBreaker, known: bool, kept: int

@@ -9,9 +9,10 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from maskq.telemetry.settings import port_of
+from maskq_worker.broker.process_metrics import gpu_memory
 from maskq_worker.command import worker
 from maskq_worker.telemetry.counters import Histogram, ProcessCounters
-from maskq_worker.telemetry.series import SERIES, ProcessState, process_text
+from maskq_worker.telemetry.series import SERIES, GpuMemory, ProcessState, process_text
 
 
 def test_a_histogram_counts_a_value_in_each_bucket_that_is_not_below_it() -> None:
@@ -47,7 +48,8 @@ def test_no_count_of_several_threads_is_lost() -> None:
 
 def state(counters: ProcessCounters) -> ProcessState:
     return ProcessState(
-        work=counters.work(), busy_s=1.5, held=2, leases_lost=3, gpu_memory_bytes=0,
+        model="demo", started_s=1_700_000_000, work=counters.work(), busy_s=1.5, held=2,
+        leases_lost=3, gpu_memory=GpuMemory(5, 20, 100),
         store_errors={"outage": 4, "refusal": 0}, home_is_away=True, open_stores=5,
     )  # fmt: skip
 
@@ -67,6 +69,10 @@ def test_every_series_has_the_name_type_and_labels_of_the_table() -> None:
     assert 'maskq_stage_seconds_bucket{le="0.01",stage="decode"} 0.0' in text
     assert "maskq_forward_efficiency 0.75" in text
     assert 'maskq_store_breaker_open{store="home"} 1.0' in text
+    assert 'maskq_worker_start_time_seconds{model="demo"} 1.7e+09' in text
+    assert "maskq_gpu_memory_bytes 5.0\n" in text
+    assert "maskq_gpu_memory_free_bytes 20.0\n" in text
+    assert "maskq_gpu_memory_total_bytes 100.0\n" in text
     assert 'maskq_store_errors_total{kind="outage"} 4.0' in text
 
 
@@ -74,6 +80,18 @@ def test_a_process_without_work_has_its_series_too() -> None:
     text = process_text(state(ProcessCounters())).decode()
     assert "maskq_forward_efficiency 0.0" in text
     assert "maskq_batch_size_count 0.0" in text
+
+
+def test_the_memory_of_the_gpu_is_what_torch_says_and_0_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert gpu_memory() == GpuMemory()
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20, 100))  # free, total
+    assert gpu_memory() == GpuMemory(reserved=5, free=20, total=100)
 
 
 @pytest.mark.parametrize(

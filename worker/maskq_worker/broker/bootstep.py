@@ -171,6 +171,7 @@ class ModelStep(bootsteps.StartStopStep):
         )
         self._metrics = ProcessMetrics(
             settings,
+            model=self._segmenter.info.name,
             counters=self._counters,
             batcher=self._batcher,
             leases=self._leases,

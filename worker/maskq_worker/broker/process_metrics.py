@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from maskq.telemetry.server import MetricsServer
@@ -11,7 +12,7 @@ from maskq_worker.jobs.leases import Leases
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.circuit_breaker import StoreCircuitBreaker
 from maskq_worker.telemetry.counters import ProcessCounters
-from maskq_worker.telemetry.series import ProcessState, process_text
+from maskq_worker.telemetry.series import GpuMemory, ProcessState, process_text
 
 
 class ProcessMetrics:
@@ -21,11 +22,14 @@ class ProcessMetrics:
         self,
         settings: WorkerSettings,
         *,
+        model: str,
         counters: ProcessCounters,
         batcher: MicroBatcher[Any, Any],
         leases: Leases,
         breaker: StoreCircuitBreaker,
     ) -> None:
+        self._model = model
+        self._started_s = time.time()
         self._counters = counters
         self._batcher = batcher
         self._leases = leases
@@ -46,11 +50,13 @@ class ProcessMetrics:
         """The series in Prometheus' text format."""
         return process_text(
             ProcessState(
+                model=self._model,
+                started_s=self._started_s,
                 work=self._counters.work(),
                 busy_s=self._batcher.busy_seconds,
                 held=len(self._leases.holding()),
                 leases_lost=self._leases.lost_count,
-                gpu_memory_bytes=_gpu_memory_bytes(),
+                gpu_memory=gpu_memory(),
                 store_errors=self._breaker.error_counts,
                 home_is_away=self._breaker.home_is_away,
                 open_stores=self._breaker.open_count,
@@ -58,9 +64,10 @@ class ProcessMetrics:
         )
 
 
-def _gpu_memory_bytes() -> int:
-    """What torch has reserved. Loads no torch, and no CUDA where none is used."""
+def gpu_memory() -> GpuMemory:
+    """As torch says. Loads no torch, and no CUDA where none is used."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
-        return 0
-    return int(torch.cuda.memory_reserved())
+        return GpuMemory()
+    free, total = torch.cuda.mem_get_info()
+    return GpuMemory(torch.cuda.memory_reserved(), free, total)

@@ -34,6 +34,7 @@ class HeldJob:
         self.job_id = job_id
         self.token = token
         self._is_lost = False
+        self._is_leaving = False
         self._written: list[S3Uri] = []
         self._may_be_committed = False
 
@@ -45,6 +46,15 @@ class HeldJob:
     def mark_lost(self) -> None:
         """Note that this process no longer holds the job."""
         self._is_lost = True
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this process itself ends or releases the job."""
+        return self._is_leaving
+
+    def begin_leaving(self) -> None:
+        """Note it before the ledger is told, which then knows the lease no more."""
+        self._is_leaving = True
 
     def check(self) -> None:
         """Raise LeaseLost if the lease is gone."""
@@ -128,7 +138,7 @@ class Leases:
         pairs = [(one.job_id, one.token) for one in held]
         lost = self._ledger.run(calls.renew(pairs, self._lease_s))
         for one in held:
-            if one.token in lost:
+            if one.token in lost and not one.is_lost and not one.is_leaving:
                 logger.info(
                     "job %s: the lease is lost; this worker stops working on it", one.job_id
                 )

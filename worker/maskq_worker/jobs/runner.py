@@ -140,8 +140,10 @@ class JobRunner:
             trace = attempt_trace(record, claimed.retried)
             outcome = self._outcome(record, claimed.urls, held, Stopwatch(trace))
             trace.ended(outcome.reason) if outcome else trace.lost()
-            if outcome is not None and outcome.ends_job:
-                self._counters.job_ended()
+            if outcome is not None:
+                held.begin_leaving()
+                if outcome.ends_job:
+                    self._counters.job_ended()
             return self._report(outcome, model, until)
 
     def _report(self, outcome: Outcome[T] | None, model: str, until: float) -> calls.Claimed:

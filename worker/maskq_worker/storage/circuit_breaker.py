@@ -75,6 +75,12 @@ class _Store:
     def on_trial(self) -> bool:
         return any(use.is_trial for use in self.uses)
 
+    def is_open(self, now: float) -> bool:
+        """Whether requests are refused. A host may be tried after its pause, a bucket after a probe."""
+        if not self.failures or self.half_open:
+            return False
+        return self.probed or now < self.retry_at
+
     def is_slow(self, now: float) -> bool:
         return any(use.slow_at < now for use in self.uses)
 
@@ -137,9 +143,10 @@ class StoreCircuitBreaker:
 
     @property
     def open_count(self) -> int:
-        """How many stores other than home are not used now, because they failed."""
+        """How many stores other than home get no request now, because they failed."""
+        now = time.monotonic()
         with self._changed:
-            return sum(bool(store.failures) for store in self._stores.values())
+            return sum(store.is_open(now) for store in self._stores.values())
 
     def stalled(self) -> int:
         """How many jobs wait for a store without an answer; home is not counted."""

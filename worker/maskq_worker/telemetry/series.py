@@ -33,15 +33,25 @@ LEASES_LOST: Final = Series(
     "counter",
     "Jobs that were canceled, timed out or went to another worker while the process held them.",
 )
+STARTED: Final = Series(
+    "maskq_worker_start_time_seconds",
+    "gauge",
+    "When the process was ready for jobs, in seconds since 1970.",
+    ("model",),
+)
 GPU_MEMORY: Final = Series(
     "maskq_gpu_memory_bytes",
     "gauge",
     "Memory that the process reserved on its GPU; 0 without a GPU.",
 )
+GPU_FREE: Final = Series(
+    "maskq_gpu_memory_free_bytes", "gauge", "Memory of the GPU that no process has reserved."
+)
+GPU_TOTAL: Final = Series("maskq_gpu_memory_total_bytes", "gauge", "Memory of the GPU.")
 STORE_ERRORS: Final = Series(
     "maskq_store_errors_total",
     "counter",
-    "Requests to object stores that failed: outage, credentials, conflict, refused or missing.",
+    "Requests to object stores that failed: outage, credentials, conflict or refusal.",
     ("kind",),
 )
 BREAKER_OPEN: Final = Series(
@@ -52,19 +62,31 @@ BREAKER_OPEN: Final = Series(
 )
 
 SERIES: Final = (
-    STAGES, BATCH_SIZE, EFFICIENCY, BUSY, HELD, LEASES_LOST, GPU_MEMORY, STORE_ERRORS, BREAKER_OPEN,
+    STARTED, STAGES, BATCH_SIZE, EFFICIENCY, BUSY, HELD, LEASES_LOST, GPU_MEMORY, GPU_FREE, GPU_TOTAL,
+    STORE_ERRORS, BREAKER_OPEN,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Memory of the process's GPU, in bytes; all 0 without one."""
+
+    reserved: int = 0  # by this process
+    free: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
     """What a process is asked for at each scrape."""
 
+    model: str
+    started_s: float  # since 1970
     work: Work
     busy_s: float
     held: int
     leases_lost: int
-    gpu_memory_bytes: int
+    gpu_memory: GpuMemory
     store_errors: Mapping[str, int]  # by kind
     home_is_away: bool
     open_stores: int  # other than home
@@ -76,6 +98,9 @@ def process_text(state: ProcessState) -> bytes:
 
 
 def _families(state: ProcessState) -> Iterator[Metric]:
+    started = STARTED.gauge()
+    started.add_metric([state.model], state.started_s)
+    yield started
     stages, batches = STAGES.histogram(), BATCH_SIZE.histogram()
     for stage, counted in state.work.stages.items():
         stages.add_metric([stage], [*counted.buckets], counted.total)
@@ -84,7 +109,9 @@ def _families(state: ProcessState) -> Iterator[Metric]:
     for series, value in (
         (EFFICIENCY, state.work.efficiency),
         (HELD, state.held),
-        (GPU_MEMORY, state.gpu_memory_bytes),
+        (GPU_MEMORY, state.gpu_memory.reserved),
+        (GPU_FREE, state.gpu_memory.free),
+        (GPU_TOTAL, state.gpu_memory.total),
     ):
         gauge = series.gauge()
         gauge.add_metric([], value)

@@ -92,6 +92,7 @@ class DeploymentMetrics:
     leases_lost: int
     entries: Mapping[str, int]  # of the ledger, by kind
     webhooks_due: int
+    webhooks_overdue_s: float  # since the first of those was due; 0: there is none
     groups: tuple[GroupLag, ...]
     models: tuple[ModelLoad, ...]
 
@@ -102,7 +103,7 @@ def deployment_metrics() -> Call[DeploymentMetrics]:
 
 
 def _parse(answer: Sequence[Any]) -> DeploymentMetrics:
-    age_ms, running, counters, entries, due, groups, *models = answer
+    age_ms, running, counters, entries, due, overdue_ms, groups, *models = answer
     counts = {name: int(count) for name, count in pairs(counters).items()}
     return DeploymentMetrics(
         sweeper_age_s=int(age_ms) / 1000 if age_ms else None,
@@ -114,6 +115,7 @@ def _parse(answer: Sequence[Any]) -> DeploymentMetrics:
         leases_lost=counts.get("leases_lost", 0),
         entries={kind: int(count) for kind, count in pairs(entries).items()},
         webhooks_due=int(due),
+        webhooks_overdue_s=int(overdue_ms or 0) / 1000,
         groups=tuple(
             GroupLag(group, None if unread == "" else int(unread), int(unconfirmed))
             for group, unread, unconfirmed in _rows(groups)

@@ -1,7 +1,7 @@
 -- Read what the metrics of the deployment need. It looks at MOST_RUNNING running jobs, MOST_TENANTS tenants that
 -- wait for a turn and MOST_GROUPS groups of event readers at most, however many there are.
 -- → {milliseconds since the last sweep or '', running jobs, {counter, count, …}, {kind, entries, …},
---   webhooks due, {group, unread or '', unconfirmed, …},
+--   webhooks due, milliseconds since the first of them was due or '', {group, unread or '', unconfirmed, …},
 --   {row of demand_of_models, {level, jobs, age of the oldest in ms, …}} of each model}
 local MOST_GROUPS = 100
 
@@ -40,6 +40,13 @@ local function groups()
   return found
 end
 
+-- How long the webhook that is due and not taken waits for a process, in milliseconds; '': none is due.
+local function overdue()
+  local first = redis.call('ZRANGE', keys.deliveries_due(), 0, 0, 'WITHSCORES')
+  if not first[1] or tonumber(first[2]) > now then return '' end
+  return integer(now - tonumber(first[2]))
+end
+
 -- The jobs of each level that may run now: {level, jobs, age of the oldest in milliseconds, …}.
 local function depths(counts)
   local rows = {}
@@ -54,4 +61,4 @@ end
 local models, counts = demand_of_models()
 for i, row in ipairs(models) do models[i] = {row, depths(counts[i])} end
 return {sweeper_age(), redis.call('ZCARD', keys.leases()), redis.call('HGETALL', keys.counters()), entries(),
-  redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), groups(), unpack(models)}
+  redis.call('ZCOUNT', keys.deliveries_due(), '-inf', integer(now)), overdue(), groups(), unpack(models)}
