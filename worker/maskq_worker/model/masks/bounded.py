@@ -327,7 +327,9 @@ def _candidates(
     if not enough.all():
         reachable[~enough] = False  # bounds what the positions take
     found = _positions(reachable)
-    ids = torch.cat([found % part.classes, found.new_zeros(1)])  # the zero is there if none is found
+    ids = torch.cat(
+        [found % part.classes, found.new_zeros(1)]
+    )  # the zero is there if none is found
     last = count * enough
     order = torch.arange(few, device=cells.device).minimum((last - 1).clamp_(min=0)[:, None])
     chosen = ids[(last.cumsum(0) - last)[:, None] + order]
