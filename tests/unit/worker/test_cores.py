@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import until
 
 from maskq.process.stop_signal import StopSignal
 from maskq_worker.process.cores import CoreShare, Machine, divided, parsed_cpus, processes_of
 from maskq_worker.process.slots import Slot
-from tests.support.waiting import until
 
 GIB = 2**30
 TWO_NODES = {"node0": "0-15,32-47", "node1": "16-31,48-63"}
@@ -132,7 +132,7 @@ def test_a_process_stays_on_its_cpus_and_its_parent_does_not(
     code = f"import os; open({str(tmp_path / 'cpus')!r}, 'w').write(repr(os.sched_getaffinity(0)))"
     slot = Slot("pinned", [sys.executable, "-c", code], {}, cpus=one)
     slot.restart(StopSignal())
-    until(lambda: not slot.running, timeout_s=30)
+    until(lambda: not slot.running, within_s=30)
     assert slot.returncode == 0
     assert (tmp_path / "cpus").read_text() == repr(set(one))
     assert os.sched_getaffinity(0) == before
