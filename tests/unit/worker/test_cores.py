@@ -90,7 +90,7 @@ def test_the_first_kind_of_cgroup_says_it_in_two_files(tmp_path: Path) -> None:
     assert Machine.read(root).cores == 4
 
 
-@pytest.mark.parametrize(("memory", "processes"), [(3, 1), (9, 2), (17, 4), (512, 8)])
+@pytest.mark.parametrize(("memory", "processes"), [(3, 1), (9, 2), (21, 4), (512, 8)])
 def test_the_memory_bounds_the_number_of_processes(
     tmp_path: Path, memory: int, processes: int
 ) -> None:

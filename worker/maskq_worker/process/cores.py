@@ -61,13 +61,13 @@ def processes_of(machine: Machine, image_bytes: int) -> int:
 
     image_bytes: the memory of a process for images (MASKQ_MAX_DECODED_BYTES).
     """
-    if machine.is_limited or len(machine.nodes) == 1:
-        wanted = machine.cores // CORES_A_PROCESS
-    else:
-        smallest = min(map(len, machine.nodes))
-        wanted = len(machine.nodes) * max(1, smallest // CORES_A_PROCESS)
+    nodes = 1 if machine.is_limited else len(machine.nodes)
+    smallest = machine.cores if nodes == 1 else min(map(len, machine.nodes))
+    wanted = nodes * max(1, smallest // CORES_A_PROCESS)
     if machine.memory_bytes is not None:
         wanted = min(wanted, machine.memory_bytes // (MODEL_BYTES + image_bytes))
+    if wanted > nodes:
+        wanted -= wanted % nodes  # the same number on each node
     return max(1, wanted)
 
 
