@@ -33,6 +33,7 @@ def run(subject: Subject) -> dict[str, Any]:
         for layer, ways in parts.items():
             for way, timed in ways(subject, batch, half).items():
                 rows.append({"batch": batch, "layer": layer, "way": way, "ms": _ms(subject, timed)})
+                subject.keep(rows)
     return {"rows": rows}
 
 

@@ -33,6 +33,7 @@ def run(subject: Subject) -> dict[str, Any]:
             release(subject.device)
             for row in ways():
                 rows.append(row)
+                subject.keep(rows)
         except RuntimeError as error:  # the rows before it are wanted
             broken[name] = reason(error)
         memory[name] = peak_mib(subject.device)

@@ -30,14 +30,13 @@ TILES = (
 def run(subject: Subject) -> dict[str, Any]:
     given = scores(subject)
     sizes = ((64, 48),) if subject.dry else SIZES
-    return {
-        "rows": [
-            {"scores": name, "size": f"{width}x{height}", **ways(subject, one, (height, width))}
-            for name, one in given.items()
-            for width, height in sizes
-        ],
-        "tiles_ms": tiles(subject, given),
-    }
+    rows = []
+    for name, one in given.items():
+        for width, height in sizes:
+            took = ways(subject, one, (height, width))
+            rows.append({"scores": name, "size": f"{width}x{height}", **took})
+            subject.keep(rows)
+    return {"rows": rows, "tiles_ms": tiles(subject, given)}
 
 
 @torch.inference_mode()

@@ -31,13 +31,17 @@ def asked(
     command = [sys.executable, "-m", "bench.gpu", *options, *(["--dry-run"] if dry else [])]
     child = Child(name, command, log=folder / f"{name}.log")
     figures = folder / f"{name}.json"
-    figures.unlink(missing_ok=True)  # --only may name a part twice
+    rows = _rows_file(folder, name)
+    for file in (figures, rows):  # --only may name a part twice
+        file.unlink(missing_ok=True)
     child.start()
     in_time = _ended(child, most_s)
     if figures.exists():  # whatever became of the process after it
         return dict(json.loads(figures.read_text(encoding="utf-8")))
     how = child.ending().partition(" (log: ")[0]  # the log goes with the folder
+    so_far = json.loads(rows.read_text(encoding="utf-8")) if rows.exists() else {}
     return {
+        **so_far,
         "failed": f"its process {how}" if in_time else f"it was not done after {most_s:.0f} s",
         "traceback": child.log_tail().splitlines(),
     }
@@ -54,7 +58,8 @@ def run(name: str, folder: Path, device: torch.device, *, dry: bool) -> None:
         torch.set_num_threads(1)
     known, batches = folder / _KNOWN, (1, 2, 4) if dry else Subject.batches
     found = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
-    subject = Subject(folder / CHECKPOINT, device, dry, batches, found)
+    rows = _rows_file(folder, name)
+    subject = Subject(folder / CHECKPOINT, device, dry, batches, found, rows)
     figures = _tried(name, subject)
     known.write_text(json.dumps(subject.found), encoding="utf-8")
     whole = folder / f"{name}.new"
@@ -62,6 +67,11 @@ def run(name: str, folder: Path, device: torch.device, *, dry: bool) -> None:
     whole.replace(folder / f"{name}.json")
     sys.stdout.flush()
     os._exit(0)  # after a fault, what an interpreter does at its end may hang or abort
+
+
+def _rows_file(folder: Path, name: str) -> Path:
+    """What a part keeps of its rows before it has ended."""
+    return folder / f"{name}.rows.json"
 
 
 def _tried(name: str, subject: Subject) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,9 +35,17 @@ class Subject:
     dry: bool  # as little as executes every line
     batches: Sequence[int] = (1, 2, 4, 8, 16, 32)
     found: dict[str, Any] = field(default_factory=dict)  # what earlier parts found
+    rows_file: Path | None = None  # keeps the rows of a part that may be cut off
 
     def __post_init__(self) -> None:
         exact_float32()
+
+    def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows so far down: they are the part's figures if its process is ended."""
+        if self.rows_file is not None:
+            new = self.rows_file.with_suffix(".new")
+            new.write_text(json.dumps({"rows": list(rows)}, default=str), encoding="utf-8")
+            new.replace(self.rows_file)
 
     @cached_property
     def preprocessor(self) -> Preprocessor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from maskq.process import starting
 if TYPE_CHECKING:
     from PIL import Image
 
+    from maskq_worker.process.cores import CoreShare
     from maskq_worker.process.slots import Slot
 
 _WORKER = (sys.executable, "-m", "maskq_worker")
@@ -47,12 +48,19 @@ def worker(
     role: Annotated[
         Role, typer.Option(help="segment images, or post webhooks (needs no GPU and no model)")
     ] = Role.SEGMENT,
-    processes: Annotated[int, typer.Option(min=1, help="processes on a machine without GPU")] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="processes on a machine without GPU; default: one for each 8 cores, by NUMA node, "
+            "if the memory is enough",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="instead of MASKQ_MODEL")] = None,
 ) -> None:
     """Serve one model: one process per GPU, each seeing exactly one."""
     from maskq.telemetry.settings import PORT, port_of
-    from maskq_worker.process.cpu import cpu_environment
+    from maskq_worker.process.cpu import share_environment
     from maskq_worker.process.gpus import chosen, environment
     from maskq_worker.process.slots import Slot
     from maskq_worker.settings import WorkerSettings
@@ -63,24 +71,42 @@ def worker(
     with starting():  # the same for a wrong setting
         settings = WorkerSettings.load()
     extra = {"MASKQ_MODEL": model} if model else {}
+    set_port = {PORT: str(settings.metrics_port)} if settings.metrics_port else {}
+    starts: list[tuple[str, Mapping[str, str], frozenset[int]]]  # name, variables, CPUs to stay on
     if cards := chosen(gpus, wants_cpu=settings.wants_cpu):
-        variables = {
-            f"worker {number} on {gpu.uuid}": environment(gpu) | extra
+        starts = [
+            (f"worker {number} on {gpu.uuid}", environment(gpu), frozenset())
             for gpu in cards
             for number in range(processes_per_gpu)
-        }
+        ]
     else:
-        extra |= cpu_environment(processes)
-        variables = {f"worker {number} on the CPU": extra for number in range(processes)}
-    set_port = {PORT: str(settings.metrics_port)} if settings.metrics_port else {}
-    raise typer.Exit(
-        _supervise(
-            [
-                Slot(name, _WORKER, each | port_of(number, set_port), drain_s=settings.drain_s)
-                for number, (name, each) in enumerate(variables.items())
-            ]
+        starts = [
+            (f"worker {number} on the CPU", share_environment(share), share.cpus)
+            for number, share in enumerate(_shares(processes, settings.max_decoded_bytes))
+        ]
+    slots = [
+        Slot(
+            name,
+            _WORKER,
+            {**variables, **extra, **port_of(number, set_port)},
+            drain_s=settings.drain_s,
+            cpus=cpus,
         )
-    )
+        for number, (name, variables, cpus) in enumerate(starts)
+    ]
+    raise typer.Exit(_supervise(slots))
+
+
+def _shares(processes: int | None, image_bytes: int) -> list[CoreShare]:
+    """The cores of each process on a machine without GPU."""
+    from maskq_worker.process.cores import Machine, divided, processes_of
+
+    machine = Machine.read()
+    shares = divided(machine, processes or processes_of(machine, image_bytes))
+    if len(shares) > 1:
+        where = ", each on one NUMA node" if shares[0].cpus else ""
+        _report(f"{len(shares)} processes of {shares[0].threads} threads{where}")
+    return shares
 
 
 def _supervise(slots: Sequence[Slot]) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import pytest
 from celery.exceptions import Ignore
 from PIL import Image
@@ -26,6 +27,7 @@ from maskq_worker.jobs.manifest import manifest_of
 from maskq_worker.jobs.runner import JobRunner
 from maskq_worker.model import ModelInput, PendingOutput, Segmenter
 from maskq_worker.settings import WorkerSettings
+from maskq_worker.storage import boto3_requests
 from maskq_worker.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
@@ -134,6 +136,29 @@ def test_the_next_job_is_claimed_in_the_trip_that_ends_the_last(
     bench.pipeline.run("smallest")
     assert {bench.record(job_id).status for job_id in "ab"} == {JobStatus.SUCCEEDED}
     assert trips[:3] == ["run", "run_many", "run_many"]  # all else are our own looks
+
+
+def test_a_job_is_three_requests_to_the_store(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that has learnt from one job that the bucket creates an object only once
+    bench.submit("first")
+    bench.pipeline.run("smallest")
+    sent: list[str] = []
+    for name in ("get", "put"):
+        real = getattr(obstore, name)
+        monkeypatch.setattr(
+            obstore, name, lambda *a, n=name, r=real, **o: sent.append(n) or r(*a, **o)
+        )
+    for name in ("get", "put", "head"):  # which is asked where obstore cannot
+        monkeypatch.setattr(boto3_requests, name, lambda *_, n=name: sent.append(f"boto3 {n}"))
+    # When
+    bench.submit("second")
+    sent.clear()  # our own upload
+    bench.pipeline.run("smallest")
+    # Then: the image, the mask, the manifest
+    assert bench.record("second").status is JobStatus.SUCCEEDED
+    assert sent == ["get", "put", "put"]
 
 
 @pytest.mark.parametrize("end", ["canceled", "failed"])

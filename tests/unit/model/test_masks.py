@@ -11,6 +11,7 @@ from maskq_worker.model.masks import bounded as masks
 from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
 from maskq_worker.model.masks.comparison import TIE, untied_differences
 from maskq_worker.model.masks.interpolation import Interpolation
+from maskq_worker.model.masks.scores import all_finite
 
 
 @pytest.fixture(autouse=True)
@@ -206,3 +207,41 @@ def test_differences_are_counted_unless_tied() -> None:
     assert untied_differences(logits, ours, ours) == 0
     assert untied_differences(logits, ours, other) == 2
     assert untied_differences(logits, ours, other.T) == 4  # of another shape: all differ
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_score_that_is_not_finite_is_found_wherever_it_is(value: float) -> None:
+    for place in ((0, 0, 0), (2, 1, 3), (4, 6, 8)):
+        scores = noise(5, 7, 9)
+        assert all_finite(scores)
+        scores[place] = value
+        assert not all_finite(scores)
+
+
+def test_infinities_of_both_signs_do_not_cancel() -> None:
+    scores = noise(5, 7, 9)
+    scores[0, 0, 0], scores[1, 0, 0] = torch.inf, -torch.inf
+    assert not all_finite(scores)
+
+
+def test_finite_scores_whose_sum_is_too_large_are_finite() -> None:
+    scores = torch.full((3, 4, 4), 3e38)
+    assert not scores.sum().isfinite()
+    assert all_finite(scores)
+
+
+def test_scores_that_are_not_finite_give_a_mask_of_the_models_classes() -> None:
+    """Callers may ask for it; no index may lie outside the scores."""
+    scores = noise(40, 6, 6)
+    scores[:, 2:4, 2:4] = torch.nan
+    mask = upsampled_argmax(scores, (40, 40))
+    assert mask.shape == (40, 40)
+    assert mask.max() < 40
+
+
+def test_every_number_of_classes_that_can_win_in_a_cell_gives_the_same_mask() -> None:
+    """One to six classes within reach of one another: a few are compared alone, more with all."""
+    for reachable in range(1, 7):
+        scores = noise(40, 9, 9, scale=0.1)
+        scores[10 : 10 + reachable] += 5.0
+        assert_same_but_for_ties(scores, upsampled_argmax(scores, (50, 61)), (50, 61))

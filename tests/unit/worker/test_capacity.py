@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
+from maskq_worker.process import cpu
 from maskq_worker.process.capacity import Capacity, capacity_of
+from maskq_worker.process.cores import Machine
 from maskq_worker.process.cpu import cpu_environment
 from maskq_worker.settings import WorkerSettings
 
 
 def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cpu.Machine, "read", lambda: Machine((frozenset(range(8)),), 8, None))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [cpu_environment(n)["OMP_NUM_THREADS"] for n in (1, 2, 3, 9)] == ["8", "4", "2", "1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

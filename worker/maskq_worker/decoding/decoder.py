@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +10,7 @@ from maskq.errors import InvalidRequest
 from maskq_worker.decoding.limits import DecodeLimits
 from maskq_worker.decoding.memory import ImageMemory
 from maskq_worker.imaging import decode
+from maskq_worker.process.cores import Machine
 
 if TYPE_CHECKING:
     from maskq_worker.imaging import Decoded
@@ -74,4 +74,4 @@ def make_decoder(settings: WorkerSettings, *, concurrency: int) -> Decoder:
 
 def _processes(concurrency: int) -> int:
     """One per core; more would only take memory."""
-    return min(concurrency, max(2, len(os.sched_getaffinity(0))))
+    return min(concurrency, max(2, Machine.read().cores))

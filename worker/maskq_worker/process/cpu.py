@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+from maskq_worker.process.cores import CoreShare, Machine, divided
+
 # By default (300,000) libgomp's idle threads spin for milliseconds on cores that others need. With this
 # value they spin for 0.1 ms, long enough for the next task of a forward. Without spinning, a forward
 # takes a sixth longer, since its threads are woken for each task.
@@ -23,14 +25,21 @@ _ENVIRONMENT: Final = {
 
 
 def cpu_environment(processes: int) -> dict[str, str]:
-    """Variables for one of several processes on a machine's CPU, but for those that are set already.
+    """Variables for each of several processes that divide this machine's cores equally.
 
-    Otherwise each process would run a thread per core, and the threads would wait for one another. With
-    these each uses its share of the cores, and its libraries neither spin nor keep memory.
+    Otherwise each process would run a thread per core, and the threads would wait for one another.
+    Variables that are set already are left out.
     """
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    share = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
-    return {name: value for name, value in share.items() if name not in os.environ}
+    return share_environment(divided(Machine.read(), processes)[-1])
+
+
+def share_environment(share: CoreShare) -> dict[str, str]:
+    """Variables for a process with this share: its libraries neither spin nor keep memory.
+
+    Variables that are set already are left out.
+    """
+    variables = _ENVIRONMENT | {"OMP_NUM_THREADS": str(share.threads)}
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def run_as_batch() -> None:

@@ -11,6 +11,7 @@ from maskq.backoff import WORKER_RESTART
 from maskq.process.parent_death import ends_with_parent
 from maskq.process.stop_signal import StopSignal
 from maskq.process.stop_times import DRAIN_S, StopTimes
+from maskq_worker.process.cores import staying_on
 from maskq_worker.process.supervised import StartFailed, Supervised
 
 
@@ -24,11 +25,15 @@ class Slot(Supervised):
         variables: Mapping[str, str],
         *,
         drain_s: float = DRAIN_S,
+        cpus: frozenset[int] = frozenset(),
     ) -> None:
-        """variables: laid over this process's environment. drain_s: how long the process drains."""
+        """variables: laid over this process's environment. drain_s: how long the process drains.
+        cpus: that it stays on; empty: those of this process.
+        """
         super().__init__(name, WORKER_RESTART)
         self._command = command
         self._variables = variables
+        self._cpus = cpus
         self._kill_after_s = StopTimes(drain_s).kill_after_s
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,10 +52,11 @@ class Slot(Supervised):
     def restart(self, stop: StopSignal) -> None:
         self.note_start()
         try:
-            self._process = subprocess.Popen(
-                ends_with_parent(self._command),
-                env=environment.laid_over(os.environ, self._variables),
-            )
+            with staying_on(self._cpus):
+                self._process = subprocess.Popen(
+                    ends_with_parent(self._command),
+                    env=environment.laid_over(os.environ, self._variables),
+                )
         except OSError as error:
             raise StartFailed(f"{self.name} could not start: {error}") from None
 

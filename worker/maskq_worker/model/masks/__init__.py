@@ -1,6 +1,7 @@
 """From the network's scores to a mask at the image's own size.
 
 - bounded.py: the exact mask in bounded memory
+- borders.py: the classes that can win between scores that disagree
 - interpolation.py: the weights of bilinear interpolation
 - reference.py: the mask of transformers, and the same mask without transformers
 - comparison.py: in how many pixels two masks differ

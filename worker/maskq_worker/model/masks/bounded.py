@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from maskq_worker.model.masks.borders import Borders
 from maskq_worker.model.masks.interpolation import Interpolation, plain_interpolation
 from maskq_worker.model.masks.scores import mask_dtype
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
-_FEW: Final = 4  # candidates of a border cell that are compared without the other classes
 _FEW_CLASSES: Final = 32  # up to so many, a CPU is fastest if it compares all in every pixel
 _BAND: Final = 1 << 17  # scores at a time then: half a megabyte stays in a core's cache
 _SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is faster to compute each one
@@ -112,7 +112,7 @@ def mask_with_confidence(
 
 def _parts(
     logits: torch.Tensor, size: tuple[int, int], budget_bytes: int, *, narrow: bool
-) -> Iterator[tuple[slice, slice, _Part]]:
+) -> Iterator[tuple[slice, slice, Part]]:
     """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part.
 
     narrow: whether the scores are first interpolated along a side with fewer pixels than scores. Then
@@ -134,7 +134,7 @@ def _parts(
             interpolation[0].window(rows),
             interpolation[1].window(columns),
         )
-        part = _Part(
+        part = Part(
             scores[y, x].contiguous(),
             row_interpolation,
             column_interpolation,
@@ -154,7 +154,7 @@ def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]
             yield slice(top, min(top + high, height)), slice(left, min(left + wide, width))
 
 
-class _Part:
+class Part:
     """A block of the mask, and the scores that its pixels lie between."""
 
     def __init__(
@@ -182,7 +182,7 @@ class _Part:
             return mask
         best = _argmax(self.scores).to(self.dtype)  # (h, w)
         mask = best.index_select(1, self.columns.first).index_select(0, self.rows.first)
-        undecided = _Borders(self, best).decide(mask)
+        undecided = Borders(self, best).decide(mask)
         if len(undecided) > _DENSE * mask.numel():
             for rows, columns, winner, _ in self.all_classes(confidence=False):
                 mask[rows, columns] = winner
@@ -199,12 +199,13 @@ class _Part:
             for y in (rows.first, rows.second)
             for x in (columns.first, columns.second)
         ]
-        weights = [
-            y * x
-            for y in (rows.first_weight, rows.second_weight)
-            for x in (columns.first_weight, columns.second_weight)
-        ]
-        return torch.stack(places, dim=1), torch.stack(weights, dim=1)
+        return torch.stack(places, dim=1), self.weights(i, j)
+
+    def weights(self, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        """Of P pixels in rows i and columns j: the weights of the corners (P, 4)."""
+        rows = self.rows.first_weight[i], self.rows.second_weight[i]
+        columns = self.columns.first_weight[j], self.columns.second_weight[j]
+        return torch.stack([y * x for y in rows for x in columns], dim=1)
 
     def decide(self, mask: torch.Tensor, pixels: torch.Tensor) -> None:
         """Write the best of all classes into some pixels (P, 2) of the mask."""
@@ -266,78 +267,3 @@ def _interpolated(
         window = (source, columns) if dim == 0 else (rows, source)
         answer[rows, columns] = _between(some, values[window], dim)
     return answer
-
-
-class _Borders:
-    """The cells whose corners disagree, each with the few classes that can win in it."""
-
-    def __init__(self, part: _Part, best: torch.Tensor) -> None:
-        """best: (h, w), the best class at each place of the scores."""
-        self._part = part
-        border = _disagreeing(best, *part.between)
-        cells = border.nonzero()
-        self._border = border
-        self._slot = torch.zeros(border.shape, dtype=torch.int64, device=border.device)
-        self._slot[border] = torch.arange(len(cells), device=border.device)
-        few = min(_FEW, part.classes)
-        at_once = max(1, part.budget_bytes // (20 * part.classes))
-        found = [_candidates(part, some, few) for some in torch.split(cells, at_once)]
-        self._ids = torch.cat([ids for ids, _, _ in found])  # (n, few) ascending class ids
-        self._values = torch.cat([values for _, values, _ in found])  # (n, 4, few) at the corners
-        self._enough = torch.cat([enough for _, _, enough in found])  # (n,) no other class can win
-
-    def decide(self, mask: torch.Tensor) -> torch.Tensor:
-        """Decide pixels by the few candidates of their cells, and write them into the mask.
-
-        Returns the undecided pixels (P, 2).
-        """
-        part = self._part
-        left = []
-        wide = self._border.index_select(1, part.columns.first)
-        pixels = wide.index_select(0, part.rows.first).nonzero()
-        for some in torch.split(pixels, max(1, part.budget_bytes // 256)):
-            i, j = some.unbind(1)
-            cell = self._slot[part.rows.first[i], part.columns.first[j]]
-            enough = self._enough[cell]
-            if not enough.all():
-                left.append(some[~enough])
-                some, cell = some[enough], cell[enough]
-                i, j = some.unbind(1)
-            _, weights = part.corners(some)
-            means = torch.bmm(weights[:, None], self._values[cell])[:, 0]
-            winner = means.argmax(dim=1, keepdim=True)
-            mask[i, j] = self._ids[cell].gather(1, winner)[:, 0].to(part.dtype)
-        return torch.cat(left) if left else pixels[:0]
-
-
-def _candidates(
-    part: _Part, cells: torch.Tensor, few: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The candidates of n cells (n, 2).
-
-    Returns their class ids (n, few), their scores at the corners (n, 4, few), and for each cell whether
-    all classes that can win are among them (n,).
-    """
-    y, x = cells.unbind(1)
-    below = (y + int(part.between[0])).clamp_(max=part.height - 1)
-    right = (x + int(part.between[1])).clamp_(max=part.width - 1)
-    places = [(y, x), (y, right), (below, x), (below, right)]
-    least = most = part.scores[places[0]]
-    for place in places[1:]:
-        corner = part.scores[place]
-        least, most = torch.minimum(least, corner), torch.maximum(most, corner)
-    reachable = most >= least.max(dim=1, keepdim=True).values
-    ids = most.topk(few, dim=1).indices.sort(dim=1).values  # ascending, as argmax settles a tie
-    values = torch.stack([part.scores[yy[:, None], xx[:, None], ids] for yy, xx in places], dim=1)
-    return ids, values, reachable.sum(dim=1) <= few
-
-
-def _disagreeing(best: torch.Tensor, down: bool, across: bool) -> torch.Tensor:
-    """Whether the corners (i, j) to (i + 1, j + 1) disagree: (h, w) bool. Edges are repeated.
-
-    down, across: whether pixels lie between rows, and between columns; if not, these do not count.
-    """
-    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1) if across else best
-    below = torch.cat([best[1:], best[-1:]]) if down else best
-    diagonal = torch.cat([right[1:], right[-1:]]) if down else right
-    return (best != right) | (best != below) | (best != diagonal)

@@ -17,6 +17,10 @@ def all_finite(scores: torch.Tensor) -> bool:
     """Whether no score is NaN or infinite. scores: (C, h, w), floating point."""
     # Our network's scores are contiguous in this order, which takes a twentieth of the time.
     channels_last = scores.movedim(0, -1)
-    # aminmax gives NaN if there is one.
-    low, high = (channels_last if channels_last.is_contiguous() else scores).aminmax()
+    in_order = channels_last if channels_last.is_contiguous() else scores
+    # A sum with a NaN or an infinite term is not finite. It takes half the time of aminmax, which
+    # decides if the sum of finite scores is too large.
+    if math.isfinite(in_order.sum().item()):
+        return True
+    low, high = in_order.aminmax()  # NaN if there is one
     return math.isfinite(low.item()) and math.isfinite(high.item())
