@@ -22,7 +22,8 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter, run_self_test, warm_up
 from maskq_worker.model.backend import Backend
 from maskq_worker.model.families import dpt as dpt_family
-from maskq_worker.model.loader import choose_device, load_backend
+from maskq_worker.model.precision.backends import load_backend
+from maskq_worker.model.precision.devices import choose_device
 from maskq_worker.model.masks.comparison import untied_differences
 from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled

@@ -88,3 +88,8 @@ class Backend(ABC):
         Returns:
             (H, W) class ids, uint8 up to 256 classes, else uint16.
         """
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float16` for torch.float16."""
+    return str(dtype).removeprefix("torch.")

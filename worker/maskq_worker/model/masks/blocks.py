@@ -47,6 +47,16 @@ def parts(
         yield rows, columns, part
 
 
+def whole_part(logits: torch.Tensor, size: tuple[int, int], budget_bytes: int) -> Part:
+    """All pixels of a mask as one part, for questions about some of them."""
+    rows, columns = (
+        Interpolation.of(source, target, logits.device)
+        for source, target in zip(logits.shape[1:], size, strict=True)
+    )
+    scores = logits.float().permute(1, 2, 0).contiguous()
+    return Part(scores, rows, columns, (True, True), budget_bytes)
+
+
 def blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of blocks of at most so many pixels, of whole rows if one has no more."""
     height, width = size

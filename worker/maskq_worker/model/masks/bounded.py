@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from maskq_worker.model.masks.blocks import Part, argmax, parts
+from maskq_worker.model.masks.blocks import Part, argmax, parts, whole_part
 from maskq_worker.model.masks.cells import CellCandidates, corners_of, disagreeing
 from maskq_worker.model.masks.compared import all_compared
 from maskq_worker.model.masks.scores import mask_dtype
@@ -80,6 +80,21 @@ def mask_with_uncertain(
         mask[rows, columns] = _mask_of(part, doubtful, below).cpu().numpy()
         uncertain[rows, columns] = doubtful.cpu().numpy()
     return mask, uncertain
+
+
+def margins_at(
+    logits: torch.Tensor,
+    size: tuple[int, int],
+    rows: NDArray[np.integer[Any]],
+    columns: NDArray[np.integer[Any]],
+) -> torch.Tensor:
+    """The margins of some pixels (P,): the best score minus the second.
+
+    logits, size: as of `upsampled_argmax`; rows, columns: (P,) px.
+    """
+    part = whole_part(logits, size, BUDGET_BYTES)
+    pixels = torch.from_numpy(np.stack([rows, columns], axis=1)).to(logits.device)
+    return torch.cat([margins(means, argmax(means)) for _, means in part.pixel_scores(pixels)])
 
 
 def _takes_all(logits: torch.Tensor, size: tuple[int, int], budget_bytes: int) -> bool:
