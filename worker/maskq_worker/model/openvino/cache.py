@@ -74,9 +74,15 @@ class Record:
 
     @property
     def figures(self) -> str:
-        return (
+        said = (
             f"agrees with float32 in {self.agreement:.3%} of the pixels of {self.checked_images} "
             f"images (mean IoU {self.miou:.4f}), and needs {self.threshold:.3%}"
+        )
+        if self.uncertain_below is None or self.uncertain_share is None:
+            return said
+        return (
+            f"{said}; {self.uncertain_share:.2%} of the pixels are uncertain (margin below "
+            f"{self.uncertain_below:.3g}), and {self.missed_pixels} others differ"
         )
 
 
