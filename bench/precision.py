@@ -122,7 +122,9 @@ def _compare(figures: dict[str, dict[str, Any]]) -> None:
     for name, found in masks.items():
         if exact is None:
             continue
-        pairs = [(found[f"mask{i}"], exact[f"mask{i}"], found[f"uncertain{i}"]) for i in _range(found)]
+        pairs = [
+            (found[f"mask{i}"], exact[f"mask{i}"], found[f"uncertain{i}"]) for i in _range(found)
+        ]
         total = sum(mask.size for mask, _, _ in pairs)
         differs = [mask != expected for mask, expected, _ in pairs]
         figures[name]["agreement"] = 1 - sum(int(one.sum()) for one in differs) / total
@@ -141,7 +143,7 @@ def _range(found: Any) -> range:
 
 def _row(name: str, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     mine = figures[name]
-    base = figures["exact"] if "exact" in figures else mine
+    base = figures.get("exact", mine)
     ratios = [theirs / ours for theirs, ours in zip(base["s"], mine["s"], strict=True)]
     cpu = [theirs / ours for theirs, ours in zip(base["cpu_s"], mine["cpu_s"], strict=True)]
     return {

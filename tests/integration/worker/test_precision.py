@@ -1,4 +1,4 @@
-"""Half precision with the demo checkpoint: what is promised of uncertain pixels holds on unseen scenes."""
+"""Half precision of the demo checkpoint: what is promised of uncertain pixels holds on new scenes."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ from maskq_worker.model import (
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.checkpoint.loading import load_network
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.precision.devices import choose_device
 from maskq_worker.model.masks.comparison import untied_differences
+from maskq_worker.model.precision.devices import choose_device
 from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.segmenter import NoContext
 from maskq_worker.settings import WorkerSettings

@@ -213,7 +213,9 @@ def test_half_precision_with_figures_is_served(written: Path) -> None:
     half = segmenter(written, dtype="bfloat16")
     assert (half.info.dtype, half.info.precision) == ("bfloat16", None)
     run_self_test(half)
-    with pytest.raises(PermanentError, match="output uncertain needs a worker with MASKQ_PRECISION"):
+    with pytest.raises(
+        PermanentError, match="output uncertain needs a worker with MASKQ_PRECISION"
+    ):
         half.prepare(pictures(1)[0], outputs=UNCERTAIN)
     [output] = half.run([half.prepare(pictures(1)[0])])
     assert isinstance(output, ModelOutput)

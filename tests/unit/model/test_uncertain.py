@@ -1,4 +1,4 @@
-"""The uncertain pixels of a mask are those whose margin, at the image's own size, is below the limit."""
+"""A pixel is uncertain if its margin, at the image's own size, is below the limit."""
 
 from __future__ import annotations
 

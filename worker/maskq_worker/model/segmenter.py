@@ -206,8 +206,8 @@ class Segmenter:
         ):
             raise PermanentError(
                 FailureCode.INVALID_REQUEST,
-                f"output uncertain needs a worker with MASKQ_PRECISION; {self.info.name} is computed in "
-                f"{self.info.dtype} without a bound for uncertain pixels: ask for other outputs",
+                f"output uncertain needs a worker with MASKQ_PRECISION; {self.info.name} is computed "
+                f"in {self.info.dtype} without a bound for uncertain pixels: ask for other outputs",
             )
 
     def _started(self, batch: Sequence[ModelInput], context: BatchContext) -> list[PendingOutput]:

@@ -58,7 +58,9 @@ def confidence_png(confidence: NDArray[np.uint8] | None) -> bytes:
 def uncertain_png(uncertain: NDArray[np.bool_] | None) -> bytes:
     """1 bit a pixel, (H, W): white where the class is uncertain."""
     if uncertain is None:
-        raise ValueError("an output needs the uncertain pixels, but the model was not asked for them")
+        raise ValueError(
+            "an output needs the uncertain pixels, but the model was not asked for them"
+        )
     return _saved(Image.fromarray(uncertain), "PNG", compress_level=COMPRESS_LEVEL)
 
 

@@ -111,12 +111,11 @@ def _narrow(logits: torch.Tensor, size: tuple[int, int]) -> bool:
     return math.prod(size) > _SMALL * logits.shape[1] * logits.shape[2]
 
 
-def _mask_of(
-    part: Part, doubtful: torch.Tensor | None = None, below: float = 0.0
-) -> torch.Tensor:
+def _mask_of(part: Part, doubtful: torch.Tensor | None = None, below: float = 0.0) -> torch.Tensor:
     """(H, W): the best class of every pixel.
 
-    doubtful: (H, W) bool, all False; pixels with a margin less than `below` are set. None: not asked for.
+    doubtful: (H, W) bool, all False; pixels with a margin less than `below` are set. None: not
+    asked for.
     """
     if math.prod(part.size) <= _SMALL * part.height * part.width:
         mask = torch.empty(part.size, dtype=part.dtype, device=part.scores.device)

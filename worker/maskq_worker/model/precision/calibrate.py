@@ -57,9 +57,7 @@ def calibrate(
     )
     if name_of(half.dtype) != dtype:
         raise ModelError(f"{half.device} does not compute in {dtype}: choose another --dtype")
-    measured = measure(
-        exact.forward, half.forward, given, lambda done: on_image(done, len(given))
-    )
+    measured = measure(exact.forward, half.forward, given, lambda done: on_image(done, len(given)))
     return store.store(
         checkpoint, dtype, half.device, measured, backend=half.name, threshold=threshold
     )

@@ -123,8 +123,8 @@ class _Loading:
         if cache.is_built(self.checkpoint):
             return "int8"
         raise ModelError(
-            f"MASKQ_PRECISION is {self.settings.precision}, but {self.checkpoint.name} was not measured "
-            f"on this CPU: run {store.command(self.checkpoint, 'bfloat16')} or "
+            f"MASKQ_PRECISION is {self.settings.precision}, but {self.checkpoint.name} was not "
+            f"measured on this CPU: run {store.command(self.checkpoint, 'bfloat16')} or "
             f"{cache.command(self.checkpoint)}, or set MASKQ_PRECISION=exact"
         )
 
@@ -149,9 +149,7 @@ class _Loading:
                 raise ModelError(f"{said}, and {device} computes in {computed}: set it to exact")
             record = store.load(checkpoint, computed, device, setting=said)
         if device.type == "cpu" and computed in _HALF and not half_precision_units(computed):
-            _log.warning(
-                "this CPU has no instructions for %s: it is slower than float32", computed
-            )
+            _log.warning("this CPU has no instructions for %s: it is slower than float32", computed)
         again = store.command(checkpoint, computed)
         if record is None:
             return _Measured(backend, None, None, again)

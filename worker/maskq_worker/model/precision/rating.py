@@ -1,4 +1,4 @@
-"""How a segmenter rates its masks: which pixels are uncertain, and when float32 computes an image again.
+"""How a segmenter rates its masks: which pixels are uncertain, and when float32 computes again.
 
 Imports no torch.
 """

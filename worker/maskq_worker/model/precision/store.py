@@ -115,7 +115,10 @@ def load(checkpoint: Checkpoint, dtype: str, device: torch.device, *, setting: s
 
 
 def find(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Record | None:
-    """As `load`; None if there are none. It may be below its threshold. Raises ModelError if damaged."""
+    """As `load`; None if there are none. It may be below its threshold.
+
+    Raises ModelError if they are damaged.
+    """
     source = Source.of(checkpoint, dtype, device)
     path = path_of(source)
     if not path.is_file():
