@@ -27,7 +27,7 @@ from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.precision.calibrate import calibrate
 from maskq_worker.settings import WorkerSettings
 
-SIZE = (320, 240)  # px
+SIZE = (160, 120)  # px
 
 
 def scenes(seed: int, count: int) -> list[Image.Image]:
@@ -36,11 +36,11 @@ def scenes(seed: int, count: int) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the figures of the demo's network in bfloat16, measured on 18 scenes."""
+    """A cache with the figures of the demo's network in bfloat16, measured on 12 scenes."""
     root = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root))
-        record = calibrate(resolve("demo", None), scenes(51, 18), dtype="bfloat16")
+        record = calibrate(resolve("demo", None), scenes(51, 12), dtype="bfloat16")
     assert record.passes, record.figures
     return root
 
@@ -59,7 +59,7 @@ def demo(**settings: object) -> Segmenter:
 def test_no_pixel_outside_uncertain_differs_on_unseen_scenes() -> None:
     fast, exact = demo(precision="fast"), demo()
     different = uncertain = 0
-    for scene in scenes(52, 8):
+    for scene in scenes(52, 5):
         [ours] = fast.run([fast.prepare(scene)])
         [expected] = exact.run([exact.prepare(scene)])
         assert isinstance(ours, ModelOutput)
@@ -69,7 +69,7 @@ def test_no_pixel_outside_uncertain_differs_on_unseen_scenes() -> None:
         assert not (differs & ~ours.uncertain).any()
         different += int(differs.sum())
         uncertain += int(ours.uncertain.sum())
-    assert 0 < different < uncertain < 0.1 * 8 * SIZE[0] * SIZE[1]
+    assert 0 < different < uncertain < 0.1 * 5 * SIZE[0] * SIZE[1]
 
 
 def run_job(segmenter: Segmenter, job_id: str) -> tuple[JobRecord, NDArray[np.bool_], dict]:

@@ -219,7 +219,7 @@ def test_figures_of_an_older_version_rate_nothing(served: Checkpoint) -> None:
     path.write_text(json.dumps(old))
     settings = {"model": str(served.directory), "device": "cpu", "dtype": "int8"}
     assert load_segmenter(WorkerSettings(**settings)).info.precision is None
-    with pytest.raises(ModelError, match="older version.*`maskq weights quantize"):
+    with pytest.raises(ModelError, match=r"older version.*`maskq weights quantize"):
         load_segmenter(WorkerSettings(**settings, precision="fast"))
 
 

@@ -278,7 +278,7 @@ def test_fast_masks_are_float32_s_outside_the_uncertain_pixels(
 @pytest.mark.usefixtures("calibrated")
 def test_a_bound_that_missed_pixels_is_refused(written: Path, checkpoint: Checkpoint) -> None:
     change(checkpoint, missed_pixels=3)
-    with pytest.raises(ModelError, match="3 pixels .* differ from float32's above the bound"):
+    with pytest.raises(ModelError, match=r"3 pixels .* differ from float32's above the bound"):
         segmenter(written, precision="fast")
     segmenter(written, dtype="bfloat16")  # its gate is the agreement
 
