@@ -8,7 +8,8 @@ not there at all. Every mask is compared with transformers' own, made in the mea
 wrong answer shows. In the same run both networks' bare forwards are timed.
 
 maskq      one worker process as `maskq up` starts it, every setting at its default.
-maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ.
+maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ. So with
+           maskq-bf16 (MASKQ_PRECISION=fast) and maskq-certified.
 celery     the naive task (celery_task.py): prefork, transformers' processor, network and
            post-processing, boto3, result backend Redis.
 litserve   a LitAPI with max_batch_size and batch_timeout (litserve_server.py), called by many threads.

@@ -17,6 +17,8 @@ from maskq_worker.model.precision.processor import half_precision_units
 from maskq_worker.model.precision.rating import UNRATED, Rating
 
 if TYPE_CHECKING:
+    import torch
+
     from maskq_worker.model.backend import Backend
     from maskq_worker.model.checkpoint.folder import Checkpoint
     from maskq_worker.model.families.family import Family
@@ -129,37 +131,42 @@ class _Loading:
         )
 
     def _measured(self, dtype: str) -> _Measured:
-        """A network within its gate. Of float32, and of half precision on a GPU if nothing else is
-        asked for, there are no figures."""
-        settings, checkpoint = self.settings, self.checkpoint
+        """A network within its gate. Of float32 there are no figures, and of half precision on a GPU
+        only if MASKQ_PRECISION is set."""
         if dtype == "int8":
             return self._in_8_bits()
+        settings = self.settings
         device = choose_device(settings.device, settings.backend)
         needs_figures = settings.precision is not None or device.type == "cpu"
-        asked = "MASKQ_DTYPE" if settings.dtype != "auto" else "MASKQ_PRECISION"
-        said = f"{asked} is {settings.dtype if settings.dtype != 'auto' else settings.precision}"
-        record = None
-        if dtype in _HALF and needs_figures:  # before the network is loaded, which takes longer
-            record = store.load(checkpoint, dtype, device, setting=said)
-            _log.info("%s %s", checkpoint.name, record.figures)
+        if needs_figures and dtype in _HALF:  # before the network is loaded, which takes longer
+            self._figures(dtype, device)
         backend = self._loaded(dtype)
-        computed = name_of(backend.dtype)
-        if record is None and settings.precision is not None:
-            if computed not in _HALF:
-                raise ModelError(f"{said}, and {device} computes in {computed}: set it to exact")
-            record = store.load(checkpoint, computed, device, setting=said)
-        if device.type == "cpu" and computed in _HALF and not half_precision_units(computed):
-            _log.warning("this CPU has no instructions for %s: it is slower than float32", computed)
-        again = store.command(checkpoint, computed)
-        if record is None:
+        computed = name_of(backend.dtype)  # a GPU chooses for auto, and where it lacks a type
+        again = store.command(self.checkpoint, computed)
+        if not needs_figures or (settings.precision is None and computed not in _HALF):
             return _Measured(backend, None, None, again)
+        record = self._figures(computed, device)
         if record.backend != backend.name:
             raise ModelError(
-                f"{checkpoint.name} was measured with backend {record.backend}, and {backend.name} "
-                f"computes here: run {again} with the same MASKQ_BACKEND"
+                f"{self.checkpoint.name} was measured with backend {record.backend}, and "
+                f"{backend.name} computes here: run {again} with the same MASKQ_BACKEND"
             )
+        _log.info("%s %s", self.checkpoint.name, record.figures)
+        if device.type == "cpu" and not half_precision_units(computed):
+            _log.warning("this CPU has no instructions for %s: it is slower than float32", computed)
         measured = record.measured
         return _Measured(backend, measured.uncertain_below, measured.missed_pixels, again)
+
+    def _figures(self, dtype: str, device: torch.device) -> store.Record:
+        settings = self.settings
+        said = (
+            f"MASKQ_PRECISION is {settings.precision}"
+            if settings.dtype == "auto"
+            else f"MASKQ_DTYPE is {settings.dtype}"
+        )
+        if dtype not in _HALF:
+            raise ModelError(f"{said}, but {device} computes in {dtype}: set MASKQ_PRECISION=exact")
+        return store.load(self.checkpoint, dtype, device, setting=said)
 
     def _loaded(self, dtype: str) -> Backend:
         settings = self.settings
