@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
+_CACHED: Final = 1 << 20  # bytes of scores at a time that stay in a core's cache
 _FEW_CLASSES: Final = 32  # up to so many, a CPU is fastest if it compares all in every pixel
 _SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is faster to compute each one
 _DENSE: Final = (
@@ -186,7 +187,9 @@ def margins(scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
 def _close_corners(part: Part, best: torch.Tensor, below: float) -> torch.Tensor:
     """The cells (h, w) with a corner whose margin is less than `below`. best: (h, w)."""
     close = torch.empty_like(best, dtype=torch.bool)
-    at_once = max(1, part.budget_bytes // (8 * part.classes * part.width))
+    on_cpu = part.scores.device.type == "cpu"
+    allowed = min(part.budget_bytes, _CACHED) if on_cpu else part.budget_bytes
+    at_once = max(1, allowed // (4 * part.classes * part.width))
     for top in range(0, part.height, at_once):
         rows = slice(top, top + at_once)
         close[rows] = margins(part.scores[rows].clone(), best[rows]) < below
