@@ -120,18 +120,30 @@ def measured(exact: list[torch.Tensor], other: list[torch.Tensor]) -> Measured:
     )
 
 
+def both(first: float, second: float) -> torch.Tensor:
+    """Scores (1, 2, 1, 1) of one pixel."""
+    return torch.tensor([first, second])[None, :, None, None]
+
+
 def test_the_bound_is_twice_the_worst_margin_of_a_pixel_that_differs() -> None:
-    exact = [flat(3.0, 3.0), flat(-0.1, 3.0), flat(3.0, -0.2)]
-    other = [flat(3.0, 3.0), flat(0.1, 3.0), flat(3.0, 0.15)]
+    exact = [both(3.0, 0.0), both(0.0, 0.1), both(0.0, 0.1)]
+    other = [both(3.0, 0.0), both(0.2, -0.1), both(0.2, 0.1)]  # each score is off by 0.2
+    found = measured(exact, other)
+    assert found.worst_margin == pytest.approx(0.3)
+    assert found.largest_error == pytest.approx(0.2)
+    assert found.uncertain_below == pytest.approx(0.6)
+    assert (found.missed_pixels, found.uncertain_share) == (0, 0.0)
+    assert found.agreement == pytest.approx(1 / 3)
+
+
+def test_the_bound_is_at_least_twice_the_largest_error_of_a_score() -> None:
+    exact = [flat(3.0, 0.3), flat(-0.1, 3.0), flat(3.0, -0.2)]
+    other = [flat(3.0, 0.3), flat(0.1, 3.0), flat(3.0, 0.15)]
     found = measured(exact, other)
     assert found.worst_margin == pytest.approx(0.15)
     assert found.largest_error == pytest.approx(0.35)
-    assert found.uncertain_below == pytest.approx(0.35)  # more than twice the margin
-    exact[2], other[2] = flat(3.0, -0.05), flat(3.0, 0.25)
-    found = measured(exact, other)
-    assert found.uncertain_below == pytest.approx(0.5)
-    assert (found.missed_pixels, found.uncertain_share) == (0, 0.0)
-    assert found.agreement == pytest.approx(4 / 6)
+    assert found.uncertain_below == pytest.approx(0.7)
+    assert (found.missed_pixels, found.uncertain_share) == (0, 0.5)
 
 
 def test_pixels_above_the_bound_that_differ_are_counted_on_other_images() -> None:
@@ -139,7 +151,7 @@ def test_pixels_above_the_bound_that_differ_are_counted_on_other_images() -> Non
     exact, other = [flat(-1.0, 3.0), *same], [flat(1.0, 0.05), flat(3.0, 0.1), flat(3.0, 0.1)]
     found = measured(exact, other)
     assert found.worst_margin == 0.0
-    assert found.uncertain_below == pytest.approx(0.05)  # the largest error of a score
+    assert found.uncertain_below == pytest.approx(0.1)
     assert found.missed_pixels == 1
 
 

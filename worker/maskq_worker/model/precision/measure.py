@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CLASSES: Final = 2**16  # of a mask at most
 EVERY: Final = 3  # one of so many images is held out
 FEWEST: Final = 12  # images
-_FACTOR: Final = 2.0  # of the bound, times the worst margin
+_FACTOR: Final = 2.0  # of the bound, times the worst margin and the largest error
 
 # From pixels (N, H, W, 3) uint8 to scores (N, C, h, w) float32.
 Forward = Callable[["NDArray[np.uint8]"], "torch.Tensor"]
@@ -88,8 +88,9 @@ def measure(
 ) -> Measured:
     """Compare two networks on images. The bound is measured on two thirds and checked on the others.
 
-    It is twice the worst margin of a pixel that differs, and at least the largest error of a score: in
-    a few images perhaps no pixel differs.
+    It is twice the worst margin of a pixel that differs, and at least twice the largest error of a
+    score: two errors together close a margin, and of a few images the largest error says more than the
+    few pixels that differ.
 
     Args:
         exact, other: the networks; `exact` computes in float32.
@@ -109,7 +110,7 @@ def measure(
         overlap.add(*masks)
         worst = max(worst, _worst_margin(scores, *masks))
         on_image(done)
-    below = max(_FACTOR * worst, error)
+    below = _FACTOR * max(worst, error)
     missed = uncertain = 0
     for done, sample in enumerate(checked, 1 + len(others)):
         expected_mask = upsampled_argmax(_scores(exact, sample), sample.size)
