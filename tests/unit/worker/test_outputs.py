@@ -144,6 +144,7 @@ def test_only_what_is_wanted_is_made(image: Image.Image, segmented: Segmented) -
         ("binary", "binary/002.png", "image/png"),
         ("binary", "binary/000.png", "image/png"),
         ("binary", "binary/149.png", "image/png"),
+        ("uncertain", "uncertain.png", "image/png"),
     ]  # fmt: skip
 
 

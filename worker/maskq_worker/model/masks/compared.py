@@ -45,6 +45,6 @@ def all_compared(
             if second is not None:
                 np.maximum(second, np.minimum(best, challenger), out=second)
             np.maximum(best, challenger, out=best)
-        if second is not None:
+        if second is not None and below is not None:
             np.less(best - second, below, out=uncertain[band])
     return mask, uncertain
