@@ -31,7 +31,11 @@ from maskq_worker.model.cuda.load import load_cuda
 from maskq_worker.model.cuda.masks import DeviceMask, Masks
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.loader import describe
-from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import (
+    mask_with_confidence,
+    mask_with_uncertain,
+    upsampled_argmax,
+)
 from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
@@ -258,18 +262,24 @@ def test_where_nothing_can_be_captured_forwards_stay_eager(
 @pytest.mark.usefixtures("_flags")
 @pytest.mark.parametrize("confidence", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("below", [None, 0.01])
 def test_an_answer_has_what_was_asked_for(
-    preprocessor: Preprocessor, confidence: bool, logits: bool
+    preprocessor: Preprocessor, confidence: bool, logits: bool, below: float | None
 ) -> None:
     ours = cuda(preprocessor)
     [scores] = ours.forward(photos(1))
-    answer = ours.start_mask(scores, (50, 70), confidence=confidence, logits=logits).wait()
+    answer = ours.start_mask(
+        scores, (50, 70), confidence=confidence, logits=logits, uncertain_below=below
+    ).wait()
     mask, sure = mask_with_confidence(scores, (50, 70))
     assert answer
     assert np.array_equal(answer.mask, mask)
     assert answer.mask.dtype == np.uint8
     assert (answer.confidence is not None) == confidence
     assert (answer.logits is not None) == logits
+    assert (answer.uncertain is not None) == (below is not None)
+    if answer.uncertain is not None:
+        assert np.array_equal(answer.uncertain, mask_with_uncertain(scores, (50, 70), 0.01)[1])
     if answer.confidence is not None:
         assert np.array_equal(answer.confidence, sure)
     if answer.logits is not None:
@@ -502,6 +512,23 @@ def test_a_kernel_that_fails_is_replaced_for_good_and_that_is_said_once(
     assert not draw.uses_kernel
     [record] = caplog.records
     assert "RuntimeError: Failed to find C compiler. Please specify)" in record.getMessage()
+
+
+def test_uncertain_pixels_are_left_to_torch_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing: Any = Failing(RuntimeError("not asked"))
+    draw = Masks(failing)
+    with caplog.at_level(logging.WARNING, logger=masks.__name__):
+        for _ in range(2):
+            drawn = draw(noise(), (50, 41), uncertain_below=1.0)
+            mask, uncertain = mask_with_uncertain(noise(), (50, 41), 1.0)
+            assert np.array_equal(drawn.mask.numpy(), mask)
+            assert drawn.uncertain is not None
+            assert np.array_equal(drawn.uncertain.numpy(), uncertain)
+    assert (failing.asked, draw.uses_kernel) == (0, True)
+    [record] = caplog.records
+    assert "torch computes masks and uncertain pixels more slowly" in record.getMessage()
 
 
 def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:
