@@ -53,7 +53,7 @@ from maskq_standalone.pytest_plugin import (
 
 __all__ = ["maskq_fake", "maskq_session_stack", "maskq_stack"]  # fixtures of the plugin
 UNKNOWN = "0199d3c0-0000-7000-8000-000000000000"
-ALL = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary"}
+ALL = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary", "uncertain"}
 # They need access to Redis and S3; a fake refuses them, as a client over HTTP does.
 DIRECT = {
     "api_keys", "create_api_key", "delete_tenant", "key_prefix", "objects", "retire_model",
@@ -113,6 +113,9 @@ def test_every_output_of_a_job_can_be_read(world: World, client: Client) -> None
     assert (result.overlay().mode, result.overlay().size) == ("RGB", SIZE)
     assert (result.confidence().mode, result.confidence().size) == ("L", SIZE)
     assert result.logits().ndim == 3
+    uncertain = result.uncertain()
+    assert (uncertain.mode, uncertain.size, uncertain.getextrema()) == ("1", SIZE, (0, 0))
+    assert (result.details.precision, result.details.uncertain_share) == ("exact", 0.0)
     for entry in result.stats:
         binary = result.binary(entry.label)
         assert binary.mode == "1"
