@@ -138,7 +138,7 @@ def test_a_worker_refuses_half_precision_without_figures_with_78(tmp_path: Path)
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=170,
         check=False,
     )
     assert ran.returncode == os.EX_CONFIG

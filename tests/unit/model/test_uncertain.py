@@ -81,3 +81,22 @@ def test_one_class_is_never_uncertain(few: int, monkeypatch: pytest.MonkeyPatch)
     for size in ((40, 40), (3, 3)):
         _, uncertain = mask_with_uncertain(torch.zeros(1, 4, 4), size, 1e9)
         assert not uncertain.any()
+
+
+def test_a_second_class_that_never_wins_makes_pixels_uncertain() -> None:
+    """No cell is a border: only the corners' margins say it."""
+    logits = torch.zeros(40, 16, 16)
+    logits[3], logits[7] = 1.0, 0.9
+    logits[7, :, 8:] = 0.5
+    _, uncertain = mask_with_uncertain(logits, (120, 90), 0.3)
+    assert_right(logits, (120, 90), 0.3, uncertain)
+    assert 0.4 < uncertain.mean() < 0.6
+
+
+def test_a_steep_border_has_uncertain_pixels() -> None:
+    """No corner is close: the margin is small between them."""
+    logits = torch.zeros(40, 16, 16)
+    logits[3, :, :8], logits[7, :, 8:] = 9.0, 9.0
+    _, uncertain = mask_with_uncertain(logits, (120, 900), 0.3)
+    assert_right(logits, (120, 900), 0.3, uncertain)
+    assert uncertain.any()
