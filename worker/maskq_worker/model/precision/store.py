@@ -34,7 +34,7 @@ class Source:
     settings: str  # SHA-256 of config.json and the settings of the image processor
     dtype: str  # bfloat16 | float16
     processor: str  # a GPU's name; of a CPU the instructions that it computes the type with
-    torch: str  # version, as 2.13
+    torch_version: str  # as 2.13
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, dtype: str, device: torch.device) -> Source:
@@ -50,7 +50,7 @@ class Source:
             ).hexdigest(),
             dtype=dtype,
             processor=processor,
-            torch=".".join(torch.__version__.split(".")[:2]),
+            torch_version=".".join(torch.__version__.split(".")[:2]),
         )
 
 
@@ -103,8 +103,8 @@ def load(checkpoint: Checkpoint, dtype: str, device: torch.device, *, setting: s
         where = Source.of(checkpoint, dtype, device)
         raise ModelError(
             f"{setting}, but {checkpoint.name} was not measured in {dtype} on this processor "
-            f"({where.processor}, torch {where.torch}): run {run}, with images like those of your "
-            "jobs, or set MASKQ_DTYPE=float32"
+            f"({where.processor}, torch {where.torch_version}): run {run}, with images like those of "
+            "your jobs, or set MASKQ_DTYPE=float32"
         )
     if not record.passes:
         raise ModelError(
