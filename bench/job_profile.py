@@ -32,7 +32,6 @@ from maskq_worker.jobs.leases import Leases
 from maskq_worker.jobs.runner import JobRunner, Succeeded
 from maskq_worker.jobs.stages import Stages
 from maskq_worker.model import load_segmenter
-from maskq_worker.process.throughput import Throughput
 from maskq_worker.settings import WorkerSettings
 
 CONCURRENCY = 1
@@ -71,7 +70,7 @@ def runner(
     store = connect_store(settings, CONCURRENCY)
     jobs = JobRunner(
         settings, ledger=service.ledger, store=store, decoder=decoder, segmenter=segmenter,
-        batcher=batcher, leases=leases, owner="bench", throughput=Throughput(),
+        batcher=batcher, leases=leases, owner="bench",
     )  # fmt: skip
     register(service, segmenter.info)
     try:

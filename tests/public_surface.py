@@ -187,7 +187,8 @@ def _fields(model: type[BaseModel], path: str, *, upper: bool = False) -> Lines:
 def _files() -> Lines:
     """Each output's file, and the keys of those that are JSON."""
     pixel = np.zeros((1, 1), np.uint8)
-    made = SimpleNamespace(mask=pixel, confidence=pixel, logits=np.zeros((1, 1, 1), np.float32))
+    scores = np.zeros((1, 1, 1), np.float32)
+    made = SimpleNamespace(mask=pixel, confidence=pixel, uncertain=pixel > 0, logits=scores)
     image = Image.new("RGB", (1, 1))
     for one in outputs.encode(frozenset(Output), image=image, output=made, labels=["sky"]):
         yield f"file {one.filename} of {one.output.value}: {one.content_type}"

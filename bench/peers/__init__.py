@@ -14,7 +14,8 @@ are in the page cache both times. `--starts N` measures N starts of each by turn
 -m bench.startup` splits maskq's own start into steps.
 
 maskq      one worker process as `maskq up` starts it, every setting at its default.
-maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ.
+maskq-int8 the same with MASKQ_DTYPE=int8, only where `--only` names it: its masks differ. So with
+           maskq-bf16 (MASKQ_PRECISION=fast) and maskq-certified.
 celery     the naive task (celery_task.py): prefork, transformers' processor, network and
            post-processing, boto3, result backend Redis.
 ray        Ray Serve's asynchronous inference (ray_server.py): a deployment that consumes Celery's

@@ -22,7 +22,14 @@ from bench.peers.celery_peer import CeleryPeer, RayServe
 from bench.peers.contender import Contender
 from bench.peers.forwards import Forwards
 from bench.peers.http_peers import BentoML, BentoMLTasks, LitServe
-from bench.peers.ours import Maskq, Maskq8, calibrate
+from bench.peers.ours import (
+    Maskq,
+    Maskq8,
+    MaskqCertified,
+    MaskqHalf,
+    calibrate,
+    measure_half,
+)
 from bench.peers.plain import Model
 from bench.peers.rounds import Rounds
 from maskq_standalone.stack import Stack
@@ -31,6 +38,8 @@ from maskq_worker.model.checkpoint.folder import resolve
 KINDS: Final[dict[str, type[Contender]]] = {
     "maskq": Maskq,
     "maskq-int8": Maskq8,
+    "maskq-bf16": MaskqHalf,
+    "maskq-certified": MaskqCertified,
     "celery": CeleryPeer,
     "ray": RayServe,
     "litserve": LitServe,
@@ -63,7 +72,11 @@ def main() -> None:
 
 def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
     """All rounds, as they stand in the result's file."""
-    eight = {"int8": asdict(calibrate(directory))} if "maskq-int8" in chosen.only else {}
+    lower: dict[str, Any] = {}
+    if "maskq-int8" in chosen.only:
+        lower["int8"] = asdict(calibrate(directory))
+    if {"maskq-bf16", "maskq-certified"} & set(chosen.only):
+        lower["bfloat16"] = asdict(measure_half(directory))
     bodies = scenes.jpegs(chosen.images, chosen.megapixels)
     reference = Model(directory)
     masks = scenes.references(reference, bodies)
@@ -88,7 +101,7 @@ def measured(chosen: argparse.Namespace, directory: str) -> dict[str, Any]:
         "how": peers.__doc__,
         "options": {**vars(chosen), "model": Path(chosen.model).name},
         "torch_threads": torch.get_num_threads(),
-        **eight,
+        **lower,
     }
     if chosen.starts:
         return {**found, "starts": figures.start_rows(rounds.seen)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from demo_scenes.scenes import draw
 
 from bench.peers.contender import WAIT_S, Contender
@@ -14,12 +15,15 @@ from maskq_standalone.workers import Worker
 from maskq_worker.model.checkpoint.folder import resolve
 from maskq_worker.model.openvino import cache
 from maskq_worker.model.openvino.load import quantize
+from maskq_worker.model.precision import calibrate as half
+from maskq_worker.model.precision import store
 
 SEEDS = range(8_000_000, 8_000_018)  # of scenes that nobody else draws
 
 
 class Maskq(Contender):
     dtype = "float32"
+    precision: str | None = None
     workers: tuple[Worker, ...] = ()
 
     def start(self) -> None:
@@ -29,6 +33,8 @@ class Maskq(Contender):
             "MASKQ_DTYPE": self.dtype,
             "MASKQ_KEY_PREFIX": self.name,  # else another contender's worker would help
         }
+        if self.precision:
+            chosen["MASKQ_PRECISION"] = self.precision
         self.workers = tuple(self.stack.start_workers(self.setup.processes, chosen))
 
     def run(self, keys: Sequence[str]) -> list[str]:
@@ -58,6 +64,27 @@ class Maskq8(Maskq):
     """With the 8-bit network, which `calibrate` builds where it is not there."""
 
     dtype = "int8"
+
+
+class MaskqHalf(Maskq):
+    """With half precision, which `measure_half` measures where that was not done."""
+
+    dtype = "bfloat16"
+    precision = "fast"
+
+
+class MaskqCertified(MaskqHalf):
+    """And float32 again for images with many uncertain pixels."""
+
+    precision = "certified"
+
+
+def measure_half(directory: str) -> store.Record:
+    """On drawn scenes. Served however well it agrees, as `calibrate`."""
+    checkpoint = resolve(directory)
+    images = (draw(seed).image for seed in SEEDS)
+    found = store.find(checkpoint, MaskqHalf.dtype, torch.device("cpu"))
+    return found or half.calibrate(checkpoint, images, dtype=MaskqHalf.dtype, threshold=0.0)
 
 
 def calibrate(directory: str) -> cache.Record:

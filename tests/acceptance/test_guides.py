@@ -71,6 +71,14 @@ def test_python_page_runs(client: Client) -> None:
     assert client.list(status=JobStatus.FAILED).records[0].error is not None
 
 
+def test_precision_page_says_what_is_uncertain() -> None:
+    names = run("docs/precision.md", {})
+    details = names["result"].details
+    assert (details.precision, details.dtype, details.uncertain_share) == ("exact", "float32", 0.0)
+    assert (names["uncertain"].mode, names["uncertain"].size) == ("1", SIZE)
+    assert not names["uncertain"].getextrema()[1]
+
+
 def test_command_line_page_saves_files(client: Client) -> None:
     run("docs/command-line.md", {})
     saved = {path.name for path in Path("masks").iterdir()}

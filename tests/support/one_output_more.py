@@ -103,6 +103,7 @@ def _encoded() -> list[tuple[str, str]]:
         mask = np.zeros((2, 3), np.uint8)
         logits = None
         confidence = None
+        uncertain = None
 
     artifacts = encode(
         frozenset({Output("polygons")}),

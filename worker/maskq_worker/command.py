@@ -198,6 +198,53 @@ def quantize(
     raise typer.Exit(0 if record.agreement >= threshold else 1)
 
 
+class HalfPrecision(StrEnum):
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@weights.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="a hub id, a folder in the hub's layout or demo")],
+    images: Annotated[Path, typer.Option(help="a folder of images like those of your jobs")],
+    dtype: Annotated[HalfPrecision, typer.Option(help="the type to measure")],
+    revision: Annotated[str | None, typer.Option(help="full commit of a hub id")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="share of pixels that must agree with float32")
+    ] = 0.98,
+    limit: Annotated[int, typer.Option(min=1, help="images at most")] = 120,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+) -> None:
+    """Measure a checkpoint's network in half precision on this machine (MASKQ_DTYPE, MASKQ_PRECISION).
+
+    It compares the masks with those of float32: how many pixels agree, and below which margin between
+    the two best scores a pixel is uncertain. The figures are stored; a worker on a CPU needs them. It
+    computes as a worker with this MASKQ_BACKEND and MASKQ_DEVICE. Below the threshold no worker serves
+    the network, and the command exits with 1.
+    """
+    require("worker", "maskq weights calibrate")
+    from maskq_worker.model.checkpoint.folder import resolve
+    from maskq_worker.model.precision.calibrate import calibrate as calibrate_weights
+    from maskq_worker.settings import WorkerSettings
+
+    settings = WorkerSettings.load()
+    with Progress(bar_only=True) as progress:
+        record = calibrate_weights(
+            resolve(model, revision),
+            _images_in(images, limit, progress),
+            dtype=dtype.value,
+            threshold=threshold,
+            backend=settings.backend,
+            device=settings.device,
+            on_image=lambda done, of: progress.show(done, "images compared", of=of),
+        )
+    if as_json:
+        print_json(asdict(record))
+    else:
+        print_lines(f"{record.model} {record.figures}")
+    raise typer.Exit(0 if record.passes else 1)
+
+
 def _images_in(folder: Path, limit: int, progress: Progress) -> Iterator[Image.Image]:
     """Upright RGB, in the order of their names; files that are not images are reported and skipped."""
     from maskq_worker.errors import PermanentError

@@ -26,7 +26,16 @@ class WorkerSettings(TelemetrySettings):
     device: str = "auto"
     """`auto`, `cpu` or `cuda`. CUDA_VISIBLE_DEVICES chooses the GPU."""
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
-    """Precision. `int8` needs a CPU and a network built by `maskq weights quantize`."""
+    """Type of the network's numbers. On a CPU `bfloat16` and `float16` need `maskq weights calibrate`,
+    and `int8` a network built by `maskq weights quantize`.
+    """
+    precision: Literal["exact", "fast", "certified"] | None = None
+    """`exact`: float32. `fast`: half precision or 8 bits, with the share of uncertain pixels in every
+    result. `certified`: as `fast`, and float32 again for images with many uncertain pixels. Default: as
+    `dtype` says.
+    """
+    max_uncertain_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of an image's pixels that may be uncertain before `certified` computes it again."""
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
     """What computes the scores: transformers (the reference), or maskq's own network."""
     max_batch_size: int | None = Field(default=None, ge=1, le=256)

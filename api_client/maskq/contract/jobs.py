@@ -136,7 +136,15 @@ class JobResult(BaseModel):
     backend: str = "transformers"
     """What computed the scores, as in MASKQ_BACKEND."""
     dtype: str | None = None
-    """Precision that the model computed in: float32, float16, bfloat16 or int8."""
+    """Type of numbers that the model computed in: float32, float16, bfloat16 or int8."""
+    precision: str | None = None
+    """`exact`, `fast` or `certified`, as in MASKQ_PRECISION. None: half precision or 8 bits without a
+    bound for uncertain pixels, or an older result.
+    """
+    uncertain_share: float | None = None
+    """Share of the pixels whose class may differ from float32's, 0 to 1; 0 if float32 computed the
+    mask. None: not known.
+    """
     outputs: dict[StoredOutput, str] = Field(default_factory=dict)
     """Output → `s3://` URI, or a URL without its secrets. The URI of `binary` is a folder and ends in
     '/'. An output of a newer version has its name as text.

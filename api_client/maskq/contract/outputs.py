@@ -30,10 +30,13 @@ class Output(StrEnum):
     CONFIDENCE = "confidence"
     RLE = "rle"
     BINARY = "binary"
+    UNCERTAIN = "uncertain"
 
 
 # `Output` for static type checkers.
-OutputName: TypeAlias = Literal["mask", "overlay", "stats", "logits", "confidence", "rle", "binary"]
+OutputName: TypeAlias = Literal[
+    "mask", "overlay", "stats", "logits", "confidence", "rle", "binary", "uncertain"
+]
 
 # In a result: text, if a newer version made an output that this one does not know.
 StoredOutput: TypeAlias = Annotated[Output | str, Field(union_mode="left_to_right")]
@@ -127,6 +130,14 @@ FILES: Final[Mapping[Output, OutputFiles]] = MappingProxyType(
             summary="one PNG per class",
             meaning="One PNG of 1 bit per pixel for each class present; the output's place is their "
             "folder.",
+        ),
+        Output.UNCERTAIN: OutputFiles(
+            name="uncertain.png",
+            content_type="image/png",
+            summary="1-bit PNG",
+            meaning="PNG of 1 bit per pixel of the upright image's size; white where the class may "
+            "differ from float32's.",
+            changed_by_classes=False,
         ),
     }
 )

@@ -159,7 +159,10 @@ def _facts(record: JobRecord, result: JobResult) -> Iterator[tuple[str, str]]:
     yield "Model", result.model
     if result.model_revision:
         yield "Revision", result.model_revision
-    yield "Computed by", ", ".join(part for part in (result.backend, result.dtype) if part)
+    computed = result.backend, result.dtype, result.precision
+    yield "Computed by", ", ".join(part for part in computed if part)
+    if result.uncertain_share:
+        yield "Uncertain", f"{result.uncertain_share:.2%} of the pixels"
     yield (
         "Submitted",
         f"{datetime.fromtimestamp(record.created_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -28,7 +28,7 @@ from maskq import (
 from maskq.contract.ids import new_id
 from maskq.testing import damaged_image_bytes, image_bytes
 
-ALL = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary"}
+ALL = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary", "uncertain"}
 
 
 def sha256(body: bytes) -> str:
@@ -53,6 +53,9 @@ def test_every_output_of_a_job_can_be_read(world: World, client: Client) -> None
     assert (result.overlay().mode, result.overlay().size) == ("RGB", SIZE)
     assert (result.confidence().mode, result.confidence().size) == ("L", SIZE)
     assert result.logits().ndim == 3
+    uncertain = result.uncertain()
+    assert (uncertain.mode, uncertain.size, uncertain.getextrema()) == ("1", SIZE, (0, 0))
+    assert (result.details.precision, result.details.uncertain_share) == ("exact", 0.0)
     for entry in result.stats:
         binary = result.binary(entry.label)
         assert binary.mode == "1"

@@ -155,7 +155,7 @@ def test_a_wait_that_begins_while_another_one_subscribes_is_subscribed_too(
     def slowly(self: Connection, *command: str, **options: bool) -> None:
         if command[0] == "SUBSCRIBE" and not late.is_set():
             late.set()
-            time.sleep(0.5)  # no condition: the second wait meets a connection that is taken for sending
+            time.sleep(0.5)  # meanwhile the second wait finds the connection taken
         plain(self, *command, **options)
 
     monkeypatch.setattr(Connection, "send_command", slowly)

@@ -82,7 +82,7 @@ def test_submit_wait_and_every_output(
     direct: Client, bench: Bench, delivery: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKQ_GATEWAY_OUTPUTS", delivery)
-    outputs = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary"}
+    outputs = {"mask", "overlay", "stats", "confidence", "logits", "rle", "binary", "uncertain"}
     with serving(application(GatewaySettings.load(), direct)) as api:
         key = direct.create_api_key(["submit", "read"]).text
         with Client(api.url, api_key=key) as client:

@@ -15,7 +15,7 @@ from support.transports import TRANSPORTS, connected
 from maskq import AsyncClient, Client, InvalidRequest, Job, NamedImage, Output, ResultDamaged
 from maskq.contract.locations import S3Uri
 
-ALL = {"mask", "overlay", "stats", "logits", "confidence", "rle", "binary"}
+ALL = {"mask", "overlay", "stats", "logits", "confidence", "rle", "binary", "uncertain"}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -50,7 +50,7 @@ def test_every_output_gets_a_file_named_after_the_image(
     classes = {f"photo.binary.{class_id:03d}.png" for class_id in result.labels}
     assert {path.name for path in paths} == classes | {
         "photo.mask.png", "photo.overlay.jpg", "photo.stats.json", "photo.logits.npy",
-        "photo.confidence.png", "photo.rle.json",
+        "photo.confidence.png", "photo.rle.json", "photo.uncertain.png",
     }  # fmt: skip
     assert sorted(paths) == sorted((tmp_path / "new" / "folder").iterdir())  # and no other file
     for path in paths:

@@ -41,7 +41,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 EVERY = frozenset(Output)
 TOKEN = "a-dead-attempt-s"
-FILES = {"mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json"}
+FILES = {
+    "mask.png", "overlay.jpg", "stats.json", "logits.npy", "confidence.png", "rle.json",
+    "uncertain.png",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,8 @@ def test_every_output_of_one_job_agrees_with_its_mask(
     confidence = result.confidence()
     assert (confidence.mode, confidence.size) == ("L", photo.size)
     assert result.logits().shape[0] == 8
+    uncertain = result.uncertain()
+    assert (uncertain.mode, uncertain.size, uncertain.getextrema()) == ("1", photo.size, (0, 0))
     annotations = {one["class_id"]: one for one in result.rle()["annotations"]}
     for entry in result.stats:
         where = mask == entry.id

@@ -30,7 +30,7 @@ from maskq_worker.model.cuda.graphs import Captured, Compute, Graphs
 from maskq_worker.model.cuda.load import load_cuda
 from maskq_worker.model.cuda.normalise import Normalise
 from maskq_worker.model.loader import describe
-from maskq_worker.model.masks.bounded import mask_with_confidence
+from maskq_worker.model.masks.bounded import mask_with_confidence, mask_with_uncertain
 from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network
 from maskq_worker.model.network.rewrites import upsample
@@ -175,18 +175,24 @@ def test_where_nothing_can_be_captured_forwards_stay_eager(
 @pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("confidence", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("below", [None, 0.01])
 def test_an_answer_has_what_was_asked_for(
-    preprocessor: Preprocessor, confidence: bool, logits: bool
+    preprocessor: Preprocessor, confidence: bool, logits: bool, below: float | None
 ) -> None:
     ours = cuda(preprocessor)
     [scores] = ours.forward(photos(1))
-    answer = ours.start_mask(scores, (50, 70), confidence=confidence, logits=logits).wait()
+    answer = ours.start_mask(
+        scores, (50, 70), confidence=confidence, logits=logits, uncertain_below=below
+    ).wait()
     mask, sure = mask_with_confidence(scores, (50, 70))
     assert answer
     assert np.array_equal(answer.mask, mask)
     assert answer.mask.dtype == np.uint8
     assert (answer.confidence is not None) == confidence
     assert (answer.logits is not None) == logits
+    assert (answer.uncertain is not None) == (below is not None)
+    if answer.uncertain is not None:
+        assert np.array_equal(answer.uncertain, mask_with_uncertain(scores, (50, 70), 0.01)[1])
     if answer.confidence is not None:
         assert np.array_equal(answer.confidence, sure)
     if answer.logits is not None:

@@ -13,7 +13,7 @@ from support import cuda_on_cpu
 from maskq_worker.model.cuda import masks
 from maskq_worker.model.cuda.faults import is_fault
 from maskq_worker.model.cuda.masks import DeviceMask, Masks
-from maskq_worker.model.masks.bounded import upsampled_argmax
+from maskq_worker.model.masks.bounded import mask_with_uncertain, upsampled_argmax
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +53,23 @@ def test_a_kernel_that_fails_is_replaced_for_good_and_that_is_said_once(
     assert not draw.uses_kernel
     [record] = caplog.records
     assert "RuntimeError: Failed to find C compiler. Please specify)" in record.getMessage()
+
+
+def test_uncertain_pixels_are_left_to_torch_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing: Any = Failing(RuntimeError("not asked"))
+    draw = Masks(failing)
+    with caplog.at_level(logging.WARNING, logger=masks.__name__):
+        for _ in range(2):
+            drawn = draw(noise(), (50, 41), uncertain_below=1.0)
+            mask, uncertain = mask_with_uncertain(noise(), (50, 41), 1.0)
+            assert np.array_equal(drawn.mask.numpy(), mask)
+            assert drawn.uncertain is not None
+            assert np.array_equal(drawn.uncertain.numpy(), uncertain)
+    assert (failing.asked, draw.uses_kernel) == (0, True)
+    [record] = caplog.records
+    assert "torch computes masks and uncertain pixels more slowly" in record.getMessage()
 
 
 def test_an_image_that_does_not_fit_is_no_fault_of_the_kernel() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from maskq_worker.model.masks import bounded as masks
+from maskq_worker.model.masks import compared
 from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
 from maskq_worker.model.masks.comparison import TIE, untied_differences
 from maskq_worker.model.masks.interpolation import Interpolation
@@ -145,8 +146,8 @@ def test_a_small_mask_of_few_classes_is_the_reference_s_own(
     monkeypatch: pytest.MonkeyPatch, target: tuple[int, int], band: int
 ) -> None:
     monkeypatch.setattr(masks, "_FEW_CLASSES", 8)
-    monkeypatch.setattr(masks, "_BAND", band)
-    monkeypatch.setattr(masks, "_parts", None)  # nothing else is asked
+    monkeypatch.setattr(compared, "_BAND", band)
+    monkeypatch.setattr(masks, "parts", None)  # nothing else is asked
     mask = upsampled_argmax(noise(8, 32, 32).movedim(0, -1).contiguous().movedim(-1, 0), target)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, reference(noise(8, 32, 32), target))

@@ -22,7 +22,6 @@ from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPi
 from maskq_worker.model import ModelError, goes_to_gpu, load_segmenter, run_self_test, warm_up
 from maskq_worker.model.backend import Backend
 from maskq_worker.model.families import dpt as dpt_family
-from maskq_worker.model.loader import choose_device, load_backend
 from maskq_worker.model.masks.comparison import untied_differences
 from maskq_worker.model.native_backend import NativeBackend
 from maskq_worker.model.network import Network, UnsupportedError, rewrites, upsampled
@@ -30,6 +29,8 @@ from maskq_worker.model.network.neck import Project
 from maskq_worker.model.network.rewrites import upsample
 from maskq_worker.model.network.supported import check
 from maskq_worker.model.network.upsampled import convolve_upsampled, on_the_small_map
+from maskq_worker.model.precision.backends import load_backend
+from maskq_worker.model.precision.devices import choose_device
 from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.self_test import golden_image
 from maskq_worker.process.capacity import capacity_of

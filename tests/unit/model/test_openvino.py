@@ -32,6 +32,7 @@ from maskq_worker.model.openvino.backend import OpenVINOBackend
 from maskq_worker.model.openvino.cache import Record, Source
 from maskq_worker.model.openvino.convert import converted
 from maskq_worker.model.openvino.load import load_openvino
+from maskq_worker.model.precision.measure import measure, samples
 from maskq_worker.model.preprocess.frame import Frame
 from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 from maskq_worker.model.segmenter import NoContext
@@ -135,19 +136,6 @@ def test_a_hybrid_is_refused() -> None:
 # --- the figures ------------------------------------------------------------------------------------
 
 
-def test_agreement_counts_pixels_of_all_images_together() -> None:
-    exact = [np.array([[0, 0], [1, 1]]), np.array([[2]])]
-    other = [np.array([[0, 1], [1, 1]]), np.array([[2]])]
-    found = int8.agreement(exact, other)
-    assert found.pixels == pytest.approx(4 / 5)
-    assert found.miou == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
-
-
-def test_a_class_that_only_the_other_sees_lowers_no_mean_by_itself() -> None:
-    found = int8.agreement([np.zeros((2, 2), int)], [np.array([[0, 0], [0, 3]])])
-    assert (found.pixels, found.miou) == (0.75, 0.75)
-
-
 def test_images_that_check_did_not_calibrate() -> None:
     images = [np.full((1, 1, 3), n, np.uint8) for n in range(13)]
     calibration, held_out = int8.split(images)
@@ -170,14 +158,13 @@ def test_its_figures_are_those_of_the_network_that_is_served(
     served: Checkpoint, record: Record
 ) -> None:
     preprocessor = load_preprocessor(served.directory)
-    _, held_out = int8.split([preprocessor(image) for image in pictures(24)])
+    _, held_out = int8.split(samples(preprocessor, pictures(24)))
     exact = load_segmenter(WorkerSettings(model=str(served.directory), device="cpu"))
-    eight = load_openvino(served, preprocessor)
-    found = int8.agreement(
-        int8.masks(exact.backend.forward, held_out), int8.masks(eight.forward, held_out)
-    )
-    assert found.pixels == record.agreement
+    eight, _ = load_openvino(served, preprocessor)
+    found = measure(exact.backend.forward, eight.forward, held_out)
+    assert found.agreement == record.agreement
     assert found.miou == pytest.approx(record.miou)
+    assert found.uncertain_below == pytest.approx(record.uncertain_below, rel=1e-3)
 
 
 # --- what is served ---------------------------------------------------------------------------------
@@ -201,6 +188,39 @@ def test_a_worker_serves_it(served: Checkpoint) -> None:
         assert ours.logits is not None
         assert expected.logits is not None
         assert not np.array_equal(ours.logits, expected.logits)  # these are 8 bits
+
+
+@pytest.mark.parametrize("dtype", ["int8", "auto"])
+def test_fast_rates_8_bits(served: Checkpoint, record: Record, dtype: str) -> None:
+    settings = {"model": str(served.directory), "device": "cpu"}
+    fast = load_segmenter(WorkerSettings(**settings, dtype=dtype, precision="fast"))
+    exact = load_segmenter(WorkerSettings(**settings))
+    assert (fast.info.dtype, fast.info.precision) == ("int8", "fast")
+    assert record.missed_pixels == 0
+    asked = frozenset({Output.UNCERTAIN})
+    missed = different = 0
+    for image in pictures(30)[24:]:  # neither calibrated nor checked
+        [ours] = fast.run([fast.prepare(image, outputs=asked)])
+        [expected] = exact.run([exact.prepare(image)])
+        assert isinstance(ours, ModelOutput)
+        assert isinstance(expected, ModelOutput)
+        assert ours.uncertain is not None
+        differs = ours.mask != expected.mask
+        different += int(differs.sum())
+        missed += int((differs & ~ours.uncertain).sum())
+    assert (missed, different > 0) == (0, True)
+
+
+def test_figures_of_an_older_version_rate_nothing(served: Checkpoint) -> None:
+    path = cache.folder(cache.Source.of(served)) / cache.RECORD
+    old = json.loads(path.read_text())
+    for name in ("worst_margin", "uncertain_below", "uncertain_share", "missed_pixels"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    settings = {"model": str(served.directory), "device": "cpu", "dtype": "int8"}
+    assert load_segmenter(WorkerSettings(**settings)).info.precision is None
+    with pytest.raises(ModelError, match=r"older version.*`maskq weights quantize"):
+        load_segmenter(WorkerSettings(**settings, precision="fast"))
 
 
 def test_a_batch_keeps_its_scores_while_the_next_is_computed(served: Checkpoint) -> None:

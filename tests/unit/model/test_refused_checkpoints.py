@@ -19,7 +19,7 @@ from maskq_worker.model import (
 from maskq_worker.model.checkpoint.labels import read_labels
 from maskq_worker.model.checkpoint.loading import load_network
 from maskq_worker.model.families.dpt import DPT
-from maskq_worker.model.loader import choose_device
+from maskq_worker.model.precision.devices import choose_device
 
 pytestmark = pytest.mark.slow
 

@@ -32,6 +32,7 @@ RUN = {
                 "webhooks-and-events",
                 "checkpoints",
                 "celery",
+                "precision",
             )
         ],
         "test_guides.py",

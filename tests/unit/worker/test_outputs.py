@@ -46,6 +46,7 @@ class Segmented:
     mask: np.ndarray
     logits: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    uncertain: np.ndarray | None = None
 
 
 def mask_of(*rows: list[int], dtype: Any = np.uint8) -> np.ndarray:
@@ -65,7 +66,7 @@ def image() -> Image.Image:
 def segmented() -> Segmented:
     logits = np.arange(150 * 4, dtype=np.float32).reshape(150, 2, 2)
     confidence = mask_of([0, 128, 255], [1, 2, 3])
-    return Segmented(mask_of([0, 2, 2], [149, 2, 0]), logits, confidence)
+    return Segmented(mask_of([0, 2, 2], [149, 2, 0]), logits, confidence, confidence > 2)
 
 
 def made(output: Output, segmented: Segmented, labels: Any = ADE, **options: Any) -> bytes:
@@ -114,11 +115,12 @@ def test_an_encoder_names_its_own_output_and_the_needs_it_has(
 ) -> None:
     # Given what the model keeps for this output, and nothing else
     kept = model_outputs(frozenset({output}))
-    assert kept <= {Output.LOGITS, Output.CONFIDENCE}
+    assert kept <= {Output.LOGITS, Output.CONFIDENCE, Output.UNCERTAIN}
     bare = Segmented(
         segmented.mask,
         segmented.logits if Output.LOGITS in kept else None,
         segmented.confidence if Output.CONFIDENCE in kept else None,
+        segmented.uncertain if Output.UNCERTAIN in kept else None,
     )
     # Then that is enough, and the files have the names of the layout
     for artifact in encode(frozenset({output}), image=image, output=bare, labels=ADE):
@@ -142,6 +144,7 @@ def test_only_what_is_wanted_is_made(image: Image.Image, segmented: Segmented) -
         ("binary", "binary/002.png", "image/png"),
         ("binary", "binary/000.png", "image/png"),
         ("binary", "binary/149.png", "image/png"),
+        ("uncertain", "uncertain.png", "image/png"),
     ]  # fmt: skip
 
 
@@ -462,3 +465,12 @@ def test_other_counts_get_distinct_colours_the_same_every_time(classes: int) -> 
     assert not any(colours[3 * classes :])
     palette.cache_clear()
     assert palette(classes) == colours
+
+
+def test_uncertain_pixels_are_white_in_one_bit(segmented: Segmented) -> None:
+    picture = opened(made(Output.UNCERTAIN, segmented))
+    assert (picture.mode, picture.size) == ("1", (3, 2))
+    assert np.array_equal(np.asarray(picture), segmented.uncertain)
+    segmented.uncertain = None
+    with pytest.raises(ValueError, match="uncertain pixels"):
+        made(Output.UNCERTAIN, segmented)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from maskq_worker.batching.batcher import MicroBatcher
     from maskq_worker.decoding import Decoder
     from maskq_worker.imaging import Decoded
-    from maskq_worker.model import ModelInput, ModelOutput, PendingOutput, Segmenter
+    from maskq_worker.model import ModelInfo, ModelInput, ModelOutput, PendingOutput, Segmenter
     from maskq_worker.settings import WorkerSettings
 
 
@@ -221,14 +221,16 @@ class Stages:
         times: Stopwatch,
         notes: list[str],
     ) -> JobResult:
-        record = attempt.record
+        record, info = attempt.record, encoded.info or self._segmenter.info
         return JobResult(
             width=decoded.image.width,
             height=decoded.image.height,
             model=record.model,
-            model_revision=self._segmenter.info.revision,
-            backend=self._segmenter.info.backend,
-            dtype=self._segmenter.info.dtype,
+            model_revision=info.revision,
+            backend=info.backend,
+            dtype=info.dtype,
+            precision=info.precision,
+            uncertain_share=encoded.uncertain_share,
             outputs=places,
             labels={entry.id: entry.label for entry in encoded.classes},
             stats=encoded.classes if Output.STATS in record.request.outputs else [],
@@ -281,6 +283,8 @@ class Encoded:
     artifacts: list[Artifact]
     classes: list[ClassStats]  # with boxes and regions only if an output needs them
     sha256: dict[StoredOutput, str]  # of each output, in hex
+    info: ModelInfo | None  # of the network that computed the mask
+    uncertain_share: float | None  # as of `ModelOutput`
 
 
 def encode(
@@ -305,4 +309,15 @@ def encode(
         style=outputs.OverlayStyle(alpha, request.overlay_legend),
         source=source,
     )
-    return Encoded(artifacts, classes, outputs.sha256_of(request.outputs, artifacts))
+    return Encoded(
+        artifacts,
+        classes,
+        outputs.sha256_of(request.outputs, artifacts),
+        output.info,
+        _rounded(output.uncertain_share),
+    )
+
+
+def _rounded(share: float | None) -> float | None:
+    """Six digits are enough, and records stay small."""
+    return None if share is None else round(share, 6)

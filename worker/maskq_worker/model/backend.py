@@ -60,6 +60,7 @@ class Backend(ABC):
         *,
         confidence: bool = False,
         logits: bool = False,
+        uncertain_below: float | None = None,
     ) -> PendingMask:
         """Start to compute one image's mask, and return at once. Default: `mask` computes it in the
         thread that waits for it.
@@ -69,10 +70,12 @@ class Backend(ABC):
             size: (H, W) px of the mask.
             confidence: whether the confidence of each pixel is wanted.
             logits: whether the scores are wanted.
+            uncertain_below: pixels whose best score exceeds the second by less are wanted, too; None:
+                they are not.
         """
         from maskq_worker.model.masks.lazy import LazyMask  # it imports torch
 
-        return LazyMask(scores, size, self.mask, confidence, logits)
+        return LazyMask(scores, size, self.mask, confidence, logits, uncertain_below)
 
     @abstractmethod
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
@@ -85,3 +88,8 @@ class Backend(ABC):
         Returns:
             (H, W) class ids, uint8 up to 256 classes, else uint16.
         """
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float16` for torch.float16."""
+    return str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,12 @@ class ModelInfo:
     dtype: str  # float32 | float16 | bfloat16 | int8
     input_size: tuple[int, int]  # (height, width) px that the network was trained on
     preprocessing: Mapping[str, Any]  # of images, for the network
+    precision: str | None = None  # exact | fast | certified; None: half or 8 bits, without a bound
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes in float32."""
+        return self.dtype == "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class ModelInput:
     size: tuple[int, int]  # (H, W) px of the image, and so of its mask
     logits: bool = False  # whether the caller wants the scores
     confidence: bool = False  # whether the caller wants the confidence of each pixel
+    uncertain: bool = False  # whether the caller wants the uncertain pixels
     notes: tuple[str, ...] = ()  # sentences for the reader of the mask
 
 
@@ -51,6 +58,16 @@ class ModelOutput:
     # (H, W) softmax probability of the pixel's class, 0..255 for 0..1, if asked for
     confidence: NDArray[np.uint8] | None
     logits: NDArray[np.float32] | None  # (C, h, w) at the model's own size, if asked for
+    # (H, W) pixels whose class may differ from float32's; None: not known, or float32 computed it
+    uncertain: NDArray[np.bool_] | None = None
+    info: ModelInfo | None = None  # of the network that computed it; None: while it is computed
+
+    @property
+    def uncertain_share(self) -> float | None:
+        """The share of uncertain pixels, 0..1; None: not known."""
+        if self.uncertain is not None:
+            return float(self.uncertain.mean())
+        return 0.0 if self.info is not None and self.info.is_exact else None
 
     def extended(self, area: ImageArea, size: tuple[int, int], classes: int) -> ModelOutput:
         """The output of a whole image, made from the output of a part.
@@ -61,7 +78,7 @@ class ModelOutput:
             classes: the number of classes.
 
         Returns:
-            The same, with `no_class` and confidence 0 outside the part.
+            The same, with `no_class`, confidence 0 and no uncertain pixel outside the part.
         """
         fill = no_class(classes)
         mask = np.full(size, fill, np.uint8 if fill == 255 else np.uint16)
@@ -71,7 +88,10 @@ class ModelOutput:
         mask[rows, columns] = self.mask[part_rows, part_columns]
         if confidence is not None and self.confidence is not None:
             confidence[rows, columns] = self.confidence[part_rows, part_columns]
-        return ModelOutput(mask, confidence, self.logits)
+        uncertain = None if self.uncertain is None else np.zeros(size, np.bool_)
+        if uncertain is not None and self.uncertain is not None:
+            uncertain[rows, columns] = self.uncertain[part_rows, part_columns]
+        return replace(self, mask=mask, confidence=confidence, uncertain=uncertain)
 
 
 def no_class(classes: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
 
 from maskq.contract import FailureCode
 from maskq_worker.batching.interface import BatchContext, PendingBatch
@@ -48,10 +50,13 @@ class StartedOutput:
                 f"{self.info.name} gave NaN or infinite scores for this image in "
                 f"{self.info.dtype}: try MASKQ_DTYPE=float32",
             )
+        output = replace(output, info=self.info)
         area = self.item.views.area
-        if area is None:
-            return output
-        return output.extended(area, self.item.size, len(self.info.labels))
+        if area is not None:
+            output = output.extended(area, self.item.size, len(self.info.labels))
+        if self.item.uncertain and output.uncertain is None:  # float32: none is
+            output = replace(output, uncertain=np.zeros(self.item.size, np.bool_))
+        return output
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -17,12 +18,14 @@ from maskq_worker.model.inputs_and_outputs import ModelInfo, ModelInput, ModelOu
 from maskq_worker.model.pending import (
     FailedOutput,
     PendingOutput,
+    ReadyOutput,
     SegmenterBatch,
     StartedOutput,
     are_small,
     mask_of,
     output_or_error,
 )
+from maskq_worker.model.precision.rating import UNRATED, Rating
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +59,7 @@ class Segmenter:
         max_batch_size: int,
         max_score_bytes: int,
         multiple: int | None = None,
+        rating: Rating = UNRATED,
         on_device_lost: Callable[[str, Exception], None] | None = None,
     ) -> None:
         """
@@ -64,6 +68,7 @@ class Segmenter:
             max_score_bytes: the memory for the merged scores of one image.
             multiple: px. The sides of an input may be any multiple of it; None: the network takes its
                 trained size only.
+            rating: of the masks that `backend` makes.
             on_device_lost: called with the device and the error, in the thread that hears of it, when
                 the GPU is lost to this process.
         """
@@ -74,6 +79,13 @@ class Segmenter:
         self.guard = DeviceGuard(info.device, on_device_lost)
         self._max_score_bytes = max_score_bytes
         self._multiple = multiple
+        self._rating = rating
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The network that computes images, and the float32 one that may compute them again."""
+        exact = self._rating.exact
+        return (self.backend,) if exact is None else (self.backend, exact)
 
     def prepare(
         self,
@@ -90,11 +102,13 @@ class Segmenter:
             mode: which views of the image the network sees.
 
         Raises:
-            PermanentError: `invalid_request` for a mode that this network does not support.
+            PermanentError: `invalid_request` for a mode that this network does not support, or for the
+                output `uncertain` if masks are not rated.
         """
         from maskq_worker.model.views import make_views
 
         self._check_mode(mode)
+        self._check_outputs(outputs)
         if mode is Mode.WHOLE:
             self._check_shape(image)
         views = make_views(
@@ -109,7 +123,12 @@ class Segmenter:
         size = (image.height, image.width)
         notes = () if views.area is None else (_note(views.area, size, len(self.info.labels)),)
         return ModelInput(
-            views, size, Output.LOGITS in outputs, Output.CONFIDENCE in outputs, notes
+            views,
+            size,
+            logits=Output.LOGITS in outputs,
+            confidence=Output.CONFIDENCE in outputs,
+            uncertain=Output.UNCERTAIN in outputs,
+            notes=notes,
         )
 
     def submit_batch(self, batch: Sequence[ModelInput], context: BatchContext) -> SegmenterBatch:
@@ -117,7 +136,8 @@ class Segmenter:
 
         On a GPU this returns when all work is queued, and what is queued next follows without a pause.
         On a CPU the scores are computed when it returns, and `SegmenterBatch.wait` computes the masks
-        or leaves them to the threads that wait for them.
+        or leaves them to the threads that wait for them. Where float32 may compute an image again, its
+        mask is computed when this returns.
 
         Args:
             batch: prepared images.
@@ -143,7 +163,7 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the device's memory. No other method may be called after it."""
-        del self.backend
+        del self.backend, self._rating
         if self.info.device.startswith("cuda"):
             self.guard.free_memory()
 
@@ -178,15 +198,63 @@ class Segmenter:
                 f"{info.backend}, which takes squares: choose whole, tiled or multiscale",
             )
 
+    def _check_outputs(self, outputs: frozenset[Output]) -> None:
+        if (
+            Output.UNCERTAIN in outputs
+            and self._rating.uncertain_below is None
+            and not self.info.is_exact
+        ):
+            raise PermanentError(
+                FailureCode.INVALID_REQUEST,
+                f"output uncertain needs a worker with MASKQ_PRECISION; {self.info.name} is computed "
+                f"in {self.info.dtype} without a bound for uncertain pixels: ask for other outputs",
+            )
+
     def _started(self, batch: Sequence[ModelInput], context: BatchContext) -> list[PendingOutput]:
         """Run the forwards, and start the masks."""
         with self.guard.loss():
-            merged = self._merged(batch, context)
-            return [
-                self._start_mask(item, scores) for item, scores in zip(batch, merged, strict=True)
-            ]
+            rating = self._rating
+            outputs = self._started_by(self.backend, batch, context, self.info)
+            if rating.exact is None:
+                return outputs
+            return self._certified(batch, outputs, context, rating.exact)
 
-    def _merged(self, batch: Sequence[ModelInput], context: BatchContext) -> list[MergedScores]:
+    def _certified(
+        self,
+        batch: Sequence[ModelInput],
+        outputs: Sequence[PendingOutput],
+        context: BatchContext,
+        exact: Backend,
+    ) -> list[PendingOutput]:
+        """Wait for the outputs, and let float32 compute again those that the rating refuses."""
+        made = [output_or_error(output, self.guard) for output in outputs]
+        refused = [index for index, one in enumerate(made) if self._rating.refuses(one)]
+        certified: list[PendingOutput] = [
+            FailedOutput(one) if isinstance(one, Exception) else ReadyOutput(one) for one in made
+        ]
+        info = replace(self.info, backend=exact.name, dtype="float32")
+        again = self._started_by(exact, [batch[index] for index in refused], context, info)
+        for index, output in zip(refused, again, strict=True):
+            certified[index] = output
+        return certified
+
+    def _started_by(
+        self,
+        backend: Backend,
+        batch: Sequence[ModelInput],
+        context: BatchContext,
+        info: ModelInfo,
+    ) -> list[PendingOutput]:
+        """Run the forwards of one network, and start the masks. info: of that network."""
+        merged = self._merged(backend, batch, context)
+        return [
+            self._start_mask(backend, item, scores, info)
+            for item, scores in zip(batch, merged, strict=True)
+        ]
+
+    def _merged(
+        self, backend: Backend, batch: Sequence[ModelInput], context: BatchContext
+    ) -> list[MergedScores]:
         """The scores of every image from all its views. Views of one size share forwards."""
         from maskq_worker.model.views import MergedScores
 
@@ -198,35 +266,38 @@ class Segmenter:
         for waiting in by_size.values():
             for start in range(0, len(waiting), self.max_batch_size):
                 some = waiting[start : start + self.max_batch_size]
-                scores = self._forward([view.pixels for _, view in some])
+                scores = self._forward(backend, [view.pixels for _, view in some])
                 with self.guard.memory_errors("the merged scores", "lower MASKQ_MAX_SCORE_BYTES"):
                     for (one, view), logits in zip(some, scores, strict=True):
                         one.add(view, logits)
                 context.heartbeat()
         return merged
 
-    def _forward(self, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    def _forward(self, backend: Backend, pixels: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """pixels: N times (H, W, 3) uint8. Returns (N, C, h, w) float32 on the device."""
         advice = "lower MASKQ_MAX_BATCH_SIZE, or give the worker a device of its own"
         with self.guard.memory_errors(f"a batch of {len(pixels)}", advice):
-            return self.backend.forward(pixels)
+            return backend.forward(pixels)
 
-    def _start_mask(self, item: ModelInput, merged: MergedScores) -> PendingOutput:
+    def _start_mask(
+        self, backend: Backend, item: ModelInput, merged: MergedScores, info: ModelInfo
+    ) -> PendingOutput:
         """Raises only PermanentError `out_of_memory`: the batch may run in parts."""
         area = item.views.area
         try:
             with self.guard.memory_errors(mask_of(item)):
-                mask = self.backend.start_mask(
+                mask = backend.start_mask(
                     merged.scores(),
                     (area.height, area.width) if area else item.size,
                     confidence=item.confidence,
                     logits=item.logits,
+                    uncertain_below=None if info.is_exact else self._rating.uncertain_below,
                 )
         except PermanentError:
             raise
         except Exception as error:  # noqa: BLE001 - raised by the output's wait()
             return FailedOutput(error)
-        return StartedOutput(item, mask, self.info, self.guard)
+        return StartedOutput(item, mask, info, self.guard)
 
 
 def _note(area: ImageArea, size: tuple[int, int], classes: int) -> str:

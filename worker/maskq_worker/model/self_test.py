@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from maskq_worker.model.backend import Backend
     from maskq_worker.model.inputs_and_outputs import ModelInfo
     from maskq_worker.model.segmenter import Segmenter
 
@@ -38,32 +39,37 @@ def run_self_test(segmenter: Segmenter) -> None:
     Raises:
         ModelError: if the scores are unusable, or a mask is wrong.
     """
-    item = segmenter.prepare(golden_image())
-    pixels = item.views.each[0].pixels
-    first, second = (_scores(segmenter, pixels) for _ in range(2))
-    mask = segmenter.backend.mask(first, item.size)
-    if not np.array_equal(mask, segmenter.backend.mask(second, item.size)):
-        _fail(segmenter.info, "gave two masks for one image")
+    for backend in segmenter.backends:
+        _test(segmenter, backend)
+
+
+def _test(segmenter: Segmenter, backend: Backend) -> None:
     from maskq_worker.model.masks.comparison import untied_differences
 
+    item = segmenter.prepare(golden_image())
+    pixels = item.views.each[0].pixels
+    first, second = (_scores(segmenter.info, backend, pixels) for _ in range(2))
+    mask = backend.mask(first, item.size)
+    if not np.array_equal(mask, backend.mask(second, item.size)):
+        _fail(segmenter.info, "gave two masks for one image")
     wrong = untied_differences(first, mask, _expected_mask(segmenter, first, item.size))
     if wrong:
         _fail(segmenter.info, f"gave a mask that differs from transformers' own in {wrong} pixels")
 
 
-def _scores(segmenter: Segmenter, pixels: NDArray[np.uint8]) -> torch.Tensor:
+def _scores(info: ModelInfo, backend: Backend, pixels: NDArray[np.uint8]) -> torch.Tensor:
     """pixels: (H, W, 3). Returns (C, h, w) float32, all finite."""
+    from maskq_worker.model.backend import name_of
     from maskq_worker.model.masks.scores import all_finite
 
-    info = segmenter.info
     try:
-        scores = segmenter.backend.forward(pixels[None])[0]
+        scores = backend.forward(pixels[None])[0]
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{info.name} cannot take its own processor's images: {error}") from error
     if scores.ndim != 3 or len(scores) != len(info.labels):
         _fail(info, f"gave scores of shape {tuple(scores.shape)} for {len(info.labels)} labels")
     if not all_finite(scores):
-        _fail(info, f"gave NaN or infinite scores in {info.dtype}")
+        _fail(info, f"gave NaN or infinite scores in {name_of(backend.dtype)}")
     return scores
 
 

@@ -58,6 +58,9 @@ class Segmented(Protocol):
     @property
     def confidence(self) -> NDArray[np.uint8] | None: ...  # (H, W)
 
+    @property
+    def uncertain(self) -> NDArray[np.bool_] | None: ...  # (H, W)
+
 
 def encode(
     wanted: frozenset[Output],
@@ -83,7 +86,15 @@ def encode(
     if classes is None:
         classes = measured(wanted, output.mask, labels)
     made = Segmentation(
-        image, output.mask, labels, classes, style, source, output.logits, output.confidence
+        image,
+        output.mask,
+        labels,
+        classes,
+        style,
+        source,
+        logits=output.logits,
+        confidence=output.confidence,
+        uncertain=output.uncertain,
     )
     return [
         artifact
@@ -113,11 +124,13 @@ def sha256_of(
 
 
 def model_outputs(wanted: frozenset[Output]) -> frozenset[Output]:
-    """What the model must keep for these outputs: LOGITS, CONFIDENCE, both or neither."""
+    """What the model must keep for these outputs: some of LOGITS, CONFIDENCE and UNCERTAIN."""
     encoders = [ENCODERS[output] for output in wanted]
     needs = set()
     if any(encoder.needs_logits for encoder in encoders):
         needs.add(Output.LOGITS)
     if any(encoder.needs_confidence for encoder in encoders):
         needs.add(Output.CONFIDENCE)
+    if any(encoder.needs_uncertain for encoder in encoders):
+        needs.add(Output.UNCERTAIN)
     return frozenset(needs)

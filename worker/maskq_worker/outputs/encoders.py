@@ -24,6 +24,7 @@ from maskq_worker.outputs.pictures import (
     confidence_png,
     mask_png,
     overlay_jpeg,
+    uncertain_png,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Segmentation:
     source: Source
     logits: NDArray[np.float32] | None  # (C, h, w); None: the model did not keep them
     confidence: NDArray[np.uint8] | None  # (H, W); None: likewise
+    uncertain: NDArray[np.bool_] | None  # (H, W); None: likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Encoder:
     encode: Callable[[Segmentation], Iterator[Artifact]]
     needs_logits: bool = False  # of the model
     needs_confidence: bool = False  # of the model
+    needs_uncertain: bool = False  # of the model
     needs_regions: bool = False  # boxes and regions in the classes
 
 
@@ -93,6 +96,10 @@ def _logits(made: Segmentation) -> Iterator[Artifact]:
 
 def _confidence(made: Segmentation) -> Iterator[Artifact]:
     yield _file(Output.CONFIDENCE, confidence_png(made.confidence))
+
+
+def _uncertain(made: Segmentation) -> Iterator[Artifact]:
+    yield _file(Output.UNCERTAIN, uncertain_png(made.uncertain))
 
 
 def _rle(made: Segmentation) -> Iterator[Artifact]:
@@ -119,5 +126,6 @@ ENCODERS: Final[Mapping[Output, Encoder]] = MappingProxyType(
         Output.CONFIDENCE: Encoder(_confidence, needs_confidence=True),
         Output.RLE: Encoder(_rle),
         Output.BINARY: Encoder(_binary),
+        Output.UNCERTAIN: Encoder(_uncertain, needs_uncertain=True),
     }
 )

@@ -55,6 +55,15 @@ def confidence_png(confidence: NDArray[np.uint8] | None) -> bytes:
     return _saved(Image.fromarray(confidence), "PNG", compress_level=COMPRESS_LEVEL)
 
 
+def uncertain_png(uncertain: NDArray[np.bool_] | None) -> bytes:
+    """1 bit a pixel, (H, W): white where the class is uncertain."""
+    if uncertain is None:
+        raise ValueError(
+            "an output needs the uncertain pixels, but the model was not asked for them"
+        )
+    return _saved(Image.fromarray(uncertain), "PNG", compress_level=COMPRESS_LEVEL)
+
+
 def binary_png(mask: NDArray[Any], class_id: int) -> bytes:
     """1 bit a pixel: white where the class is."""
     return _saved(Image.fromarray(mask == class_id), "PNG", compress_level=COMPRESS_LEVEL)

@@ -30,6 +30,7 @@ _KINDS: Final = {
     Output.OVERLAY: _Kind("JPEG", ("RGB",)),
     Output.CONFIDENCE: _Kind("PNG", ("L",)),
     Output.BINARY: _Kind("PNG", ("1",)),
+    Output.UNCERTAIN: _Kind("PNG", ("1",)),
 }
 
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"

@@ -116,6 +116,11 @@ class ResultCore:
         return (yield from self._image(Output.CONFIDENCE))
 
     @operation
+    def uncertain(self) -> Flow[PIL.Image.Image]:
+        """The uncertain pixels: mode 1, white where the class may differ from float32's."""
+        return (yield from self._image(Output.UNCERTAIN))
+
+    @operation
     def rle(self) -> Flow[dict[str, Any]]:
         """A COCO document; `annotations` holds one compressed RLE for each class in the mask.
 

@@ -167,6 +167,13 @@ def _binary(made: Segmented) -> dict[str, bytes]:
     }
 
 
+def _uncertain(made: Segmented) -> dict[str, bytes]:
+    """No pixel: fakes compute exactly."""
+    from PIL import Image
+
+    return _one(Output.UNCERTAIN, _encoded(Image.new("1", made.mask.size), "PNG"))
+
+
 def _counts(columns: bytes, class_id: int) -> str:
     """COCO's compressed run lengths: how many pixels are not of the class, then are, and so on."""
     runs = [(inside, len(list(run))) for inside, run in groupby(columns, class_id.__eq__)]
@@ -209,5 +216,6 @@ _FILES: Final[Mapping[Output, Callable[[Segmented], dict[str, bytes]]]] = Mappin
         Output.CONFIDENCE: _confidence,
         Output.RLE: _rle,
         Output.BINARY: _binary,
+        Output.UNCERTAIN: _uncertain,
     }
 )

@@ -133,6 +133,8 @@ def _stored(record: JobRecord, plan: JobPlan, photo: Photo, made: Segmented) -> 
         model_revision=REVISION,
         backend="fake",
         dtype="float32",
+        precision="exact",
+        uncertain_share=0.0,
         outputs={
             output: redact(url)
             if (url := request.output_urls.get(output))

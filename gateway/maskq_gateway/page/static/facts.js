@@ -11,7 +11,9 @@ export function* facts(job) {
   yield fact("Size", `${result.width} × ${result.height} px`);
   yield fact("Model", result.model);
   if (result.model_revision) yield fact("Revision", result.model_revision);
-  yield fact("Computed by", [result.backend, result.dtype].filter(Boolean).join(", "));
+  yield fact("Computed by", [result.backend, result.dtype, result.precision].filter(Boolean).join(", "));
+  if (result.uncertain_share)
+    yield fact("Uncertain", `${(100 * result.uncertain_share).toFixed(2)}% of the pixels`);
   yield fact("Submitted", timestamp(job.created_ms));
   if (job.started_ms) yield fact("Waited", duration(job.started_ms - job.created_ms));
   if (job.started_ms) yield fact("Took", duration(job.ended_ms - job.started_ms));

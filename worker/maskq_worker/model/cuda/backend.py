@@ -33,9 +33,10 @@ _log = logging.getLogger(__name__)
 class PendingDeviceMask:
     """One image's mask, which the GPU computes and copies. It is a `PendingMask`."""
 
-    download: PendingDownload  # mask, unsound, and as asked for: confidence, scores
+    download: PendingDownload  # mask, unsound, and as asked for: confidence, uncertain, scores
     confidence: bool  # whether the confidence is among them
     logits: bool  # whether the scores are among them
+    uncertain: bool = False  # whether the uncertain pixels are among them
 
     def wait(self) -> ModelOutput | None:
         """Wait for the copies, in any thread. None: some scores are NaN or infinite."""
@@ -46,6 +47,7 @@ class PendingDeviceMask:
             mask=mask,
             confidence=rest[0] if self.confidence else None,
             logits=rest[-1] if self.logits else None,
+            uncertain=rest[int(self.confidence)] if self.uncertain else None,
         )
 
 
@@ -131,14 +133,19 @@ class CudaBackend(Backend):
         *,
         confidence: bool = False,
         logits: bool = False,
+        uncertain_below: float | None = None,
     ) -> PendingDeviceMask:
-        drawn = self._masks(scores, size, confidence=confidence)
+        drawn = self._masks(scores, size, confidence=confidence, uncertain_below=uncertain_below)
         wanted = [drawn.mask, drawn.unsound]
         if drawn.confidence is not None:
             wanted.append(drawn.confidence)
+        if drawn.uncertain is not None:
+            wanted.append(drawn.uncertain)
         if logits:
             wanted.append(scores.contiguous())
-        return PendingDeviceMask(self._download.start(*wanted), confidence, logits)
+        return PendingDeviceMask(
+            self._download.start(*wanted), confidence, logits, drawn.uncertain is not None
+        )
 
     def mask(self, scores: torch.Tensor, size: tuple[int, int]) -> NDArray[Any]:
         """Raises ValueError for scores that are NaN or infinite."""

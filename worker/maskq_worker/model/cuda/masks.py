@@ -10,8 +10,9 @@ from typing import Any, Final
 import torch
 
 from maskq_worker.model.cuda.faults import is_fault
-from maskq_worker.model.masks.bounded import mask_with_confidence, upsampled_argmax
+from maskq_worker.model.masks.bounded import upsampled_argmax
 from maskq_worker.model.masks.interpolation import Interpolation
+from maskq_worker.model.masks.lazy import LazyMask
 from maskq_worker.model.masks.scores import all_finite, mask_dtype
 
 _TYPES: Final = {1: torch.uint8, 2: torch.uint16}  # by bytes
@@ -41,6 +42,7 @@ class DeviceMask:
     mask: torch.Tensor  # (H, W) uint8 up to 256 classes, else uint16
     unsound: torch.Tensor  # (1,) int32: not 0 if a score is NaN or infinite
     confidence: torch.Tensor | None  # (H, W) uint8
+    uncertain: torch.Tensor | None = None  # (H, W) bool
 
 
 class TritonMaskKernel:
@@ -98,6 +100,7 @@ class Masks:
 
     def __init__(self, kernel: TritonMaskKernel | None) -> None:
         self._kernel = kernel
+        self._is_uncertain_told = False
 
     @property
     def uses_kernel(self) -> bool:
@@ -105,9 +108,21 @@ class Masks:
         return self._kernel is not None
 
     def __call__(
-        self, scores: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
+        self,
+        scores: torch.Tensor,
+        size: tuple[int, int],
+        *,
+        confidence: bool = False,
+        uncertain_below: float | None = None,
     ) -> DeviceMask:
-        """As `TritonMaskKernel`. A mask that torch computes is complete, and in host memory."""
+        """As `TritonMaskKernel`. A mask that torch computes is complete, and in host memory.
+
+        uncertain_below: as of `mask_with_uncertain`; None: not wanted. The kernel knows no second
+        score, so torch computes such a mask.
+        """
+        if uncertain_below is not None:
+            self._tell_uncertain()
+            return _by_torch(scores, size, confidence=confidence, uncertain_below=uncertain_below)
         if self._kernel is not None and max(scores.numel(), size[0] * size[1]) < _INDEXED:
             try:
                 return self._kernel(scores, size, confidence=confidence)
@@ -121,6 +136,14 @@ class Masks:
                 self._kernel = None  # no compiler, or the driver or the GPU is too old
                 _warn(error)
         return _by_torch(scores, size, confidence=confidence)
+
+    def _tell_uncertain(self) -> None:
+        if self._kernel is not None and not self._is_uncertain_told:
+            self._is_uncertain_told = True
+            _log.warning(
+                "the mask kernel does not find uncertain pixels: torch computes masks and uncertain "
+                "pixels more slowly (MASKQ_PRECISION is fast or certified)"
+            )
 
 
 def load_masks(device: torch.device) -> Masks:
@@ -144,12 +167,22 @@ def _warn(error: Exception) -> None:
     )
 
 
-def _by_torch(scores: torch.Tensor, size: tuple[int, int], *, confidence: bool) -> DeviceMask:
-    unsound = torch.tensor([not all_finite(scores)], dtype=torch.int32)
-    if not confidence:
-        return DeviceMask(torch.from_numpy(upsampled_argmax(scores, size)), unsound, None)
-    mask, shares = mask_with_confidence(scores, size)
-    return DeviceMask(torch.from_numpy(mask), unsound, torch.from_numpy(shares))
+def _by_torch(
+    scores: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    confidence: bool,
+    uncertain_below: float | None = None,
+) -> DeviceMask:
+    mask, shares, uncertain = LazyMask(
+        scores, size, upsampled_argmax, confidence, logits=False, uncertain_below=uncertain_below
+    ).drawn()
+    return DeviceMask(
+        torch.from_numpy(mask),
+        torch.tensor([not all_finite(scores)], dtype=torch.int32),
+        None if shares is None else torch.from_numpy(shares),
+        None if uncertain is None else torch.from_numpy(uncertain),
+    )
 
 
 def device_interpolation(

@@ -5,28 +5,31 @@ transformers upsamples every class to the image's size and takes the argmax: 7.2
 a weighted mean of the cell's four corners. If the corners agree on the best class, so do all pixels
 between them. If they disagree (at the borders of regions), a class can win only if its score at its
 best corner reaches some class's score at its worst corner: mostly two or three classes do.
+
+The margin of a pixel, its best score minus its second, needs the same few places: if the corners agree,
+no pixel between them has a smaller margin than the smallest corner's. So only other cells, and those
+with a corner below the limit, need the margins of their pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from maskq_worker.model.masks.borders import Borders
-from maskq_worker.model.masks.interpolation import Interpolation, plain_interpolation
+from maskq_worker.model.masks.blocks import Part, argmax, parts, whole_part
+from maskq_worker.model.masks.cells import CellCandidates, corners_of, disagreeing
+from maskq_worker.model.masks.compared import all_compared
 from maskq_worker.model.masks.scores import mask_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET_BYTES: Final = 32 * 2**20  # of temporary memory, besides one copy of the scores
+_CACHED: Final = 1 << 20  # bytes of scores at a time that stay in a core's cache
 _FEW_CLASSES: Final = 32  # up to so many, a CPU is fastest if it compares all in every pixel
-_BAND: Final = 1 << 17  # scores at a time then: half a megabyte stays in a core's cache
 _SMALL: Final = 2.0  # times the grid's places: for fewer pixels it is faster to compute each one
 _DENSE: Final = (
     0.25  # of a block's pixels: with more of them undecided, all classes of all are faster
@@ -48,41 +51,149 @@ def upsampled_argmax(
     Returns:
         (H, W) class ids, uint8 up to 256 classes, else uint16.
     """
-    classes, height, width = logits.shape
-    # `_all_compared` takes two arrays (C, h, W), and is slower for a large mask.
+    if _takes_all(logits, size, budget_bytes):
+        return all_compared(logits.float().contiguous().numpy(), size)[0]
+    mask = np.empty(size, mask_dtype(len(logits)))
+    for rows, columns, part in parts(logits, size, budget_bytes, narrow=_narrow(logits, size)):
+        mask[rows, columns] = _mask_of(part).cpu().numpy()
+    return mask
+
+
+def mask_with_uncertain(
+    logits: torch.Tensor, size: tuple[int, int], below: float, *, budget_bytes: int = BUDGET_BYTES
+) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.bool_]]:
+    """The mask as of `upsampled_argmax`, and its uncertain pixels.
+
+    Args:
+        logits: (C, h, w) floating point, C <= 65536, on any device.
+        size: (H, W) px of the mask.
+        below: a pixel is uncertain if its best score exceeds the second by less.
+        budget_bytes: of temporary memory.
+
+    Returns:
+        The mask (H, W), uint8 up to 256 classes, else uint16; the uncertain pixels (H, W), bool.
+    """
+    if _takes_all(logits, size, budget_bytes):
+        return all_compared(logits.float().contiguous().numpy(), size, below)
+    mask, uncertain = np.empty(size, mask_dtype(len(logits))), np.zeros(size, np.bool_)
+    for rows, columns, part in parts(logits, size, budget_bytes, narrow=_narrow(logits, size)):
+        doubtful = torch.zeros(part.size, dtype=torch.bool, device=logits.device)
+        mask[rows, columns] = _mask_of(part, doubtful, below).cpu().numpy()
+        uncertain[rows, columns] = doubtful.cpu().numpy()
+    return mask, uncertain
+
+
+def margins_at(
+    logits: torch.Tensor,
+    size: tuple[int, int],
+    rows: NDArray[np.integer[Any]],
+    columns: NDArray[np.integer[Any]],
+) -> torch.Tensor:
+    """The margins of some pixels (P,): the best score minus the second.
+
+    logits, size: as of `upsampled_argmax`; rows, columns: (P,) px.
+    """
+    part = whole_part(logits, size, BUDGET_BYTES)
+    pixels = torch.from_numpy(rows.astype(np.int64) * size[1] + columns).to(logits.device)
+    return torch.cat([margins(means, argmax(means)) for _, means in part.pixel_scores(pixels)])
+
+
+def _takes_all(logits: torch.Tensor, size: tuple[int, int], budget_bytes: int) -> bool:
+    """Whether it is fastest to compare all classes in every pixel."""
+    classes, height, _ = logits.shape
+    # `all_compared` takes two arrays (C, h, W), and is slower for a large mask.
     all_scores = 4 * classes * max(2 * height, size[0]) * size[1]
     few = classes <= _FEW_CLASSES and all_scores <= budget_bytes
-    if few and logits.device.type == "cpu":
-        return _all_compared(logits.float().contiguous().numpy(), size)
-    mask = np.empty(size, mask_dtype(classes))
-    # A few pixels are computed one by one, whatever the number of scores.
-    narrow = math.prod(size) > _SMALL * height * width
-    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=narrow):
-        mask[rows, columns] = part.mask().cpu().numpy()
-    return mask
+    return few and logits.device.type == "cpu"
 
 
-@np.errstate(all="ignore")  # callers check for NaN and infinite scores, or accept them
-def _all_compared(
-    scores: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.unsignedinteger[Any]]:
-    """The mask, by a comparison of all classes in every pixel, some rows at a time.
+def _narrow(logits: torch.Tensor, size: tuple[int, int]) -> bool:
+    """A few pixels are computed one by one, whatever the number of scores."""
+    return math.prod(size) > _SMALL * logits.shape[1] * logits.shape[2]
 
-    numpy's calls cost less than torch's here, and an argmax over the classes takes three times as long.
 
-    scores: (C, h, w). Returns (H, W).
+def _mask_of(part: Part, doubtful: torch.Tensor | None = None, below: float = 0.0) -> torch.Tensor:
+    """(H, W): the best class of every pixel.
+
+    doubtful: (H, W) bool, all False; pixels with a margin less than `below` are set. None: not
+    asked for.
     """
-    classes, height, width = scores.shape
-    rows, columns = plain_interpolation(height, size[0]), plain_interpolation(width, size[1])
-    wide = columns.interpolated(scores, 2)
-    mask = np.zeros(size, mask_dtype(classes))
-    at_once = max(1, _BAND // (classes * size[1]))
-    for top in range(0, size[0], at_once):
-        best, *others = rows.at(slice(top, top + at_once)).interpolated(wide, 1)
-        for index, challenger in enumerate(others, 1):
-            np.putmask(mask[top : top + at_once], challenger > best, index)
-            np.maximum(best, challenger, out=best)
+    if math.prod(part.size) <= _SMALL * part.height * part.width:
+        mask = torch.empty(part.size, dtype=part.dtype, device=part.scores.device)
+        _decide(part, mask, torch.arange(mask.numel(), device=mask.device), doubtful, below)
+        return mask
+    winners = argmax(part.scores)  # (h, w)
+    best = winners.to(part.dtype)
+    mask = best.index_select(1, part.columns.first).index_select(0, part.rows.first)
+    cells = disagreeing(best, *part.between)
+    if doubtful is not None:
+        cells |= _close_corners(part, winners, below)
+    candidates = CellCandidates(part, cells, below)
+    few, many = candidates.split()
+    if len(many) > _DENSE * mask.numel():
+        _decide_all(part, mask, doubtful, below)
+        return mask
+    for some, ids, means in candidates.scores(few):
+        winner = _winner(means, some, doubtful, below)
+        mask.view(-1)[some] = ids.gather(1, winner[:, None])[:, 0].to(part.dtype)
+    _decide(part, mask, many, doubtful, below)
     return mask
+
+
+def _decide(
+    part: Part,
+    mask: torch.Tensor,
+    pixels: torch.Tensor,
+    doubtful: torch.Tensor | None,
+    below: float,
+) -> None:
+    """Write the best of all classes into some pixels (P,) of the mask."""
+    for some, means in part.pixel_scores(pixels):
+        mask.view(-1)[some] = _winner(means, some, doubtful, below).to(part.dtype)
+
+
+def _decide_all(
+    part: Part, mask: torch.Tensor, doubtful: torch.Tensor | None, below: float
+) -> None:
+    """As `_decide`, for all pixels."""
+    for rows, columns, means in part.all_scores():
+        winner = argmax(means)
+        mask[rows, columns] = winner.to(part.dtype)
+        if doubtful is not None:
+            doubtful[rows, columns] = margins(means, winner) < below
+
+
+def _winner(
+    means: torch.Tensor, pixels: torch.Tensor, doubtful: torch.Tensor | None, below: float
+) -> torch.Tensor:
+    """The best (P,) of the scores (P, n) of pixels (P,). Sets the doubtful among them."""
+    winner = argmax(means)
+    if doubtful is not None:
+        doubtful.view(-1)[pixels] = margins(means, winner) < below
+    return winner
+
+
+def margins(scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """Best minus second score along the last dimension. It overwrites the best scores.
+
+    scores: (…, n); best: (…), its argmax. Of one class the margin is infinite.
+    """
+    at = best[..., None].long()
+    highest = scores.gather(-1, at)[..., 0]
+    scores.scatter_(-1, at, -torch.inf)
+    return highest - scores.amax(dim=-1)
+
+
+def _close_corners(part: Part, best: torch.Tensor, below: float) -> torch.Tensor:
+    """The cells (h, w) with a corner whose margin is less than `below`. best: (h, w)."""
+    close = torch.empty_like(best, dtype=torch.bool)
+    on_cpu = part.scores.device.type == "cpu"
+    allowed = min(part.budget_bytes, _CACHED) if on_cpu else part.budget_bytes
+    at_once = max(1, allowed // (4 * part.classes * part.width))
+    for top in range(0, part.height, at_once):
+        rows = slice(top, top + at_once)
+        close[rows] = margins(part.scores[rows].clone(), best[rows]) < below
+    return torch.stack(corners_of(close, *part.between)).any(dim=0)
 
 
 def mask_with_confidence(
@@ -103,167 +214,11 @@ def mask_with_confidence(
     """
     mask = np.empty(size, mask_dtype(len(logits)))
     confidence = np.empty(size, np.uint8)
-    for rows, columns, part in _parts(logits, size, budget_bytes, narrow=True):
-        for y, x, best, share in part.all_classes(confidence=True):
-            mask[rows, columns][y, x] = best.cpu().numpy()
+    for rows, columns, part in parts(logits, size, budget_bytes, narrow=True):
+        for y, x, means in part.all_scores():
+            highest, best = means.max(dim=2)
+            whole = means.sub_(highest[..., None]).exp_().sum(dim=2)
+            share = whole.reciprocal().mul_(255.0).round_().to(torch.uint8)
+            mask[rows, columns][y, x] = best.to(part.dtype).cpu().numpy()
             confidence[rows, columns][y, x] = share.cpu().numpy()
     return mask, confidence
-
-
-def _parts(
-    logits: torch.Tensor, size: tuple[int, int], budget_bytes: int, *, narrow: bool
-) -> Iterator[tuple[slice, slice, Part]]:
-    """The mask in blocks of pixels, as large as the budget allows: rows, columns, and the part.
-
-    narrow: whether the scores are first interpolated along a side with fewer pixels than scores. Then
-    the time and memory of later steps depend on the mask's pixels only.
-    """
-    scores = logits.float().permute(1, 2, 0).contiguous()  # (h, w, C): a pixel's scores together
-    interpolation = [
-        Interpolation.of(source, target, logits.device)
-        for source, target in zip(scores.shape[:2], size, strict=True)
-    ]
-    for dim, target in enumerate(size):
-        if narrow and target < scores.shape[dim]:
-            scores = _interpolated(scores, interpolation[dim], dim, budget_bytes)
-            interpolation[dim] = Interpolation.identity(target, logits.device)
-    # Whether pixels lie between rows, and between columns, of the scores.
-    between = scores.shape[0] != size[0], scores.shape[1] != size[1]
-    for rows, columns in _blocks(size, budget_bytes // 64):
-        (y, row_interpolation), (x, column_interpolation) = (
-            interpolation[0].window(rows),
-            interpolation[1].window(columns),
-        )
-        part = Part(
-            scores[y, x].contiguous(),
-            row_interpolation,
-            column_interpolation,
-            between,
-            budget_bytes,
-        )
-        yield rows, columns, part
-
-
-def _blocks(size: tuple[int, int], pixels: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of blocks of at most so many pixels, of whole rows if one has no more."""
-    height, width = size
-    wide = min(width, max(1, pixels))
-    high = max(1, pixels // wide)
-    for top in range(0, height, high):
-        for left in range(0, width, wide):
-            yield slice(top, min(top + high, height)), slice(left, min(left + wide, width))
-
-
-class Part:
-    """A block of the mask, and the scores that its pixels lie between."""
-
-    def __init__(
-        self,
-        scores: torch.Tensor,
-        rows: Interpolation,
-        columns: Interpolation,
-        between: tuple[bool, bool],
-        budget_bytes: int,
-    ) -> None:
-        """scores: (h, w, C) float32, contiguous. rows, columns: their interpolation to the
-        block's. between: whether pixels lie between rows, and between columns of the scores."""
-        self.height, self.width, self.classes = scores.shape
-        self.size = (len(rows.first), len(columns.first))
-        self.scores, self.rows, self.columns = scores, rows, columns
-        self.between = between
-        self.budget_bytes = budget_bytes
-        self.dtype = torch.uint8 if self.classes <= 256 else torch.int32
-
-    def mask(self) -> torch.Tensor:
-        """(H, W): the best class of every pixel."""
-        if math.prod(self.size) <= _SMALL * self.height * self.width:
-            mask = torch.empty(self.size, dtype=self.dtype, device=self.scores.device)
-            self.decide(mask, torch.ones_like(mask, dtype=torch.bool).nonzero())
-            return mask
-        best = _argmax(self.scores).to(self.dtype)  # (h, w)
-        mask = best.index_select(1, self.columns.first).index_select(0, self.rows.first)
-        undecided = Borders(self, best).decide(mask)
-        if len(undecided) > _DENSE * mask.numel():
-            for rows, columns, winner, _ in self.all_classes(confidence=False):
-                mask[rows, columns] = winner
-        else:
-            self.decide(mask, undecided)
-        return mask
-
-    def corners(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of P pixels (P, 2): flat positions among the scores and weights, both (P, 4)."""
-        i, j = pixels.unbind(1)
-        rows, columns = self.rows.at(i), self.columns.at(j)
-        places = [
-            y * self.width + x
-            for y in (rows.first, rows.second)
-            for x in (columns.first, columns.second)
-        ]
-        return torch.stack(places, dim=1), self.weights(i, j)
-
-    def weights(self, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        """Of P pixels in rows i and columns j: the weights of the corners (P, 4)."""
-        rows = self.rows.first_weight[i], self.rows.second_weight[i]
-        columns = self.columns.first_weight[j], self.columns.second_weight[j]
-        return torch.stack([y * x for y in rows for x in columns], dim=1)
-
-    def decide(self, mask: torch.Tensor, pixels: torch.Tensor) -> None:
-        """Write the best of all classes into some pixels (P, 2) of the mask."""
-        table = self.scores.view(-1, self.classes)
-        at_once = max(1, self.budget_bytes // (4 * self.classes + 64))
-        for some in torch.split(pixels, at_once):
-            places, weights = self.corners(some)
-            means = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
-            i, j = some.unbind(1)
-            mask[i, j] = _argmax(means).to(self.dtype)
-
-    def all_classes(
-        self, *, confidence: bool
-    ) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
-        """The mask from all scores, in blocks: rows, columns, the best, the confidence (or best)."""
-        for rows, columns in _blocks(self.size, self.budget_bytes // (12 * self.classes)):
-            (y, row_interpolation), (x, column_interpolation) = (
-                self.rows.window(rows),
-                self.columns.window(columns),
-            )
-            means = _between(
-                column_interpolation, _between(row_interpolation, self.scores[y, x], 0), 1
-            )
-            highest, best = means.max(dim=2)
-            share = best
-            if confidence:
-                whole = means.sub_(highest[..., None]).exp_().sum(dim=2)
-                share = whole.reciprocal().mul_(255.0).round_().to(torch.uint8)
-            yield rows, columns, best.to(self.dtype), share
-
-
-def _argmax(values: torch.Tensor) -> torch.Tensor:
-    """The argmax of the last dimension; of equals the first. numpy is three times as fast on a CPU."""
-    if values.device.type != "cpu":
-        return values.argmax(dim=-1)
-    return torch.from_numpy(values.numpy().argmax(axis=-1))
-
-
-def _between(interpolation: Interpolation, values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Linear interpolation of `values` along one of its first two dimensions."""
-    shape = (-1, 1, 1) if dim == 0 else (1, -1, 1)
-    first = values.index_select(dim, interpolation.first).mul_(
-        interpolation.first_weight.view(shape)
-    )
-    second = values.index_select(dim, interpolation.second)
-    return first.addcmul_(second, interpolation.second_weight.view(shape))
-
-
-def _interpolated(
-    values: torch.Tensor, interpolation: Interpolation, dim: int, budget_bytes: int
-) -> torch.Tensor:
-    """`_between` with temporary memory within the budget. values: (h, w, C)."""
-    size = [*values.shape]
-    size[dim] = len(interpolation.first)
-    answer = values.new_empty(size)
-    for rows, columns in _blocks((size[0], size[1]), budget_bytes // (12 * size[2])):
-        along = (rows, columns)[dim]
-        source, some = interpolation.window(along)
-        window = (source, columns) if dim == 0 else (rows, source)
-        answer[rows, columns] = _between(some, values[window], dim)
-    return answer

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +20,11 @@ from maskq_worker.model.checkpoint.files import (
     sha256_of,
     weights_root,
 )
-from maskq_worker.model.checkpoint.folder import DEMO, Checkpoint
+from maskq_worker.model.checkpoint.folder import Checkpoint
 from maskq_worker.model.errors import ModelError
 from maskq_worker.model.openvino import runtime
-from maskq_worker.model.openvino.int8 import Agreement
+from maskq_worker.model.precision.measure import Measured
+from maskq_worker.model.precision.store import argument
 
 RECORD: Final = "int8.json"
 MODEL: Final = "int8.xml"
@@ -66,12 +66,23 @@ class Record:
     threshold: float  # of agreement: below it the network is not served
     files: dict[str, str]  # name → SHA-256
     built_at: str  # ISO 8601, UTC
+    # As of `Measured`. None: an older version of maskq built the network.
+    worst_margin: float | None = None
+    uncertain_below: float | None = None
+    uncertain_share: float | None = None
+    missed_pixels: int | None = None
 
     @property
     def figures(self) -> str:
-        return (
+        said = (
             f"agrees with float32 in {self.agreement:.3%} of the pixels of {self.checked_images} "
             f"images (mean IoU {self.miou:.4f}), and needs {self.threshold:.3%}"
+        )
+        if self.uncertain_below is None or self.uncertain_share is None:
+            return said
+        return (
+            f"{said}; {self.uncertain_share:.2%} of the pixels are uncertain (margin below "
+            f"{self.uncertain_below:.3g}), and {self.missed_pixels} others differ"
         )
 
 
@@ -79,6 +90,19 @@ def folder(source: Source) -> Path:
     """The folder of a source's network, in `~/.cache/maskq/openvino/`."""
     key = hashlib.sha256("\0".join(asdict(source).values()).encode()).hexdigest()[:32]
     return weights_root().with_name("openvino") / key
+
+
+def command(checkpoint: Checkpoint) -> str:
+    """The command that builds a checkpoint's network."""
+    return f"`maskq weights quantize {argument(checkpoint)} --images FOLDER`"
+
+
+def is_built(checkpoint: Checkpoint) -> bool:
+    """Whether there is a network of this checkpoint. It may be refused by `load`."""
+    try:
+        return (folder(Source.of(checkpoint)) / RECORD).is_file()
+    except ModelError:  # OpenVINO is not installed
+        return False
 
 
 def load(checkpoint: Checkpoint) -> tuple[Any, Record]:
@@ -90,7 +114,7 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Record]:
     """
     source = Source.of(checkpoint)
     directory = folder(source)
-    build = f"`maskq weights quantize {_model(checkpoint)} --images FOLDER`"
+    build = command(checkpoint)
     if not (directory / RECORD).is_file():
         raise ModelError(
             f"there is no 8-bit network of {checkpoint.name} for OpenVINO {source.openvino} here: "
@@ -120,11 +144,10 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Record]:
 def store(
     checkpoint: Checkpoint,
     save: Callable[[Path], object],
-    agreement: Agreement,
+    measured: Measured,
     *,
     threshold: float,
     calibration_images: int,
-    checked_images: int,
 ) -> Record:
     """Write the network and its record, in place of an earlier one of the same source.
 
@@ -142,12 +165,16 @@ def store(
             nncf=runtime.nncf().__version__,
             dot_products=runtime.has_dot_products(),
             calibration_images=calibration_images,
-            checked_images=checked_images,
-            agreement=agreement.pixels,
-            miou=agreement.miou,
+            checked_images=measured.images,
+            agreement=measured.agreement,
+            miou=measured.miou,
             threshold=threshold,
             files={name: sha256_of(staging / name) for name in (MODEL, WEIGHTS)},
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            worst_margin=measured.worst_margin,
+            uncertain_below=measured.uncertain_below,
+            uncertain_share=measured.uncertain_share,
+            missed_pixels=measured.missed_pixels,
         )
         text = json.dumps(asdict(record), indent=2) + "\n"
         (staging / RECORD).write_text(text, encoding="utf-8")
@@ -167,15 +194,10 @@ def _replace(staging: Path, final: Path) -> None:
 def _read(path: Path, build: str) -> Record:
     try:
         content: Any = read_json(path)
-        missing = {field.name for field in fields(Record)} ^ content.keys()
-        if missing:
-            raise ModelError(f"{path} has no {', '.join(sorted(missing))}")
+        known = {field.name for field in fields(Record)}
+        needed = {field.name for field in fields(Record) if field.default is MISSING}
+        if wrong := (needed - content.keys()) | (content.keys() - known):
+            raise ModelError(f"{path} lacks or should not have {', '.join(sorted(wrong))}")
         return Record(**content | {"source": Source(**content["source"])})
     except (ModelError, TypeError) as error:
         raise ModelError(f"{path} is damaged ({error}): run {build} again") from error
-
-
-def _model(checkpoint: Checkpoint) -> str:
-    """The model as an argument of `maskq weights quantize`."""
-    named = checkpoint.revision is not None or checkpoint.name == DEMO
-    return checkpoint.name if named else os.fspath(checkpoint.directory)

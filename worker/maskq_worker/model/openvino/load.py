@@ -19,6 +19,7 @@ from maskq_worker.model.network import Network, UnsupportedError
 from maskq_worker.model.openvino import cache, int8, runtime
 from maskq_worker.model.openvino.backend import OpenVINOBackend
 from maskq_worker.model.openvino.convert import converted
+from maskq_worker.model.precision.measure import measure, samples
 from maskq_worker.model.preprocess.from_checkpoint import load_preprocessor
 
 if TYPE_CHECKING:
@@ -27,16 +28,18 @@ if TYPE_CHECKING:
     from maskq_worker.model.preprocess.preprocessor import Preprocessor
 
 THRESHOLD: Final = 0.98  # of pixels that agree with float32
-STEPS: Final = 4  # of `quantize`
+STEPS: Final = 3  # of `quantize`
 _log = logging.getLogger(__name__)
 
 
-def load_openvino(checkpoint: Checkpoint, preprocessor: Preprocessor) -> OpenVINOBackend:
-    """The 8-bit network that `quantize` built. Raises ModelError."""
+def load_openvino(
+    checkpoint: Checkpoint, preprocessor: Preprocessor
+) -> tuple[OpenVINOBackend, cache.Record]:
+    """The 8-bit network that `quantize` built, and its figures. Raises ModelError."""
     _warn_if_slow()
     model, record = cache.load(checkpoint)
     _log.info("the 8-bit network of %s %s", checkpoint.name, record.figures)
-    return OpenVINOBackend(model, preprocessor, dtype=torch.int8)
+    return OpenVINOBackend(model, preprocessor, dtype=torch.int8), record
 
 
 def quantize(
@@ -66,23 +69,24 @@ def quantize(
         )
     _warn_if_slow()
     preprocessor = load_preprocessor(checkpoint.directory)
-    calibration, held_out = int8.split([preprocessor(image) for image in images])
+    calibration, held_out = int8.split(samples(preprocessor, images))
     on_progress(1, "images read")
     openvino = runtime.openvino()
-    network = _network(checkpoint)
-    exact = int8.masks(_torch_backend(network, preprocessor).forward, held_out)
-    on_progress(2, "float32 masks made")
-    model = int8.quantised(converted(network), calibration, preprocessor)
-    on_progress(3, "network converted")
-    masks = int8.masks(OpenVINOBackend(model, preprocessor, dtype=torch.int8).forward, held_out)
-    on_progress(STEPS, "8-bit masks made")
+    pixels = [sample.pixels for sample in calibration]
+    model = int8.quantised(converted(_network(checkpoint)), pixels, preprocessor)
+    on_progress(2, "network converted")
+    measured = measure(
+        _torch_backend(_network(checkpoint), preprocessor).forward,
+        OpenVINOBackend(model, preprocessor, dtype=torch.int8).forward,
+        held_out,
+    )
+    on_progress(STEPS, "masks compared")
     return cache.store(
         checkpoint,
         lambda path: openvino.save_model(model, path, compress_to_fp16=False),
-        int8.agreement(exact, masks),
+        measured,
         threshold=threshold,
         calibration_images=len(calibration),
-        checked_images=len(held_out),
     )
 
 
