@@ -104,6 +104,7 @@ def read(result: Result) -> None:
     assert_type(result.mask(), Image.Image)
     assert_type(result.overlay(), Image.Image)
     assert_type(result.confidence(), Image.Image)
+    assert_type(result.uncertain(), Image.Image)
     assert_type(result.binary("sky"), Image.Image)
     assert_type(result.rle(), dict[str, Any])
     scores: npt.NDArray[np.float32] = result.logits()

@@ -173,8 +173,7 @@ def test_no_thread_of_a_client_stays_for_long(environment: dict[str, str], ledge
             job.cancel()
             with pytest.raises(JobFailed):
                 waiting.result(20)
-    names = {thread.name for thread in threading.enumerate()}
-    assert "maskq-wake" not in names
+    until(lambda: "maskq-wake" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_a_client_can_be_pickled_and_a_handle_says_why_not(

@@ -231,6 +231,7 @@ ARGUMENTS: dict[tuple[str, ...], list[list[str]]] = {
     ("weights", "pull"): [["{t}"]],
     ("weights", "convert"): [["{t}"]],
     ("weights", "quantize"): [["{t}", "--images", "{t}"]],
+    ("weights", "calibrate"): [["{t}", "--dtype", "{t}", "--images", "{t}"]],
     ("up",): [["--env-file", "{t}/x"], ["--rules", "{rules}"]],
     ("demo",): [["{b}"]],
 }  # fmt: skip

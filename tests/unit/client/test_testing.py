@@ -186,7 +186,7 @@ def test_files_say_what_the_worker_s_would(seed: int) -> None:
     ours = {name: body for named in files_of(wanted, made).values() for name, body in named.items()}
 
     class Kept:
-        mask, logits, confidence = pixels, None, None
+        mask, logits, confidence, uncertain = pixels, None, None, None
 
     theirs = outputs.encode(
         wanted, image=photo, output=Kept(), labels=labels, classes=classes, source=Source()

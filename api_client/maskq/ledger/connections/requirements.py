@@ -117,6 +117,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         ("LLEN", callers_queue),
         ("ZRANGEBYSCORE", own, "0", "0"),
         ("XTRIM", own, "MINID", "~", "0"),
+        ("SET", own, "1"),  # the turn to sweep
     ]
     match role:
         case Role.READER:
@@ -143,7 +144,7 @@ def commands(role: Role, prefix: str, model: str = "*") -> list[Command]:
         case Role.WEBHOOKS:
             needed += [*sweeping, ("LTRIM", own, "0", "0")]
         case Role.WORKER:
-            needed += [*submitting, *sweeping, ("SET", own, "1"), ("SADD", own, "member")]
+            needed += [*submitting, *sweeping, ("SADD", own, "member")]
             needed += _each("ZREMRANGEBYSCORE", own, "0", "0")
             needed += _celery(prefix, model)
     return list(dict.fromkeys(needed))
