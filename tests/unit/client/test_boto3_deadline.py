@@ -134,7 +134,7 @@ def test_connections_are_kept_and_outlive_the_deadlines_of_their_requests(store:
     before = open_files()
     for _ in range(20):
         assert get(client) == b"abc"
-    assert open_files() == before
+    assert open_files() <= before  # what earlier tests left may be closed meanwhile
     store.pause.wait(1.6 * READ_S)  # past the deadline of the last request
     assert get(client) == b"abc"
     assert len(store.peers) == 1
