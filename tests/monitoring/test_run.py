@@ -153,6 +153,9 @@ def running(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
                 first = client.submit(Image.effect_noise((320, 240), 60).convert("RGB"))
                 first.wait(timeout=60)
                 photo = str(first.refresh().request.image_uri)
+                # What changes before the first scrape changes unseen.
+                until(lambda: len(prometheus.query("maskq_worker_start_time_seconds")) == WORKERS)
+                until(lambda: prometheus.query("maskq_leases_lost_total"))
                 yield Running(up, prometheus, client, server, photo)
     finally:
         up.terminate()
