@@ -8,7 +8,7 @@ Each way has a process of its own, which loads the model as a worker does; they 
 images. The figures of half precision and 8 bits are measured first, on other images, in a cache of this
 run. Printed: images a second over float32's (the median of the rounds), processor time and peak memory,
 and beside them agreement with float32, the share of uncertain pixels, and pixels that differ outside
-them. `openvino-bf16` is no way of a worker: OpenVINO computes our network in bfloat16, for comparison.
+them. `openvino-bf16` is for comparison: OpenVINO computes our network in bfloat16; workers do not.
 `--batches` prints what a forward of several images costs for each image.
 """
 

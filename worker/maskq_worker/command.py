@@ -162,15 +162,21 @@ def convert(
     print_lines(convert_weights(directory))
 
 
+# Of the commands that compare masks with those of float32.
+Images = Annotated[Path, typer.Option(help="a folder of images like those of your jobs")]
+Threshold = Annotated[
+    float, typer.Option(min=0, max=1, help="share of pixels that must agree with float32")
+]
+ImageLimit = Annotated[int, typer.Option(min=1, help="images at most")]
+
+
 @weights.command()
 def quantize(
     model: Annotated[str, typer.Argument(help="a hub id, a folder in the hub's layout or demo")],
-    images: Annotated[Path, typer.Option(help="a folder of images like those of your jobs")],
+    images: Images,
     revision: Annotated[str | None, typer.Option(help="full commit of a hub id")] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="share of pixels that must agree with float32")
-    ] = 0.98,
-    limit: Annotated[int, typer.Option(min=1, help="images at most")] = 120,
+    threshold: Threshold = 0.98,
+    limit: ImageLimit = 120,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Build the 8-bit network of a checkpoint for this CPU (MASKQ_DTYPE=int8).
@@ -206,13 +212,11 @@ class HalfPrecision(StrEnum):
 @weights.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="a hub id, a folder in the hub's layout or demo")],
-    images: Annotated[Path, typer.Option(help="a folder of images like those of your jobs")],
+    images: Images,
     dtype: Annotated[HalfPrecision, typer.Option(help="the type to measure")],
     revision: Annotated[str | None, typer.Option(help="full commit of a hub id")] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="share of pixels that must agree with float32")
-    ] = 0.98,
-    limit: Annotated[int, typer.Option(min=1, help="images at most")] = 120,
+    threshold: Threshold = 0.98,
+    limit: ImageLimit = 120,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
 ) -> None:
     """Measure a checkpoint's network in half precision on this machine (MASKQ_DTYPE, MASKQ_PRECISION).

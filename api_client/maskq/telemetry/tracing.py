@@ -196,7 +196,7 @@ def set_error(span: Span, code: str, text: str) -> None:
 
 
 def context_of(span: Span) -> TraceContext | None:
-    """What spans elsewhere name as their parent; None if there is no trace."""
+    """The context to send on, so that later spans have this one as parent; None without a trace."""
     context = span.get_span_context()
     return _carried(context) if context.is_valid else None
 

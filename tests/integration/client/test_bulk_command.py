@@ -137,7 +137,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
 def test_below_a_place_in_s3_page_by_page(
     service: Service, s3_server: S3Server, folder: Path
 ) -> None:
-    # Given more objects than a page holds, among them what is no image, and outputs
+    # Given more objects than a page holds; some of them are not images, some are outputs
     root, below = f"s3://{s3_server.bucket}", f"{service.prefix}-in"
     images = [f"{below}/{number % 7}/bild ü {number}.JPG" for number in range(1100)]
     put_all(s3_server, images)

@@ -61,7 +61,7 @@ class TraceContext:
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str]) -> TraceContext | None:
-        """The context of a message's headers; None if there is no valid one."""
+        """The context in the headers of a message; None if they have no valid one."""
         return cls.parse(headers.get(TRACEPARENT), headers.get(TRACESTATE, ""))
 
     @property
