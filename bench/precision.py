@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from PIL import Image
 
 from bench import report
 from bench.checkpoints import write_large
+from bench.scenarios import processes
 
 WAYS: Final[Mapping[str, Mapping[str, str]]] = {
     "exact": {"MASKQ_PRECISION": "exact"},
@@ -156,7 +156,7 @@ def _row(name: str, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "by CPU time": median(cpu),
         "images/s": 1 / median(mine["s"]),
         "CPU-ms an image": 1e3 * median(mine["cpu_s"]),
-        "peak MB": mine["peak_mb"],
+        "peak MiB": mine["peak_mb"],
         "agreement %": 100 * mine["agreement"] if "agreement" in mine else None,
         "uncertain %": 100 * mine["uncertain"] if "uncertain" in mine else None,
         "differ outside": mine.get("outside"),
@@ -242,7 +242,8 @@ class Child:
         return {"cpu_s": median(times)}
 
     def _memory(self, _what: Mapping[str, Any]) -> dict[str, Any]:
-        return {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        # Not by getrusage, which counts what this process was before it became a program of its own.
+        return {"mb": round(processes.peak_rss_mib([os.getpid()]))}
 
     def _info(self, _what: Mapping[str, Any]) -> dict[str, Any]:
         return {"dtype": self._segmenter.info.dtype, "backend": self._segmenter.info.backend}

@@ -62,8 +62,8 @@ def _share_the_cpu(config: pytest.Config) -> None:
 
 SHARED_STACKS = {
     "stack": frozenset({
-        "bad_input", "bench_command", "celery_callers", "celery_options", "cli", "hostile_files",
-        "http_docs", "nominal", "readme",
+        "bad_input", "base_install", "bench_command", "celery_callers", "celery_options", "cli",
+        "hostile_files", "http_docs", "nominal", "readme",
     }),
     "webhook_stack": frozenset({"guides", "webhooks"}),
 }  # fmt: skip

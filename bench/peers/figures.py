@@ -20,6 +20,7 @@ class Seen:
     peak_mib: list[float] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)  # from each start to its first mask
     equal: float = 1.0  # share of the pixels, of the worst round
+    uncertain: float | None = None  # share of the pixels, where the contender tells it
 
 
 def summary(seen: Mapping[str, Seen], forwards_s: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def summary(seen: Mapping[str, Seen], forwards_s: Mapping[str, Sequence[float]])
                 "images_per_s_median": round(median(one.rates), 4),
                 "efficiency": round(median(one.rates) * forward_s[network_of(name)], 3),
                 "equal_pixels": one.equal,
+                "uncertain_share": one.uncertain,
                 "cpu_ms_an_image": round(median(one.cpu_ms), 1),
                 "peak_mib": round(max(one.peak_mib)),
                 "starts_s": rounded(one.starts_s),
@@ -81,6 +83,7 @@ def rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
             "by round": " ".join(f"{ratio:.2f}" for ratio in one.get("maskq_over_it", [])),
             "of the forward": one["efficiency"],
             "equal pixels": f"{one['equal_pixels']:.6%}",
+            "uncertain": _percent(one["uncertain_share"]),
             "CPU-ms/image": one["cpu_ms_an_image"],
             "peak MiB": one["peak_mib"],
             "first mask s": one["starts_s"][0],
@@ -88,6 +91,10 @@ def rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name, one in figures["contenders"].items()
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.3%}"
 
 
 def start_rows(seen: Mapping[str, Seen]) -> list[dict[str, Any]]:

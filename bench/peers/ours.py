@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from demo_scenes.scenes import draw
@@ -41,8 +42,10 @@ class Maskq(Contender):
         with Client.from_env(**self._settings()) as client:
             batch = client.submit_many([f"s3://{self.setup.bucket}/{key}" for key in keys])
             ended = {job.id: job for job in batch.as_completed(timeout=WAIT_S)}
-            places = [ended[job.id].result().uri("mask") for job in batch.jobs]
-        return [S3Uri.parse(place).key for place in places]
+            results = [ended[job.id].result() for job in batch.jobs]
+        shares = [one.uncertain_share for one in results if one.uncertain_share is not None]
+        self.uncertain_share = fmean(shares) if shares else None
+        return [S3Uri.parse(one.uri("mask")).key for one in results]
 
     def stop(self) -> None:
         for worker in self.workers:

@@ -120,6 +120,7 @@ class Rounds:
         seen.peak_mib.append(contender.peak_mib())
         share = scenes.equal_share(self._s3, contender.setup.bucket, masks, self._masks)
         seen.equal = min(share, seen.equal)
+        seen.uncertain = contender.uncertain_share
         return rate
 
     def _warm(self, contender: Contender, count: int) -> None:

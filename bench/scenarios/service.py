@@ -38,7 +38,7 @@ class Batch:
 class Cost:
     """Processor seconds of everybody, up to now or between two moments."""
 
-    worker: float
+    worker: float  # with the processes that decode
     store: float
     redis: float
     client: float
@@ -66,9 +66,14 @@ class Service:
     def pids(self) -> list[int]:
         return [worker.pid for worker in self.stack.workers]
 
+    @property
+    def worker_family(self) -> list[int]:
+        """The workers, and the processes that decode for them."""
+        return [one for pid in self.pids for one in processes.with_children(pid)]
+
     def cost(self) -> Cost:
         return Cost(
-            worker=processes.cpu_s(*self.pids),
+            worker=processes.cpu_s(*self.worker_family),
             store=processes.cpu_s(self.stack.s3.child.pid),
             redis=processes.cpu_s(self.stack.redis.child.pid),
             client=processes.cpu_s(os.getpid()),
@@ -90,12 +95,28 @@ class Service:
 
 
 @contextmanager
-def running(model: str, *, workers: int = 1, null: bool = False) -> Iterator[Service]:
-    """model: smallest or large (random weights, large: DPT-Large's shape), demo, or as MASKQ_MODEL."""
+def running(
+    model: str,
+    *,
+    workers: int = 1,
+    null: bool = False,
+    forward_ms: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Service]:
+    """model: smallest or large (random weights, large: DPT-Large's shape), demo, or as MASKQ_MODEL.
+
+    null: the forward is free.
+    forward_ms: what forward and mask take of another device's time, for each image.
+    env: of the workers.
+    """
     with tempfile.TemporaryDirectory(prefix="maskq-bench-") as name:
         folder = Path(name)
         command = [sys.executable, "-m", "bench.scenarios.worker"]
-        for what in ["requests"] if null else ["batches"]:
+        if null:
+            command += ["--null"]
+        if forward_ms is not None:
+            command += ["--forward-ms", str(forward_ms)]
+        for what in ["requests"] if null or forward_ms is not None else ["batches"]:
             (folder / what).mkdir()
             command += [f"--{what}", str(folder / what)]
         path = checkpoint(model, folder)
@@ -103,8 +124,8 @@ def running(model: str, *, workers: int = 1, null: bool = False) -> Iterator[Ser
             folder / "stack",
             workers=workers,
             model=path,
-            env={"PYTHONPATH": _python_path()},
-            worker_command=[*command, "--null"] if null else command,
+            env={"PYTHONPATH": _python_path(), **(env or {})},
+            worker_command=command,
         )
         with stack, environment(stack.environment), Client.from_env() as client:
             ledger = Ledger(stack.redis.url, client.key_prefix)

@@ -3,6 +3,8 @@
 --batches FOLDER   each batch that the model ran: when, how many images, how long, the processor's time
 --requests FOLDER  how many calls of the object store, by kind
 --null             the model's forward is replaced by scores of one drawn image (bench/null_model.py)
+--forward-ms MS    forward and mask are replaced by a sleep of so many milliseconds for each image, in
+                   which another device would compute them
 
 Nothing else differs from `python -m maskq_worker`.
 """
@@ -22,7 +24,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from bench.null_model import without_forward
+from bench.null_model import on_another_device, without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
 from maskq_worker.batching.interface import BatchContext, PendingBatch
@@ -39,6 +41,7 @@ def main() -> int:
     options.add_argument("--batches", type=Path)
     options.add_argument("--requests", type=Path)
     options.add_argument("--null", action="store_true")
+    options.add_argument("--forward-ms", type=float)
     chosen = options.parse_args()
     sys.argv = sys.argv[:1]  # the worker reads its own
 
@@ -46,6 +49,8 @@ def main() -> int:
         segmenter = load_segmenter(settings, **options)
         if chosen.null:
             without_forward(segmenter)
+        if chosen.forward_ms is not None:
+            on_another_device(segmenter, chosen.forward_ms / 1e3)
         if chosen.batches:
             note_batches(segmenter, _file(chosen.batches))
         return segmenter

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-import redis
 from acceptance.test_nominal import png
 from demo_scenes.scenes import draw
 from PIL import Image
@@ -13,8 +13,9 @@ from support.damaged import damaged
 from support.stack_jobs import jpeg
 
 from maskq import Client, FailureCode, InvalidRequest, JobFailed, StoreUnavailable, UnknownModel
-from maskq_standalone.ports import free_port
-from maskq_standalone.stack import Stack
+
+if TYPE_CHECKING:
+    from maskq_standalone.stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,8 @@ def test_an_unknown_model_is_refused_with_those_known(client: Client) -> None:
 
 @pytest.mark.usefixtures("served_after")
 def test_messages_that_are_none_do_not_stop_the_worker(client: Client, stack: Stack) -> None:
+    import redis
+
     with redis.Redis.from_url(stack.redis.url) as raw:
         for rubbish in ("not json", "{}", "[1, 2", '"text"', "17", "null", '{"body": 5}'):
             raw.lpush("maskq.demo.normal", rubbish)
@@ -127,6 +130,8 @@ def test_wrong_credentials_are_told_at_submit(
 def test_stores_that_cannot_be_reached_are_told_at_submit(
     client: Client, scene: Image.Image
 ) -> None:
+    from maskq_standalone.ports import free_port
+
     nowhere = f"127.0.0.1:{free_port()}"
     no_redis = client.settings.model_copy(update={"redis_url": _secret(f"redis://{nowhere}/0")})
     with Client(no_redis) as lost, pytest.raises(StoreUnavailable, match=nowhere):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from maskq.contract.ids import new_token
 from maskq.contract.locations import S3Uri
-from maskq_standalone.servers.s3 import S3Server
+
+if TYPE_CHECKING:
+    from maskq_standalone.servers.s3 import S3Server
 
 
 def damaged(text: str = "") -> bytes:

@@ -58,14 +58,14 @@ class SubmitOptions:
 
     `batch`: the batch of the jobs. `keys`: each image's idempotency key, by its number. `run_id`: the
     run's name, within which each image is submitted once.
-    `retry_of`: returns the failed job of this run that the image's job retries, or ''. `outage_s`:
-    seconds that Redis or S3 may be unavailable after it has answered once.
+    `retry_of`: returns the ended job that the job of an image, given with its number, retries, or ''.
+    `outage_s`: seconds that Redis or S3 may be unavailable after it has answered once.
     """
 
     batch: BatchMembership
     run_id: str | None = None
     keys: Sequence[str] = ()
-    retry_of: Callable[[ImageSource], str] = lambda image: ""
+    retry_of: Callable[[int, ImageSource], str] = lambda number, image: ""
     durable: bool = False
     queue_full_timeout: float | None = None
     chunk: int = CHUNK
@@ -131,7 +131,7 @@ class Bulk(ABC, Generic[JobT]):
         self._outcomes.append((number, submission))
 
     def _take(self, number: int, image: ImageSource) -> None:
-        key, after = None, ""
+        key, name = None, ""
         if is_file(image):  # it can be read once, and an outage may need its bytes again
             self._files[number] = image
             try:
@@ -145,12 +145,13 @@ class Bulk(ABC, Generic[JobT]):
             except InvalidRequest as error:  # not an image source
                 self.add_outcome(number, image, error)
                 return
-            after = self.options.retry_of(image)
+        after = self.options.retry_of(number, image)
+        if run_id:
             digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
             key = f"{run_id}:{digest[:32]}"
             key += f":{after}" if after else ""
         elif self.options.keys:
-            key, after = self.options.keys[number], self.options.retry_of(image)
+            key = self.options.keys[number]
         self.taken.append(TakenImage(number, image, key, after))
 
     @property

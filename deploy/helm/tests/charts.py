@@ -89,6 +89,11 @@ CASES: dict[str, Document] = {
             "serviceMonitor": {"enabled": True},
             "prometheusRule": {"enabled": True, "parameters": {"queue_oldest_s": 60}},
         },
+        "traces": {
+            "endpoint": "http://collector.monitoring.svc:4318",
+            "settings": {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": 0.1},
+            "headersSecret": "otlp",
+        },
         "networkPolicy": {"redisTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
     },
 }
@@ -129,7 +134,9 @@ def containers(template: Document) -> list[Document]:
 
 
 def environment(container: Document) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container.get("env", [])}
+    """The variables that are not of a Secret."""
+    entries = container.get("env", [])
+    return {entry["name"]: entry["value"] for entry in entries if "valueFrom" not in entry}
 
 
 def check(document: Document, version: str) -> None:

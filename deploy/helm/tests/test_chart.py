@@ -36,6 +36,7 @@ SECRETS_OF = {
     "redis": "redis-users",
 }
 ONE_GPU = "nvidia.com/gpu"
+COMPONENT = "app.kubernetes.io/component"
 
 
 def container_s(drain_s: float) -> float:
@@ -258,19 +259,52 @@ def policy(case: str, component: str) -> Document:
 def test_a_worker_reaches_redis_the_store_and_public_https_alone() -> None:
     rules = policy("everything", "worker")["egress"]
     ports = [sorted(port["port"] for port in rule["ports"]) for rule in rules]
-    assert ports == [[53, 53], [6379], [443], [443]]
+    assert ports == [[53, 53], [6379], [4318], [443], [443]]
     assert rules[1]["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
-    block = rules[3]["to"][0]["ipBlock"]
+    block = rules[4]["to"][0]["ipBlock"]
     assert {"10.0.0.0/8", "169.254.0.0/16", "192.168.0.0/16"} <= set(block["except"])
     (metrics,) = policy("everything", "worker")["ingress"]
     assert metrics["ports"] == [{"protocol": "TCP", "port": 9464, "endPort": 9465}]
     assert not policy("trial", "worker")["ingress"]
 
 
+def test_every_role_sends_its_traces_to_the_collector_that_the_values_name() -> None:
+    for name, template in workloads(rendered("everything")):
+        (container,) = template["spec"]["containers"]
+        if name.endswith("-weights"):
+            continue
+        set_here = environment(container)
+        assert set_here["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.monitoring.svc:4318"
+        assert set_here["OTEL_TRACES_SAMPLER_ARG"] == "0.1"
+        (headers,) = (one for one in container["env"] if "valueFrom" in one)
+        assert headers["name"] == "OTEL_EXPORTER_OTLP_HEADERS"
+        assert headers["valueFrom"] == {"secretKeyRef": {"name": "otlp", "key": "headers"}}
+        egress = policy("everything", template["metadata"]["labels"][COMPONENT])["egress"]
+        assert {"ports": [{"protocol": "TCP", "port": 4318}]} in egress
+    for _, template in workloads(rendered("trial")):
+        for container in containers(template):
+            assert not any(one["name"].startswith("OTEL_") for one in container.get("env", []))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("https://otlp.example/v1", 443), ("http://collector", 80), ("https://[::1]:4319/x", 4319)],
+)
+def test_the_collector_s_port_is_the_one_that_is_opened(endpoint: str, port: int) -> None:
+    said = helm("template", {"redis": {"deploy": True}, "traces": {"endpoint": endpoint}})
+    documents = tuple(yaml.safe_load_all(said.stdout))
+    (egress,) = (
+        one["spec"]["egress"]
+        for one in of_kind(documents, "NetworkPolicy")
+        if one["metadata"]["name"] == f"{RELEASE}-gateway"
+    )
+    assert {"ports": [{"protocol": "TCP", "port": port}]} in egress
+
+
 def test_a_deliverer_of_webhooks_reaches_no_private_network_and_not_the_store() -> None:
     rules = policy("everything", "webhooks")["egress"]
     assert [rule.get("to") for rule in rules[:2]] == [None, [{"ipBlock": {"cidr": "10.1.2.3/32"}}]]
-    (last,) = rules[2:]
+    (last,) = rules[3:]
     assert "10.0.0.0/8" in last["to"][0]["ipBlock"]["except"]
 
 
@@ -406,6 +440,14 @@ REFUSED = {
     "KEDA without a key": (
         {"redis": {"deploy": True}, "pools": {"demo": {"autoscaling": {"kind": "keda"}}}},
         "scaleKey",
+    ),
+    "a collector without a scheme": (
+        {"redis": {"deploy": True}, "traces": {"endpoint": "collector:4318"}},
+        "traces/endpoint",
+    ),
+    "a setting of traces that is none": (
+        {"redis": {"deploy": True}, "traces": {"settings": {"MASKQ_DEVICE": "cpu"}}},
+        "traces/settings",
     ),
     "a shell's character in a checkpoint": (
         {"redis": {"deploy": True}, "pools": {"x": {"model": "a'; id"}}},

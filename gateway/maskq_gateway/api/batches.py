@@ -142,13 +142,12 @@ def router(
         part: BatchPart, images: Sequence[str | NamedImage], wanted: dict[str, Any], caller: Caller
     ) -> Response:
         batch_id = await _joined(part, len(images), caller)
-        retried = dict(zip(images, part.retry_of, strict=False))
         bulk = client.session.deployment.bulk(
             lambda job_id: job_id,
             SubmitOptions(
                 batch=_membership(batch_id, part),
                 keys=[scoped(key, caller) for key in part.idempotency_keys],
-                retry_of=lambda image: retried.get(cast("str", image), ""),
+                retry_of=lambda number, _: part.retry_of[number] if part.retry_of else "",
                 durable=part.durable,
                 queue_full_timeout=0.0,
                 outage_s=0.0,

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import venv
-import zipfile
-from collections.abc import Collection, Iterator
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
 from integration.worker.test_pipeline import Bench
-from packaging.requirements import Requirement
 from PIL import Image
+from support.base_install import install
 from support.http_api import serving
 
 from maskq import Client
 from maskq_gateway.asgi import application
 from maskq_gateway.settings import GatewaySettings
-
-ROOT = Path(__file__).parents[3]
-DIRECT = {"redis", "boto3"}  # of `[direct]`, which the next version moves there
 
 PROGRAM = """
 import importlib.util, sys
@@ -41,36 +34,10 @@ except InvalidRequest as error:
 """
 
 
-def needs(made: Distribution, leave_out: Collection[str] = ()) -> Iterator[Distribution]:
-    """The distributions that one requires without an extra, and theirs."""
-    for line in made.requires or ():
-        requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        if requirement.name in leave_out:
-            continue
-        found = distribution(requirement.name)
-        yield found
-        yield from needs(found)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an environment's commands, made without a package index."""
-    from hatchling.builders.wheel import WheelBuilder
-
-    folder = tmp_path_factory.mktemp("alone")
-    venv.create(folder / "env", symlinks=True)
-    (packages,) = (folder / "env").glob("lib/python3*/site-packages")
-    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))
-    with zipfile.ZipFile(wheel) as opened:
-        opened.extractall(packages)
-    (metadata,) = packages.glob("maskq-*.dist-info")
-    for found in needs(Distribution.at(metadata), DIRECT):
-        for top in {file.parts[0] for file in found.files or () if ".." not in file.parts}:
-            if not (packages / top).exists():
-                (packages / top).symlink_to(Path(str(found.locate_file(top))).resolve())
-    return folder / "env" / "bin"
+    """The folder of the environment's commands."""
+    return install(tmp_path_factory.mktemp("alone"))
 
 
 def test_submit_wait_and_save(

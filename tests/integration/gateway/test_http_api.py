@@ -180,6 +180,15 @@ def test_any_other_time_lists_what_has_ended_since(api: Api, since: str) -> None
     assert found == ([] if since > "1" else [job["id"]])
 
 
+def test_each_image_of_a_batch_names_the_job_that_its_own_retries(api: Api) -> None:
+    image = "s3://photos/a.png"
+    failed = [api.post("/v1/jobs", {"image_uri": image}).json()["id"] for _ in range(2)]
+    joined = api.post("/v1/batches", {"image_uris": [image, image], "retry_of": failed})
+    assert joined.status == 202, joined.data
+    ids = [one["job_id"] for one in joined.json()["outcomes"]]
+    assert [api.get(f"/v1/jobs/{one}").json()["retry_of"] for one in ids] == failed
+
+
 def test_a_batch_is_submitted_followed_and_canceled(api: Api, bench: Bench) -> None:
     bench.submit("a")
     uri = bench.record("a").request.image_uri

@@ -182,7 +182,7 @@ class _Run:
             queue_full_timeout=self._flags.queue_full_timeout,
         )
 
-    def _failed_job(self, image: ImageSource) -> str:
+    def _failed_job(self, _number: int, image: ImageSource) -> str:
         return self._manifest.failed_job(name_of(image))
 
     def _without_job(self, found: Iterable[Found]) -> Iterator[str]:

@@ -95,13 +95,21 @@ capabilities: {drop: [ALL]}
 {{- $_ := set $variables "MASKQ_METRICS_PORT" (toString $values.metrics.port) -}}
 {{- $_ := set $variables "MASKQ_METRICS_HOST" "0.0.0.0" -}}
 {{- end -}}
-{{- range $settings := .settings -}}
+{{- $traces := dict -}}
+{{- if $values.traces.endpoint -}}
+{{- $traces = merge (dict "OTEL_EXPORTER_OTLP_ENDPOINT" $values.traces.endpoint) $values.traces.settings -}}
+{{- end -}}
+{{- range $settings := prepend .settings $traces -}}
 {{- range $name, $value := $settings -}}
 {{- $_ := set $variables $name (toString $value) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $variables }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- with $values.traces.headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers}}
 {{- end }}
 {{- end }}
 
