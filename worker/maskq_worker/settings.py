@@ -39,7 +39,9 @@ class WorkerSettings(TelemetrySettings):
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
     """What computes the scores: transformers (the reference), or maskq's own network."""
     max_batch_size: int | None = Field(default=None, ge=1, le=256)
-    """Images in one forward. Default: by the device."""
+    """Images in one forward, or side by side on a CPU. Default: 16 on a GPU; on a CPU one for each
+    thread, if the memory holds them.
+    """
     concurrency: int | None = Field(default=None, ge=1, le=256)
     """Jobs that one worker process works on at a time. Default: by the device."""
     drain_s: float = Field(default=DRAIN_S, ge=0.0, allow_inf_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -38,6 +38,7 @@ from maskq_gateway.api.uploads import UploadId, Uploads
 from maskq_gateway.problems import Problem
 from maskq_gateway.waiting import outage_tolerated, while_connected
 
+_OF_JOINED: Final = {"total", "idempotency_keys", "retry_of"}  # fields that need a batch_id
 _PAGE = 1000
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -78,8 +79,15 @@ def router(
             options(fields, uri)
         if wanted.batch_id is not None:
             return await _join(wanted, wanted.image_uris, options(fields), caller)
+        if given := wanted.model_fields_set & _OF_JOINED:
+            raise InvalidRequest(
+                f"{', '.join(sorted(given))}: give a batch_id, too, such as the name of the run"
+            )
         batch = await client.submit_many(
-            wanted.image_uris, batch_webhook=wanted.webhook, **options(fields)
+            wanted.image_uris,
+            durable=wanted.durable,
+            batch_webhook=wanted.webhook,
+            **options(fields),
         )
         job_ids = [job.id for job in batch.jobs]
         state = BatchState(id=batch.id, total=len(job_ids), ended=0, counts={}, job_ids=job_ids)

@@ -183,7 +183,8 @@ def test_any_other_time_lists_what_has_ended_since(api: Api, since: str) -> None
 def test_each_image_of_a_batch_names_the_job_that_its_own_retries(api: Api) -> None:
     image = "s3://photos/a.png"
     failed = [api.post("/v1/jobs", {"image_uri": image}).json()["id"] for _ in range(2)]
-    joined = api.post("/v1/batches", {"image_uris": [image, image], "retry_of": failed})
+    batch = {"batch_id": "again", "image_uris": [image, image], "retry_of": failed}
+    joined = api.post("/v1/batches", batch)
     assert joined.status == 202, joined.data
     ids = [one["job_id"] for one in joined.json()["outcomes"]]
     assert [api.get(f"/v1/jobs/{one}").json()["retry_of"] for one in ids] == failed
@@ -213,6 +214,9 @@ def test_a_batch_is_submitted_followed_and_canceled(api: Api, bench: Bench) -> N
         ({"image_uris": ["s3://bucket/k"], "options": {"mode": "x"}}, "mode"),
         ({"image_uris": ["s3://bucket/k"], "webhook": "nothing"}, "webhook"),
         ({"images": ["s3://bucket/k"]}, "images"),
+        ({"image_uris": ["s3://bucket/k"], "idempotency_keys": ["a"]}, "batch_id"),
+        ({"image_uris": ["s3://bucket/k"], "retry_of": ["a"]}, "batch_id"),
+        ({"image_uris": ["s3://bucket/k"], "total": 2}, "batch_id"),
     ],
 )
 def test_a_batch_that_makes_no_sense_is_refused(api: Api, body: Any, said: str) -> None:

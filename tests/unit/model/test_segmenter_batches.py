@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,22 +68,28 @@ def test_each_forward_of_a_batch_gives_a_heartbeat(original: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "has_backlog", "beside"),
-    [("auto", True, True), ("auto", False, False), ("transformers", True, False)],
+    ("backend", "smallest", "largest", "has_backlog", "beside"),
+    [
+        ("auto", 0, 2**30, True, False),  # neither small nor large
+        ("auto", 0, 2**30, False, False),
+        ("auto", 2**30, 2**30, False, True),  # small
+        ("auto", 0, 0, True, True),  # large
+        ("auto", 0, 0, False, False),
+        ("transformers", 0, 0, True, False),
+    ],
 )
-@pytest.mark.parametrize("small", [True, False])
-def test_the_caller_computes_its_mask_when_the_batch_is_small_or_another_waits(
+def test_the_caller_computes_a_small_mask_and_a_large_one_while_another_batch_waits(
     original: Path,
     monkeypatch: pytest.MonkeyPatch,
     backend: str,
+    smallest: int,
+    largest: int,
     has_backlog: bool,
     beside: bool,
-    small: bool,
 ) -> None:
-    # Given a model that is wanted for another forward, or is not
-    if not small:
-        monkeypatch.setattr("maskq_worker.model.pending._SMALL", 0)
-    beside = beside or (small and backend == "auto")
+    # Given a mask that is small or large, and a model that is wanted for another forward or is not
+    monkeypatch.setattr("maskq_worker.model.pending._SMALL", smallest)
+    monkeypatch.setattr("maskq_worker.model.pending._LARGE", largest)
     segmenter, drawn = load(original, backend=backend), list[int]()
     expected = segmenter.run([segmenter.prepare(photo(40, 30))])[0].mask
     real = segmenter.backend.mask
@@ -106,6 +113,61 @@ def test_the_caller_computes_its_mask_when_the_batch_is_small_or_another_waits(
     assert len(drawn) == 1
     if beside:
         assert drawn == [1]
+
+
+@pytest.mark.parametrize("largest", [0, 2**30])
+def test_the_images_of_a_batch_are_computed_side_by_side_with_a_share_of_the_cores(
+    original: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    # Given images that a network on a CPU has computed alone, with small and large masks
+    monkeypatch.setattr("maskq_worker.model.pending._SMALL", 0)
+    monkeypatch.setattr("maskq_worker.model.pending._LARGE", largest)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    segmenter = load(original, max_batch_size=2)
+    items = [segmenter.prepare(photo(width, 30, seed=width)) for width in (40, 50)]
+    alone = [segmenter.run([item])[0] for item in items]
+    # When they are a batch, of which no forward ends before the other has begun
+    both, real = threading.Barrier(2, timeout=30), segmenter.backend.forward
+    shares = list[int]()
+    monkeypatch.setattr("torch.set_num_threads", shares.append)
+
+    def forward(pixels: Any) -> torch.Tensor:
+        assert len(pixels) == 1
+        both.wait()
+        return real(pixels)
+
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
+    ended = segmenter.submit_batch(items, Context()).wait()
+    # Then each has its own mask, to the bit, and had half of the cores
+    for pending, one in zip(ended, alone, strict=True):
+        assert np.array_equal(pending.wait().mask, one.mask)
+    assert shares == [2, 2]
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_refused_as_a_whole(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = load(original, max_batch_size=2)
+    real = segmenter.backend.forward
+
+    def forward(pixels: Any) -> torch.Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no room")
+        return real(pixels)
+
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
+    items = [segmenter.prepare(photo(40, 30)) for _ in range(2)]
+    with pytest.raises(PermanentError) as raised:
+        segmenter.submit_batch(items, Context())
+    assert raised.value.code is FailureCode.OUT_OF_MEMORY
+    [alone] = segmenter.submit_batch(items[:1], Context()).wait()  # as the batcher tries again
+    assert alone.wait().mask.shape == (30, 40)
+
+
+def test_one_image_is_computed_at_a_time_where_a_network_cannot_compute_several(
+    original: Path,
+) -> None:
+    assert load(original, backend="transformers").max_batch_size == 1
 
 
 def test_an_error_at_one_mask_stays_with_its_image(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskq_worker.process import cpu
+from maskq_worker.process import capacity, cpu
 from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.process.cores import Machine
 from maskq_worker.process.cpu import cpu_environment
@@ -23,11 +23,19 @@ def test_the_cores_are_shared_and_what_is_set_stays(monkeypatch: pytest.MonkeyPa
     assert "OMP_NUM_THREADS" not in cpu_environment(2)
 
 
-def test_what_the_settings_leave_open_is_chosen_here() -> None:
-    assert capacity_of(WorkerSettings(), cuda=False) == Capacity(1, concurrency=5, batches=1)
+def test_what_the_settings_leave_open_is_chosen_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    eight = Machine((frozenset(range(8)),), 8, 64 * 2**30)
+    monkeypatch.setattr(capacity.Machine, "read", lambda: eight)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert capacity_of(WorkerSettings(), cuda=False) == Capacity(8, concurrency=19, batches=1)
+    one = capacity_of(WorkerSettings(), cuda=False, side_by_side=False)
+    assert one == Capacity(1, concurrency=5, batches=1)
     assert capacity_of(WorkerSettings(), cuda=True) == Capacity(16, concurrency=64, batches=2)
     chosen = WorkerSettings(max_batch_size=3, concurrency=7)
     assert capacity_of(chosen, cuda=True) == Capacity(3, concurrency=7, batches=2)
+    for threads, images in {"2": 2, "0": 8, "2,1": 8}.items():  # the last two say nothing
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert capacity_of(WorkerSettings(), cuda=False).max_batch_size == images
 
 
 # Prints the kernel's flags of the memory that a large tensor lies in.

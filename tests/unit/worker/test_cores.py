@@ -11,7 +11,14 @@ import pytest
 from tests.support.waiting import until
 
 from maskq.process.stop_signal import StopSignal
-from maskq_worker.process.cores import CoreShare, Machine, divided, parsed_cpus, processes_of
+from maskq_worker.process.cores import (
+    CoreShare,
+    Machine,
+    divided,
+    images_of,
+    parsed_cpus,
+    processes_of,
+)
 from maskq_worker.process.slots import Slot
 
 GIB = 2**30
@@ -48,6 +55,18 @@ def test_a_process_for_eight_cores_and_each_on_one_node(tmp_path: Path) -> None:
     node0, node1 = map(parsed_cpus, TWO_NODES.values())
     found = shares(tree(tmp_path, TWO_NODES))
     assert found == [CoreShare(8, node0)] * 4 + [CoreShare(8, node1)] * 4
+
+
+@pytest.mark.parametrize(
+    ("memory", "threads", "images"),
+    [(512, 8, 8), (512, 64, 64), (8, 64, 9), (3, 64, 1), (40, 8, 3), (24, 2, 1)],
+)
+def test_an_image_for_each_thread_where_the_memory_holds_them(
+    tmp_path: Path, memory: int, threads: int, images: int
+) -> None:
+    """With 2 GiB for the model, and half a GiB for each further image, of a process's share."""
+    machine = Machine.read(tree(tmp_path, memory=memory))
+    assert images_of(machine, threads, 2 * GIB) == images
 
 
 def test_one_node_needs_no_pinning(tmp_path: Path) -> None:

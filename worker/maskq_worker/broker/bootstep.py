@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from celery import bootsteps, signals
@@ -77,7 +78,7 @@ class ModelStep(bootsteps.StartStopStep):
         self._start_ledger()
         store: ObjectStore = worker.app.object_store
         self._load(worker, store)
-        self._counters = ProcessCounters(worker.app.capacity.max_batch_size)
+        self._counters = ProcessCounters(self._segmenter.max_batch_size)
         self._start_model(worker)
         self._start_upkeep(store)
         self._make_runner(worker, store)
@@ -123,7 +124,7 @@ class ModelStep(bootsteps.StartStopStep):
         """Warm the model up and test it in the thread that will own it."""
         self._batcher: MicroBatcher[ModelInput, PendingOutput] = MicroBatcher(
             self._segmenter,
-            max_batch_size=worker.app.capacity.max_batch_size,
+            max_batch_size=self._segmenter.max_batch_size,
             name="maskq-model",
             max_running_batches=worker.app.capacity.batches,
             # Tiles of one image are forwards of their own.
@@ -149,7 +150,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.info,
             owner,
             plain_http=bool(settings.presigned_allowed_hosts),
-            capacity=worker.app.capacity,
+            capacity=replace(worker.app.capacity, max_batch_size=self._segmenter.max_batch_size),
             in_hand=lambda: len(self._leases.holding()),
             jobs_per_s=lambda: self._counters.jobs_per_s,
         )

@@ -37,6 +37,7 @@ class Backend(ABC):
     dtype: torch.dtype  # of the network's weights
     supports_rectangles: bool  # whether the network takes inputs that are not square
     thread_safe_masks: bool  # whether several threads may wait for masks at once, beside a forward
+    thread_safe_forwards = False  # whether several threads may compute forwards at once
 
     def warm_up(self, max_batch_size: int) -> None:  # noqa: B027 - a default, not an oversight
         """Do what is done once, in the thread that will call `forward`. Default: nothing."""

@@ -63,7 +63,11 @@ def load_segmenter(
         backend,
         preprocessor,
         rating=networks.rating,
-        max_batch_size=capacity_of(settings, cuda=backend.device.type == "cuda").max_batch_size,
+        max_batch_size=capacity_of(
+            settings,
+            cuda=backend.device.type == "cuda",
+            side_by_side=backend.thread_safe_forwards,
+        ).max_batch_size,
         max_score_bytes=settings.max_score_bytes,
         multiple=family.multiple(config, min(preprocessor.frame.size)),
         on_device_lost=on_device_lost,

@@ -11,6 +11,7 @@ from torch import nn
 from maskq_worker.model.backend import Backend
 from maskq_worker.model.masks.bounded import upsampled_argmax
 from maskq_worker.model.network.batch_forward import BatchForward
+from maskq_worker.model.network.dpt import Network
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,8 @@ class NativeBackend(Backend):
         self.dtype = dtype
         self.supports_rectangles = supports_rectangles
         self.network = network
+        # transformers' modules are changed while they compute.
+        self.thread_safe_forwards = device.type == "cpu" and isinstance(network, Network)
         self._forward = BatchForward(network, preprocessor, device=device, dtype=dtype)
 
     def forward(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:

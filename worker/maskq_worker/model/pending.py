@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from maskq_worker.model.backend import PendingMask
 
 _SMALL: Final = 2**16  # pixels of a mask that is computed faster by one core than by several
+_LARGE: Final = 2**21  # pixels of a mask that takes as long as a forward, and more
+
+
+class MaskSizes(Enum):
+    """How large the masks of a batch are."""
+
+    SMALL = auto()  # all of them
+    LARGE = auto()  # one at least
+    OTHER = auto()
 
 
 class PendingOutput(Protocol):
@@ -107,27 +117,31 @@ class SegmenterBatch(PendingBatch[PendingOutput]):
         guard: DeviceGuard,
         *,
         callers_may_compute: bool,
-        small: bool,
+        masks: MaskSizes,
     ) -> None:
         """
         Args:
             outputs: of the batch's images, in order.
             callers_may_compute: whether several threads may wait for outputs at once.
-            small: whether all masks are small.
+            masks: how large they are.
         """
         self._outputs = outputs
         self._context = context
         self._guard = guard
         self._callers_may_compute = callers_may_compute
-        self._small = small
+        self._masks = masks
 
     def wait(self) -> list[PendingOutput | Exception]:
         """Wait for the device, in any thread; an error of one image takes its place.
 
-        On a CPU the masks are left to the callers' threads if the images are small or if another batch
-        waits for the model.
+        On a CPU small masks are left to the callers' threads, and so are large ones if another batch
+        waits for the model. Others are computed here on all cores: a mask beside a forward holds it up
+        for longer than it takes itself.
         """
-        if self._callers_may_compute and (self._small or self._context.has_backlog):
+        beside = self._masks is MaskSizes.SMALL or (
+            self._masks is MaskSizes.LARGE and self._context.has_backlog
+        )
+        if self._callers_may_compute and beside:
             return [OneCoreOutput(output) for output in self._outputs]
         with self._guard.loss():
             return [self._computed(output) for output in self._outputs]
@@ -147,9 +161,11 @@ def output_or_error(output: PendingOutput, guard: DeviceGuard) -> ModelOutput | 
         return error
 
 
-def are_small(batch: Sequence[ModelInput]) -> bool:
-    """Whether all masks of a batch are small."""
-    return all(height * width <= _SMALL for height, width in (item.size for item in batch))
+def mask_sizes(batch: Sequence[ModelInput]) -> MaskSizes:
+    pixels = [height * width for height, width in (item.size for item in batch)]
+    if max(pixels) <= _SMALL:
+        return MaskSizes.SMALL
+    return MaskSizes.LARGE if max(pixels) > _LARGE else MaskSizes.OTHER
 
 
 def mask_of(item: ModelInput) -> str:

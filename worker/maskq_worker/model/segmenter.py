@@ -12,17 +12,19 @@ from PIL import Image
 from maskq.contract import FailureCode, Output
 from maskq.contract.options import Mode
 from maskq_worker.batching.interface import BatchContext
+from maskq_worker.batching.side_by_side import ImageThreads
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.device import DeviceGuard
 from maskq_worker.model.inputs_and_outputs import ModelInfo, ModelInput, ModelOutput, no_class
 from maskq_worker.model.pending import (
     FailedOutput,
+    MaskSizes,
     PendingOutput,
     ReadyOutput,
     SegmenterBatch,
     StartedOutput,
-    are_small,
     mask_of,
+    mask_sizes,
     output_or_error,
 )
 from maskq_worker.model.precision.rating import UNRATED, Rating
@@ -64,7 +66,7 @@ class Segmenter:
     ) -> None:
         """
         Args:
-            max_batch_size: views in one forward.
+            max_batch_size: views in one forward, or images side by side.
             max_score_bytes: the memory for the merged scores of one image.
             multiple: px. The sides of an input may be any multiple of it; None: the network takes its
                 trained size only.
@@ -80,6 +82,8 @@ class Segmenter:
         self._max_score_bytes = max_score_bytes
         self._multiple = multiple
         self._rating = rating
+        together = max_batch_size > 1 and all(one.thread_safe_forwards for one in self.backends)
+        self._image_threads = ImageThreads(max_batch_size) if together else None
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -135,9 +139,10 @@ class Segmenter:
         """Start the forwards of a batch.
 
         On a GPU this returns when all work is queued, and what is queued next follows without a pause.
-        On a CPU the scores are computed when it returns, and `SegmenterBatch.wait` computes the masks
-        or leaves them to the threads that wait for them. Where float32 may compute an image again, its
-        mask is computed when this returns.
+        On a CPU the scores are computed when it returns, those of several images side by side, and with
+        them their masks. `SegmenterBatch.wait` computes the masks that are left, or leaves them to the
+        threads that wait for them. Where float32 may compute an image again, its mask is computed when
+        this returns.
 
         Args:
             batch: prepared images.
@@ -147,12 +152,16 @@ class Segmenter:
             PermanentError: `out_of_memory` if the batch does not fit the device's memory. Fewer images
                 may fit.
         """
+        if self._image_threads and len(batch) > 1:
+            outputs = self._image_threads.map(lambda item: self._whole(item, context), batch)
+        else:
+            outputs = self._started(batch, context)
         return SegmenterBatch(
-            self._started(batch, context),
+            outputs,
             context,
             self.guard,
             callers_may_compute=self.backend.thread_safe_masks,
-            small=are_small(batch),
+            masks=mask_sizes(batch),
         )
 
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
@@ -163,6 +172,8 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the device's memory. No other method may be called after it."""
+        if self._image_threads:
+            self._image_threads.close()
         del self.backend, self._rating
         if self.info.device.startswith("cuda"):
             self.guard.free_memory()
@@ -218,6 +229,14 @@ class Segmenter:
             if rating.exact is None:
                 return outputs
             return self._certified(batch, outputs, context, rating.exact)
+
+    def _whole(self, item: ModelInput, context: BatchContext) -> PendingOutput:
+        """Forward and mask of an image, in the thread that computes both. A large mask is left."""
+        [output] = self._started([item], context)
+        if mask_sizes([item]) is MaskSizes.LARGE:
+            return output
+        made = output_or_error(output, self.guard)
+        return FailedOutput(made) if isinstance(made, Exception) else ReadyOutput(made)
 
     def _certified(
         self,

@@ -17,6 +17,7 @@ from typing import Final
 
 CORES_A_PROCESS: Final = 8  # with more threads a forward of one image gains less from each
 MODEL_BYTES: Final = 2 * 2**30  # DPT-Large in float32: 1.4 GB of weights, and a forward
+FORWARD_BYTES: Final = 2**29  # of one more image: DPT-Large in float32, forward and mask
 _CGROUP: Final = Path("sys/fs/cgroup")
 _NODES: Final = Path("sys/devices/system/node")
 
@@ -69,6 +70,19 @@ def processes_of(machine: Machine, image_bytes: int) -> int:
     if wanted > nodes:
         wanted -= wanted % nodes  # the same number on each node
     return max(1, wanted)
+
+
+def images_of(machine: Machine, threads: int, image_bytes: int) -> int:
+    """How many images a process with so many threads computes side by side: one for each thread, and no
+    more than its share of the memory holds.
+
+    image_bytes: as of `processes_of`.
+    """
+    if machine.memory_bytes is None:
+        return threads
+    processes = max(1, machine.cores // threads)
+    beside = machine.memory_bytes // processes - MODEL_BYTES - image_bytes
+    return max(1, min(threads, 1 + beside // FORWARD_BYTES))
 
 
 def divided(machine: Machine, processes: int) -> list[CoreShare]:
