@@ -116,7 +116,7 @@ def test_the_caller_computes_a_small_mask_and_a_large_one_while_another_batch_wa
 
 
 @pytest.mark.parametrize("largest", [0, 2**30])
-def test_the_images_of_a_batch_are_computed_side_by_side_with_a_share_of_the_cores(
+def test_the_images_of_a_full_batch_are_computed_side_by_side_with_a_share_of_the_cores(
     original: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     # Given images that a network on a CPU has computed alone, with small and large masks
@@ -162,6 +162,21 @@ def test_a_batch_that_does_not_fit_the_memory_is_refused_as_a_whole(
     assert raised.value.code is FailureCode.OUT_OF_MEMORY
     [alone] = segmenter.submit_batch(items[:1], Context()).wait()  # as the batcher tries again
     assert alone.wait().mask.shape == (30, 40)
+
+
+def test_a_batch_that_is_not_full_is_one_forward_on_all_cores(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter, forwards = load(original, max_batch_size=3), list[tuple[int, threading.Thread]]()
+    real = segmenter.backend.forward
+
+    def forward(pixels: Any) -> torch.Tensor:
+        forwards.append((len(pixels), threading.current_thread()))
+        return real(pixels)
+
+    monkeypatch.setattr(segmenter.backend, "forward", forward)
+    segmenter.submit_batch([segmenter.prepare(photo(40, 30))] * 2, Context()).wait()
+    assert forwards == [(2, threading.current_thread())]
 
 
 def test_one_image_is_computed_at_a_time_where_a_network_cannot_compute_several(

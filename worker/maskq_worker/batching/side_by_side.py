@@ -1,7 +1,9 @@
-"""The items of a batch side by side on a CPU: a thread for each, with a share of the cores.
+"""The items of a full batch side by side on a CPU: a thread for each, with a share of the cores.
 
 The threads of one forward wait for one another after each step. Where something else computes beside
 it, such as a mask, all wait for the one that shares its core. With an image for each core nobody waits.
+A batch that is not full is computed by all cores together: its threads would need OpenMP helpers of
+their own, and libgomp lets all helpers sleep where several threads have some.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ Out = TypeVar("Out")
 
 
 class ImageThreads:
-    """As many threads as a batch has images, up to `images`."""
+    """As many threads as a full batch has images."""
 
     def __init__(self, images: int) -> None:
         import torch
 
+        self.images = images
         self._cores = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(images, "maskq-image")
 

@@ -139,8 +139,8 @@ class Segmenter:
         """Start the forwards of a batch.
 
         On a GPU this returns when all work is queued, and what is queued next follows without a pause.
-        On a CPU the scores are computed when it returns, those of several images side by side, and with
-        them their masks. `SegmenterBatch.wait` computes the masks that are left, or leaves them to the
+        On a CPU the scores are computed when it returns; those of a full batch side by side, and with
+        them the masks. `SegmenterBatch.wait` computes the masks that are left, or leaves them to the
         threads that wait for them. Where float32 may compute an image again, its mask is computed when
         this returns.
 
@@ -152,7 +152,7 @@ class Segmenter:
             PermanentError: `out_of_memory` if the batch does not fit the device's memory. Fewer images
                 may fit.
         """
-        if self._image_threads and len(batch) > 1:
+        if self._image_threads and len(batch) == self._image_threads.images:
             outputs = self._image_threads.map(lambda item: self._whole(item, context), batch)
         else:
             outputs = self._started(batch, context)
