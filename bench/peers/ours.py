@@ -43,7 +43,7 @@ class Maskq(Contender):
             batch = client.submit_many([f"s3://{self.setup.bucket}/{key}" for key in keys])
             ended = {job.id: job for job in batch.as_completed(timeout=WAIT_S)}
             results = [ended[job.id].result() for job in batch.jobs]
-        shares = [one.uncertain_share for one in results if one.uncertain_share is not None]
+        shares = [share for one in results if (share := one.details.uncertain_share) is not None]
         self.uncertain_share = fmean(shares) if shares else None
         return [S3Uri.parse(one.uri("mask")).key for one in results]
 

@@ -24,6 +24,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.null_model import on_another_device, without_forward
 from bench.scenarios import processes
 from maskq_worker import __main__ as worker
@@ -61,6 +63,16 @@ def main() -> int:
     return worker.main()
 
 
+class Forwards(threading.local):
+    """What the forwards of this thread took since `clear`."""
+
+    seconds = 0.0
+    cpu_s = 0.0
+
+    def clear(self) -> None:
+        self.seconds = self.cpu_s = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class NotedBatch:
     """A batch that writes its line when it has ended."""
@@ -70,13 +82,16 @@ class NotedBatch:
     size: int
     began_at: float  # by time.time()
     began: float  # by time.perf_counter()
+    forwards: Forwards
     forward_s: float
     forward_cpu_s: float
 
     def wait(self) -> Sequence[PendingOutput | Exception]:
-        outputs = self.pending.wait()
+        self.forwards.clear()
+        outputs = self.pending.wait()  # on a CPU with several images at once this computes
         took = time.perf_counter() - self.began
-        times = f"{took:.6f} {self.forward_s:.6f} {self.forward_cpu_s:.6f}"
+        forward_s = self.forward_s + self.forwards.seconds
+        times = f"{took:.6f} {forward_s:.6f} {self.forward_cpu_s + self.forwards.cpu_s:.6f}"
         os.write(self.file, f"{self.began_at:.6f} {self.size} {times}\n".encode())
         return outputs
 
@@ -86,23 +101,28 @@ def note_batches(segmenter: Segmenter, file: int) -> None:
     it (on a CPU with the masks, too, that it made), of these until all was launched (on a CPU: the
     forward), and the processor's for the forward."""
     submit_batch, forward = segmenter.submit_batch, segmenter.backend.forward
-    spent = list[float]()
+    forwards = Forwards()
     helping = list[int]()  # OpenMP's threads for the model's; those for masks are others
 
     def timed_forward(pixels: Any) -> Any:
         if not helping:
             helping.extend(processes.openmp_threads())
-        began = time.thread_time() + processes.threads_s(helping)
+        own = [] if torch.get_num_threads() == 1 else helping
+        began, cpu = time.perf_counter(), time.thread_time() + processes.threads_s(own)
         scores = forward(pixels)
-        spent.append(time.thread_time() + processes.threads_s(helping) - began)
+        forwards.cpu_s += time.thread_time() + processes.threads_s(own) - cpu
+        forwards.seconds += time.perf_counter() - began
         return scores
 
     def noted_submit_batch(batch: Sequence[ModelInput], context: BatchContext) -> NotedBatch:
-        spent.clear()
+        forwards.clear()
         began_at, began = time.time(), time.perf_counter()
         pending = submit_batch(batch, context)
-        forward_s = time.perf_counter() - began
-        return NotedBatch(pending, file, len(batch), began_at, began, forward_s, sum(spent))
+        launched_s = time.perf_counter() - began
+        forward_s = launched_s if segmenter.info.device != "cpu" else forwards.seconds
+        return NotedBatch(
+            pending, file, len(batch), began_at, began, forwards, forward_s, forwards.cpu_s
+        )
 
     if segmenter.info.device == "cpu":  # elsewhere a forward takes none, and to ask would slow it
         segmenter.backend.forward = timed_forward  # type: ignore[method-assign]

@@ -80,9 +80,13 @@ def worker(
             for number in range(processes_per_gpu)
         ]
     else:
+        shares = _shares(processes, settings.max_decoded_bytes)
+        # Here, because a process that stays on one node does not see the others.
+        holds = settings.max_batch_size or _hold_images(shares, settings.max_decoded_bytes)
+        one_image = {} if holds else {"MASKQ_MAX_BATCH_SIZE": "1"}
         starts = [
-            (f"worker {number} on the CPU", share_environment(share), share.cpus)
-            for number, share in enumerate(_shares(processes, settings.max_decoded_bytes))
+            (f"worker {number} on the CPU", share_environment(share) | one_image, share.cpus)
+            for number, share in enumerate(shares)
         ]
     slots = [
         Slot(
@@ -107,6 +111,15 @@ def _shares(processes: int | None, image_bytes: int) -> list[CoreShare]:
         where = ", each on one NUMA node" if shares[0].cpus else ""
         _report(f"{len(shares)} processes of {shares[0].threads} threads{where}")
     return shares
+
+
+def _hold_images(shares: Sequence[CoreShare], image_bytes: int) -> bool:
+    """Whether the memory holds an image for each thread of all processes."""
+    from maskq_worker.process.cores import Machine, images_of
+
+    memory = Machine.read().memory_bytes
+    each = None if memory is None else memory // len(shares)
+    return all(images_of(one.threads, each, image_bytes) == one.threads for one in shares)
 
 
 def _supervise(slots: Sequence[Slot]) -> int:

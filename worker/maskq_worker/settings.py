@@ -39,8 +39,8 @@ class WorkerSettings(TelemetrySettings):
     backend: Literal["auto", "transformers", "cpu", "cuda"] = "auto"
     """What computes the scores: transformers (the reference), or maskq's own network."""
     max_batch_size: int | None = Field(default=None, ge=1, le=256)
-    """Images in one forward, or side by side on a CPU. Default: 16 on a GPU; on a CPU one for each
-    thread, if the memory holds them.
+    """Images in one forward. Default: 16 on a GPU; 1 on a CPU, and as many at the same time as there
+    are threads, if the memory holds them.
     """
     concurrency: int | None = Field(default=None, ge=1, le=256)
     """Jobs that one worker process works on at a time. Default: by the device."""

@@ -92,19 +92,19 @@ class BatchPart(BaseModel):
         default=0,
         ge=0,
         description="Jobs of the whole batch, whose completion event is written when as many have "
-        "ended; 0: unknown, no such event. Needs `batch_id`.",
+        "ended; 0: unknown, no such event. With `image_uris` it needs `batch_id`.",
     )
     idempotency_keys: list[Annotated[str, Field(min_length=1, max_length=400)]] = Field(
         default_factory=list,
         max_length=LARGEST_BATCH,
-        description="One for each image: a repeated request then returns the same jobs. Needs "
-        "`batch_id`.",
+        description="One for each image: a repeated request then returns the same jobs. With "
+        "`image_uris` it needs `batch_id`.",
     )
     retry_of: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list,
         max_length=LARGEST_BATCH,
-        description="For each image the failed job that its job retries, or an empty text. Needs "
-        "`batch_id`.",
+        description="For each image the failed job that its job retries, or an empty text. With "
+        "`image_uris` it needs `batch_id`.",
     )
     durable: bool = Field(
         default=False, description="Answer only once Redis has written the jobs to disk."

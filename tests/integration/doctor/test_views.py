@@ -34,7 +34,11 @@ def stack(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     files = {path.name: sha256_of(path) for path in folder.iterdir()}
     record = {"model": MODEL, "revision": COMMIT, "requested": "main", "files": files}
     (folder / RECORD).write_text(json.dumps(record))
-    env = {"MASKQ_DEVICE": "cpu", "MASKQ_ALLOWED_LOCATIONS": "s3://maskq"}
+    env = {
+        "MASKQ_DEVICE": "cpu",
+        "MASKQ_ALLOWED_LOCATIONS": "s3://maskq",
+        "MASKQ_MAX_BATCH_SIZE": "1",
+    }
     with Stack(
         workers=1, model=str(folder), env=env, pinned=True, webhooks=True, http_api=True
     ) as running:

@@ -410,5 +410,6 @@ def test_sizes_follow_the_device_that_auto_finds(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = WorkerSettings(model="demo", device=device, backend=backend, dtype=dtype)
     assert goes_to_gpu(settings) is expected
-    sizes = capacity_of(settings, cuda=goes_to_gpu(settings))
-    assert sizes.batches == (2 if expected else 1)
+    assert capacity_of(settings, cuda=goes_to_gpu(settings)).max_batch_size == (
+        16 if expected else 1
+    )

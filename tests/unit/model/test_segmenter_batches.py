@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Context:
     """What a batcher tells the model."""
 
     has_backlog: bool = False
+    is_alone: bool = True
     heartbeats: int = 0
 
     def heartbeat(self) -> None:
@@ -87,6 +89,7 @@ def test_the_caller_computes_a_small_mask_and_a_large_one_while_another_batch_wa
     has_backlog: bool,
     beside: bool,
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # one image at a time
     # Given a mask that is small or large, and a model that is wanted for another forward or is not
     monkeypatch.setattr("maskq_worker.model.pending._SMALL", smallest)
     monkeypatch.setattr("maskq_worker.model.pending._LARGE", largest)
@@ -115,74 +118,91 @@ def test_the_caller_computes_a_small_mask_and_a_large_one_while_another_batch_wa
         assert drawn == [1]
 
 
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A thread's number of torch's threads is also what later ones begin with."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("largest", [0, 2**30])
-def test_the_images_of_a_full_batch_are_computed_side_by_side_with_a_share_of_the_cores(
+@pytest.mark.usefixtures("two_cores")
+def test_images_are_computed_side_by_side_on_a_core_each_and_one_alone_on_all(
     original: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
-    # Given images that a network on a CPU has computed alone, with small and large masks
+    # Given images that a network on a CPU has computed alone, with large masks or others
     monkeypatch.setattr("maskq_worker.model.pending._SMALL", 0)
     monkeypatch.setattr("maskq_worker.model.pending._LARGE", largest)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
-    segmenter = load(original, max_batch_size=2)
+    segmenter = load(original)
     items = [segmenter.prepare(photo(width, 30, seed=width)) for width in (40, 50)]
     alone = [segmenter.run([item])[0] for item in items]
-    # When they are a batch, of which no forward ends before the other has begun
     both, real = threading.Barrier(2, timeout=30), segmenter.backend.forward
-    shares = list[int]()
-    monkeypatch.setattr("torch.set_num_threads", shares.append)
+    threads = list[int]()
 
     def forward(pixels: Any) -> torch.Tensor:
-        assert len(pixels) == 1
+        threads.append(torch.get_num_threads())
         both.wait()
         return real(pixels)
 
     monkeypatch.setattr(segmenter.backend, "forward", forward)
-    ended = segmenter.submit_batch(items, Context()).wait()
-    # Then each has its own mask, to the bit, and had half of the cores
-    for pending, one in zip(ended, alone, strict=True):
-        assert np.array_equal(pending.wait().mask, one.mask)
-    assert shares == [2, 2]
+
+    # When two run at the same time: no forward ends before the other has begun
+    pending = [segmenter.submit_batch([item], Context(is_alone=False)) for item in items]
+    with ThreadPoolExecutor(2) as waiting:
+        ended = [output for [output] in waiting.map(lambda batch: batch.wait(), pending)]
+
+    # Then each has its own mask, to the bit, and had one core
+    for output, one in zip(ended, alone, strict=True):
+        assert np.array_equal(output.wait().mask, one.mask)
+    assert threads == [1, 1]
+
+    # And one that is alone is computed before the call returns, on all cores
+    monkeypatch.setattr(segmenter.backend, "forward", real)
+    torch.set_num_threads(2)  # it is said to be of the thread, and the mask above was computed here
+    [output] = segmenter.submit_batch(items[:1], Context(is_alone=True)).wait()
+    assert np.array_equal(output.wait().mask, alone[0].mask)
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_refused_as_a_whole(
+@pytest.mark.usefixtures("two_cores")
+def test_an_image_of_more_work_is_not_computed_beside_another_of_its_kind(original: Path) -> None:
+    segmenter, context = load(original), Context(is_alone=False)
+    segmenter.submit_batch([segmenter.prepare(photo(64, 64), mode=Mode.MULTISCALE)], context)
+    assert context.heartbeats == 6  # it is computed, and says of each forward that it goes on
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_an_error_beside_another_image_is_raised_to_the_one_who_waits(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter = load(original, max_batch_size=2)
-    real = segmenter.backend.forward
+    segmenter = load(original)
 
     def forward(pixels: Any) -> torch.Tensor:
-        if threading.current_thread() is not threading.main_thread():
-            raise MemoryError("no room")
-        return real(pixels)
+        raise MemoryError("no room")
 
     monkeypatch.setattr(segmenter.backend, "forward", forward)
-    items = [segmenter.prepare(photo(40, 30)) for _ in range(2)]
+    pending = segmenter.submit_batch([segmenter.prepare(photo(40, 30))], Context(is_alone=False))
     with pytest.raises(PermanentError) as raised:
-        segmenter.submit_batch(items, Context())
+        pending.wait()
     assert raised.value.code is FailureCode.OUT_OF_MEMORY
-    [alone] = segmenter.submit_batch(items[:1], Context()).wait()  # as the batcher tries again
-    assert alone.wait().mask.shape == (30, 40)
 
 
-def test_a_batch_that_is_not_full_is_one_forward_on_all_cores(
-    original: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    segmenter, forwards = load(original, max_batch_size=3), list[tuple[int, threading.Thread]]()
-    real = segmenter.backend.forward
-
-    def forward(pixels: Any) -> torch.Tensor:
-        forwards.append((len(pixels), threading.current_thread()))
-        return real(pixels)
-
-    monkeypatch.setattr(segmenter.backend, "forward", forward)
-    segmenter.submit_batch([segmenter.prepare(photo(40, 30))] * 2, Context()).wait()
-    assert forwards == [(2, threading.current_thread())]
-
-
-def test_one_image_is_computed_at_a_time_where_a_network_cannot_compute_several(
+@pytest.mark.usefixtures("two_cores")
+def test_images_run_one_after_another_where_that_is_set_or_the_network_needs_it(
     original: Path,
 ) -> None:
-    assert load(original, backend="transformers").max_batch_size == 1
+    assert load(original).is_side_by_side
+    assert not load(original, max_batch_size=2).is_side_by_side
+    assert not load(original, backend="transformers").is_side_by_side
+
+
+def test_the_work_of_an_image_counts_its_views_and_their_pixels(original: Path) -> None:
+    segmenter = load(original)
+    assert segmenter.weight(segmenter.prepare(photo(640, 480))) == 1
+    assert segmenter.weight(segmenter.prepare(photo(160, 90), mode=Mode.ASPECT)) == 2
+    assert segmenter.weight(segmenter.prepare(photo(64, 64), mode=Mode.MULTISCALE)) == 6
 
 
 def test_an_error_at_one_mask_stays_with_its_image(

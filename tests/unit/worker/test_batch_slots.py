@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
+from support.waiting import until
 
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.batching.errors import BatcherClosed
@@ -99,6 +100,55 @@ def test_a_full_batch_is_launched_behind_the_one_that_computes(
     device.end(3)
     assert [future.result(WAIT_S) for future in (first, *futures)] == [2, 4, 6, 8, 10]
     assert device.launched == [[1], [2, 3], [4, 5]]
+
+
+class Caller:
+    """Doubles numbers in the thread that waits; 1 until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.alone: list[bool] = []
+
+    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> InWait:
+        self.alone.append(context.is_alone)
+        return InWait(self, batch)
+
+
+@dataclass
+class InWait:
+    """A batch that is computed where it is waited for."""
+
+    model: Caller
+    batch: Sequence[int]
+
+    def wait(self) -> list[int | Exception]:
+        if 1 in self.batch:
+            assert self.model.go_on.wait(WAIT_S)
+        return [2 * item for item in self.batch]
+
+
+def test_batches_side_by_side_end_in_any_order_and_one_that_hangs_is_seen() -> None:
+    model = Caller()
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        model, max_batch_size=1, name="model", max_running_batches=2, side_by_side=True
+    )
+    batcher.start()
+    slow = batcher.submit(1)
+    until(lambda: batcher.busy_since() is not None)
+    since = batcher.busy_since()
+
+    # While the first hangs, others begin and end beside it
+    for item in (2, 3, 4):
+        assert batcher.submit(item).result(WAIT_S) == 2 * item
+    until(lambda: batcher.busy_since() == since)
+    assert not slow.done()
+
+    model.go_on.set()
+    assert slow.result(WAIT_S) == 2
+    until(lambda: batcher.busy_since() is None)
+    assert batcher.submit(5).result(WAIT_S) == 10
+    assert model.alone == [True, False, False, False, True]
+    batcher.close(timeout_s=WAIT_S)
 
 
 def test_a_batch_with_room_stays_open_while_the_device_computes(

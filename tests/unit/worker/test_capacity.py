@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -27,15 +28,21 @@ def test_what_the_settings_leave_open_is_chosen_here(monkeypatch: pytest.MonkeyP
     eight = Machine((frozenset(range(8)),), 8, 64 * 2**30)
     monkeypatch.setattr(capacity.Machine, "read", lambda: eight)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert capacity_of(WorkerSettings(), cuda=False) == Capacity(8, concurrency=19, batches=1)
-    one = capacity_of(WorkerSettings(), cuda=False, side_by_side=False)
-    assert one == Capacity(1, concurrency=5, batches=1)
+    one = Capacity(1, concurrency=5, batches=1)
+    assert capacity_of(WorkerSettings(), cuda=False) == Capacity(1, concurrency=18, batches=8)
+    assert capacity_of(WorkerSettings(), cuda=False, side_by_side=False) == one
     assert capacity_of(WorkerSettings(), cuda=True) == Capacity(16, concurrency=64, batches=2)
-    chosen = WorkerSettings(max_batch_size=3, concurrency=7)
-    assert capacity_of(chosen, cuda=True) == Capacity(3, concurrency=7, batches=2)
+    assert capacity_of(WorkerSettings(concurrency=7), cuda=False) == Capacity(1, 7, batches=1)
+    chosen = WorkerSettings(max_batch_size=3, concurrency=9)
+    assert capacity_of(chosen, cuda=True) == Capacity(3, concurrency=9, batches=2)
+    assert capacity_of(chosen, cuda=False) == Capacity(3, concurrency=9, batches=1)
     for threads, images in {"2": 2, "0": 8, "2,1": 8}.items():  # the last two say nothing
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        assert capacity_of(WorkerSettings(), cuda=False).max_batch_size == images
+        assert capacity_of(WorkerSettings(), cuda=False).batches == images
+    little = replace(eight, memory_bytes=7 * 2**30)
+    monkeypatch.setattr(capacity.Machine, "read", lambda: little)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert capacity_of(WorkerSettings(), cuda=False) == one
 
 
 # Prints the kernel's flags of the memory that a large tensor lies in.

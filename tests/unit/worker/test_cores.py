@@ -58,15 +58,13 @@ def test_a_process_for_eight_cores_and_each_on_one_node(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "threads", "images"),
-    [(512, 8, 8), (512, 64, 64), (8, 64, 9), (3, 64, 1), (40, 8, 3), (24, 2, 1)],
+    ("memory", "images"), [(None, 8), (7.5 * GIB, 8), (7.5 * GIB - 1, 1), (1, 1)]
 )
 def test_an_image_for_each_thread_where_the_memory_holds_them(
-    tmp_path: Path, memory: int, threads: int, images: int
+    memory: float | None, images: int
 ) -> None:
-    """With 2 GiB for the model, and half a GiB for each further image, of a process's share."""
-    machine = Machine.read(tree(tmp_path, memory=memory))
-    assert images_of(machine, threads, 2 * GIB) == images
+    """2 GiB for the model, 2 GiB for decoded images and half a GiB for each of seven more."""
+    assert images_of(8, None if memory is None else int(memory), 2 * GIB) == images
 
 
 def test_one_node_needs_no_pinning(tmp_path: Path) -> None:

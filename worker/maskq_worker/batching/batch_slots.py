@@ -1,4 +1,4 @@
-"""The batches that a model runs at the same time, and the thread that waits for them."""
+"""The batches that a model runs at the same time, and the threads that wait for them."""
 
 from __future__ import annotations
 
@@ -21,82 +21,103 @@ class RunningBatch(Protocol):
 
 
 class BatchSlots:
-    """A slot for each batch that may run at the same time. Batches end in the order of their start.
+    """A slot for each batch that may run at the same time.
 
-    With one slot, the thread that starts a batch also waits for it. With more, another thread does.
+    With one slot, the thread that starts a batch also waits for it. With more, another thread does, in
+    the order of their start, or a thread for each slot, in any order.
     """
 
-    def __init__(self, slots: int, changed: threading.Condition, *, name: str) -> None:
+    def __init__(
+        self, slots: int, changed: threading.Condition, *, name: str, in_order: bool = True
+    ) -> None:
         """
         Args:
             slots: the number of batches that may run at the same time.
             changed: notified when a slot becomes free.
-            name: of the thread that waits for batches. It starts with the first batch.
+            name: of the threads that wait for batches. They start with the first batch.
+            in_order: whether one thread waits for all batches.
         """
         if slots < 1:
             raise ValueError(f"max_running_batches is {slots}; expected 1 or more")
         self._slots = slots
         self._changed = changed
-        self._taken = 0
+        self._in_order = in_order
+        self._starts = list[float]()  # of the batches that run, by time.monotonic()
+        self._heartbeat_at = 0.0
         self._busy_since: float | None = None
         self._began = 0.0  # when a slot was taken while all were free
         self._busy_seconds = 0.0  # until all slots were free the last time
-        self._running: SimpleQueue[RunningBatch | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._running: SimpleQueue[tuple[RunningBatch, float] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._main, name=name, daemon=True)
+            for _ in range(1 if in_order else slots)
+        ]
 
     @property
     def busy_since(self) -> float | None:
-        """The last start, progress or end of a batch, by time.monotonic(); None: no batch runs."""
+        """By time.monotonic(), the last start, progress or end of a batch; where batches end in any
+        order, the start of the oldest or the last progress. None: no batch runs."""
         return self._busy_since
 
     @property
     def busy_seconds(self) -> float:
         """Seconds in which at least one slot was taken."""
         with self._changed:
-            running_s = time.monotonic() - self._began if self._taken else 0.0
+            running_s = time.monotonic() - self._began if self._starts else 0.0
             return self._busy_seconds + running_s
 
     @property
     def all_free(self) -> bool:
         """Whether no batch runs."""
-        return not self._taken
+        return not self._starts
+
+    @property
+    def taken_count(self) -> int:
+        """How many batches run."""
+        return len(self._starts)
 
     @property
     def has_free_slot(self) -> bool:
         """Whether another batch may start."""
-        return self._taken < self._slots
+        return len(self._starts) < self._slots
 
     def heartbeat(self) -> None:
         """Note that a batch makes progress. Without a running batch (in a warm-up) nothing happens."""
-        if self._taken:
-            self._busy_since = time.monotonic()
+        if self._starts:
+            self._busy_since = self._heartbeat_at = time.monotonic()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for a free slot and take it. If the body raises, the slot is free again."""
+    def taken(self) -> Iterator[float]:
+        """Wait for a free slot and take it. If the body raises, the slot is free again.
+
+        Gives the time at which the batch starts, for `finish`.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.has_free_slot)
-            self._taken += 1
-            if self._taken == 1:
-                self._began = time.monotonic()
+            began = time.monotonic()
+            self._starts.append(began)
+            if len(self._starts) == 1:
+                self._began = began
                 self.heartbeat()
         try:
-            yield
+            yield began
         except BaseException:
-            self._release()
+            self._release(began)
             raise
 
-    def finish(self, batch: RunningBatch) -> None:
+    def finish(self, batch: RunningBatch, began: float) -> None:
         """Wait for a batch that holds a slot, free the slot and deliver the results.
 
-        With one slot the caller waits; with more the other thread does, and this returns at once.
+        With one slot the caller waits; with more another thread does, and this returns at once.
+        began: as `taken` gave it.
         """
         if self._slots == 1:
-            self._finish(batch)
+            self._finish(batch, began)
             return
-        if not self._thread.is_alive():
-            self._thread.start()
-        self._running.put(batch)
+        for thread in self._threads:
+            if not thread.is_alive():
+                thread.start()
+        self._running.put((batch, began))
 
     def wait_until_free(self) -> bool:
         """Wait until no batch runs. False: none was running."""
@@ -108,9 +129,11 @@ class BatchSlots:
 
     def close(self) -> None:
         """Wait for the batches that run. No batch may start any more."""
-        if self._thread.is_alive():
+        alive = [thread for thread in self._threads if thread.is_alive()]
+        for _ in alive:
             self._running.put(None)
-            self._thread.join()
+        for thread in alive:
+            thread.join()
 
     def _main(self) -> None:
         while self._finish_next():
@@ -118,23 +141,27 @@ class BatchSlots:
 
     def _finish_next(self) -> bool:
         """A function of its own, so that a batch's arrays are freed before the thread waits again."""
-        batch = self._running.get()
-        if batch is None:
+        running = self._running.get()
+        if running is None:
             return False
-        self._finish(batch)
+        self._finish(*running)
         return True
 
-    def _finish(self, batch: RunningBatch) -> None:
+    def _finish(self, batch: RunningBatch, began: float) -> None:
         try:
             batch.wait()
         finally:
-            self._release()
+            self._release(began)
         batch.deliver()
 
-    def _release(self) -> None:
+    def _release(self, began: float) -> None:
         with self._changed:
-            self._taken -= 1
-            self._busy_since = time.monotonic() if self._taken else None
-            if not self._taken:
+            self._starts.remove(began)
+            if not self._starts:
+                self._busy_since = None
                 self._busy_seconds += time.monotonic() - self._began
+            elif self._in_order:  # the next has waited for this one
+                self._busy_since = time.monotonic()
+            else:
+                self._busy_since = max(*self._starts[:1], self._heartbeat_at)
             self._changed.notify_all()

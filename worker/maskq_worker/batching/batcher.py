@@ -40,6 +40,7 @@ class MicroBatcher(Generic[In, Out]):
         max_batch_size: int,
         name: str,
         max_running_batches: int = 1,
+        side_by_side: bool = False,
         weight: Callable[[In], int] = lambda _: 1,
         initialise: Callable[[], None] | None = None,
         on_batch: Callable[[int], None] | None = None,
@@ -54,6 +55,8 @@ class MicroBatcher(Generic[In, Out]):
                 model's thread waits for its batch. With more another thread waits, and a full batch is
                 submitted behind the running one, so that the device has no pause. A batch that is not
                 full stays open until no batch runs.
+            side_by_side: whether a thread of its own waits for each running batch, because a batch is
+                computed by the thread that waits for it. They may end in any order.
             weight: the work of an item, 1 or more. A batch weighs at most `max_batch_size`; an item
                 that alone weighs more runs alone.
             initialise: called first in the model's thread. `start` raises what it raises.
@@ -73,7 +76,9 @@ class MicroBatcher(Generic[In, Out]):
         self._started = 0  # batches
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._slots = BatchSlots(max_running_batches, self._changed, name=f"{name}-ends")
+        self._slots = BatchSlots(
+            max_running_batches, self._changed, name=f"{name}-ends", in_order=not side_by_side
+        )
 
     def start(self) -> None:
         """Start the thread, and return when it is ready for items. Raises what `initialise` raises."""
@@ -99,6 +104,11 @@ class MicroBatcher(Generic[In, Out]):
     def has_backlog(self) -> bool:
         """Whether items wait for the next batch."""
         return bool(self._waiting)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the batch that is being submitted is the only one, and no item waits for the next."""
+        return not self._waiting and self._slots.taken_count == 1
 
     def heartbeat(self) -> None:
         """Note that the running batch makes progress: a batch may have several forwards."""
@@ -204,12 +214,12 @@ class MicroBatcher(Generic[In, Out]):
     def _start(self, batch: Batch[In, Out]) -> None:
         self._report(batch)
         try:
-            with self._slots.taken():
+            with self._slots.taken() as began:
                 pending = self._model.submit_batch(batch.items, self)
         except Exception as error:  # noqa: BLE001 - goes to the item's own future
             self._start_again(batch, error)
             return
-        self._slots.finish(StartedBatch(batch, pending))
+        self._slots.finish(StartedBatch(batch, pending), began)
 
     def _start_again(self, batch: Batch[In, Out], error: Exception) -> None:
         _free_frames(error)

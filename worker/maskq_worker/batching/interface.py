@@ -19,6 +19,10 @@ class BatchContext(Protocol):
     def has_backlog(self) -> bool:
         """Whether items wait for the next batch."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the batch that is being submitted is the only one, and no item waits for the next."""
+
 
 class PendingBatch(Protocol[Out]):
     """A batch that has started."""

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from celery import bootsteps, signals
@@ -43,6 +42,7 @@ from maskq_worker.model import (
     warm_up,
 )
 from maskq_worker.model.checkpoint.folder import served_name
+from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
@@ -111,6 +111,7 @@ class ModelStep(bootsteps.StartStopStep):
     def _load(self, worker: Any, store: ObjectStore) -> None:
         """Load the model and start the decoders, while the store is checked."""
         settings = self._settings
+        self._capacity: Capacity = worker.app.capacity
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
@@ -118,6 +119,12 @@ class ModelStep(bootsteps.StartStopStep):
             decoder = loading.submit(_make_decoder, settings, worker.app.capacity.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
+            if not self._segmenter.info.device.startswith("cuda"):
+                # A network that computes one image at a time needs fewer jobs. None is taken yet.
+                self._capacity = capacity_of(
+                    settings, cuda=False, side_by_side=self._segmenter.is_side_by_side
+                )
+                worker.app.slots.count = self._capacity.concurrency
             self._decoder = decoder.result()
 
     def _start_model(self, worker: Any) -> None:
@@ -126,9 +133,9 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter,
             max_batch_size=self._segmenter.max_batch_size,
             name="maskq-model",
-            max_running_batches=worker.app.capacity.batches,
-            # Tiles of one image are forwards of their own.
-            weight=lambda item: len(item.views.each),
+            max_running_batches=self._capacity.batches,
+            side_by_side=self._segmenter.is_side_by_side,
+            weight=self._segmenter.weight,
             initialise=self._make_ready,
             on_batch=self._counters.batch_started,
         )
@@ -150,7 +157,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.info,
             owner,
             plain_http=bool(settings.presigned_allowed_hosts),
-            capacity=replace(worker.app.capacity, max_batch_size=self._segmenter.max_batch_size),
+            capacity=self._capacity,
             in_hand=lambda: len(self._leases.holding()),
             jobs_per_s=lambda: self._counters.jobs_per_s,
         )

@@ -52,6 +52,7 @@ def load_segmenter(
     preprocessor = family.preprocessor(checkpoint.directory)
     networks = load_networks(settings, checkpoint, preprocessor, family)
     backend = networks.backend
+    capacity = capacity_of(settings, cuda=backend.device.type == "cuda")
     return Segmenter(
         describe(
             checkpoint,
@@ -63,11 +64,8 @@ def load_segmenter(
         backend,
         preprocessor,
         rating=networks.rating,
-        max_batch_size=capacity_of(
-            settings,
-            cuda=backend.device.type == "cuda",
-            side_by_side=backend.thread_safe_forwards,
-        ).max_batch_size,
+        max_batch_size=capacity.max_batch_size,
+        side_by_side=backend.device.type == "cpu" and capacity.batches > 1,
         max_score_bytes=settings.max_score_bytes,
         multiple=family.multiple(config, min(preprocessor.frame.size)),
         on_device_lost=on_device_lost,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
@@ -100,10 +100,7 @@ class OneCoreOutput:
     started: PendingOutput
 
     def wait(self) -> ModelOutput:
-        import torch
-
-        if torch.get_num_threads() != 1:
-            torch.set_num_threads(1)  # of this thread, and of threads that have not used torch yet
+        compute_on_one_core()
         return self.started.wait()
 
 
@@ -144,11 +141,46 @@ class SegmenterBatch(PendingBatch[PendingOutput]):
         if self._callers_may_compute and beside:
             return [OneCoreOutput(output) for output in self._outputs]
         with self._guard.loss():
-            return [self._computed(output) for output in self._outputs]
+            return [ready_or_error(output, self._guard) for output in self._outputs]
 
-    def _computed(self, output: PendingOutput) -> PendingOutput | Exception:
-        computed = output_or_error(output, self._guard)
-        return computed if isinstance(computed, Exception) else ReadyOutput(computed)
+
+class OneCoreBatch(PendingBatch[PendingOutput]):
+    """A batch that the waiting thread computes on one core, beside other batches.
+
+    The threads of one forward wait for one another after each step. Where something else computes
+    beside it, all wait for the one that shares its core. With an image for each core nobody waits.
+    """
+
+    def __init__(self, compute: Callable[[], list[PendingOutput | Exception]]) -> None:
+        self._compute = compute
+
+    def wait(self) -> list[PendingOutput | Exception]:
+        compute_on_one_core()
+        return self._compute()
+
+
+class EndedBatch(PendingBatch[PendingOutput]):
+    """A batch that is computed already."""
+
+    def __init__(self, outputs: list[PendingOutput | Exception]) -> None:
+        self._outputs = outputs
+
+    def wait(self) -> list[PendingOutput | Exception]:
+        return self._outputs
+
+
+def compute_on_one_core() -> None:
+    """Let torch compute with this thread alone, from now on."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)  # of this thread, and of threads that have not used torch yet
+
+
+def ready_or_error(output: PendingOutput, guard: DeviceGuard) -> PendingOutput | Exception:
+    """Wait for an output. Raises only an error after which the device is lost."""
+    computed = output_or_error(output, guard)
+    return computed if isinstance(computed, Exception) else ReadyOutput(computed)
 
 
 def output_or_error(output: PendingOutput, guard: DeviceGuard) -> ModelOutput | Exception:

@@ -11,14 +11,16 @@ from PIL import Image
 
 from maskq.contract import FailureCode, Output
 from maskq.contract.options import Mode
-from maskq_worker.batching.interface import BatchContext
-from maskq_worker.batching.side_by_side import ImageThreads
+from maskq_worker.batching.interface import BatchContext, PendingBatch
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.device import DeviceGuard
 from maskq_worker.model.inputs_and_outputs import ModelInfo, ModelInput, ModelOutput, no_class
 from maskq_worker.model.pending import (
+    EndedBatch,
     FailedOutput,
     MaskSizes,
+    OneCoreBatch,
+    OneCoreOutput,
     PendingOutput,
     ReadyOutput,
     SegmenterBatch,
@@ -26,6 +28,7 @@ from maskq_worker.model.pending import (
     mask_of,
     mask_sizes,
     output_or_error,
+    ready_or_error,
 )
 from maskq_worker.model.precision.rating import UNRATED, Rating
 
@@ -44,6 +47,7 @@ class NoContext:
     """The `BatchContext` of a batch that runs outside a batcher."""
 
     has_backlog = False
+    is_alone = True
 
     def heartbeat(self) -> None:
         """Nobody listens."""
@@ -61,15 +65,18 @@ class Segmenter:
         max_batch_size: int,
         max_score_bytes: int,
         multiple: int | None = None,
+        side_by_side: bool = False,
         rating: Rating = UNRATED,
         on_device_lost: Callable[[str, Exception], None] | None = None,
     ) -> None:
         """
         Args:
-            max_batch_size: views in one forward, or images side by side.
+            max_batch_size: views in one forward.
             max_score_bytes: the memory for the merged scores of one image.
             multiple: px. The sides of an input may be any multiple of it; None: the network takes its
                 trained size only.
+            side_by_side: whether images are computed at the same time, each on a core, while several
+                wait. The networks must allow it (`thread_safe_forwards`).
             rating: of the masks that `backend` makes.
             on_device_lost: called with the device and the error, in the thread that hears of it, when
                 the GPU is lost to this process.
@@ -82,8 +89,9 @@ class Segmenter:
         self._max_score_bytes = max_score_bytes
         self._multiple = multiple
         self._rating = rating
-        together = max_batch_size > 1 and all(one.thread_safe_forwards for one in self.backends)
-        self._image_threads = ImageThreads(max_batch_size) if together else None
+        self.is_side_by_side = side_by_side and all(
+            one.thread_safe_forwards for one in self.backends
+        )
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -135,29 +143,38 @@ class Segmenter:
             notes=notes,
         )
 
-    def submit_batch(self, batch: Sequence[ModelInput], context: BatchContext) -> SegmenterBatch:
+    def weight(self, item: ModelInput) -> int:
+        """The work of an image: forwards of the trained size, and more for larger views."""
+        trained = math.prod(self.info.input_size)
+        return sum(math.ceil(math.prod(v.pixels.shape[:2]) / trained) for v in item.views.each)
+
+    def submit_batch(
+        self, batch: Sequence[ModelInput], context: BatchContext
+    ) -> PendingBatch[PendingOutput]:
         """Start the forwards of a batch.
 
         On a GPU this returns when all work is queued, and what is queued next follows without a pause.
-        On a CPU the scores are computed when it returns; those of a full batch side by side, and with
-        them the masks. `SegmenterBatch.wait` computes the masks that are left, or leaves them to the
-        threads that wait for them. Where float32 may compute an image again, its mask is computed when
-        this returns.
+        On a CPU the scores are computed when it returns, and `SegmenterBatch.wait` computes the masks
+        or leaves them to the threads that wait for them. Where float32 may compute an image again, its
+        mask is computed when this returns.
+
+        Side by side, all is computed when this returns, on all cores, if the batch is alone or is more
+        work than an image of the trained size. Otherwise `OneCoreBatch.wait` computes all of it.
 
         Args:
             batch: prepared images.
-            context: hears a heartbeat after each forward.
+            context: hears a heartbeat after each forward, and says whether the batch is alone.
 
         Raises:
             PermanentError: `out_of_memory` if the batch does not fit the device's memory. Fewer images
                 may fit.
         """
-        if self._image_threads and len(batch) == self._image_threads.images:
-            outputs = self._image_threads.map(lambda item: self._whole(item, context), batch)
-        else:
-            outputs = self._started(batch, context)
+        if self.is_side_by_side:
+            if context.is_alone or sum(map(self.weight, batch)) > 1:
+                return EndedBatch(self._whole(batch, context))
+            return OneCoreBatch(lambda: self._whole(batch, NoContext()))
         return SegmenterBatch(
-            outputs,
+            self._started(batch, context),
             context,
             self.guard,
             callers_may_compute=self.backend.thread_safe_masks,
@@ -172,8 +189,6 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the device's memory. No other method may be called after it."""
-        if self._image_threads:
-            self._image_threads.close()
         del self.backend, self._rating
         if self.info.device.startswith("cuda"):
             self.guard.free_memory()
@@ -230,13 +245,15 @@ class Segmenter:
                 return outputs
             return self._certified(batch, outputs, context, rating.exact)
 
-    def _whole(self, item: ModelInput, context: BatchContext) -> PendingOutput:
-        """Forward and mask of an image, in the thread that computes both. A large mask is left."""
-        [output] = self._started([item], context)
-        if mask_sizes([item]) is MaskSizes.LARGE:
-            return output
-        made = output_or_error(output, self.guard)
-        return FailedOutput(made) if isinstance(made, Exception) else ReadyOutput(made)
+    def _whole(
+        self, batch: Sequence[ModelInput], context: BatchContext
+    ) -> list[PendingOutput | Exception]:
+        """Forwards and masks of a batch. A large mask is left to the thread that waits for it."""
+        outputs = self._started(batch, context)
+        if mask_sizes(batch) is MaskSizes.LARGE:
+            return [OneCoreOutput(output) for output in outputs]
+        with self.guard.loss():
+            return [ready_or_error(output, self.guard) for output in outputs]
 
     def _certified(
         self,

@@ -11,30 +11,40 @@ from maskq_worker.settings import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    max_batch_size: int  # images of a forward, or side by side
+    max_batch_size: int  # images of a forward
     concurrency: int  # jobs in flight
-    batches: int  # on the device at the same time
+    batches: int  # on the device at the same time; on a CPU, each on a core
 
 
 def capacity_of(settings: WorkerSettings, *, cuda: bool, side_by_side: bool = True) -> Capacity:
     """The settings' capacity, else one that suits the device.
 
     A GPU is fast with large batches: one batch computes, one is queued behind it, and two more are
-    fetched, prepared, encoded or stored. On a CPU nothing is queued: a launch returns when scores and
-    masks are computed. Several images are computed side by side, and it must not wait for the store: as
-    many are ready, and three jobs are fetched or stored.
+    fetched, prepared, encoded or stored. A CPU computes an image on each core, and must not wait for
+    the store: as many images are ready, and two jobs are fetched or stored. With MASKQ_MAX_BATCH_SIZE
+    it computes one batch at a time.
 
-    side_by_side: whether the network can compute several images at once on a CPU.
+    side_by_side: whether the network can compute several images at the same time.
     """
     batch = settings.max_batch_size
-    if batch is None:
-        batch = 16 if cuda else _images(settings) if side_by_side else 1
-    jobs = 4 * batch if cuda else 2 * batch + 3
-    return Capacity(batch, settings.concurrency or jobs, batches=2 if cuda else 1)
+    if cuda:
+        batch = batch or 16
+        return Capacity(batch, settings.concurrency or 4 * batch, batches=2)
+    if batch is not None or not side_by_side:
+        batch = batch or 1
+        return Capacity(batch, settings.concurrency or batch + 4, batches=1)
+    images = _images(settings)
+    return Capacity(1, settings.concurrency or max(5, 2 * images + 2), batches=images)
 
 
 def _images(settings: WorkerSettings) -> int:
+    """An image for each thread, if the memory and MASKQ_CONCURRENCY allow as many; else one."""
     machine = Machine.read()
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(chosen) if chosen.isdigit() and int(chosen) else machine.cores
-    return images_of(machine, threads, settings.max_decoded_bytes)
+    memory = machine.memory_bytes
+    if memory is not None:  # processes with as many threads share it
+        memory //= max(1, machine.cores // threads)
+    if settings.concurrency is not None and settings.concurrency < threads:
+        return 1
+    return images_of(threads, memory, settings.max_decoded_bytes)

@@ -72,17 +72,14 @@ def processes_of(machine: Machine, image_bytes: int) -> int:
     return max(1, wanted)
 
 
-def images_of(machine: Machine, threads: int, image_bytes: int) -> int:
-    """How many images a process with so many threads computes side by side: one for each thread, and no
-    more than its share of the memory holds.
+def images_of(threads: int, memory_bytes: int | None, image_bytes: int) -> int:
+    """How many images a process computes at the same time: one for each of its threads, or one on all
+    of them if its memory does not hold as many.
 
-    image_bytes: as of `processes_of`.
+    memory_bytes: the process's share; None: not known. image_bytes: as of `processes_of`.
     """
-    if machine.memory_bytes is None:
-        return threads
-    processes = max(1, machine.cores // threads)
-    beside = machine.memory_bytes // processes - MODEL_BYTES - image_bytes
-    return max(1, min(threads, 1 + beside // FORWARD_BYTES))
+    needed = MODEL_BYTES + image_bytes + (threads - 1) * FORWARD_BYTES
+    return threads if memory_bytes is None or needed <= memory_bytes else 1
 
 
 def divided(machine: Machine, processes: int) -> list[CoreShare]:

@@ -107,9 +107,9 @@ capabilities: {drop: [ALL]}
 {{- range $name, $value := $variables }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
-{{- with $values.traces.headersSecret }}
+{{- if and $values.traces.endpoint $values.traces.headersSecret }}
 - name: OTEL_EXPORTER_OTLP_HEADERS
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers}}
+  valueFrom: {secretKeyRef: {name: {{ $values.traces.headersSecret }}, key: headers}}
 {{- end }}
 {{- end }}
 
