@@ -47,6 +47,7 @@ def _measured(
         max_batch_size=size.max_batch_size,
         name="bench-model",
         max_running_batches=batches,
+        side_by_side=segmenter.is_side_by_side,
         initialise=lambda: _ready(segmenter),
         on_batch=launched.append,
     )

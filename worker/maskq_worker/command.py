@@ -114,12 +114,14 @@ def _shares(processes: int | None, image_bytes: int) -> list[CoreShare]:
 
 
 def _hold_images(shares: Sequence[CoreShare], image_bytes: int) -> bool:
-    """Whether the memory holds an image for each thread of all processes."""
+    """Whether the memory holds an image for each thread of all processes. One alone sees it itself."""
     from maskq_worker.process.cores import Machine, images_of
 
     memory = Machine.read().memory_bytes
     each = None if memory is None else memory // len(shares)
-    return all(images_of(one.threads, each, image_bytes) == one.threads for one in shares)
+    return len(shares) == 1 or all(
+        images_of(one.threads, each, image_bytes) == one.threads for one in shares
+    )
 
 
 def _supervise(slots: Sequence[Slot]) -> int:

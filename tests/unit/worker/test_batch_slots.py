@@ -12,7 +12,7 @@ from support.waiting import until
 
 from maskq_worker.batching.batcher import MicroBatcher
 from maskq_worker.batching.errors import BatcherClosed
-from maskq_worker.batching.interface import BatchContext
+from maskq_worker.batching.interface import BatchContext, EndedBatch
 
 WAIT_S = 10.0  # far beyond what any of these takes
 
@@ -109,8 +109,13 @@ class Caller:
         self.go_on = threading.Event()
         self.alone: list[bool] = []
 
-    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> InWait:
+    def submit_batch(self, batch: Sequence[int], context: BatchContext) -> InWait | EndedBatch[int]:
         self.alone.append(context.is_alone)
+        context.heartbeat()
+        if batch[0] == 10:
+            assert self.go_on.wait(WAIT_S)
+        if batch[0] >= 10:
+            return EndedBatch([2 * item for item in batch])
         return InWait(self, batch)
 
 
@@ -137,8 +142,8 @@ def test_batches_side_by_side_end_in_any_order_and_one_that_hangs_is_seen() -> N
     until(lambda: batcher.busy_since() is not None)
     since = batcher.busy_since()
 
-    # While the first hangs, others begin and end beside it
-    for item in (2, 3, 4):
+    # While the first hangs, others begin, make progress and end beside it
+    for item in (2, 3, 14):
         assert batcher.submit(item).result(WAIT_S) == 2 * item
     until(lambda: batcher.busy_since() == since)
     assert not slow.done()
@@ -148,6 +153,23 @@ def test_batches_side_by_side_end_in_any_order_and_one_that_hangs_is_seen() -> N
     until(lambda: batcher.busy_since() is None)
     assert batcher.submit(5).result(WAIT_S) == 10
     assert model.alone == [True, False, False, False, True]
+    batcher.close(timeout_s=WAIT_S)
+    assert not any(thread.name == "model-ends" for thread in threading.enumerate())
+
+
+def test_what_has_ended_when_it_is_submitted_leaves_the_next_alone() -> None:
+    model = Caller()
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        model, max_batch_size=1, name="model", max_running_batches=4, side_by_side=True
+    )
+    batcher.start()
+    futures = [batcher.submit(10)]
+    until(lambda: model.alone)
+    futures += [batcher.submit(item) for item in (11, 12, 13, 14, 15)]
+    model.go_on.set()
+    assert [future.result(WAIT_S) for future in futures] == [20, 22, 24, 26, 28, 30]
+    # Three that wait and the one that starts are enough for four slots
+    assert model.alone == [True, False, False, True, True, True]
     batcher.close(timeout_s=WAIT_S)
 
 

@@ -30,13 +30,19 @@ def test_what_the_settings_leave_open_is_chosen_here(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     one = Capacity(1, concurrency=5, batches=1)
     assert capacity_of(WorkerSettings(), cuda=False) == Capacity(1, concurrency=18, batches=8)
-    assert capacity_of(WorkerSettings(), cuda=False, side_by_side=False) == one
+    assert capacity_of(WorkerSettings(dtype="int8"), cuda=False) == one
+    assert capacity_of(WorkerSettings(backend="transformers"), cuda=False) == one
     assert capacity_of(WorkerSettings(), cuda=True) == Capacity(16, concurrency=64, batches=2)
     assert capacity_of(WorkerSettings(concurrency=7), cuda=False) == Capacity(1, 7, batches=1)
     chosen = WorkerSettings(max_batch_size=3, concurrency=9)
     assert capacity_of(chosen, cuda=True) == Capacity(3, concurrency=9, batches=2)
     assert capacity_of(chosen, cuda=False) == Capacity(3, concurrency=9, batches=1)
-    for threads, images in {"2": 2, "0": 8, "2,1": 8}.items():  # the last two say nothing
+    for threads, images in {
+        "2": 2,
+        " 2,1": 2,
+        "0": 8,
+        "all": 8,
+    }.items():  # the last two say nothing
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         assert capacity_of(WorkerSettings(), cuda=False).batches == images
     little = replace(eight, memory_bytes=7 * 2**30)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -13,11 +14,20 @@ from typing import Protocol
 class RunningBatch(Protocol):
     """A batch that holds a slot."""
 
+    has_ended: bool  # whether there is nothing to wait for
+
     def wait(self) -> None:
         """Wait until the batch has ended. An error of the batch is one of its results."""
 
     def deliver(self) -> None:
         """Give the results to those who wait for them, after the slot is free."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A slot that a batch holds."""
+
+    progress_at: float  # by time.monotonic(): the batch's start, or its last progress
 
 
 class BatchSlots:
@@ -39,15 +49,14 @@ class BatchSlots:
         """
         if slots < 1:
             raise ValueError(f"max_running_batches is {slots}; expected 1 or more")
-        self._slots = slots
+        self.count = slots
         self._changed = changed
         self._in_order = in_order
-        self._starts = list[float]()  # of the batches that run, by time.monotonic()
-        self._heartbeat_at = 0.0
+        self._taken = list[Slot]()  # in the order of their start
         self._busy_since: float | None = None
         self._began = 0.0  # when a slot was taken while all were free
         self._busy_seconds = 0.0  # until all slots were free the last time
-        self._running: SimpleQueue[tuple[RunningBatch, float] | None] = SimpleQueue()
+        self._running: SimpleQueue[tuple[RunningBatch, Slot] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._main, name=name, daemon=True)
             for _ in range(1 if in_order else slots)
@@ -56,68 +65,69 @@ class BatchSlots:
     @property
     def busy_since(self) -> float | None:
         """By time.monotonic(), the last start, progress or end of a batch; where batches end in any
-        order, the start of the oldest or the last progress. None: no batch runs."""
-        return self._busy_since
+        order, that of the batch whose progress is the oldest. None: no batch runs."""
+        if self._in_order:
+            return self._busy_since
+        with self._changed:
+            return min((slot.progress_at for slot in self._taken), default=None)
 
     @property
     def busy_seconds(self) -> float:
         """Seconds in which at least one slot was taken."""
         with self._changed:
-            running_s = time.monotonic() - self._began if self._starts else 0.0
+            running_s = time.monotonic() - self._began if self._taken else 0.0
             return self._busy_seconds + running_s
 
     @property
     def all_free(self) -> bool:
         """Whether no batch runs."""
-        return not self._starts
+        return not self._taken
 
     @property
     def taken_count(self) -> int:
         """How many batches run."""
-        return len(self._starts)
+        return len(self._taken)
 
     @property
     def has_free_slot(self) -> bool:
         """Whether another batch may start."""
-        return len(self._starts) < self._slots
+        return len(self._taken) < self.count
 
     def heartbeat(self) -> None:
-        """Note that a batch makes progress. Without a running batch (in a warm-up) nothing happens."""
-        if self._starts:
-            self._busy_since = self._heartbeat_at = time.monotonic()
+        """Note that the batch that was started last makes progress. Without a running batch (in a
+        warm-up) nothing happens."""
+        with self._changed:
+            if self._taken:
+                self._busy_since = self._taken[-1].progress_at = time.monotonic()
 
     @contextmanager
-    def taken(self) -> Iterator[float]:
-        """Wait for a free slot and take it. If the body raises, the slot is free again.
-
-        Gives the time at which the batch starts, for `finish`.
-        """
+    def taken(self) -> Iterator[Slot]:
+        """Wait for a free slot and take it. If the body raises, the slot is free again."""
         with self._changed:
             self._changed.wait_for(lambda: self.has_free_slot)
-            began = time.monotonic()
-            self._starts.append(began)
-            if len(self._starts) == 1:
-                self._began = began
-                self.heartbeat()
+            slot = Slot(time.monotonic())
+            self._taken.append(slot)
+            if len(self._taken) == 1:
+                self._busy_since = self._began = slot.progress_at
         try:
-            yield began
+            yield slot
         except BaseException:
-            self._release(began)
+            self._release(slot)
             raise
 
-    def finish(self, batch: RunningBatch, began: float) -> None:
+    def finish(self, batch: RunningBatch, slot: Slot) -> None:
         """Wait for a batch that holds a slot, free the slot and deliver the results.
 
-        With one slot the caller waits; with more another thread does, and this returns at once.
-        began: as `taken` gave it.
+        With one slot, and if there is nothing to wait for, the caller does so; otherwise another thread
+        does, and this returns at once.
         """
-        if self._slots == 1:
-            self._finish(batch, began)
+        if self.count == 1 or batch.has_ended:
+            self._finish(batch, slot)
             return
         for thread in self._threads:
             if not thread.is_alive():
                 thread.start()
-        self._running.put((batch, began))
+        self._running.put((batch, slot))
 
     def wait_until_free(self) -> bool:
         """Wait until no batch runs. False: none was running."""
@@ -147,21 +157,17 @@ class BatchSlots:
         self._finish(*running)
         return True
 
-    def _finish(self, batch: RunningBatch, began: float) -> None:
+    def _finish(self, batch: RunningBatch, slot: Slot) -> None:
         try:
             batch.wait()
         finally:
-            self._release(began)
+            self._release(slot)
         batch.deliver()
 
-    def _release(self, began: float) -> None:
+    def _release(self, slot: Slot) -> None:
         with self._changed:
-            self._starts.remove(began)
-            if not self._starts:
-                self._busy_since = None
+            self._taken.remove(slot)
+            self._busy_since = time.monotonic() if self._taken else None
+            if not self._taken:
                 self._busy_seconds += time.monotonic() - self._began
-            elif self._in_order:  # the next has waited for this one
-                self._busy_since = time.monotonic()
-            else:
-                self._busy_since = max(*self._starts[:1], self._heartbeat_at)
             self._changed.notify_all()

@@ -107,8 +107,9 @@ class MicroBatcher(Generic[In, Out]):
 
     @property
     def is_alone(self) -> bool:
-        """Whether the batch that is being submitted is the only one, and no item waits for the next."""
-        return not self._waiting and self._slots.taken_count == 1
+        """Whether no other batch runs beside the one that is being submitted, and too few items wait
+        for all slots: one after another, on all cores, they end sooner."""
+        return self._slots.taken_count == 1 and len(self._waiting) < max(1, self._slots.count - 1)
 
     def heartbeat(self) -> None:
         """Note that the running batch makes progress: a batch may have several forwards."""
@@ -214,12 +215,12 @@ class MicroBatcher(Generic[In, Out]):
     def _start(self, batch: Batch[In, Out]) -> None:
         self._report(batch)
         try:
-            with self._slots.taken() as began:
+            with self._slots.taken() as slot:
                 pending = self._model.submit_batch(batch.items, self)
         except Exception as error:  # noqa: BLE001 - goes to the item's own future
             self._start_again(batch, error)
             return
-        self._slots.finish(StartedBatch(batch, pending), began)
+        self._slots.finish(StartedBatch(batch, pending), slot)
 
     def _start_again(self, batch: Batch[In, Out], error: Exception) -> None:
         _free_frames(error)

@@ -21,7 +21,8 @@ class BatchContext(Protocol):
 
     @property
     def is_alone(self) -> bool:
-        """Whether the batch that is being submitted is the only one, and no item waits for the next."""
+        """Whether no other batch runs beside the one that is being submitted, and too few items wait
+        for all slots."""
 
 
 class PendingBatch(Protocol[Out]):
@@ -29,6 +30,16 @@ class PendingBatch(Protocol[Out]):
 
     def wait(self) -> Sequence[Out | Exception]:
         """Wait for the batch, in any thread, once: a result or an exception for each item, in order."""
+
+
+class EndedBatch(PendingBatch[Out]):
+    """A batch that had ended when `submit_batch` returned."""
+
+    def __init__(self, results: Sequence[Out | Exception]) -> None:
+        self._results = results
+
+    def wait(self) -> Sequence[Out | Exception]:
+        return self._results
 
 
 class BatchModel(Protocol[In, Out]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from maskq_worker.batching.errors import BatcherClosed
-from maskq_worker.batching.interface import PendingBatch
+from maskq_worker.batching.interface import EndedBatch, PendingBatch
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -71,6 +71,7 @@ class StartedBatch(Generic[In, Out]):
     """A batch that the model has started. It is a `RunningBatch`."""
 
     def __init__(self, batch: Batch[In, Out], pending: PendingBatch[Out]) -> None:
+        self.has_ended = isinstance(pending, EndedBatch)
         self._batch = batch
         self._pending = pending
         self._results: Sequence[Out | Exception] = ()

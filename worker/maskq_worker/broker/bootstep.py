@@ -42,7 +42,6 @@ from maskq_worker.model import (
     warm_up,
 )
 from maskq_worker.model.checkpoint.folder import served_name
-from maskq_worker.process.capacity import Capacity, capacity_of
 from maskq_worker.process.malloc import trim_malloc
 from maskq_worker.settings import WorkerSettings
 from maskq_worker.storage.object_store import ObjectStore
@@ -111,7 +110,6 @@ class ModelStep(bootsteps.StartStopStep):
     def _load(self, worker: Any, store: ObjectStore) -> None:
         """Load the model and start the decoders, while the store is checked."""
         settings = self._settings
-        self._capacity: Capacity = worker.app.capacity
         # OpenMP's helpers that loading takes end with its thread. Those of one thread, the model's, may
         # look out for their next task; where there are those of several, libgomp lets all sleep.
         with ThreadPoolExecutor(2, "maskq-loading") as loading:
@@ -119,12 +117,6 @@ class ModelStep(bootsteps.StartStopStep):
             decoder = loading.submit(_make_decoder, settings, worker.app.capacity.concurrency)
             self._check_store(store, loaded)
             self._segmenter: Segmenter = loaded.result()
-            if not self._segmenter.info.device.startswith("cuda"):
-                # A network that computes one image at a time needs fewer jobs. None is taken yet.
-                self._capacity = capacity_of(
-                    settings, cuda=False, side_by_side=self._segmenter.is_side_by_side
-                )
-                worker.app.slots.count = self._capacity.concurrency
             self._decoder = decoder.result()
 
     def _start_model(self, worker: Any) -> None:
@@ -133,7 +125,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter,
             max_batch_size=self._segmenter.max_batch_size,
             name="maskq-model",
-            max_running_batches=self._capacity.batches,
+            max_running_batches=self._batches(worker),
             side_by_side=self._segmenter.is_side_by_side,
             weight=self._segmenter.weight,
             initialise=self._make_ready,
@@ -142,6 +134,11 @@ class ModelStep(bootsteps.StartStopStep):
         self._batcher.start()
         self._watchdog = Watchdog(self._batcher, self._settings.forward_timeout_s)
         self._watchdog.start()
+
+    def _batches(self, worker: Any) -> int:
+        """How many may run at the same time: on a CPU one, if the network cannot compute several."""
+        on_gpu = self._segmenter.info.device.startswith("cuda")
+        return worker.app.capacity.batches if on_gpu or self._segmenter.is_side_by_side else 1
 
     def _start_upkeep(self, store: ObjectStore) -> None:
         self._retention = Retention(self._ledger, store, self._settings.layout)
@@ -157,7 +154,7 @@ class ModelStep(bootsteps.StartStopStep):
             self._segmenter.info,
             owner,
             plain_http=bool(settings.presigned_allowed_hosts),
-            capacity=self._capacity,
+            capacity=worker.app.capacity,
             in_hand=lambda: len(self._leases.holding()),
             jobs_per_s=lambda: self._counters.jobs_per_s,
         )

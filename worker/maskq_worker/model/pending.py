@@ -159,16 +159,6 @@ class OneCoreBatch(PendingBatch[PendingOutput]):
         return self._compute()
 
 
-class EndedBatch(PendingBatch[PendingOutput]):
-    """A batch that is computed already."""
-
-    def __init__(self, outputs: list[PendingOutput | Exception]) -> None:
-        self._outputs = outputs
-
-    def wait(self) -> list[PendingOutput | Exception]:
-        return self._outputs
-
-
 def compute_on_one_core() -> None:
     """Let torch compute with this thread alone, from now on."""
     import torch

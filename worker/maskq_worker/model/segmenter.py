@@ -11,16 +11,13 @@ from PIL import Image
 
 from maskq.contract import FailureCode, Output
 from maskq.contract.options import Mode
-from maskq_worker.batching.interface import BatchContext, PendingBatch
+from maskq_worker.batching.interface import BatchContext, EndedBatch, PendingBatch
 from maskq_worker.errors import PermanentError
 from maskq_worker.model.device import DeviceGuard
 from maskq_worker.model.inputs_and_outputs import ModelInfo, ModelInput, ModelOutput, no_class
 from maskq_worker.model.pending import (
-    EndedBatch,
     FailedOutput,
-    MaskSizes,
     OneCoreBatch,
-    OneCoreOutput,
     PendingOutput,
     ReadyOutput,
     SegmenterBatch,
@@ -158,8 +155,8 @@ class Segmenter:
         or leaves them to the threads that wait for them. Where float32 may compute an image again, its
         mask is computed when this returns.
 
-        Side by side, all is computed when this returns, on all cores, if the batch is alone or is more
-        work than an image of the trained size. Otherwise `OneCoreBatch.wait` computes all of it.
+        Side by side, the batch has ended when this returns, computed by all cores, if it is alone or is
+        more work than an image of the trained size. Otherwise `OneCoreBatch.wait` computes all of it.
 
         Args:
             batch: prepared images.
@@ -171,15 +168,9 @@ class Segmenter:
         """
         if self.is_side_by_side:
             if context.is_alone or sum(map(self.weight, batch)) > 1:
-                return EndedBatch(self._whole(batch, context))
-            return OneCoreBatch(lambda: self._whole(batch, NoContext()))
-        return SegmenterBatch(
-            self._started(batch, context),
-            context,
-            self.guard,
-            callers_may_compute=self.backend.thread_safe_masks,
-            masks=mask_sizes(batch),
-        )
+                return EndedBatch(self._started_batch(batch, context).wait())
+            return OneCoreBatch(lambda: self._whole(batch))
+        return self._started_batch(batch, context)
 
     def run(self, batch: Sequence[ModelInput]) -> list[ModelOutput | Exception]:
         """Run a batch from start to end. An error of one image takes the place of its output."""
@@ -245,13 +236,18 @@ class Segmenter:
                 return outputs
             return self._certified(batch, outputs, context, rating.exact)
 
-    def _whole(
-        self, batch: Sequence[ModelInput], context: BatchContext
-    ) -> list[PendingOutput | Exception]:
-        """Forwards and masks of a batch. A large mask is left to the thread that waits for it."""
-        outputs = self._started(batch, context)
-        if mask_sizes(batch) is MaskSizes.LARGE:
-            return [OneCoreOutput(output) for output in outputs]
+    def _started_batch(self, batch: Sequence[ModelInput], context: BatchContext) -> SegmenterBatch:
+        return SegmenterBatch(
+            self._started(batch, context),
+            context,
+            self.guard,
+            callers_may_compute=self.backend.thread_safe_masks,
+            masks=mask_sizes(batch),
+        )
+
+    def _whole(self, batch: Sequence[ModelInput]) -> list[PendingOutput | Exception]:
+        """Forwards and masks of a batch."""
+        outputs = self._started(batch, NoContext())
         with self.guard.loss():
             return [ready_or_error(output, self.guard) for output in outputs]
 

@@ -16,21 +16,20 @@ class Capacity:
     batches: int  # on the device at the same time; on a CPU, each on a core
 
 
-def capacity_of(settings: WorkerSettings, *, cuda: bool, side_by_side: bool = True) -> Capacity:
+def capacity_of(settings: WorkerSettings, *, cuda: bool) -> Capacity:
     """The settings' capacity, else one that suits the device.
 
     A GPU is fast with large batches: one batch computes, one is queued behind it, and two more are
     fetched, prepared, encoded or stored. A CPU computes an image on each core, and must not wait for
-    the store: as many images are ready, and two jobs are fetched or stored. With MASKQ_MAX_BATCH_SIZE
-    it computes one batch at a time.
+    the store: as many images are ready, and two jobs are fetched or stored. With MASKQ_MAX_BATCH_SIZE,
+    in 8 bits and with transformers' network it computes one batch at a time.
 
-    side_by_side: whether the network can compute several images at the same time.
     """
     batch = settings.max_batch_size
     if cuda:
         batch = batch or 16
         return Capacity(batch, settings.concurrency or 4 * batch, batches=2)
-    if batch is not None or not side_by_side:
+    if batch is not None or settings.dtype == "int8" or settings.backend == "transformers":
         batch = batch or 1
         return Capacity(batch, settings.concurrency or batch + 4, batches=1)
     images = _images(settings)
@@ -40,7 +39,7 @@ def capacity_of(settings: WorkerSettings, *, cuda: bool, side_by_side: bool = Tr
 def _images(settings: WorkerSettings) -> int:
     """An image for each thread, if the memory and MASKQ_CONCURRENCY allow as many; else one."""
     machine = Machine.read()
-    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     threads = int(chosen) if chosen.isdigit() and int(chosen) else machine.cores
     memory = machine.memory_bytes
     if memory is not None:  # processes with as many threads share it
