@@ -61,7 +61,7 @@ class TestWithAStack:
         assert waited["request"]["metadata"] == {"album": "holiday"}
         assert documents("status", job_id) == [waited]
         assert waited in documents("list", "--limit", "50")
-        assert waited in documents("list", "--limit", "50", "--ended-since", "1h")
+        assert waited in documents("list", "--limit", "1000", "--ended-since", "1h")
         assert "is not a valid time" in maskq("list", "--ended-since", "then", check=False).stderr
 
     def test_a_failed_job_is_exit_1_and_one_line(self) -> None:
