@@ -222,7 +222,9 @@ def test_an_upload_and_an_api_key_are_still_good(deployment: Deployment) -> None
     headers = {"Authorization": f"Bearer {about['api_key']}"}
     url = f"{os.environ['MASKQ_GATEWAY_URL']}/v1/jobs"
     answer = httpx2.post(url, json={"upload_id": about["upload_id"]}, headers=headers)
-    assert answer.status_code in {200, 202}, answer.text  # 200: a worker was quicker than the answer
+    assert answer.status_code in {200, 202}, (
+        answer.text
+    )  # 200: a worker was quicker than the answer
     job = deployment.client.get(about["upload_id"])
     assert job.wait(timeout=30).mask().size == (64, 48)
     assert job.refresh().tenant == "acme"
