@@ -3,11 +3,11 @@
 `python -m bench.process_ceiling [--forward-ms 2.7] [--size 640x480]`
 
 A worker process runs Python in one core's time, however many cores there are. Here forward and mask
-are a sleep, and two cores play many: the worker has the first for itself; Redis, the S3 server and the
-decoding processes share the second. Printed for MASKQ_DECODE_IN process and thread: jobs a second,
-and how much of each core they took. Where the first is busy and the second is not, the rate is the
-process's own, and as many processes feed a GPU as its rate has in it. The last row has two workers
-and no division of the cores.
+are a sleep, and two cores play many: the worker has the first for itself; Redis, the S3 server and
+the decoding processes share the second. Printed for MASKQ_DECODE_IN process and thread: jobs a
+second, how much of each core they took, and how many jobs a whole core of the worker makes, where
+the second core is the limit here. As many processes feed a GPU as its rate has of that. The last
+row has two workers and no division of the cores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     rows = [measured(chosen, decode_in, workers) for decode_in, workers in WAYS]
     print(report.table(rows))
     gpu_rate = 1e3 / chosen.forward_ms
-    needed = math.ceil(gpu_rate / rows[0]["jobs/s"])
+    needed = math.ceil(gpu_rate / rows[0]["of a whole core"])
     print(f"the forward alone: {gpu_rate:.0f} images/s; {needed} processes feed it")
     print(f"written to {report.write('process-ceiling', {'options': vars(chosen), 'rows': rows})}")
 
@@ -62,6 +62,7 @@ def measured(chosen: argparse.Namespace, decode_in: str, workers: int) -> dict[s
         "workers": workers,
         "jobs/s": rates,
         "worker's cores": first,
+        "of a whole core": rates / first if workers == 1 else None,
         "other cores": second,
     }
 
