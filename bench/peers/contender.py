@@ -25,7 +25,7 @@ class Contender(ABC):
     """`name` is as given on the command line."""
 
     stays_up = True  # from the first round to the last; False: started for each turn
-    uncertain_share: float | None = None  # of the pixels of the last load, where it is told
+    uncertain_share: float | None = None  # of the last load; None: its results do not have it
 
     def __init__(
         self, name: str, stack: Stack, *, model: str, processes: int, batch: int, database: int

@@ -103,7 +103,7 @@ def test_a_full_batch_is_launched_behind_the_one_that_computes(
 
 
 class Caller:
-    """Doubles numbers in the thread that waits; 1 until it is told to go on."""
+    """Doubles numbers in the thread that waits. A batch of 1 waits for `go_on` first."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
