@@ -16,7 +16,7 @@ from bench.checkpoints import write_smallest
 from chaos.conftest import LEASE_S, Fleet
 from chaos.half_open import Proxy
 from chaos.load import Submitter, all_ended_well, speak_to
-from support.net_hosts import NetHost, NoNamespaces, net_host
+from support.net_hosts import NetHost, net_host
 from support.redis_servers import Sentinel, TunedRedis, admin, follow
 from support.waiting import until
 
@@ -54,10 +54,7 @@ def test_a_host_is_cut_off_and_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
     model = write_smallest(tmp_path / "smallest")
     env = {"MASKQ_LEASE_S": str(LEASE_S)}
     with ExitStack() as opened:
-        try:
-            first, second = (opened.enter_context(net_host(number)) for number in (1, 2))
-        except NoNamespaces as error:
-            pytest.skip(str(error))
+        first, second = (opened.enter_context(net_host(number)) for number in (1, 2))
         stack = opened.enter_context(Stack(workers=0, pinned=True, model=str(model), env=env))
         speak_to(monkeypatch, stack)
         workers = [opened.enter_context(worker_on(host, stack)) for host in (first, second)]

@@ -22,8 +22,8 @@ def capacity_of(settings: WorkerSettings, *, cuda: bool) -> Capacity:
     A GPU is fast with large batches: one batch computes, one is queued behind it, and two more are
     fetched, prepared, encoded or stored. A CPU computes an image on each core, and must not wait for
     the store: as many images are ready, and two jobs are fetched or stored. With MASKQ_MAX_BATCH_SIZE,
-    in 8 bits and with transformers' network it computes one batch at a time.
-
+    in 8 bits and with transformers' network it computes one batch at a time: the network is not loaded
+    when this is asked, so its `thread_safe_forwards` is not known.
     """
     batch = settings.max_batch_size
     if cuda:
