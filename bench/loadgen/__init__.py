@@ -13,11 +13,11 @@ SingleStream  one query after another: the 90th percentile of the latency
 The scenarios follow MLPerf's rules, with the seeds of the package's current round. Four things are
 not MLPerf's: the model, the bound of Server, the least duration (`--min-seconds`, 60 s instead of
 600 s) and the number of queries.
-LoadGen's early stopping accepts a percentile only with enough queries: of 1,000 at most 2 may be above
-the bound of the 99th, of 1,500 at most 6. With this round's arrivals at a load of 0.8, a server that
-takes exactly its forward has 3 above 15 forwards in both cases, so Server asks for 1,500 queries. One
-that takes 1 / 0.95 of its forward has 6 of 1,500, one that takes 1 / 0.9 has 14. So VALID needs an E
-(rate end to end over the bare forward's) of about 0.95.
+LoadGen's early stopping accepts a percentile only with enough queries: of 1,500 at most 6 may be above
+the bound of the 99th. With the round's seed the first 1,500 queries also arrive 4.5 % faster than the
+target, so Server asks for 3,000. A simulated server of two lanes, each of which takes two forwards an
+image, has 6 of them above 15 forwards. One whose E (rate end to end over the bare forward's) is 0.95
+has 9, 0.9 has 15, 0.85 has 28.
 
 The bare forward of the same weights is measured before and after each scenario, in a process that does
 nothing else (bench/scenarios/bare.py). Beside Server stands a simulation: LoadGen's own arrivals at a

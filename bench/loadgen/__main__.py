@@ -23,8 +23,8 @@ from maskq import AsyncClient
 SCENARIOS: Final = ("Offline", "Server", "SingleStream")  # in this order
 # DPT-Large takes seconds an image. A p99 of it would take hours.
 DEFAULT: Final = {"large": ("Offline", "SingleStream")}
-QUERIES: Final = {"Offline": 1000, "Server": 1500, "SingleStream": 1000}
-LARGE_QUERIES: Final = {"Offline": 24, "Server": 1500, "SingleStream": 64}
+QUERIES: Final = {"Offline": 1000, "Server": 3000, "SingleStream": 1000}
+LARGE_QUERIES: Final = {"Offline": 24, "Server": 3000, "SingleStream": 64}
 IMAGES: Final = 64
 WARM_UP: Final = 8
 
