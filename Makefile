@@ -23,7 +23,7 @@ VENV   := .venv
 API_FUZZ := .venv-api-fuzz
 # The models of KEDA pull in what .venv does not need.
 HELM   := .venv-helm
-# Debian's package prometheus, unpacked without installing it.
+# Debian's packages prometheus and prometheus-redis-exporter, unpacked without installing them.
 PROMETHEUS := .prometheus
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -113,7 +113,7 @@ compose-test:
 helm-test: $(HELM)/.installed
 	$(HELM)/bin/python -m pytest -c deploy/helm/tests/pytest.ini deploy/helm/tests $(ARGS)
 
-monitoring-test: $(VENV)/.monitoring $(if $(shell command -v prometheus),,$(PROMETHEUS)/usr/bin/prometheus)
+monitoring-test: $(VENV)/.monitoring $(foreach name,prometheus prometheus-redis-exporter,$(if $(shell command -v $(name)),,$(PROMETHEUS)/usr/bin/$(name)))
 	$(BIN)/python -m pytest -m monitoring -n 0 tests/monitoring $(ARGS)
 
 images:
@@ -154,9 +154,9 @@ $(HELM)/.installed: deploy/helm/tests/requirements.txt deploy/helm/tests/helm.tx
 	$(HELM)/bin/python tools/fetch_helm.py $(HELM)/bin/helm
 	@touch $@
 
-$(PROMETHEUS)/usr/bin/prometheus:
+$(PROMETHEUS)/usr/bin/%:
 	mkdir -p $(PROMETHEUS)
-	cd $(PROMETHEUS) && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+	cd $(PROMETHEUS) && apt-get download $* && dpkg -x $*_*.deb . && rm $*_*.deb
 
 $(VENV)/.monitoring: $(VENV)/.dev
 	$(PIP) --editable '.[dev,monitoring]'

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 _RATE: Final = {"Offline": "Samples per second", "Server": "Completed samples per second"}
-_P90: Final = "90th percentile latency (ns)"  # SingleStream's result
 _PERCENTILE: Final = "{:.2f} percentile latency (ns)"
 
 
@@ -35,12 +34,6 @@ class Summary:
         """Samples a second; None for SingleStream."""
         name = _RATE.get(self.values["Scenario"])
         return float(self.values[name]) if name else None
-
-    @property
-    def single_stream_s(self) -> float | None:
-        """The 90th percentile, which is SingleStream's result."""
-        found = self.values.get(_P90)
-        return float(found) / 1e9 if found else None
 
     def percentile_s(self, percent: float) -> float:
         """percent: 50, 90, 95, 97, 99 or 99.9."""

@@ -5,7 +5,8 @@ worker's model thread calls it), then forward and mask, by turns, for as many se
 input says, and prints the figures as a line of JSON. It does so in the main thread and in one of its
 own, as a worker does, because OpenMP's threads wait differently where there are several pools of them.
 The faster one counts, since E is not to be flattered, and so does the faster size of batch; from the
-second line on only these are measured.
+second line on only these are measured. Where a worker computes an image on each core while several
+wait, that is measured too: its rate is above that of one forward on all cores.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 
 from bench.scenarios.pictures import PLAIN, scene
 from bench.scenarios.service import ROOT, Service
+from maskq_worker.model.pending import compute_on_one_core
 from maskq_worker.process.capacity import capacity_of
 from maskq_worker.process.cpu import cpu_environment
 
@@ -55,6 +57,8 @@ class Bare:
     in_thread: str  # main | own: which of the two was faster
     forward: dict[int, Speed]  # by size of batch
     whole: dict[int, Speed]  # forward and masks
+    lanes: int  # images that a worker computes at the same time, each on a core; 1: batches
+    side_by_side: Speed | None = None  # forwards of one image in all lanes at once
 
     @property
     def best(self) -> int:
@@ -105,7 +109,10 @@ def parse(document: dict[str, Any]) -> Bare:
     def speeds(way: str) -> dict[int, Speed]:
         return {int(size): Speed(**each) for size, each in document[way].items()}
 
-    return Bare(**document | {"forward": speeds("forward"), "whole": speeds("whole")})
+    found = document | {"forward": speeds("forward"), "whole": speeds("whole")}
+    if "side_by_side" in document:
+        found["side_by_side"] = Speed(**document["side_by_side"])
+    return Bare(**found)
 
 
 def main() -> None:
@@ -123,16 +130,17 @@ def main() -> None:
     segmenter = load_segmenter(settings)
     item = segmenter.prepare(Image.open(io.BytesIO(scene(0, tuple(chosen.size)))).convert("RGB"))
     info = segmenter.info
+    capacity = capacity_of(settings, cuda=info.device.startswith("cuda"))
+    lanes = capacity.batches if segmenter.is_side_by_side else 1
     about = {
         "device": info.device,
         "dtype": info.dtype,
         "backend": info.backend,
         "threads": torch.get_num_threads(),
+        "lanes": lanes,
     }
     places = ["main", "own"]
-    batches = _powers_up_to(
-        capacity_of(settings, cuda=info.device.startswith("cuda")).max_batch_size
-    )
+    batches = _powers_up_to(capacity.max_batch_size)
     with ThreadPoolExecutor(1) as thread:
         for line in sys.stdin:
             found = {
@@ -140,7 +148,10 @@ def main() -> None:
                 for place in places
             }
             best = max(found, key=lambda place: _best_rate(found[place]["forward"])[0])
-            print(json.dumps(about | {"in_thread": best} | found[best]), flush=True)
+            about["in_thread"] = best
+            if lanes > 1:
+                about["side_by_side"] = in_lanes(lanes, segmenter, item, float(line))
+            print(json.dumps(about | found[best]), flush=True)
             places, batches = [best], [_best_rate(found[best]["forward"])[1]]
 
 
@@ -164,6 +175,26 @@ def measured(
         for way, speed in (work() if place == "main" else thread.submit(work).result()).items():
             speeds[way][size] = speed
     return speeds
+
+
+def in_lanes(
+    lanes: int, segmenter: Segmenter, item: ModelInput, seconds: float
+) -> dict[str, float]:
+    """Forwards of one image, in as many threads at once, each on a core of its own."""
+    pixels = np.stack([item.views.each[0].pixels])
+
+    def lane(_: int) -> dict[str, float]:
+        compute_on_one_core()
+        return by_turns({"forward": partial(segmenter.backend.forward, pixels)}, 1, seconds)[
+            "forward"
+        ]
+
+    with ThreadPoolExecutor(lanes) as threads:
+        each = list(threads.map(lane, range(lanes)))
+    return {
+        "median_s": statistics.median(one["median_s"] for one in each),
+        "rate": sum(one["rate"] for one in each),
+    }
 
 
 def by_turns(

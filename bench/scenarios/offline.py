@@ -54,14 +54,21 @@ class Round:
         return [one.forward[size].rate for one in (self.before, self.after)]
 
     @property
+    def lane_rates(self) -> list[float]:
+        """Of forwards side by side; none where a worker has one lane."""
+        measured = (self.before.side_by_side, self.after.side_by_side)
+        return [one.rate for one in measured if one]
+
+    @property
     def whole_rates(self) -> list[float]:
         size = self.after.best
         return [one.whole[size].rate for one in (self.before, self.after)]
 
     @property
     def in_forward(self) -> float:
-        """Share of the time from the first arrival to the last end, for one worker."""
-        return sum(batch.forward_s for batch in self.batches) / load.span_s(self.ended)
+        """Share of the time from the first arrival to the last end, for one worker and each lane."""
+        lane_s = load.span_s(self.ended) * self.after.lanes
+        return sum(batch.forward_s for batch in self.batches) / lane_s
 
     @property
     def beyond_forward(self) -> float:
@@ -102,6 +109,7 @@ def round_of(service: Service, uris: Sequence[str], before: bare.Bare, measure: 
 def compared(rounds: Sequence[Round], options: Options) -> dict[str, Any]:
     """E and what it is made of; the bare rates are those of the best size of batch."""
     one, rate = rounds[0].after, _median([each.rate for each in rounds])
+    lanes = [each.rate / statistics.fmean(each.lane_rates) for each in rounds if each.lane_rates]
     figures = {
         "jobs_a_second": rate,
         "E": _median([each.efficiency for each in rounds]),
@@ -109,6 +117,7 @@ def compared(rounds: Sequence[Round], options: Options) -> dict[str, Any]:
         "E_to_forward_and_mask": _median(
             [each.rate / statistics.fmean(each.whole_rates) for each in rounds]
         ),
+        **({"E_to_forwards_side_by_side": _median(lanes)} if lanes else {}),
         "bare_forward_a_second": [
             round(rate, 4)
             for rate in (*rounds[0].forward_rates[:1], *(r.forward_rates[1] for r in rounds))

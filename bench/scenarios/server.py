@@ -3,14 +3,15 @@
 The simulation has the very same arrivals and one server with the measured T(b), of the forward; all
 else is the delay that a job has at light load. (Where somebody waits the next forward begins while
 masks are made. Where nobody does the model's thread makes them, and whoever comes just then waits for
-that, too, which the simulation does not know.) On a CPU, where masks and decoding take from the
+that, too, which the simulation does not know.) Where a worker computes an image on each core, there is
+a server for each core, and T(1) is that of forward and mask. On a CPU, where decoding takes from the
 forward, it matters when T(b) is measured:
 
 - `T(b) of the capacity`: at full load, in a run before, of whose rate the load is a share, and in one
   after, for what the machine changed. The load is meant so, and so this is the one to compare with.
 - `T(b) of the run`: the forwards of this run in their own order, with whatever slowed them down.
-- `T(b) bare`: of a process that does nothing else, before; half of what changed until after is added.
-  To a server with it the same arrivals are a lower load.
+- `T(b) bare`: of a process that does nothing else, one forward on all cores, before; half of what
+  changed until after is added. To a server with it the same arrivals are a lower load.
 
 On a GPU nobody waits for a forward alone, and the bare one is the only one.
 """
@@ -64,8 +65,10 @@ def run(options: Options) -> Findings:
     }
     if seen.alone.device == "cpu":
         for name, batches in (("capacity", seen.full_load), ("run", seen.batches)):
-            service = simulation.replayed(_durations(batches))
-            curves[f"simulated, T(b) of the {name}"] = simulated(seen, service)
+            service = simulation.replayed(_durations(batches, seen.alone.lanes))
+            curves[f"simulated, T(b) of the {name}"] = simulated(
+                seen, service, servers=seen.alone.lanes
+            )
     figures = {
         "jobs": len(seen.ended),
         "seed": options.seed,
@@ -148,9 +151,11 @@ def light_delay_ms(service: Service, uris: Sequence[str]) -> float:
     return statistics.median(beside)
 
 
-def simulated(seen: Measured, service: simulation.ServiceTime) -> list[float]:
+def simulated(seen: Measured, service: simulation.ServiceTime, *, servers: int = 1) -> list[float]:
     """Latencies in ms."""
-    seconds = simulation.simulate(seen.arrivals_s, service, max_batch=max(seen.alone.forward))
+    seconds = simulation.simulate(
+        seen.arrivals_s, service, max_batch=max(seen.alone.forward), servers=servers
+    )
     return [1e3 * one + seen.delay_ms for one in seconds]
 
 
@@ -174,8 +179,11 @@ def ratios(measured: Sequence[float], expected: Sequence[float]) -> dict[str, fl
     return {name: round(a / b, 3) if a and b else None for (name, a), b in pairs}
 
 
-def _durations(batches: Sequence[Batch]) -> dict[int, list[float]]:
-    return simulation.by_size((batch.size, batch.forward_s) for batch in batches)
+def _durations(batches: Sequence[Batch], lanes: int) -> dict[int, list[float]]:
+    """How long a batch kept its server busy: until its forward ended, in a lane until its mask did."""
+    return simulation.by_size(
+        (batch.size, batch.seconds if lanes > 1 else batch.forward_s) for batch in batches
+    )
 
 
 def _median_ms(batches: Sequence[Batch]) -> float:

@@ -1,11 +1,13 @@
 """A queue in front of one model, replayed: what latency the arrivals alone explain.
 
-One server takes, whenever it is free, what waits, up to a batch; a batch of b takes T(b). Everything
-else that happens to a job is a delay of its own, which the caller adds.
+A server takes, whenever it is free, what waits, up to a batch; a batch of b takes T(b). There is one
+server, or one for each image that is computed on a core of its own. Everything else that happens to a
+job is a delay of its own, which the caller adds.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import random
 import statistics
@@ -23,18 +25,19 @@ def poisson(rate: float, count: int, seed: int) -> list[float]:
 
 
 def simulate(
-    arrivals_s: Sequence[float], service: ServiceTime, *, max_batch: int = 1
+    arrivals_s: Sequence[float], service: ServiceTime, *, max_batch: int = 1, servers: int = 1
 ) -> list[float]:
     """Seconds from each arrival to the end of its batch; `arrivals_s` must rise."""
     latencies: list[float] = []
-    free_at = first = 0.0
+    free_at = [0.0] * servers  # a heap: the first is the server that is free first
     while (first := len(latencies)) < len(arrivals_s):
-        begin = max(free_at, arrivals_s[first])
+        begin = max(free_at[0], arrivals_s[first])
         end = first + 1
         while end < len(arrivals_s) and end - first < max_batch and arrivals_s[end] <= begin:
             end += 1
-        free_at = begin + service(end - first)
-        latencies += [free_at - arrival for arrival in arrivals_s[first:end]]
+        ends_at = begin + service(end - first)
+        heapq.heapreplace(free_at, ends_at)
+        latencies += [ends_at - arrival for arrival in arrivals_s[first:end]]
     return latencies
 
 

@@ -23,7 +23,7 @@ import pytest
 import redis
 from PIL import Image
 from support.process_tree import command_of, descendants
-from support.prometheus import Prometheus
+from support.prometheus import Prometheus, program
 from support.waiting import until
 from tools.monitoring.dashboard import dashboard
 from tools.monitoring.drawing import draw
@@ -52,6 +52,7 @@ SHORT = {
     "tickets_resent": "0",
     "restarts": "0",
     "store_errors_per_s": "0.01",
+    "forward_efficiency_depth": "20",
 }
 
 
@@ -115,6 +116,8 @@ def running(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         "MASKQ_LEASE_S": "3",
         "MASKQ_WEBHOOK_RETRIES_S": "1",
         "MASKQ_PRESIGNED_ALLOWED_HOSTS": "127.0.0.1",
+        # As on a GPU, where batches can be small
+        "MASKQ_MAX_BATCH_SIZE": "64",
     }
     command = [sys.executable, "-m", "maskq", "up", "--workers", str(WORKERS)]
     command += ["--model", str(smallest_model), "--env-file", str(folder / "env")]
@@ -132,7 +135,12 @@ def running(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
                 patch.setenv(name, value)
             (folder / "key").write_text(environment["MASKQ_API_KEY"])
             gateway = environment["MASKQ_GATEWAY_URL"].removeprefix("http://")
+            exporter = free_port()
             scraped = [
+                {
+                    "job_name": "redis",
+                    "static_configs": [{"targets": [f"127.0.0.1:{exporter}"]}],
+                },
                 {
                     "job_name": "maskq",
                     "authorization": {"credentials_file": str(folder / "key")},
@@ -146,6 +154,7 @@ def running(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
                 },
             ]
             with (
+                redis_exporter(environment["MASKQ_REDIS_URL"], exporter, folder / "exporter.log"),
                 Prometheus(folder, scraped, rules(SHORT)) as prometheus,
                 Client.from_env(transport="direct") as client,
                 redis.Redis.from_url(environment["MASKQ_REDIS_URL"], protocol=2) as server,
@@ -160,6 +169,24 @@ def running(smallest_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     finally:
         up.terminate()
         up.wait(timeout=60)
+
+
+@contextmanager
+def redis_exporter(url: str, port: int, log: Path) -> Iterator[None]:
+    with log.open("wb") as lines_of_it:
+        exporter = subprocess.Popen(
+            [
+                program("prometheus-redis-exporter"),
+                f"--redis.addr={url}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stderr=lines_of_it,
+        )
+    try:
+        yield
+    finally:
+        exporter.terminate()
+        exporter.wait(timeout=30)
 
 
 @pytest.fixture
@@ -273,6 +300,32 @@ def test_workers_and_deliverers_that_stand_still_are_told(running: Running) -> N
     running.until_fired(since, "MaskqTicketsResent")
     for one in (job, *others):
         one.wait(timeout=120)
+    running.until_quiet()
+
+
+def test_batches_that_stay_small_beside_a_long_queue_are_told(running: Running) -> None:
+    running.until_quiet()
+    since = time.monotonic()
+    jobs = []
+
+    def fired() -> bool:
+        if sum(not job.refresh().ended for job in jobs[-200:]) < 100:
+            jobs.extend(running.client.submit_many([running.photo] * 200).jobs)
+        return "MaskqSmallBatches" in running.prometheus.fired(f"{time.monotonic() - since:.0f}s")
+
+    until(fired, within_s=90)
+    running.until_quiet()
+
+
+def test_a_redis_that_is_almost_full_is_told(running: Running) -> None:
+    running.until_quiet()
+    since = time.monotonic()
+    used = running.redis.info("memory")["used_memory"]
+    running.redis.config_set("maxmemory", used * 20 // 19)
+    try:
+        running.until_fired(since, "MaskqRedisMemory")
+    finally:
+        running.redis.config_set("maxmemory", 0)
     running.until_quiet()
 
 

@@ -34,6 +34,7 @@ class ServingWorker(BaseModel):
     backend: str = ""
     device: str = ""
     dtype: str = ""
+    precision: str | None = None  # exact | fast | certified; None: another, or an older worker
     since_ms: int  # when it became ready, by its own clock
     plain_http: bool | None = None  # whether it calls http URLs of any host; None: an older worker
     version: str = ""  # of maskq

@@ -82,6 +82,7 @@ def test_workers_shows_who_serves_what_and_how_busy_it_is(client: Client, stack:
     (worker,) = client.workers()
     assert (worker.model, worker.revision) == (MODEL, COMMIT)
     assert (worker.max_batch_size, worker.concurrency) == (1, 5)
+    assert (worker.dtype, worker.precision) == ("float32", "exact")
     assert (worker.device, worker.pid) == ("cpu", str(stack.workers[0].pid))
     assert worker.version
     assert worker.beat_age_s is not None

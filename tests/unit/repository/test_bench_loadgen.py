@@ -96,5 +96,4 @@ def test_loadgens_own_verdict_and_figures_are_read(tmp_path: Path) -> None:
     assert summary.verdict == "INVALID"
     assert summary.rate == 3.45
     assert summary.percentile_s(99) == 2.463
-    assert summary.single_stream_s is None
     assert summary.advice == ("Reduce target QPS to improve latency.",)

@@ -62,6 +62,11 @@ def test_who_comes_in_the_moment_a_batch_begins_is_in_it() -> None:
     assert simulate([0.0, 1.0, 1.0], lambda size: 1.0, max_batch=2) == [1.0, 1.0, 1.0]
 
 
+def test_with_two_servers_an_image_waits_for_the_one_that_is_free_first() -> None:
+    latencies = simulate([0.0, 0.0, 0.5, 1.0, 9.0], lambda size: 2.0, servers=2)
+    assert latencies == [2.0, 2.0, 3.5, 3.0, 2.0]
+
+
 def test_a_typical_time_is_a_median_or_lies_between_two() -> None:
     service = typical(by_size([(1, 0.1), (1, 0.9), (1, 0.2), (4, 0.8), (2, 0.4)]))
     assert [service(size) for size in (1, 2, 3, 4, 9)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])

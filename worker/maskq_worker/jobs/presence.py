@@ -52,6 +52,7 @@ class Presence:
             backend=info.backend,
             device=info.device,
             dtype=info.dtype,
+            precision=info.precision,
             since_ms=round(time.time() * 1000),
             plain_http=plain_http,
             version=version("maskq"),

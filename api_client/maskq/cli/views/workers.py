@@ -70,7 +70,7 @@ def _row(worker: WorkerState) -> tuple[str, ...]:
     return (
         worker.owner,
         worker.model,
-        " ".join(filter(None, (worker.device, worker.dtype))),
+        " ".join(filter(None, (worker.device, worker.dtype, worker.precision))),
         str(worker.max_batch_size or _UNKNOWN),
         busy(worker),
         rate(worker),
