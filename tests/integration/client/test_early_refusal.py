@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from support.transports import TRANSPORTS, connected
 
 from maskq import Client, FailureCode, InvalidRequest
 from maskq_worker.jobs.presence import Presence
+from maskq_worker.model import ModelInfo
 
 URL = "http://photos.internal/a.jpg?X-Amz-Signature=secret"
 
@@ -26,13 +26,15 @@ def client(
 
 def worker_lives(bench: Bench, owner: str = "host:1", **settings: Any) -> None:
     """A worker of three classes registers itself."""
-    info: Any = SimpleNamespace(
+    info = ModelInfo(
         name="smallest",
         revision="1",
         labels=("wall", "sky", "tree"),
-        backend="",
-        device="",
-        dtype="",
+        backend="cpu",
+        device="cpu",
+        dtype="float32",
+        input_size=(64, 64),
+        preprocessing={},
     )
     Presence(bench.ledger, info, owner, **settings).register()
 
