@@ -55,6 +55,11 @@ def breaker(stores: Stores) -> Iterator[StoreCircuitBreaker]:
     made = StoreCircuitBreaker(HOME, 8, stores.probe)
     yield made
     made.close()
+    until(lambda: not threads_of_breakers())  # the next test does not see what they log
+
+
+def threads_of_breakers() -> set[str]:
+    return {"maskq-outage", "maskq-stores"} & {one.name for one in threading.enumerate()}
 
 
 def fail(breaker: StoreCircuitBreaker, name: str, *, probed: bool = True) -> None:
@@ -115,6 +120,17 @@ def test_a_worker_that_stops_lets_all_go_without_a_claim(
         breaker.close()
         assert waiting.result(WAIT_S) is False
     assert breaker.wait_to_claim() is False
+
+
+def test_a_worker_that_stops_does_not_say_that_the_store_answers(
+    breaker: StoreCircuitBreaker, stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores.down[HOME] = outage("away")
+    fail(breaker, HOME)
+    until(lambda: caplog.records)
+    breaker.close()
+    until(lambda: not threads_of_breakers())
+    assert "the object store answers" not in caplog.text
 
 
 def test_refused_credentials_are_said_as_an_error_once_and_then_every_minute(

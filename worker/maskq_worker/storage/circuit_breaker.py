@@ -323,7 +323,7 @@ class StoreCircuitBreaker:
                     logger.warning("%s; no job is claimed until the store answers", error)
             self._closed.wait(_RENEW_EVERY_S if refused else _PROBE_EVERY_S)
             error = None if self._closed.is_set() else self._probed(self._home)
-        if logged:
+        if logged and not self._closed.is_set():
             logger.warning("the object store answers after %.0f s", time.monotonic() - began)
         self._home_answers.set()
 
