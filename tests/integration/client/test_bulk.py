@@ -131,6 +131,12 @@ def test_a_run_is_waited_for_by_its_name(service: Service) -> None:
     assert {record.id for record in listed.records} == set(ids)
 
 
+def test_jobs_of_one_millisecond_run_in_the_order_of_submission(service: Service) -> None:
+    images = places(300)
+    assert all(one.job for one in service.client.submit_each(images))
+    assert service.work() == images
+
+
 def test_the_async_client_submits_the_same(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(damaged("an image"))

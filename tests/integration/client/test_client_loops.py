@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from support.threads import StartedThreads
 from support.waiting import until, until_async
 
 from maskq import AsyncClient, AsyncJob, Client, ClientUnusable, JobFailed, JobStatus, MaskqError
@@ -173,6 +173,7 @@ def test_a_loop_that_ends_ends_its_waits(client: AsyncClient) -> None:
 
 
 def test_no_thread_of_a_client_stays_for_long(environment: dict[str, str], ledger: Ledger) -> None:
+    threads = StartedThreads()
     with Client.from_env() as client:
         job = client.submit(IMAGE)
         with ThreadPoolExecutor(1) as pool:
@@ -181,7 +182,7 @@ def test_no_thread_of_a_client_stays_for_long(environment: dict[str, str], ledge
             job.cancel()
             with pytest.raises(JobFailed):
                 waiting.result(20)
-    until(lambda: "maskq-wake" not in {thread.name for thread in threading.enumerate()})
+    until(lambda: not threads.named("maskq-wake"))
 
 
 def test_a_client_can_be_pickled_and_a_handle_says_why_not(

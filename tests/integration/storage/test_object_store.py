@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -20,6 +22,7 @@ from maskq_worker.storage.object_store import AlreadyThere, ObjectStore
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
 
+Connect = Callable[..., ObjectStore]
 CLIENTS = ("obstore", "boto3")
 KEYS = (
     "plain/key-1_x.png", "with space.png", "a//b", "a/./b", "a/../b", "./a", "ümlaut/日本.png",
@@ -34,7 +37,21 @@ def client(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def store(client: Any, s3_server: S3Server, environment: dict[str, str]) -> ObjectStore:
+def connect() -> Iterator[Connect]:
+    with ExitStack() as opened:
+
+        def store(endpoint_url: str, client: Any = "obstore") -> ObjectStore:
+            made = ObjectStore(endpoint_url, connections=2, client=client)
+            opened.callback(made.close)
+            return made
+
+        yield store
+
+
+@pytest.fixture
+def store(
+    client: Any, connect: Connect, s3_server: S3Server, environment: dict[str, str]
+) -> ObjectStore:
     return connect(s3_server.endpoint_url, client)
 
 
@@ -42,10 +59,6 @@ def store(client: Any, s3_server: S3Server, environment: dict[str, str]) -> Obje
 def place(s3_server: S3Server) -> S3Uri:
     """One that no other test has."""
     return S3Uri(s3_server.bucket, f"object-store/{new_token()}")
-
-
-def connect(endpoint_url: str, client: Any = "obstore") -> ObjectStore:
-    return ObjectStore(endpoint_url, connections=2, client=client)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -106,7 +119,7 @@ def test_what_is_not_there_is_said(store: ObjectStore, place: S3Uri, bucket: str
 
 
 def test_a_refusal_is_said(
-    client: Any, s3_server: S3Server, place: S3Uri, environment: dict[str, str],
+    client: Any, connect: Connect, s3_server: S3Server, place: S3Uri, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "SOMEBODY")
@@ -123,15 +136,16 @@ def test_a_refusal_is_said(
 
 
 def test_without_credentials_that_is_said(
-    client: Any, s3_server: S3Server, place: S3Uri, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    client: Any, connect: Connect, s3_server: S3Server, place: S3Uri,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(StoreAway, match="no credentials"):
         connect(s3_server.endpoint_url, client).get(place, max_bytes=4)
 
 
 def test_a_store_that_is_away_costs_the_job_nothing(
-    client: Any, place: S3Uri, environment: dict[str, str]
+    client: Any, connect: Connect, place: S3Uri, environment: dict[str, str]
 ) -> None:
     store = connect(f"http://127.0.0.1:{free_port()}", client)
     with pytest.raises(TransientError) as caught:
@@ -141,7 +155,7 @@ def test_a_store_that_is_away_costs_the_job_nothing(
 
 
 def test_where_only_boto3_gets_through_obstore_is_left_alone(
-    s3_server: S3Server, place: S3Uri, environment: dict[str, str],
+    connect: Connect, s3_server: S3Server, place: S3Uri, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     asked = 0
@@ -163,6 +177,7 @@ def test_where_only_boto3_gets_through_obstore_is_left_alone(
 
 
 def test_obstore_does_what_it_can_do(
+    connect: Connect,
     s3_server: S3Server,
     place: S3Uri,
     environment: dict[str, str],

@@ -1,16 +1,25 @@
-"""Ids sort by time and cannot be guessed."""
+"""Ids sort in the order of their making and cannot be guessed."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from maskq.contract import ids as ids_module
 from maskq.contract.ids import new_id, new_token
 
-RANDOM_A, RANDOM_B = 12, 62  # random bits beside version and variant
+RANDOM_BITS = 62  # beside time, version and variant
+
+
+@pytest.fixture(autouse=True)
+def _no_id_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests set the clock back."""
+    monkeypatch.setattr(ids_module._last, "tick", 0)
 
 
 def test_an_id_is_a_uuid_version_7_of_the_rfc_variant() -> None:
@@ -34,19 +43,44 @@ def test_ids_sort_by_time_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(ids) == ids
 
 
-def test_two_ids_of_one_millisecond_differ_in_every_random_place(
+@pytest.mark.parametrize("step_ns", [0, 1, 250, -1_000_000_000])
+def test_a_thread_s_ids_ascend_whatever_its_clock_does(
+    monkeypatch: pytest.MonkeyPatch, step_ns: int
+) -> None:
+    # Given a clock that stands, is too coarse, or is set back before every id
+    clock = itertools.count(1_700_000_000_000_000_000, step_ns)
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+    ids = [new_id() for _ in range(10_000)]
+    assert all(before < after for before, after in itertools.pairwise(ids))
+
+
+def test_ids_of_other_threads_and_of_a_copied_process_stay_different(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given many ids of the same millisecond
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
-    values = [uuid.UUID(new_id()).int for _ in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        of_threads = list(pool.map(lambda _: new_id(), range(1000)))
+    monkeypatch.setattr(ids_module._last, "tick", 0)
+    first = new_id()
+    monkeypatch.setattr(ids_module._last, "tick", 0)  # as a fork would find it
+    assert len({*of_threads, first, new_id()}) == 1002
+
+
+def test_two_ids_of_one_moment_differ_in_every_random_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given many ids of the same moment
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    values = []
+    for _ in range(200):
+        monkeypatch.setattr(ids_module._last, "tick", 0)
+        values.append(uuid.UUID(new_id()).int)
     # Then each random bit was 0 in some and 1 in others, and no other bit ever changed
     seen_one = seen_zero = 0
     for value in values:
         seen_one |= value
         seen_zero |= ~value & (2**128 - 1)
-    free = ((2**RANDOM_A - 1) << 64) | (2**RANDOM_B - 1)
-    assert seen_one & seen_zero == free
+    assert seen_one & seen_zero == 2**RANDOM_BITS - 1
 
 
 def test_ten_thousand_ids_and_tokens_are_all_different() -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
+from support.threads import StartedThreads
 from support.waiting import until
 
 from maskq_worker.batching.batcher import MicroBatcher
@@ -133,6 +134,7 @@ class InWait:
 
 
 def test_batches_side_by_side_end_in_any_order_and_one_that_hangs_is_seen() -> None:
+    threads = StartedThreads()
     model = Caller()
     batcher: MicroBatcher[int, int] = MicroBatcher(
         model, max_batch_size=1, name="model", max_running_batches=2, side_by_side=True
@@ -154,7 +156,7 @@ def test_batches_side_by_side_end_in_any_order_and_one_that_hangs_is_seen() -> N
     assert batcher.submit(5).result(WAIT_S) == 10
     assert model.alone == [True, False, False, False, True]
     batcher.close(timeout_s=WAIT_S)
-    assert not any(thread.name == "model-ends" for thread in threading.enumerate())
+    assert not threads.named("model-ends")
 
 
 def test_what_has_ended_when_it_is_submitted_leaves_the_next_alone() -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
+from support.threads import StartedThreads
 from support.waiting import until
 
 from maskq.backoff import ExponentialBackoff, Jitter
@@ -19,6 +20,7 @@ from maskq_worker.storage.circuit_breaker import CircuitOpen, StoreCircuitBreake
 
 WAIT_S = 10.0
 HOME = "maskq"
+THREADS = ("maskq-outage", "maskq-stores")
 REFUSED = StoreError(FailureCode.ACCESS_DENIED, "ExpiredToken", Meaning.CREDENTIALS)
 
 
@@ -51,15 +53,16 @@ def stores() -> Stores:
 
 
 @pytest.fixture
-def breaker(stores: Stores) -> Iterator[StoreCircuitBreaker]:
+def threads() -> StartedThreads:
+    return StartedThreads()
+
+
+@pytest.fixture
+def breaker(stores: Stores, threads: StartedThreads) -> Iterator[StoreCircuitBreaker]:
     made = StoreCircuitBreaker(HOME, 8, stores.probe)
     yield made
     made.close()
-    until(lambda: not threads_of_breakers())  # the next test does not see what they log
-
-
-def threads_of_breakers() -> set[str]:
-    return {"maskq-outage", "maskq-stores"} & {one.name for one in threading.enumerate()}
+    until(lambda: not threads.named(*THREADS))  # the next test does not see what they log
 
 
 def fail(breaker: StoreCircuitBreaker, name: str, *, probed: bool = True) -> None:
@@ -89,7 +92,7 @@ def test_while_all_answer_nobody_waits_and_nothing_is_probed(
 
 
 def test_while_home_is_away_all_wait_until_it_answers(
-    breaker: StoreCircuitBreaker, stores: Stores
+    breaker: StoreCircuitBreaker, stores: Stores, threads: StartedThreads
 ) -> None:
     stores.down[HOME] = outage("away")
     fail(breaker, HOME)
@@ -101,7 +104,7 @@ def test_while_home_is_away_all_wait_until_it_answers(
         assert not any(wait.done() for wait in waits)
         stores.down.clear()
         assert [wait.result(WAIT_S) for wait in waits] == [True] * 3
-    until(lambda: not any(one.name == "maskq-outage" for one in threading.enumerate()))
+    until(lambda: not threads.named(*THREADS))
 
 
 def test_it_can_happen_again(breaker: StoreCircuitBreaker) -> None:
@@ -123,13 +126,16 @@ def test_a_worker_that_stops_lets_all_go_without_a_claim(
 
 
 def test_a_worker_that_stops_does_not_say_that_the_store_answers(
-    breaker: StoreCircuitBreaker, stores: Stores, caplog: pytest.LogCaptureFixture
+    breaker: StoreCircuitBreaker,
+    stores: Stores,
+    threads: StartedThreads,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stores.down[HOME] = outage("away")
     fail(breaker, HOME)
     until(lambda: caplog.records)
     breaker.close()
-    until(lambda: not threads_of_breakers())
+    until(lambda: not threads.named(*THREADS))
     assert "the object store answers" not in caplog.text
 
 
