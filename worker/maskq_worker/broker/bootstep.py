@@ -263,10 +263,7 @@ class ModelStep(bootsteps.StartStopStep):
         _ignoring_outages(self._presence.drain)
         self._await_held(self._settings.drain_s)
         if self._leases.holding():
-            self._release_rest()
-            # Celery waits for their threads, which may wait for a slow URL.
-            shut_down_all()
-            self._await_held(_CUT_OFF_S)
+            self._cut_off()
         self._decoder.close()
         self._batcher.close()
         self._watchdog.stop()
@@ -287,6 +284,14 @@ class ModelStep(bootsteps.StartStopStep):
         end = time.monotonic() + seconds
         while self._leases.holding() and time.monotonic() < end:
             time.sleep(0.05)
+
+    def _cut_off(self) -> None:
+        """Leave the jobs that did not end within the drain, and end what this process does for them."""
+        self._release_rest()
+        # Celery waits for their threads, which may wait for a slow URL, or for the model.
+        shut_down_all()
+        self._batcher.close(drain=False, timeout_s=0)
+        self._await_held(_CUT_OFF_S)
 
     def _release_rest(self) -> None:
         """Release the jobs that did not end within the drain: they run elsewhere at once, uncharged."""
