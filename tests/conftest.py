@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _share_the_cpu(config)
+    _hear_interrupts()
     if config.getoption("--acl-users"):
         from support.acl_stack import use_acl_stacks
 
         use_acl_stacks()
     if is_over_http(config):
         serve_http_api()
+
+
+def _hear_interrupts() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, which tests send to processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _share_the_cpu(config: pytest.Config) -> None:
