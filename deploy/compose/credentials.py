@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 SECRETS = Path("/secrets")
 USERS = Path(__file__).parent.parent / "redis" / "users.acl"
 PLACEHOLDER = ">CHANGE-ME"
-REDIS_ROLES = ("publisher", "reader", "worker", "webhooks", "gateway")
+REDIS_ROLES = ("publisher", "reader", "worker", "webhooks", "gateway", "celery")
 # The rights of deploy/s3 in SeaweedFS's words. It knows no pattern inside a key: there a publisher may
 # write outputs, too. `masks` is the output prefix of examples/uploads.toml.
 _PUBLISHES = [

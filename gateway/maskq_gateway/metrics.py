@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from fastapi import Depends, FastAPI, Response
 
@@ -12,7 +11,7 @@ from maskq.contract.api_keys import Scope
 from maskq.ledger.calls.metrics import deployment_metrics
 from maskq.telemetry.deployment import deployment_text
 from maskq.telemetry.series import CONTENT_TYPE
-from maskq.telemetry.server import MetricsServer
+from maskq.telemetry.server import serving_metrics
 from maskq_gateway.api.auth import Authorizer, Caller
 from maskq_gateway.settings import GatewaySettings
 
@@ -28,19 +27,8 @@ def add_metrics(app: FastAPI, client: AsyncClient) -> None:
         return Response(deployment_text(found), media_type=CONTENT_TYPE)
 
 
-@contextmanager
-def metrics_port(settings: GatewaySettings, client: Client) -> Iterator[None]:
+def metrics_port(settings: GatewaySettings, client: Client) -> AbstractContextManager[None]:
     """Serve the same without a key at MASKQ_METRICS_PORT, if it is set, while the block runs."""
-    if settings.metrics_port is None:
-        yield
-        return
-    server = MetricsServer(
-        settings.metrics_host,
-        settings.metrics_port,
-        lambda: deployment_text(client.session.run(deployment_metrics())),
+    return serving_metrics(
+        settings, lambda: deployment_text(client.session.run(deployment_metrics()))
     )
-    server.start()
-    try:
-        yield
-    finally:
-        server.stop()

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from maskq.contract.locations import S3Uri
 from maskq.process.stop_signal import StopSignal
-from maskq.telemetry.settings import port_of
+from maskq.telemetry.settings import PORT, port_of
 from maskq_standalone import http_api, inherited, uploads
 from maskq_standalone.children.child import ChildError
 from maskq_standalone.ports import free_port
@@ -20,6 +20,9 @@ from maskq_standalone.state_dir import Credentials, StateDir
 from maskq_standalone.workers import COMMAND, WEBHOOKS_COMMAND, Worker, gpu_environments
 from maskq_worker.process.cpu import cpu_environment
 from maskq_worker.process.supervisor import Supervisor
+
+# The port that is set is the gateway's; the workers have the ports after it.
+_NO_METRICS = {PORT: ""}
 
 Report = Callable[[str], None]
 
@@ -135,12 +138,12 @@ class Stack:
                 streaming = {"MASKQ_GATEWAY_OUTPUTS": "stream"} | self.environment
                 self._start_other("gateway", http_api.command(self._http_port), streaming)
             if self._webhooks:
-                self._start_other("webhooks", WEBHOOKS_COMMAND)
+                self._start_other("webhooks", WEBHOOKS_COMMAND, _NO_METRICS)
             if self._rules:
                 reading = uploads.settings(
                     self._rules, self.s3.connect_uploads(), self.s3.endpoint_url
                 )
-                self._start_other("uploads", uploads.COMMAND, reading)
+                self._start_other("uploads", uploads.COMMAND, _NO_METRICS | reading)
             self.start_workers(self._workers_wanted)
         except ChildError:
             self._state.keep()  # the error may name a log in it

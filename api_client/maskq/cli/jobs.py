@@ -58,7 +58,7 @@ def cancel(job_id: JobId) -> None:
 def retry(
     job_ids: Annotated[list[str] | None, typer.Argument(help="as `list` shows them")] = None,
     code: Annotated[
-        str | None, typer.Option(help="retry all jobs that failed with this code")
+        str | None, typer.Option(help="retry all jobs that failed or expired with this code")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="retry all failed jobs")] = False,
     as_json: Json = False,
@@ -70,9 +70,7 @@ def retry(
     if bool(job_ids) + bool(code) + every != 1:
         raise InvalidRequest("give job ids, --code or --all, and only one of them")
     with exporting("maskq"), Client.from_env() as client:
-        chosen = job_ids or [
-            record.id for record in client.list_all(status=JobStatus.FAILED, code=code)
-        ]
+        chosen = job_ids or _unsuccessful(client, code)
         pairs: dict[str, str] = {}
         progress = Progress(bar_only=True)
         try:
@@ -222,6 +220,15 @@ def events(
                 print_lines(
                     f"{event.cursor}  {event.time:%Y-%m-%d %H:%M:%S}  {event.type}  {event.subject}"
                 )
+
+
+def _unsuccessful(client: Client, code: str | None) -> list[str]:
+    """Ids of the jobs that ended with this code; None: of those that failed with any."""
+    if code is None:
+        return [record.id for record in client.list_all(status=JobStatus.FAILED)]
+    found = client.list_all(code=code)  # among them queued jobs whose last attempt had the code
+    ended = (JobStatus.FAILED, JobStatus.EXPIRED)
+    return [record.id for record in found if record.status in ended]
 
 
 def _retried(client: Client, job_id: str, progress: Progress) -> str | None:

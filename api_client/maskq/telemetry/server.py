@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from maskq.errors import MaskqError
-from maskq.telemetry.series import CONTENT_TYPE
+from maskq.telemetry.series import CONTENT_TYPE, own_process
+from maskq.telemetry.settings import TelemetrySettings
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +20,32 @@ _RETRY_S: Final = 5.0  # while the port is taken, as by a process that still end
 _REQUEST_S: Final = 10.0  # for a slow peer
 
 
+@contextmanager
+def serving_metrics(
+    settings: TelemetrySettings, text: Callable[[], bytes] = lambda: b""
+) -> Iterator[None]:
+    """Serve metrics at MASKQ_METRICS_PORT, if it is set, while the block runs.
+
+    text: as of `MetricsServer`; default: nothing but what is known of every process.
+    """
+    if settings.metrics_port is None:
+        yield
+        return
+    server = MetricsServer(settings.metrics_host, settings.metrics_port, text)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
 class MetricsServer:
     """A server on one port. A port that is taken is tried again: no job waits for metrics."""
 
     def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
-        """text: the answer, in Prometheus' text format. If it raises MaskqError, the answer is 503."""
+        """text: the answer, in Prometheus' text format; the process's own CPU time, memory and files
+        follow it. If it raises MaskqError, the answer is 503.
+        """
         self._address = (host, port)
         self._text = text
         self._stop = threading.Event()
@@ -84,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"GET /metrics\n", "text/plain")
             return
         try:
-            text = self.server.text()
+            text = self.server.text() + own_process()
         except MaskqError as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n".encode(), "text/plain")
         else:

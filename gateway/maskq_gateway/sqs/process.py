@@ -25,6 +25,7 @@ from maskq.ledger.connections.requirements import Role, refuse_unfit
 from maskq.process import EX_CONFIG, starting
 from maskq.process.health import HealthFile, Heartbeat
 from maskq.process.stop_signal import StopSignal
+from maskq.telemetry.server import serving_metrics
 from maskq.telemetry.trace_export import exporting
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.rules.triggers import Refused, Triggers
@@ -108,7 +109,7 @@ def serve(settings: GatewaySettings, rules: Path | None = None) -> None:
     """`run` as a process of its own: logs to stderr, stops at SIGTERM or SIGINT. Raises MaskqError."""
     log_to_stderr(settings.log_level, settings.log_format)
     stop = StopSignal()
-    with stop.listening(), exporting("maskq-gateway"):
+    with stop.listening(), exporting("maskq-gateway"), serving_metrics(settings):
         run(settings, settings.rules(rules), stop)
 
 

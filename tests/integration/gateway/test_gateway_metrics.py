@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import urllib3
 from integration.worker.test_pipeline import Bench
 from prometheus_client.parser import text_string_to_metric_families
 from support.http_api import Api
+from support.waiting import until
 
 from maskq import Client
 from maskq.ledger import calls
@@ -151,4 +153,29 @@ def test_the_command_prints_or_serves_them(environment: dict[str, str], bench: B
         answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics")
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(timeout=20) == 0
-    assert values(answer.data.decode()).keys() == values(once.stdout).keys()
+    served = values(answer.data.decode())
+    of_process = {name for name in served if name[0].startswith("process_")}
+    assert served.keys() - of_process == values(once.stdout).keys()
+    assert value(served, "process_resident_memory_bytes") > 10e6
+
+
+def test_a_process_that_delivers_webhooks_answers_as_well(environment: dict[str, str]) -> None:
+    port = free_port()
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    env = os.environ | environment | {"MASKQ_METRICS_PORT": str(port)}
+    command = [sys.executable, "-m", "maskq", "worker", "--role", "webhooks"]
+    with subprocess.Popen(command, env=env | {"MASKQ_WEBHOOK_SECRET": secret}) as delivering:
+        try:
+            found = until(lambda: scraped(port))
+            assert value(found, "process_start_time_seconds") > time.time() - 300
+        finally:
+            delivering.terminate()
+        assert delivering.wait(timeout=20) == 0
+
+
+def scraped(port: int) -> Values | None:
+    try:
+        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics", retries=False)
+    except urllib3.exceptions.HTTPError:
+        return None
+    return values(answer.data.decode())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import urllib3
 from support.uploads import Uploads, notified_bucket, reading
 from support.waiting import stays, until
 
@@ -25,6 +26,7 @@ from maskq.process.stop_signal import StopSignal
 from maskq_gateway.rules.rule import Rules
 from maskq_gateway.settings import GatewaySettings
 from maskq_gateway.sqs import process
+from maskq_standalone.ports import free_port
 
 if TYPE_CHECKING:
     from maskq_standalone.servers.s3 import S3Server
@@ -209,10 +211,13 @@ def test_as_a_process_it_is_well_and_ends_when_told(
 ) -> None:
     health = rules_file.with_name("health")
     monkeypatch.setenv("MASKQ_HEALTH_FILE", str(health))
+    monkeypatch.setenv("MASKQ_METRICS_PORT", str(port := free_port()))
     uploads.put("1.jpg")
     with sqs_process() as child:
         until(health.exists)
         until(lambda: images(client))
+        metrics = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics")
+        assert b"process_start_time_seconds" in metrics.data
         first = health.stat().st_mtime_ns
         until(lambda: health.stat().st_mtime_ns > first)
         child.send_signal(signal.SIGTERM)

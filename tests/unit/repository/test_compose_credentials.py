@@ -19,7 +19,7 @@ from support.redis_servers import TunedRedis, running
 from maskq import webhooks
 
 ROOT = Path(__file__).parents[3]
-ROLES = ("publisher", "reader", "worker", "webhooks", "gateway")
+ROLES = ("publisher", "reader", "worker", "webhooks", "gateway", "celery")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_no_password_serves_twice(credentials: ModuleType) -> None:
     found += [(credentials.SECRETS / "redis" / name).read_text() for name in ("admin", "health")]
     found += [one["credentials"][0]["secretKey"] for one in keys]
     found.append((credentials.SECRETS / "gateway" / "trigger-token").read_text())
-    assert len(set(found)) == len(found) == 13
+    assert len(set(found)) == len(found) == 14
     assert all(len(password) >= 32 for password in found)
 
 
@@ -75,6 +75,7 @@ def test_a_role_s_volume_holds_its_own_passwords(credentials: ModuleType) -> Non
         "worker": ["aws", "redis-url"],
         "webhooks": ["redis-url", "webhook-secret"],
         "gateway": ["aws", "redis-url", "trigger-token"],
+        "celery": ["redis-url"],
     }
     secret = (credentials.SECRETS / "webhooks" / "webhook-secret").read_text()
     assert webhooks.keys_of(secret)
@@ -118,6 +119,16 @@ def test_redis_takes_the_users_as_they_are_written(credentials: ModuleType, tmp_
             nobody.ping()
         with redis.Redis(**options, username="admin", password=admin) as operator:
             assert set(operator.acl_users()) == {"default", "admin", "health", *ROLES}
+
+
+def test_a_celery_app_on_the_host_gets_its_own_user_and_no_key_of_the_store(
+    credentials: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    credentials.make()
+    credentials.show("celery", "6379", "8333")
+    said = capsys.readouterr().out
+    assert "MASKQ_REDIS_URL=redis://celery:" in said
+    assert "AWS_ACCESS_KEY_ID" not in said
 
 
 def test_a_program_on_the_host_gets_a_publisher_s_variables(

@@ -14,6 +14,7 @@ from maskq.process import EX_CONFIG
 from maskq.process.health import HealthFile
 from maskq.process.stop_signal import StopSignal
 from maskq.process.stop_times import WEBHOOKS_DRAIN_S
+from maskq.telemetry.server import serving_metrics
 from maskq.telemetry.trace_export import exporting
 from maskq_worker.jobs.leases import Sweeper
 from maskq_worker.webhooks.deliverer import Deliverer
@@ -37,7 +38,7 @@ def main() -> int:
         except MaskqError as error:
             print_error(f"maskq worker: {error}")
             return EX_CONFIG
-        with exporting("maskq-webhooks"):
+        with exporting("maskq-webhooks"), serving_metrics(settings):
             run(deliverer, ledger, settings, stop)
     return 0
 
