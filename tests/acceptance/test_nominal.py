@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from demo_scenes.scenes import draw
 from PIL import Image
-from support.stack_jobs import jpeg, names_of, wait_until_running
+from support.stack_jobs import jpeg, names_of, stopped_mid_run
 from support.waiting import until
 
 from maskq import (
@@ -199,11 +200,14 @@ def test_a_canceled_job_leaves_nothing_behind(
     client: Client, stack: Stack, scene: Image.Image
 ) -> None:
     # Given a running job
-    job = client.submit(jpeg(scene.resize((4800, 3600))))
-    wait_until_running(job)
+    large = jpeg(scene.resize((4800, 3600)))
+    job, holder = stopped_mid_run(lambda: client.submit(large))
 
     # When it is canceled
-    assert job.cancel() is True
+    try:
+        assert job.cancel() is True
+    finally:
+        os.kill(holder, signal.SIGCONT)
 
     # Then its record says so for good, the worker goes on, and no result is in the store
     after = client.submit(scene)

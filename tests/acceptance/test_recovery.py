@@ -9,7 +9,7 @@ import time
 import pytest
 from acceptance.conftest import LEASE_S
 from demo_scenes.scenes import draw
-from support.stack_jobs import jpeg, names_of, pid_of, wait_until_running
+from support.stack_jobs import jpeg, names_of, pid_of, stopped_mid_run
 from support.waiting import stays, until
 
 from maskq import Client, JobStatus
@@ -32,8 +32,7 @@ def test_a_killed_worker_s_job_runs_elsewhere_within_lease_plus_5_s(
 ) -> None:
     # Given two workers, and a job in the hands of one
     workers = {worker.pid: worker for worker in fresh_stack.start_workers(2)}
-    job = fresh_client.submit(large)
-    victim = wait_until_running(job)
+    job, victim = stopped_mid_run(lambda: fresh_client.submit(large))
     assert victim in workers
 
     # When that worker is killed
@@ -53,12 +52,8 @@ def test_a_worker_that_stood_still_past_its_lease_does_no_harm(
     fresh_stack: Stack, fresh_client: Client, large: bytes
 ) -> None:
     # Given a job whose worker is stopped in the middle (a debugger, a suspended machine)
-    sleeper, _ = fresh_stack.start_workers(2)
-    job = fresh_client.submit(large)
-    while (holder := wait_until_running(job)) != sleeper.pid:
-        job.wait(timeout=60)
-        job = fresh_client.submit(large)
-    os.kill(holder, signal.SIGSTOP)
+    fresh_stack.start_workers(2)
+    job, holder = stopped_mid_run(lambda: fresh_client.submit(large))
 
     # When another one has done the job, and the first goes on
     result = job.wait(timeout=60)
@@ -85,11 +80,11 @@ def test_sigterm_lets_what_runs_end_and_exits_0(
 ) -> None:
     # Given a job in mid-run
     worker = fresh_stack.start_worker()
-    job = fresh_client.submit(large)
-    wait_until_running(job)
+    job, _ = stopped_mid_run(lambda: fresh_client.submit(large))
 
     # When the worker is told to stop
     os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGCONT)
 
     # Then it ends the job in its first attempt, and itself with exit code 0
     worker.child.wait_ended(60)

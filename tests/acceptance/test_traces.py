@@ -15,7 +15,6 @@ import httpx2
 import pytest
 from acceptance.conftest import LEASE_S
 from acceptance.test_bad_input import jpeg
-from acceptance.test_recovery import wait_until_running
 from celery import Celery
 from demo_scenes.scenes import draw
 from integration.gateway.test_http_api import png
@@ -26,9 +25,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from support.otlp import Collected, Collector, Spans
+from support.stack_jobs import stopped_mid_run
 from support.waiting import until
 
-from maskq import Client, JobFailed
+from maskq import Client, Job, JobFailed
 from maskq.contract.ids import new_id
 from maskq.contract.tracing import TraceContext, trace_id_of_job
 from maskq_standalone.stack import Stack
@@ -330,10 +330,15 @@ def test_the_attempt_after_a_killed_worker_is_in_the_same_trace(
         with Client.from_env() as client:
             # Given a job in the hands of a worker
             image = jpeg(draw(11, size=(640, 480)).image.resize((4800, 3600)))
-            parent = provider.get_tracer("shop").start_span("order") if is_traced else None
-            with trace.use_span(parent or trace.INVALID_SPAN):
-                job = client.submit(image)
-            victim = wait_until_running(job)
+            orders: list[trace.Span] = []
+
+            def submit() -> Job:
+                tracer = provider.get_tracer("shop")
+                orders.append(tracer.start_span("order") if is_traced else trace.INVALID_SPAN)
+                with trace.use_span(orders[-1]):
+                    return client.submit(image)
+
+            job, victim = stopped_mid_run(submit)
 
             # When that worker is killed
             os.kill(victim, signal.SIGKILL)
@@ -343,7 +348,7 @@ def test_the_attempt_after_a_killed_worker_is_in_the_same_trace(
 
             # Then the second attempt is in the trace of the first, and linked to it
             own = ids(record.traceparent)[0] if record.traceparent else trace_id_of_job(job.id)
-            assert parent is None or own == trace_id(parent)
+            assert not is_traced or own == trace_id(orders[-1])
             spans = collector.wait_for(own, WHOLE[1:])
             second = spans.one("maskq process")
             assert second.attributes["maskq.attempt"] == 2

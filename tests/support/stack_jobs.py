@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
@@ -17,11 +20,30 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def wait_until_running(job: Job, *, within_s: float = 30.0) -> int:
-    """The process id of the worker that has it."""
-    until(lambda: job.refresh().status is JobStatus.RUNNING, within_s=within_s, every_s=0.01)
-    assert job.record
-    return pid_of(job.record)
+def stopped_mid_run(submit: Callable[[], Job]) -> tuple[Job, int]:
+    """A job that runs, and the process id of its worker, which stands still until it gets SIGCONT.
+
+    A job that ended before its worker could be stopped is submitted again.
+    """
+
+    def stopped() -> tuple[Job, int] | None:
+        job = submit()
+        until(lambda: job.refresh().status is not JobStatus.QUEUED, every_s=0.01)
+        if not is_running(job):
+            return None
+        assert job.record
+        pid = pid_of(job.record)
+        os.kill(pid, signal.SIGSTOP)
+        if is_running(job):
+            return job, pid
+        os.kill(pid, signal.SIGCONT)
+        return None
+
+    return until(stopped)
+
+
+def is_running(job: Job) -> bool:
+    return job.refresh().status is JobStatus.RUNNING
 
 
 def pid_of(record: JobRecord) -> int:

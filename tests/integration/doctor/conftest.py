@@ -12,9 +12,15 @@ from support.doctor import COMMIT, MODEL, join
 from support.ledger_harness import LedgerHarness
 from support.redis_servers import TunedRedis, running
 
+from maskq.cli.doctor import redis_server
 from maskq.ledger import Ledger
 from maskq_standalone.servers.s3 import S3Server
 from maskq_worker.model.checkpoint.files import RECORD, sha256_of
+
+
+@pytest.fixture(autouse=True)
+def a_busy_machine_is_no_slow_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_server, "_SLOW_MS", 10_000.0)
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ class TestCrashes:
                 stack.check()
                 return len(lines) == 6
 
-            until(recovered, within_s=8.0)
+            until(recovered)
             assert get(stack, "before") == (b"before", b"before")
             assert started
             assert not alive(started)  # what the dead worker had started
@@ -158,7 +158,7 @@ class TestCrashes:
             assert len(pids) >= 7  # three children, their guards, the worker's own child
             process.kill()
             process.wait()
-            until(lambda: not alive(pids), within_s=8.0)
+            until(lambda: not alive(pids))
         with Stack(tmp_path, workers=0, pinned=True):
             pass  # and the directory can be used again
 
@@ -192,7 +192,10 @@ class TestStop:
     def _close_fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("maskq.process.stop_times._CLOSING_S", 1.0)
 
-    def test_waits_for_a_worker_that_drains(self, tmp_path: Path) -> None:
+    def test_waits_for_a_worker_that_drains(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("maskq.process.stop_times._CLOSING_S", 10.0)
         # Given a worker that needs its whole drain time to stop
         env = {"MASKQ_DRAIN_S": "1.5", "DRAINED": str(tmp_path / "drained")}
         command = [sys.executable, "-c", DRAINING_WORKER]
@@ -246,7 +249,7 @@ class TestWorkers:
 
     def test_with_wrong_settings_stays_down(self, tmp_path: Path, lines: list[str]) -> None:
         worker = "import os, sys, time, pathlib\n"
-        worker += "pathlib.Path(os.environ['MASKQ_HEALTH_FILE']).touch(); time.sleep(0.5)\n"
+        worker += "pathlib.Path(os.environ['MASKQ_HEALTH_FILE']).touch(); time.sleep(3)\n"
         worker += "print('MASKQ_DEVICE: no such device'); sys.exit(os.EX_CONFIG)"
         with Stack(
             tmp_path,
@@ -254,7 +257,7 @@ class TestWorkers:
             worker_command=[sys.executable, "-c", worker],
             report=lines.append,
         ) as stack:
-            until(lambda: not stack.workers[0].child.alive, within_s=8.0)
+            until(lambda: not stack.workers[0].child.alive)
             stack.check()
             stack.check()
         assert lines[-1].startswith("worker-1 exited with code 78: MASKQ_DEVICE: no such device")

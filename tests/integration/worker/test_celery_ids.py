@@ -101,7 +101,8 @@ def test_an_alias_lives_as_long_as_its_job(
     assert redis.pttl(name) == -1
     assert client.get("order-7").cancel()
     record = f"{bench.prefix}:job:{client.get('order-7').id}"
-    assert 0 < redis.pttl(name) <= redis.pttl(record) + 100
+    left_ms = redis.pttl(record)
+    assert 0 < redis.pttl(name) <= left_ms + 100
     with pytest.raises(SegmentRefused, match="canceled"):
         send(bench, "order-7", "s3://photos/a.png")
     new = client.retry("order-7")

@@ -39,7 +39,7 @@ def test_images_that_wait_for_the_model_are_not_computed(
     step._batcher = bench.batcher
     with ThreadPoolExecutor(len(JOBS)) as pool:
         threads = [pool.submit(bench.pipeline.run, "smallest") for _ in JOBS]
-        until(lambda: computed + len(bench.batcher._waiting) == len(JOBS))
+        until(lambda: computed and computed + len(bench.batcher._waiting) == len(JOBS))
         first = computed
         # When its drain is over
         bench.pipeline.stop_claiming()

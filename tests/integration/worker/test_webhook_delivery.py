@@ -344,9 +344,12 @@ def test_what_a_dead_deliverer_had_in_hand_is_due_again(
 ) -> None:
     job = service.client.submit(IMAGE, webhook=receiver.url)
     job.cancel()
-    (due,) = service.ledger.run(calls.due_deliveries(cap=9, hold_s=0.2))
-    assert service.ledger.run(calls.due_deliveries(cap=9, hold_s=0.2)) == []
+    (due,) = service.ledger.run(calls.due_deliveries(cap=9, hold_s=60))
+    assert service.ledger.run(calls.due_deliveries(cap=9, hold_s=60)) == []
     assert due.id == f"{job.id}:canceled"
+    # When the 60 s pass
+    name = f"{service.client.key_prefix}:deliveries:due"
+    service.ledger.redis.zadd(name, {due.id: -60_000}, xx=True, incr=True)
     service.settle(service.deliverer(), job.id)
     assert len(receiver.received) == 1
 

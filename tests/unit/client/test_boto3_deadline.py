@@ -53,6 +53,13 @@ def connect(endpoint_url: str) -> Any:
     return s3.connect(endpoint_url, read_timeout_s=READ_S, attempts=1)
 
 
+def connect_within(total_s: float, store: Any) -> Any:
+    """Only the deadline of a whole request is short."""
+    client = s3.connect(f"http://127.0.0.1:{store.server_address[1]}", attempts=1)
+    boto3_deadline.limit_requests(client, total_s=total_s)
+    return client
+
+
 def get(client: Any) -> bytes:
     body: bytes = client.get_object(Bucket=PLACE.bucket, Key=PLACE.key)["Body"].read()
     return body
@@ -129,13 +136,13 @@ def open_files() -> int:
 
 
 def test_connections_are_kept_and_outlive_the_deadlines_of_their_requests(store: Any) -> None:
-    client = connect(f"http://127.0.0.1:{store.server_address[1]}")
+    client = connect_within(2.0, store)
     assert get(client) == b"abc"
     before = open_files()
     for _ in range(20):
         assert get(client) == b"abc"
     assert open_files() <= before  # what earlier tests left may be closed meanwhile
-    store.pause.wait(1.6 * READ_S)  # past the deadline of the last request
+    store.pause.wait(2.2)  # past the deadline of the last request
     assert get(client) == b"abc"
     assert len(store.peers) == 1
     client.close()
@@ -144,11 +151,11 @@ def test_connections_are_kept_and_outlive_the_deadlines_of_their_requests(store:
 def test_bytes_that_were_announced_get_their_time(
     store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = connect(f"http://127.0.0.1:{store.server_address[1]}")
-    store.pause_s = 0.35  # three of them take longer than the request without its bytes
+    client = connect_within(2.0, store)
+    store.pause_s = 0.8  # three of them take longer than the request without its bytes
     with pytest.raises(StoreError), typed_errors(PLACE):
         get(client)
-    monkeypatch.setattr(boto3_deadline, "BYTES_S", 1.0)
+    monkeypatch.setattr(boto3_deadline, "BYTES_S", 0.1)
     assert get(client) == b"abc"
     client.close()
 

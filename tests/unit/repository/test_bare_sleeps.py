@@ -68,9 +68,6 @@ ALLOWED = {
     "TestUp.test_goes_on_without_its_terminal_under_nohup": NOTHING_HAPPENS,
     "integration/stack/test_stack.py::"
     "TestUp.test_second_signal_does_not_wait_for_a_worker": IT_BEGINS,
-    "integration/storage/test_retention.py::"
-    "test_objects_of_an_ended_job_go_after_their_time_and_not_before": TIME_PASSES,
-    "integration/storage/test_retention.py::test_an_outage_of_the_store_only_delays_it": TIME_PASSES,
     "integration/worker/test_dripping_receivers.py::"
     "test_thousands_of_names_of_one_receiver_are_four_calls_at_a_time": TAKES_TURNS,
     "integration/worker/test_pipeline.py::test_the_stages_are_all_of_a_job": A_PEER_IS_SLOW,

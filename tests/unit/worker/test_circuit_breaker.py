@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import pytest
 from support.threads import StartedThreads
@@ -220,7 +221,7 @@ def test_each_trial_that_fails_is_followed_by_a_longer_pause(
 ) -> None:
     monkeypatch.setattr(
         "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT",
-        ExponentialBackoff(0.05, 60.0, Jitter(0.8, 1.0)),
+        ExponentialBackoff(60.0, 6000.0, Jitter(0.8, 1.0)),
     )
     pauses = []
     for _ in range(4):
@@ -228,8 +229,7 @@ def test_each_trial_that_fails_is_followed_by_a_longer_pause(
         with pytest.raises(CircuitOpen) as caught, breaker.using("bad"):
             raise AssertionError
         pauses.append(caught.value.retry_s)
-        store = breaker._stores["bad"]
-        until(lambda: store.half_open)  # noqa: B023
+        breaker._stores["bad"].half_open = True  # as after a probe
     assert pauses == sorted(pauses)
     assert pauses[-1] > 4 * pauses[0]
 
@@ -267,11 +267,16 @@ def test_an_answer_that_is_no_use_is_still_an_answer(
 
 
 def test_a_host_is_tried_again_after_its_pause_without_a_probe(
-    breaker: StoreCircuitBreaker, stores: Stores
+    breaker: StoreCircuitBreaker, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "maskq_worker.storage.circuit_breaker.STORE_CIRCUIT", ExponentialBackoff(60.0, 60.0)
+    )
     fail(breaker, "host:443", probed=False)
     assert not works(breaker, "host:443", probed=False)
-    until(lambda: works(breaker, "host:443", probed=False))
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 60.0)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker.time", clock)
+    assert works(breaker, "host:443", probed=False)
     assert "host:443" not in stores.probed
 
 
@@ -319,8 +324,11 @@ def test_a_store_that_hangs_keeps_some_of_eight_jobs_and_never_all(
         assert sum(job.result(WAIT_S) for job in jobs) == kept
 
 
-def test_a_store_nobody_knew_serves_all_once_it_has_answered(breaker: StoreCircuitBreaker) -> None:
+def test_a_store_nobody_knew_serves_all_once_it_has_answered(
+    breaker: StoreCircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And who waited for that is not sent away."""
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker._WAIT_S", WAIT_S)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: works(breaker, "new"), range(64)))
 
