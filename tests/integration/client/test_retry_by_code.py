@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
+from support import bulk
 from support.bulk import BROKEN, Service, places
-from support.transports import TRANSPORTS, connected
 from support.waiting import until
 from typer.testing import CliRunner
 
@@ -15,13 +12,7 @@ from maskq.cli import build
 from maskq.contract.ids import new_token
 from maskq.ledger import calls
 
-
-@pytest.fixture(params=TRANSPORTS)
-def service(
-    environment: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Service]:
-    with connected(request.param, monkeypatch) as (client, direct):
-        yield Service(client, direct)
+service = bulk.service
 
 
 def retried(code: str) -> set[str]:
