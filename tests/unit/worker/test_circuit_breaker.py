@@ -329,8 +329,16 @@ def test_a_store_nobody_knew_serves_all_once_it_has_answered(
 ) -> None:
     """And who waited for that is not sent away."""
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._WAIT_S", WAIT_S)
+    answer = threading.Event()
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda _: works(breaker, "new"), range(64)))
+        # Given the two jobs that may try an unknown store, and six that wait for its answer
+        first = [held(pool, breaker, "new", answer) for _ in range(2)]
+        until(lambda: breaker._stores and len(breaker._stores["new"].uses) == 2)
+        waiting = [pool.submit(works, breaker, "new") for _ in range(6)]
+        until(lambda: len(breaker._changed._waiters) == 6)  # type: ignore[attr-defined]
+        # When it answers
+        answer.set()
+        assert all(job.result(WAIT_S) for job in [*first, *waiting])
 
 
 def test_a_long_transfer_is_not_a_store_that_hangs(
