@@ -38,6 +38,14 @@ class Stores:
 
 
 @pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Another test of the process may have changed the levels of the loggers above."""
+    own = logging.Logger("circuit_breaker")
+    own.addHandler(caplog.handler)
+    monkeypatch.setattr("maskq_worker.storage.circuit_breaker.logger", own)
+
+
+@pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._PROBE_EVERY_S", 0.01)
     monkeypatch.setattr("maskq_worker.storage.circuit_breaker._RENEW_EVERY_S", 0.01)
@@ -134,10 +142,11 @@ def test_a_worker_that_stops_does_not_say_that_the_store_answers(
 ) -> None:
     stores.down[HOME] = outage("away")
     fail(breaker, HOME)
-    until(lambda: caplog.records)
+    until(lambda: stores.probed)  # after the first warning
     breaker.close()
     until(lambda: not threads.named(*THREADS))
-    assert "the object store answers" not in caplog.text
+    assert "no job is claimed until the store answers" in caplog.text
+    assert "the object store answers after" not in caplog.text
 
 
 def test_refused_credentials_are_said_as_an_error_once_and_then_every_minute(
