@@ -7,6 +7,7 @@ a module starts once.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -54,6 +55,13 @@ def _hear_interrupts() -> None:
     """A shell starts what runs in its background with SIGINT ignored, which tests send to processes."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _usual_log_level() -> None:
+    """What a library or a fixture of a module has set would hide warnings that a test looks for."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.disable(logging.NOTSET)
 
 
 def _share_the_cpu(config: pytest.Config) -> None:
